@@ -1,0 +1,1 @@
+"""Stage 3: generate, score, cache, align."""

@@ -1,0 +1,244 @@
+"""Videos to a cache of VAE posteriors and text embeddings: encode once, train many times, with T5 and VAE gone."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import PartialState
+from accelerate.logging import get_logger
+
+from ..records import RatedVideo, content_id
+from ..runtime import process_state
+from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, write_rows
+from ..store.rated_videos import load_rated_videos, video_digest
+from ..store.sharding import chunks, share
+from ..store.video_io import describe
+from ..video_models import PipelineSource
+from ..video_models.source import TEXT_COMPONENTS, release_memory
+from .cache_format import SCHEMA, SHARDS_DIR, TEXT_DIR, metadata_row, shard_paths, tensor_bytes, text_columns
+from .clips import ClipSize, load_clip
+from .text_cache import TextCache
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from diffusers import DiffusionPipeline
+
+logger = get_logger(__name__)
+
+# A change of how clips are read or encoded must change every key.
+_ENCODING_VERSION = 1
+# Row groups of about this size: small rows share one, a row of real size has its own and can be read alone.
+_ROW_GROUP_BYTES = 1 << 18
+_WORK_DIR = ".text"
+
+
+@dataclass(frozen=True)
+class CacheKeys:
+    """What the bytes of a cache depend on, beside videos and prompts."""
+
+    text: str
+    video: str
+    size: ClipSize
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, source: PipelineSource, size: ClipSize, dtype: torch.dtype) -> "CacheKeys":
+        """Fingerprints of `source`'s text encoder and VAE, with precision and encoding version."""
+        text = content_id(source.fingerprint(*TEXT_COMPONENTS), dtype, _ENCODING_VERSION)
+        video = content_id(source.fingerprint("vae"), dtype, size, _ENCODING_VERSION)
+        return cls(text, video, size, dtype)
+
+    def row(self, video: RatedVideo) -> str:
+        """The key of one clip: changes with the file's bytes, the prompt, the models, the size or the precision."""
+        return content_id(video_digest(video.video), video.prompt, self.text, self.video)
+
+
+def cache_videos(
+    model: "str | Path | DiffusionPipeline | PipelineSource",
+    videos: "Sequence[RatedVideo] | Dataset | Path | str",
+    output_dir: Path | str,
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    fps: float | None = None,
+    rows_per_shard: int = 100,
+    extra_prompts: Sequence[str] = (),
+    state: PartialState | None = None,
+) -> Path:
+    """
+    Encodes rated and real videos with the VAE and text encoder of `model`; returns `output_dir`.
+
+    The unit of resuming is a finished shard: kill the run at any point, with any number of processes, and call it
+    again. Rows that an earlier run encoded under the same settings are kept; changed clips, prompts, models or sizes
+    are encoded anew. Memory does not grow with the dataset.
+
+    Args:
+        videos: rated clips, or anything that `load_rated_videos` takes.
+        num_frames: frames of every clip.
+        height: pixels; clips are resized to cover height and width, and centre-cropped.
+        width: pixels.
+        fps: frames a second to sample at, by time; the model family's own by default.
+        rows_per_shard: 100 rows of 49 x 480 x 720 are 0.5 GB.
+        extra_prompts: further prompts to embed (for validation); the empty prompt always is.
+
+    Raises:
+        ValueError, FileNotFoundError: naming the clip, if one cannot be read or has the wrong length. Nothing that was
+            finished is lost.
+    """
+    source = model if isinstance(model, PipelineSource) else PipelineSource(model)
+    state = state or process_state()
+    rated = list(videos) if isinstance(videos, list | tuple) else load_rated_videos(videos)
+    source.adapter.check_size(num_frames, height, width)
+    size = ClipSize(num_frames, height, width, fps or source.adapter.fps)
+    keys = CacheKeys.of(source, size, encoding_dtype(source, state))
+    folder = Path(output_dir)
+    if len({video.id for video in rated}) < len(rated):
+        twice = next(video.id for video in rated if sum(other.id == video.id for other in rated) > 1)
+        raise ValueError(
+            f"clip id {twice!r} stands twice in the sources; ratings are joined by id. Rename or delete one."
+        )
+    rows = [metadata_row(video, keys.row(video)) for video in rated]
+
+    plan = _plan(folder, rated, rows, rows_per_shard)
+    # Every process must have seen the same finished shards before any of them writes another.
+    state.wait_for_everyone()
+    logger.info("%d clips, %d shards to encode of at most %d rows", len(rows), len(plan), rows_per_shard)
+    work = TextCache(folder / _WORK_DIR, keys.text)
+    permanent = TextCache(folder / TEXT_DIR, keys.text)
+    work.embed(source, [video.prompt for shard in plan for _, video in shard], state, keys.dtype)
+    permanent.embed(source, ["", *extra_prompts], state, keys.dtype)
+    mine = share(plan, rank=state.process_index, world_size=state.num_processes)
+    if mine:
+        pipe = source.load("vae", dtype=keys.dtype, device=state.device)
+        for number, shard in enumerate(mine, start=1):
+            _write_shard(folder, shard, work, source, pipe, keys)
+            logger.info("shard %d of %d written (%d rows)", number, len(mine), len(shard), main_process_only=False)
+        del pipe
+        release_memory()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _finish(folder, rows, source, keys)
+    state.wait_for_everyone()
+    return folder
+
+
+def encoding_dtype(source: PipelineSource, state: PartialState) -> torch.dtype:
+    """The family's precision on an accelerator, float32 on a CPU."""
+    return torch.float32 if state.device.type == "cpu" else source.adapter.dtype
+
+
+def cached_keys(folder: Path | str) -> set[str]:
+    """Keys of all rows in finished shards."""
+    return {
+        key for path in shard_paths(folder) for key in pq.read_table(path, columns=["key"]).column("key").to_pylist()
+    }
+
+
+def _plan(
+    folder: Path, videos: Sequence[RatedVideo], rows: Sequence[dict[str, Any]], rows_per_shard: int
+) -> list[list[tuple[str, RatedVideo]]]:
+    """Shards to write: (key, video) not yet cached, each key once, rows of one prompt together.
+
+    All shards but the last have the same number of rows, so what is left after a kill is cut at the same places.
+    """
+    done = cached_keys(folder)
+    todo = {row["key"]: video for row, video in zip(rows, videos, strict=True) if row["key"] not in done}
+    return chunks(sorted(todo.items(), key=lambda item: (item[1].prompt, item[0])), rows_per_shard) if todo else []
+
+
+def _write_shard(
+    folder: Path,
+    shard: Sequence[tuple[str, RatedVideo]],
+    texts: TextCache,
+    source: PipelineSource,
+    pipe: Any,
+    keys: CacheKeys,
+) -> None:
+    """Writes one shard so that it is whole or absent."""
+    target = folder / SHARDS_DIR / f"{content_id(*(key for key, _ in shard))}.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        # Uncompressed and plain: posteriors do not compress, and a reader maps them as they are.
+        with (
+            open(partial, "wb") as file,
+            pq.ParquetWriter(file, SCHEMA, compression="NONE", use_dictionary=False, write_statistics=False) as writer,
+        ):
+            for group in _row_groups(_encode_rows(shard, texts, source, pipe, keys)):
+                writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+            writer.close()
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise OSError(
+            error.errno,
+            f"{target}: {error.strerror or error}. The shard was not written; finished shards are kept. Free disk space "
+            "(or name another output_dir) and run the same command again",
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _encode_rows(
+    shard: Sequence[tuple[str, RatedVideo]], texts: TextCache, source: PipelineSource, pipe: Any, keys: CacheKeys
+) -> Iterator[dict[str, Any]]:
+    for prompt, group in groupby(shard, key=lambda item: item[1].prompt):
+        text = texts.load(prompt)
+        for index, (key, video) in enumerate(group):
+            clip = load_clip(video.video, keys.size, source.adapter)
+            posterior = source.adapter.encode_video(pipe, clip.unsqueeze(0))
+            if not (posterior.mean.isfinite().all() and posterior.logvar.isfinite().all()):
+                raise ValueError(f"{describe(video.video)}: the VAE's output is not finite in {keys.dtype}.")
+            yield {
+                "key": key,
+                "prompt": prompt,
+                "latent_mean": tensor_bytes(posterior.mean[0]),
+                "latent_logvar": tensor_bytes(posterior.logvar[0]),
+                "latent_shape": list(posterior.mean.shape[1:]),
+                **text_columns(text if index == 0 else None),
+            }
+
+
+def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """`rows` in groups of about `_ROW_GROUP_BYTES`, so that a reader fetches little beside what it wants."""
+    group: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += sum(len(value) for value in row.values() if isinstance(value, bytes))
+        if size >= _ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _finish(folder: Path, rows: Sequence[dict[str, Any]], source: PipelineSource, keys: CacheKeys) -> None:
+    """Metadata last: a cache with `artifact.yaml` is whole."""
+    (folder / ARTIFACT_FILE).unlink(missing_ok=True)
+    write_rows(folder / METADATA_FILE, rows)
+    Artifact(
+        kind="cache",
+        config={
+            **asdict(keys.size),
+            "dtype": str(keys.dtype).removeprefix("torch."),
+            "text_fingerprint": keys.text,
+            "video_fingerprint": keys.video,
+            "num_generated": sum(not row["is_real"] for row in rows),
+            "num_real": sum(row["is_real"] for row in rows),
+        },
+        parents={"model": source.identity},
+    ).save(folder)
+    shutil.rmtree(folder / _WORK_DIR, ignore_errors=True)

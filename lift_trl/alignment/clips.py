@@ -1,0 +1,59 @@
+"""A video file to what a VAE takes: time-based frames, resized and centre-cropped, never stretched."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from ..protocols import VideoModel
+from ..records import StoredVideo, VideoSource
+from ..store.video_io import describe, probe_video, read_video
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """Frames, pixels and frames a second of every clip of a cache. Part of the cache's keys."""
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+
+
+def load_clip(video: VideoSource | StoredVideo, size: ClipSize, model: VideoModel) -> Tensor:
+    """
+    `video` as float32 [F, 3, H, W] in [-1, 1], sampled by time at `size.fps`, resized to cover and centre-cropped.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file if it cannot be decoded or is too short; names the longest legal length.
+    """
+    try:
+        frames = read_video(video, num_frames=size.num_frames, fps=size.fps).frames
+    except ValueError as error:
+        raise ValueError(f"{error}{_longest_legal(video, size, model)}") from error
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    height, width = images.shape[-2:]
+    scale = max(size.height / height, size.width / width)
+    covering = [max(size.height, round(height * scale)), max(size.width, round(width * scale))]
+    images = F.resize(images, covering, interpolation=F.InterpolationMode.BICUBIC, antialias=True)
+    images = F.center_crop(images, [size.height, size.width])
+    return images.float() / 127.5 - 1.0
+
+
+def _longest_legal(video: VideoSource | StoredVideo, size: ClipSize, model: VideoModel) -> str:
+    """A hint with the longest clip length that `video` has and `model` takes; empty where the file has none."""
+    try:
+        info = probe_video(video)
+    except ValueError:
+        return ""
+    available = min(size.num_frames - 1, math.floor(info.duration_s * size.fps + 1e-3))
+    for num_frames in range(available, 0, -1):
+        try:
+            model.check_size(num_frames, size.height, size.width)
+        except ValueError:
+            continue
+        return f" The longest legal length of {describe(video)} is num_frames={num_frames}."
+    return ""

@@ -1,0 +1,76 @@
+"""Sums over rows between two log lines, added up over processes when they are logged."""
+
+from collections import defaultdict
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ..records import TrainBatch
+from ..rubric import Dimension
+
+
+#: The timesteps are looked at in so many equal parts, in the logs and in evaluation.
+TIMESTEP_QUARTERS = 4
+
+
+class LossMetrics:
+    """
+    Collects what the trainer logs beside the weighted loss; every process calls `add` and `pop` alike.
+
+    Logged: `loss_unweighted`, `reward_mean`, `reward/<dimension>` (over sampled rows), `real_fraction`,
+    `effective_sample_fraction` ((sum w)^2 / sum w^2 over the rows seen, as a fraction of them), and
+    `loss_timestep/q1` to `q4` (unweighted, by quarter of the noise levels, q1 the least noise).
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._sums: dict[str, dict[str, Tensor]] = {}
+
+    def add(self, mode: str, batch: TrainBatch, loss_B: Tensor, quarter_B: Tensor) -> None:
+        """Adds B rows: unweighted `loss_B` and the quarter (0 to 3) of each row's timestep."""
+        sums = self._sums.setdefault(
+            mode, defaultdict(lambda: torch.zeros((), device=loss_B.device, dtype=torch.float64))
+        )
+        generated = ~batch["is_real"]
+        weight = batch["weight"].double()
+        sums["rows"] += len(loss_B)
+        sums["loss"] += loss_B.double().sum()
+        sums["real"] += batch["is_real"].sum()
+        sums["weight"] += weight.sum()
+        sums["weight_squared"] += weight.square().sum()
+        sums["reward"] += batch["reward"][generated].double().sum()
+        for index, dimension in enumerate(Dimension):
+            values = batch["dimension_reward"][generated, index].double()
+            sums[f"reward/{dimension}"] += values.nansum()
+            sums[f"rated/{dimension}"] += (~values.isnan()).sum()
+        for quarter in range(TIMESTEP_QUARTERS):
+            chosen = quarter_B == quarter
+            sums[f"loss_timestep/q{quarter + 1}"] += loss_B[chosen].double().sum()
+            sums[f"rows_timestep/q{quarter + 1}"] += chosen.sum()
+
+    def pop(self, mode: str) -> dict[str, float]:
+        """The means since the last call, over all processes; `{}` where no row was seen."""
+        sums = self._sums.pop(mode, None)
+        if sums is None:
+            return {}
+        names = sorted(sums)
+        total = self._accelerator.reduce(torch.stack([sums[name] for name in names]), reduction="sum").tolist()
+        value = dict(zip(names, total, strict=True))
+        generated = value["rows"] - value["real"]
+        logs = {
+            "loss_unweighted": value["loss"] / value["rows"],
+            "real_fraction": value["real"] / value["rows"],
+            "effective_sample_fraction": value["weight"] ** 2 / max(value["weight_squared"], 1e-30) / value["rows"],
+        }
+        if generated:
+            logs["reward_mean"] = value["reward"] / generated
+        for dimension in Dimension:
+            if value[f"rated/{dimension}"]:
+                logs[f"reward/{dimension}"] = value[f"reward/{dimension}"] / value[f"rated/{dimension}"]
+        for quarter in range(1, TIMESTEP_QUARTERS + 1):
+            if value[f"rows_timestep/q{quarter}"]:
+                logs[f"loss_timestep/q{quarter}"] = (
+                    value[f"loss_timestep/q{quarter}"] / value[f"rows_timestep/q{quarter}"]
+                )
+        return logs

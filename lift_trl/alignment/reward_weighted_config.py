@@ -1,0 +1,149 @@
+"""Settings of `RewardWeightedVideoTrainer`."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from ..rubric import Dimension, check_dimension_weights
+from ..runtime import check_world, has_accelerator
+from .objectives import OBJECTIVES
+
+
+@dataclass
+class RewardWeightedVideoConfig(TrainingArguments):
+    """
+    Configuration of [`RewardWeightedVideoTrainer`]: all of `TrainingArguments` that makes sense for a denoiser, and the
+    fields below. `help` of each field is its description.
+
+    Defaults that differ from `TrainingArguments`: `learning_rate` 1e-4, `logging_steps` 10, `remove_unused_columns` False,
+    `label_names` [], `ddp_find_unused_parameters` False, `use_cpu` True where there is no accelerator.
+
+    Raises:
+        ValueError: for a value that is not allowed, or an option that does not apply to a denoiser; says which to use.
+    """
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "dimension_weights"]
+
+    # Objective
+    objective: str = field(
+        default="rwl",
+        metadata={
+            "help": "'rwl' weighs each sampled video by its reward (paper, equation 3), 'rs' keeps those that are best in "
+            "all dimensions (equation 4), 'sft' weighs all alike. Real videos enter each in the same way."
+        },
+    )
+    real_weight: float = field(
+        default=1.0, metadata={"help": "lambda of equation 3, the weight of the real-video term. 0 leaves it out."}
+    )
+    normalize_rewards: bool = field(
+        default=False,
+        metadata={"help": "Divide rewards by their mean over the dataset, so that the loss has one scale."},
+    )
+    dimension_weights: dict[str, float] | str | None = field(
+        default=None,
+        metadata={"help": "Weight of each dimension in a clip's reward, by name. Equal by default (paper)."},
+    )
+    caption_dropout: float = field(
+        default=0.1,
+        metadata={"help": "Probability of training a row on the empty prompt, for classifier-free guidance."},
+    )
+
+    # Data: used when the trainer encodes raw rows itself; a cached dataset has its own size
+    num_frames: int | None = field(
+        default=None, metadata={"help": "Frames of every clip; by default the model's own."}
+    )
+    height: int | None = field(default=None, metadata={"help": "Pixels; by default the model's own."})
+    width: int | None = field(default=None, metadata={"help": "Pixels; by default the model's own."})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Where raw rows are encoded to. By default the folder cache in output_dir."}
+    )
+
+    # Validation videos
+    validation_prompts: list[str] | None = field(
+        default=None,
+        metadata={"help": "Prompts of the videos that are sampled in training and once from the base model."},
+    )
+    validation_steps: int | None = field(
+        default=None, metadata={"help": "Sample validation videos every so many optimiser steps, and at the end."}
+    )
+    validation_seed: int = field(
+        default=0, metadata={"help": "Seed of the validation videos, equal for base and tuned."}
+    )
+    validation_num_inference_steps: int = field(
+        default=50, metadata={"help": "Denoising steps of a validation video."}
+    )
+    validation_guidance_scale: float = field(
+        default=6.0, metadata={"help": "Classifier-free guidance; 1 switches it off."}
+    )
+
+    # Overridden defaults
+    learning_rate: float = field(
+        default=1e-4, metadata={"help": "Initial learning rate; 1e-5 suits full fine-tuning."}
+    )
+    logging_steps: float = field(default=10, metadata={"help": "Log every so many optimiser steps."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay False: the columns are not the model's."}
+    )
+    label_names: list[str] | None = field(
+        default_factory=list, metadata={"help": "Must stay empty: a denoiser has none."}
+    )
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Every parameter takes part."})
+
+    def __post_init__(self) -> None:
+        if not has_accelerator():
+            # Otherwise several processes on a CPU would not form one world.
+            self.use_cpu = True
+        self._check_own_fields()
+        super().__post_init__()
+        self._refuse_what_does_not_apply()
+        check_world(self.world_size)
+
+    def _check_own_fields(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective={self.objective!r}; use one of {', '.join(OBJECTIVES)}.")
+        if not self.real_weight >= 0:
+            raise ValueError(f"real_weight={self.real_weight}; lambda must be >= 0.")
+        if not 0 <= self.caption_dropout <= 1:
+            raise ValueError(f"caption_dropout={self.caption_dropout}; use a probability in [0, 1].")
+        if isinstance(self.dimension_weights, str):
+            self.dimension_weights = json.loads(self.dimension_weights)
+        if self.dimension_weights is not None:
+            check_dimension_weights(self.dimension_weights)  # type: ignore[arg-type]
+        if self.validation_steps is not None and self.validation_steps < 1:
+            raise ValueError(f"validation_steps={self.validation_steps}; use a number >= 1, or leave it out.")
+        if self.validation_steps and not self.validation_prompts:
+            raise ValueError(
+                "validation_steps is set, but validation_prompts is empty. Give prompts, or leave both out."
+            )
+
+    def _refuse_what_does_not_apply(self) -> None:
+        refused: list[tuple[str, Any, str]] = [
+            ("remove_unused_columns", not self.remove_unused_columns, "leave it False"),
+            ("label_names", not self.label_names, "leave it empty"),
+            (
+                "neftune_noise_alpha",
+                self.neftune_noise_alpha is None,
+                "a denoiser has no token embeddings; leave it out",
+            ),
+            ("label_smoothing_factor", self.label_smoothing_factor == 0, "there are no labels; leave it 0"),
+            ("use_liger_kernel", not self.use_liger_kernel, "its kernels are for language models; leave it False"),
+            ("fp16_full_eval", not self.fp16_full_eval, "the adapter stays float32; use fp16"),
+            ("bf16_full_eval", not self.bf16_full_eval, "the adapter stays float32; use bf16"),
+            (
+                "include_num_input_tokens_seen",
+                self.include_num_input_tokens_seen == "no",
+                "a denoiser sees no tokens; leave it out",
+            ),
+            ("n_gpu", self.n_gpu <= 1, "torch's DataParallel is not supported; start with `accelerate launch`"),
+        ]
+        for name, fine, remedy in refused:
+            if not fine:
+                raise ValueError(f"{name} does not apply to a video denoiser: {remedy}.")
+
+    def clip_dimension_weights(self) -> dict[Dimension, float] | None:
+        """`dimension_weights` by `Dimension`, `None` for equal ones."""
+        if self.dimension_weights is None or isinstance(self.dimension_weights, str):
+            return None
+        return {Dimension(name): float(weight) for name, weight in self.dimension_weights.items()}

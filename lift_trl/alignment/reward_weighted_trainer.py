@@ -1,0 +1,385 @@
+"""`RewardWeightedVideoTrainer`: fine-tunes a text-to-video model on clips that count as much as they were rewarded."""
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.logging import get_logger
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import HubStrategy
+
+from ..hub.cards import AlignedModelCard, BaseModel
+from ..hub.lora import DIFFUSERS_LORA_FILE, export_diffusers_lora
+from ..records import TextCondition, TrainBatch
+from ..runtime import strategy
+from ..store.rated_videos import load_rated_videos
+from ..video_models import PipelineSource
+from .cache import CacheKeys, cache_videos, encoding_dtype
+from .clips import ClipSize
+from .draws import RowDraws, draw_rows
+from .metrics import TIMESTEP_QUARTERS, LossMetrics
+from .objectives import effective_sample_size, per_sample_loss
+from .reward_weighted_config import RewardWeightedVideoConfig
+from .text_cache import TextCache
+from .validation import ValidationVideos
+from .video_dataset import CachedVideoDataset, collate
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from diffusers import DiffusionPipeline
+
+logger = get_logger(__name__)
+
+TRANSFORMER_DIR = "transformer"
+_TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
+
+
+class RewardWeightedVideoTrainer(Trainer):
+    """
+    Reward-weighted likelihood (or rejection sampling, or plain fine-tuning) of a diffusers text-to-video model.
+
+    Args:
+        model: a Hub id, a folder, or a `DiffusionPipeline`.
+        args: the configuration.
+        data_collator: `collate` by default.
+        train_dataset: what `datasets.load_dataset` returns (LiFT-HRA rows, or `video, prompt, reward` or labels, with
+            optional real rows), a folder of clips with a metadata file, or a `CachedVideoDataset`. Raw rows are encoded
+            into `args.cache_dir` first, by all processes.
+        eval_dataset: the same, or `None`.
+        callbacks: further callbacks.
+        optimizers: an optimiser and a schedule of your own.
+        peft_config: a `LoraConfig`; targets that are left empty come from the model family. `None` trains the whole
+            transformer, in float32.
+
+    Raises:
+        ValueError: if the cache was made by another model, a target matches nothing, or no row is left to train on.
+
+    Source: arXiv 2412.04814, equations 2 to 4.
+    """
+
+    #: `compute_loss` divides by the rows of the whole optimiser step, over all processes and micro-batches.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: "str | Path | DiffusionPipeline | PipelineSource",
+        args: RewardWeightedVideoConfig | None = None,
+        data_collator: Callable[..., Any] | None = None,
+        train_dataset: "CachedVideoDataset | Dataset | Path | str | None" = None,
+        eval_dataset: "CachedVideoDataset | Dataset | Path | str | None" = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Optimizer | None, LambdaLR | None] = (None, None),
+        peft_config: LoraConfig | None = None,
+    ) -> None:
+        args = args or RewardWeightedVideoConfig("lift_lora")
+        self.config = args
+        self.output_dir = Path(args.output_dir or "lift_lora")
+        self.source = model if isinstance(model, PipelineSource) else PipelineSource(model)
+        self.video_model = self.source.adapter
+        self.scheduler = self.source.load(dtype=torch.float32).scheduler
+        base_dtype = self._set_precision(args)
+        train = self._prepare_dataset(train_dataset, args, "train")
+        evaluation = self._prepare_dataset(eval_dataset, args, "eval")
+        transformer = self.source.load("transformer", dtype=base_dtype if peft_config else torch.float32).transformer
+        # Trackers of transformers ask a configuration for these; diffusers has the first on the model.
+        transformer.config.to_json_string = transformer.to_json_string
+        transformer.config.to_dict = lambda: dict(transformer.config)
+        if args.activation_checkpointing:
+            transformer.enable_gradient_checkpointing()
+            # The Trainer calls this name; diffusers models have the other one, which was just called.
+            transformer.activation_checkpointing_enable = lambda **kwargs: None
+        network = self._add_lora(transformer, peft_config) if peft_config else transformer.requires_grad_(True)
+        super().__init__(
+            model=network,
+            args=args,
+            data_collator=data_collator or _collate,
+            train_dataset=train,
+            eval_dataset=evaluation,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        # Stock values would drop our columns from evaluation: the loss comes from compute_loss, not from labels.
+        self.can_return_loss = True
+        self._metrics = LossMetrics(self.accelerator)
+        dataset = train or evaluation
+        if dataset is None:
+            raise ValueError("give a train_dataset or an eval_dataset: rated clips, or a CachedVideoDataset.")
+        self._empty_prompt = dataset.text_cache().load("")
+        self._announce(network)
+        if args.validation_prompts:
+            self.add_callback(self._validation_callback(dataset))
+
+    # ---- Science -----------------------------------------------------------------------------------------------
+
+    def compute_loss(  # type: ignore[override]
+        self,
+        model: Any,
+        inputs: TrainBatch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """
+        sum_i w_i |v_hat_i - v_i|^2 / N over the N rows of the optimiser step (in evaluation: the mean over the batch).
+
+        With the weights of `row_weights`, the mean over the dataset is equation 3 of arXiv 2412.04814.
+        """
+        key: tuple[object, ...] = (self.args.seed, self.state.global_step)
+        ranges = [(0.0, 1.0)]
+        if not model.training:
+            # Each row is seen once in each quarter, so that evaluations are stratified and paired.
+            key = ("eval", self.args.seed)
+            ranges = [(q / TIMESTEP_QUARTERS, (q + 1) / TIMESTEP_QUARTERS) for q in range(TIMESTEP_QUARTERS)]
+        loss_B = torch.stack([self._loss_of_rows(model, inputs, key, part) for part in ranges]).mean(dim=0)
+        weighted_B = inputs["weight"] * loss_B
+        if num_items_in_batch is None or not model.training:
+            loss = weighted_B.mean()
+        else:
+            # DDP averages over processes what must be one mean over all their rows.
+            loss = weighted_B.sum() * self.accelerator.num_processes / num_items_in_batch
+        return (loss, {"loss_per_sample": loss_B}) if return_outputs else loss
+
+    def _loss_of_rows(
+        self, model: Any, inputs: TrainBatch, key: tuple[object, ...], timestep_range: tuple[float, float]
+    ) -> Tensor:
+        """float32 [B]: the velocity's squared error of each row, at draws keyed on `key` and the row's id."""
+        draws = draw_rows(
+            inputs["id"],
+            inputs["latent_mean"].shape[1:],
+            key=(*key, timestep_range),
+            num_timesteps=self.scheduler.config.num_train_timesteps,
+            caption_dropout=self.config.caption_dropout if model.training else 0.0,
+            timestep_range=timestep_range,
+        )
+        device = inputs["latent_mean"].device
+        draws = RowDraws(*(draw.to(device) for draw in draws))
+        std = torch.exp(0.5 * inputs["latent_logvar"].float())
+        latents = self.video_model.scale_latents(inputs["latent_mean"].float() + std * draws.posterior_noise)
+        noisy = self.video_model.corrupt(self.scheduler, latents, draws.noise, draws.timesteps)
+        prediction = self.video_model.predict(model, noisy, self._text(inputs, draws.drop_caption))
+        loss_B = per_sample_loss(prediction, noisy.target)
+        if not loss_B.isfinite().all():
+            bad = [row for row, loss in zip(inputs["id"], loss_B.tolist(), strict=True) if not math.isfinite(loss)]
+            raise FloatingPointError(
+                f"the loss of {bad} is not finite at optimiser step {self.state.global_step}. Look at these clips, lower "
+                "learning_rate, or set bf16: true instead of fp16."
+            )
+        mode = "train" if model.training else "eval"
+        fraction = draws.timesteps / self.scheduler.config.num_train_timesteps
+        self._metrics.add(mode, inputs, loss_B.detach(), (fraction * TIMESTEP_QUARTERS).long())
+        return loss_B
+
+    def _text(self, inputs: TrainBatch, drop_caption: Tensor) -> TextCondition:
+        """The captions' embeddings, the empty prompt's where `drop_caption`."""
+        drop_BLD = drop_caption[:, None, None]
+        empty = self._empty_prompt
+        embeds = torch.where(drop_BLD, empty.prompt_embeds.to(inputs["prompt_embeds"]), inputs["prompt_embeds"])
+        mask = torch.where(drop_caption[:, None], empty.prompt_mask.to(inputs["prompt_mask"]), inputs["prompt_mask"])
+        return TextCondition(embeds, mask)
+
+    def _get_num_items_in_batch(self, batch_samples: list[TrainBatch], device: torch.device) -> Tensor:
+        """Rows of the optimiser step over all micro-batches and processes; stock counts label tokens."""
+        rows = torch.tensor(sum(len(batch["id"]) for batch in batch_samples), device=device)
+        total: Tensor = self.accelerator.reduce(rows, reduction="sum")
+        return total
+
+    # ---- Preparation -------------------------------------------------------------------------------------------
+
+    def _set_precision(self, args: RewardWeightedVideoConfig) -> torch.dtype:
+        """The base's precision: what `args` asks for, else the family's on an accelerator and float32 on a CPU."""
+        family = self.video_model.dtype
+        names = {"fp16": torch.float16, "bf16": torch.bfloat16}
+        if args.mixed_precision in names:
+            chosen = names[args.mixed_precision]
+            if chosen != family:
+                logger.warning(
+                    "%s was released in %s; training it in %s may lose quality.", self.source.name, family, chosen
+                )
+            return chosen
+        if args.device.type == "cpu":
+            return torch.float32
+        args.mixed_precision = next(name for name, dtype in names.items() if dtype == family)
+        args.fp16, args.bf16 = family == torch.float16, family == torch.bfloat16
+        return family
+
+    def _prepare_dataset(
+        self, dataset: "CachedVideoDataset | Dataset | Path | str | None", args: RewardWeightedVideoConfig, split: str
+    ) -> CachedVideoDataset | None:
+        """`dataset` cached by this model, with the objective's weights."""
+        if dataset is None:
+            return None
+        if isinstance(dataset, CachedVideoDataset):
+            self._check_cache(dataset)
+        else:
+            default = self.video_model.default_size
+            folder = cache_videos(
+                self.source,
+                load_rated_videos(dataset),
+                Path(args.cache_dir or self.output_dir / "cache") / split,
+                num_frames=args.num_frames or default[0],
+                height=args.height or default[1],
+                width=args.width or default[2],
+                extra_prompts=args.validation_prompts or (),
+                state=args.distributed_state,
+            )
+            dataset = CachedVideoDataset(folder)
+        return dataset.weighted(
+            objective=args.objective,
+            real_weight=args.real_weight,
+            normalize_rewards=args.normalize_rewards,
+            dimension_weights=args.clip_dimension_weights(),
+        )
+
+    def _check_cache(self, dataset: CachedVideoDataset) -> None:
+        config = dataset.artifact.config
+        size = ClipSize(*(config[name] for name in ("num_frames", "height", "width", "fps")))
+        keys = CacheKeys.of(self.source, size, getattr(torch, config["dtype"]))
+        if (keys.text, keys.video) != (config["text_fingerprint"], config["video_fingerprint"]):
+            raise ValueError(
+                f"{dataset.folder}: was encoded by {dataset.artifact.parents.get('model')}, whose VAE or text encoder is "
+                f"not that of {self.source.name}. Encode it again with recipes/cache.py, or name the model that made it."
+            )
+
+    def _add_lora(self, transformer: Any, peft_config: LoraConfig) -> PeftModel:
+        """`transformer` with float32 adapters on it; what `peft_config` leaves empty comes from the family."""
+        peft_config = deepcopy(peft_config)  # the caller's stays as it was given
+        peft_config.task_type = None  # a task type makes PEFT look for methods of language models
+        if peft_config.target_modules is None:
+            peft_config.target_modules = list(self.video_model.lora_target_modules)
+        # The Trainer seeds only later; the adapter's start must depend on the seed alone, on every process.
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            model = get_peft_model(transformer.requires_grad_(False), peft_config, autocast_adapter_dtype=False)
+        model.peft_config["default"].base_model_name_or_path = self.source.name
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        return model
+
+    def _validation_callback(self, dataset: CachedVideoDataset) -> ValidationVideos:
+        """Samples the validation prompts; those that the cache has not embedded are embedded into `output_dir`."""
+        prompts, state = self.config.validation_prompts or [], self.config.distributed_state
+        texts = dataset.text_cache()
+        if texts.missing(prompts):
+            texts = TextCache(self.output_dir / "text", texts.fingerprint)
+            texts.embed(self.source, ["", *prompts], state, getattr(torch, dataset.artifact.config["dtype"]))
+        dtype = encoding_dtype(self.source, state)
+        return ValidationVideos(self.source, texts, dataset.artifact.config, self.config, dtype)
+
+    def _announce(self, model: Any) -> None:
+        """What really runs, at the start of the log."""
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        frozen = sum(p.numel() for p in model.parameters()) - trainable
+        logger.info("strategy: %s", strategy(self.accelerator))
+        logger.info("%d trainable parameters in float32, %d frozen", trainable, frozen)
+        if isinstance(model, PeftModel):
+            lora = model.peft_config["default"].to_dict()
+            logger.info("LoRA r=%d alpha=%s on %s", lora["r"], lora["lora_alpha"], lora["target_modules"])
+        if isinstance(self.train_dataset, CachedVideoDataset):
+            weight, is_real = self.train_dataset.weight, self.train_dataset.ratings.is_real
+            logger.info(
+                "objective %s: %d sampled and %d real rows, weights %s, effective sample size %.1f of %d",
+                self.config.objective,
+                int((~is_real).sum()),
+                int(is_real.sum()),
+                _summary(weight),
+                effective_sample_size(weight),
+                len(weight),
+            )
+
+    # ---- Logging, saving, pushing ------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the metrics since the last log: of training to lines with `loss`, of evaluation to those with `eval_loss`."""
+        if "loss" in logs:
+            logs.update(self._metrics.pop("train"))
+        elif "eval_loss" in logs:
+            logs.update({f"eval_{name}": value for name, value in self._metrics.pop("eval").items()})
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """LoRA: PEFT's adapter (to resume) and diffusers' file (to use). Full: `transformer/` as diffusers saves it."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.output_dir)
+        if isinstance(self.model, PeftModel):
+            # Without the flag PEFT asks the Hub whether the base has a vocabulary, at every save.
+            self.model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
+            export_diffusers_lora(folder, folder, pipeline_class=self.source.class_name)
+        else:
+            model = self.accelerator.unwrap_model(self.model)
+            model.save_config(str(folder / TRANSFORMER_DIR))
+            weights = model.state_dict() if state_dict is None else state_dict
+            contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+            save_file(contiguous, folder / TRANSFORMER_DIR / _TRANSFORMER_FILE)
+        torch.save(self.args, folder / TRAINING_ARGS_NAME)
+        self.create_model_card(output_dir=folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Stock for a LoRA; a full model is read from `transformer/`."""
+        weights = Path(resume_from_checkpoint) / TRANSFORMER_DIR / _TRANSFORMER_FILE
+        if isinstance(self.model, PeftModel) or not weights.is_file():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            network: Any = model or self.model
+            network.load_state_dict(load_file(weights))
+
+    def _load_best_model(self) -> None:
+        if self.state.best_model_checkpoint is not None:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Puts the checkpoint's model and card where stock pushes from; stock copies only file names that it knows."""
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            checkpoint, output = Path(checkpoint_folder), self.output_dir
+            if isinstance(self.model, PeftModel):
+                shutil.copy(checkpoint / DIFFUSERS_LORA_FILE, output)
+            else:
+                shutil.copytree(checkpoint / TRANSFORMER_DIR, output / TRANSFORMER_DIR, dirs_exist_ok=True)
+            self.create_model_card()
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def create_model_card(self, *args: Any, output_dir: Path | str | None = None, **kwargs: Any) -> None:
+        """Writes the card of what was trained so far, with a snippet that works, into `output_dir`."""
+        if not self.is_world_process_zero():
+            return
+        dataset = self.train_dataset if isinstance(self.train_dataset, CachedVideoDataset) else None
+        AlignedModelCard(
+            repo=self.hub_model_id or self.config.hub_model_id or str(self.output_dir),
+            base=BaseModel(
+                self.source.name,
+                self.source.identity,
+                str(self.video_model.dtype),
+                self.video_model.pipeline_arguments,
+                on_hub=self.source.on_hub,
+            ),
+            args=self.config,
+            lora=self.model.peft_config["default"].to_dict() if isinstance(self.model, PeftModel) else None,
+            ratings=dataset.ratings._asdict() if dataset else {},
+            clip=dataset.artifact.config if dataset else {},
+            log_history=self.state.log_history,
+        ).save(Path(output_dir or self.output_dir) / "README.md")
+
+
+def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return dict(collate(rows))
+
+
+def _summary(weight: Tensor) -> str:
+    """Distinct weights and their counts, or the range where there are many."""
+    values, counts = weight.unique(return_counts=True)
+    if len(values) > 8:
+        return f"{values.min():.4f} to {values.max():.4f}"
+    return ", ".join(
+        f"{value:.4f} ({count} rows)" for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+    )

@@ -1,0 +1,199 @@
+"""Videos to a `scored/` artefact through any `RewardModel`: labels, probabilities, reasons and rewards, joined by id."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from accelerate import PartialState
+from accelerate.logging import get_logger
+
+from ..protocols import RewardModel
+from ..records import CriticScore, StoredVideo, VideoSource, content_id
+from ..runtime import process_state
+from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
+from ..store.rated_videos import raw_rows, video_digest
+from ..store.sharding import chunks, pending, share
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = get_logger(__name__)
+
+
+class NamedRewardModel(RewardModel, Protocol):
+    """
+    A reward model that says which one it is.
+
+    Attributes:
+        name: `"repo@revision"`, or any text that changes when the scores would.
+    """
+
+    name: str
+
+
+class ScoringJob(NamedTuple):
+    """One clip to score. `row` is what is known of it and goes into the scored row as it is."""
+
+    id: str
+    video: VideoSource | StoredVideo
+    caption: str
+    row: dict[str, Any]
+
+    def source(self) -> VideoSource:
+        """The clip as a path or its bytes."""
+        return self.video.read() if isinstance(self.video, StoredVideo) else self.video
+
+
+def score_videos(
+    reward_model: NamedRewardModel,
+    videos: "Path | str | Dataset",
+    output_dir: Path | str,
+    *,
+    with_reason: bool = False,
+    batch_size: int = 8,
+    state: PartialState | None = None,
+) -> Path:
+    """
+    Scores every clip of `videos`; returns `output_dir`, an artefact with one row a clip.
+
+    Kill it at any time, with any number of processes, and call it again: a clip is scored once. A clip that cannot be
+    scored keeps its row, with the reason in `unscored` and no reward. Real clips (`is_real`) are passed on without a score.
+
+    Args:
+        videos: a `generated/` artefact, a folder of clips with metadata, or what `load_dataset` returns.
+        with_reason: also ask for the written reason of each label.
+        batch_size: clips that are given to the model at once; the unit of resuming.
+
+    Raises:
+        ValueError: if `output_dir` holds scores of another reward model, or rows cannot be read, or two share an id.
+    """
+    state = state or process_state()
+    folder = Path(output_dir)
+    jobs = read_jobs(videos, folder)
+    manifest = Manifest(folder, rank=state.process_index)
+    key = content_id(reward_model.name, with_reason)
+    todo = _todo(manifest, jobs, key)
+    # Every process must have read the same rows before any of them appends one.
+    state.wait_for_everyone()
+    (folder / ARTIFACT_FILE).unlink(missing_ok=True)
+    mine = share(todo, rank=state.process_index, world_size=state.num_processes)
+    logger.info("%d clips, %d to score, %d by this process", len(jobs), len(todo), len(mine))
+    for part in chunks(mine, batch_size) if mine else []:
+        asked = [job for job in part if not job.row.get("is_real")]
+        scores = reward_model.score(
+            [job.source() for job in asked], [job.caption for job in asked], with_reason=with_reason
+        )
+        scored = {job.id: score for job, score in zip(asked, scores, strict=True)}
+        for job in part:
+            rating = score_columns(scored[job.id]) if job.id in scored else {}
+            manifest.append({**job.row, **rating, "scoring": key})
+    state.wait_for_everyone()
+    if state.is_main_process:
+        rows = manifest.merge([job.id for job in jobs])
+        _finish(folder, rows, reward_model.name, with_reason)
+    state.wait_for_everyone()
+    return folder
+
+
+def read_jobs(videos: "Path | str | Dataset", output_dir: Path) -> list[ScoringJob]:
+    """
+    The clips of a folder or dataset. Ids are the rows' own, else those that `load_rated_videos` would give.
+
+    Raises:
+        ValueError: naming the row if it cannot be read, lacks clip or prompt, or repeats an id.
+    """
+    jobs: dict[str, ScoringJob] = {}
+    for index, (where, row) in enumerate(raw_rows(videos)):
+        if isinstance(row, str):
+            raise ValueError(f"{where}: {row}")
+        video = row.get("video")
+        if isinstance(video, Mapping):
+            # The bytes stay in the dataset's file, or memory would grow with it.
+            row = {**row, "video": StoredVideo(videos, index) if video.get("bytes") else video.get("path")}
+        job = _job(where, row, output_dir)
+        if job.id in jobs:
+            raise ValueError(
+                f"{where}: id {job.id!r} stands twice. Delete the copy, or give one of the clips another id."
+            )
+        jobs[job.id] = job
+    if not jobs:
+        raise ValueError(
+            f"{videos}: holds no row. Name the folder that generate wrote, or a folder with metadata.jsonl."
+        )
+    return list(jobs.values())
+
+
+def _job(where: str, row: Mapping[str, Any], output_dir: Path) -> ScoringJob:
+    video = row.get("video")
+    caption = row.get("prompt") if row.get("prompt") is not None else row.get("caption")
+    if not video or not caption or not str(caption).strip():
+        raise ValueError(f"{where}: no clip or no prompt; fill the columns file_name (or video) and prompt.")
+    source: VideoSource | StoredVideo = video if isinstance(video, StoredVideo) else Path(video)
+    is_real = str(row.get("is_real")).lower() in ("true", "1") or row.get("source") == "real"
+    caption = str(caption).strip()
+    unit = str(row.get("video_id") or row.get("id") or content_id(_digest(source), caption, is_real))
+    known: dict[str, Any] = {"id": unit, "prompt": caption}
+    if isinstance(source, Path):
+        known["video"] = os.path.relpath(source, output_dir)
+    return ScoringJob(unit, source, caption, {**known, **({"is_real": True} if is_real else {})})
+
+
+def _digest(video: VideoSource | StoredVideo) -> str:
+    """sha256 of the file's bytes; the path where there is no such file, which the model then reports."""
+    return str(video) if isinstance(video, Path) and not video.is_file() else video_digest(video)
+
+
+def _todo(manifest: Manifest, jobs: list[ScoringJob], key: str) -> list[ScoringJob]:
+    """Jobs without a row."""
+    rows = manifest.rows()
+    if any(row.get("scoring") != key for row in rows):
+        raise ValueError(
+            f"{manifest.folder}: holds scores of another reward model, or with_reason was another. Name a new output_dir, "
+            "or delete this one."
+        )
+    wanted = set(pending([job.id for job in jobs], {row["id"] for row in rows}))
+    return [job for job in jobs if job.id in wanted]
+
+
+def score_columns(score: CriticScore) -> dict[str, Any]:
+    """
+    A score as columns: one for the label of each dimension, `reward`, `expected_reward`, `unscored` (the why, or none),
+    `critic`, and `probs`, `label_mass`, `reasons` by dimension. An unscored video has no label and no reward.
+    """
+    if score.unscored is not None:
+        return {"reward": None, "expected_reward": None, "unscored": score.unscored, "critic": score.critic}
+    judged = {judgement.dimension.value: judgement for judgement in score.judgements}
+    return {
+        **{name: judgement.label.value for name, judgement in judged.items()},
+        "reward": score.reward,
+        "expected_reward": score.expected_reward,
+        "unscored": None,
+        "critic": score.critic,
+        "probs": {
+            name: None if j.probs is None else {label.value: p for label, p in j.probs.items()}
+            for name, j in judged.items()
+        },
+        "label_mass": {name: judgement.label_mass for name, judgement in judged.items()},
+        "reasons": {name: judgement.reason for name, judgement in judged.items()},
+    }
+
+
+def _finish(folder: Path, rows: list[dict[str, Any]], critic: str, with_reason: bool) -> None:
+    """The artefact's own page last: a folder with `artifact.yaml` is whole."""
+    rewards = [row["reward"] for row in rows if row.get("reward") is not None]
+    counts = {
+        "num_scored": len(rewards),
+        "num_unscored": sum(row.get("unscored") is not None for row in rows),
+        "num_real": sum(bool(row.get("is_real")) for row in rows),
+    }
+    logger.info(
+        "%d scored, %d unscored, mean reward %s",
+        counts["num_scored"],
+        counts["num_unscored"],
+        f"{sum(rewards) / len(rewards):.3f}" if rewards else "none",
+    )
+    config = {"critic": critic, "with_reason": with_reason, **counts}
+    parents = {"videos": content_id(*(row["id"] for row in rows)), "critic": critic}
+    Artifact(kind="scored", config=config, parents=parents).save(folder)

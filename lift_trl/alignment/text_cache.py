@@ -1,0 +1,64 @@
+"""Prompts embedded once each and kept on disk, so that the text encoder can leave before anything else is loaded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file, save_file
+
+from ..records import TextCondition, content_id
+from ..store.sharding import chunks, pending, share
+from ..video_models import PipelineSource
+from ..video_models.source import TEXT_COMPONENTS, release_memory
+
+
+# T5 has no cross-talk between prompts in a batch; this only bounds memory.
+_PROMPTS_PER_BATCH = 8
+
+
+class TextCache:
+    """
+    A folder with one file for each embedded prompt, named by a hash of the prompt and of the text encoder.
+
+    Args:
+        folder: where the files are; made when needed.
+        fingerprint: of tokenizer, text encoder and precision; part of every file name.
+    """
+
+    def __init__(self, folder: Path | str, fingerprint: str) -> None:
+        self.folder = Path(folder)
+        self.fingerprint = fingerprint
+
+    def path(self, prompt: str) -> Path:
+        """Where the embedding of `prompt` is or will be."""
+        return self.folder / f"{content_id(prompt, self.fingerprint)}.safetensors"
+
+    def missing(self, prompts: Sequence[str]) -> list[str]:
+        """The prompts without an embedding, each once, in their order."""
+        wanted = list(dict.fromkeys(prompts))
+        return pending(wanted, [prompt for prompt in wanted if self.path(prompt).is_file()])
+
+    def load(self, prompt: str) -> TextCondition:
+        """The embedding of one prompt: `prompt_embeds` [L, D], `prompt_mask` [L]."""
+        tensors = load_file(self.path(prompt))
+        return TextCondition(tensors["prompt_embeds"], tensors["prompt_mask"])
+
+    def embed(self, source: PipelineSource, prompts: Sequence[str], state: PartialState, dtype: torch.dtype) -> None:
+        """Embeds what is missing of `prompts`, each by one process, with the text encoder loaded once and dropped after."""
+        todo = self.missing(prompts)
+        # Every process must have listed the folder before any of them writes to it.
+        state.wait_for_everyone()
+        mine = share(todo, rank=state.process_index, world_size=state.num_processes)
+        if mine:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            pipe = source.load(*TEXT_COMPONENTS, dtype=dtype, device=state.device)
+            for batch in chunks(mine, _PROMPTS_PER_BATCH):
+                text = source.adapter.encode_text(pipe, batch)
+                for prompt, embeds, mask in zip(batch, text.prompt_embeds.cpu(), text.prompt_mask.cpu(), strict=True):
+                    partial = self.path(prompt).with_suffix(f".{state.process_index}.tmp")
+                    save_file({"prompt_embeds": embeds.clone(), "prompt_mask": mask.clone()}, partial)
+                    partial.replace(self.path(prompt))
+            del pipe
+            release_memory()
+        state.wait_for_everyone()

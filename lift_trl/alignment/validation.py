@@ -1,0 +1,128 @@
+"""Validation videos: the same prompts and seeds from the base model and from the model in training, side by side."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.logging import get_logger
+from peft import PeftModel
+from transformers import TrainerCallback
+
+from ..records import content_id, seed_from
+from ..store.video_io import write_video
+from ..video_models import PipelineSource
+from ..video_models.source import release_memory
+from .text_cache import TextCache
+from .trackers import log_videos
+
+
+if TYPE_CHECKING:
+    from .reward_weighted_config import RewardWeightedVideoConfig
+
+logger = get_logger(__name__)
+
+# Tiling bounds the memory of decoding. A small clip needs none, and tiles of a few pixels overlap to a wrong width.
+_TILING_PIXELS = 256 * 256
+
+
+class ValidationVideos(TrainerCallback):
+    """
+    Writes `<output_dir>/validation/<prompt>/base.mp4` once and `step-<n>.mp4` every `validation_steps` and at the end.
+
+    The prompts are shared among the processes in equal numbers (some repeat one), so that collective forward passes stay
+    in step. The VAE is loaded for decoding only and dropped after. Sampling uses its own generators and never shifts
+    training.
+    """
+
+    def __init__(
+        self,
+        source: PipelineSource,
+        texts: TextCache,
+        clip: Mapping[str, Any],
+        args: "RewardWeightedVideoConfig",
+        dtype: torch.dtype,
+    ) -> None:
+        self.source, self.texts, self.dtype = source, texts, dtype
+        self.num_frames, self.height, self.width = clip["num_frames"], clip["height"], clip["width"]
+        self.fps = clip["fps"]
+        self.prompts: list[str] = list(args.validation_prompts or ())
+        self.folder = Path(args.output_dir or ".") / "validation"
+        self.last_step = -1
+
+    def path(self, index: int, name: str) -> Path:
+        """Where a video of prompt number `index` is; prompts that begin alike do not collide."""
+        return self.folder / f"{index:02d}-{content_id(self.prompts[index])}" / f"{name}.mp4"
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The base model's twins: by switching the adapter off, or of the model before its first step."""
+        model = kwargs["model"]
+        if isinstance(model, PeftModel):
+            with model.disable_adapter():
+                self._sample("base", model, args)
+        elif state.global_step == 0:
+            self._sample("base", model, args)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Samples at every multiple of `validation_steps`."""
+        if args.validation_steps and state.global_step % args.validation_steps == 0:
+            self._sample_step(args, state, **kwargs)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Samples the final model."""
+        if self.last_step != state.global_step:
+            self._sample_step(args, state, **kwargs)
+
+    def _sample_step(self, args: Any, state: Any, **kwargs: Any) -> None:
+        self.last_step = state.global_step
+        self._sample(f"step-{state.global_step}", kwargs["model"], args)
+        args.distributed_state.wait_for_everyone()
+        if state.is_world_process_zero:
+            videos = {
+                f"validation/{i:02d}": self.path(i, f"step-{state.global_step}") for i in range(len(self.prompts))
+            }
+            log_videos(
+                videos, step=state.global_step, report_to=args.report_to, logging_dir=Path(args.output_dir) / "runs"
+            )
+
+    @torch.no_grad()
+    def _sample(self, name: str, model: Any, args: Any) -> None:
+        """This process's part of the prompts, as `<name>.mp4` each; existing files are kept."""
+        state = args.distributed_state
+        rounds = -(-len(self.prompts) // state.num_processes)
+        mine = [(state.process_index + k * state.num_processes) % len(self.prompts) for k in range(rounds)]
+        if all(self.path(index, name).is_file() for index in range(len(self.prompts))):
+            return
+        was_training = model.training
+        model.eval()
+        pipe = self.source.load("vae", dtype=self.dtype, device=state.device)
+        if self.height * self.width > _TILING_PIXELS:
+            pipe.vae.enable_tiling()
+        pipe.transformer = model.get_base_model() if isinstance(model, PeftModel) else model
+        pipe.set_progress_bar_config(disable=True)
+        for index in mine:
+            write_video(self.path(index, name), self._generate(pipe, index, args, state.device), fps=self.fps)
+        logger.info("%d validation videos (%s) in %s", len(self.prompts), name, self.folder)
+        pipe.transformer = None
+        del pipe
+        release_memory()
+        model.train(was_training)
+
+    def _generate(self, pipe: Any, index: int, args: Any, device: torch.device) -> np.ndarray:
+        """uint8 [F, H, W, 3]."""
+        text, empty = self.texts.load(self.prompts[index]), self.texts.load("")
+        generator = torch.Generator().manual_seed(seed_from("validation", args.validation_seed, self.prompts[index]))
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            frames = pipe(
+                prompt_embeds=text.prompt_embeds[None].to(device, self.dtype),
+                negative_prompt_embeds=empty.prompt_embeds[None].to(device, self.dtype),
+                num_frames=self.num_frames,
+                height=self.height,
+                width=self.width,
+                num_inference_steps=args.validation_num_inference_steps,
+                guidance_scale=args.validation_guidance_scale,
+                generator=generator,
+                output_type="np",
+            ).frames[0]
+        return np.asarray((frames * 255).round().clip(0, 255), dtype=np.uint8)

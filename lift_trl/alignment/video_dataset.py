@@ -1,0 +1,270 @@
+"""Cached rows as training samples: random access over a folder, or a stream from the Hub."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from huggingface_hub import HfFileSystem, snapshot_download
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..records import RatedVideo, TrainBatch
+from ..rubric import REWARDS, Dimension, Label
+from ..store.manifest import METADATA_FILE, Artifact, read_rows
+from .cache_format import (
+    POSTERIOR_COLUMNS,
+    SHARDS_DIR,
+    TEXT_COLUMNS,
+    TEXT_DIR,
+    decode_posterior,
+    decode_text,
+    shard_paths,
+    video_from_row,
+)
+from .objectives import row_weights
+from .text_cache import TextCache
+
+
+if TYPE_CHECKING:
+    import datasets
+
+_OPEN_FILES = 32
+# A clip whose only rating is a reward is Good in all dimensions if the reward is the highest that equation 2 gives.
+_TOP_REWARD = REWARDS[Label.GOOD] - 1e-6
+
+
+class Ratings(NamedTuple):
+    """Ratings of N clips: `reward` f32 [N] (NaN where real), `dimension_reward` f32 [N, 3] (NaN where unknown), `is_real`
+    and `all_good` bool [N]."""
+
+    reward: Tensor
+    dimension_reward: Tensor
+    is_real: Tensor
+    all_good: Tensor
+
+    @classmethod
+    def of(cls, videos: Sequence[RatedVideo], dimension_weights: Mapping[Dimension, float] | None) -> "Ratings":
+        """The ratings of `videos`; `dimension_weights` act on labels."""
+
+        def by_dimension(video: RatedVideo) -> list[float]:
+            return [REWARDS[video.labels[d]] if video.labels else float("nan") for d in Dimension]
+
+        reward = torch.tensor([video.reward(dimension_weights) for video in videos])
+        dimension_reward = torch.tensor([by_dimension(video) for video in videos]).reshape(len(videos), len(Dimension))
+        is_real = torch.tensor([video.is_real for video in videos], dtype=torch.bool)
+        rated_good = (dimension_reward == REWARDS[Label.GOOD]).all(dim=1)
+        all_good = torch.where(dimension_reward.isnan().all(dim=1), reward >= _TOP_REWARD, rated_good)
+        return cls(reward, dimension_reward, is_real, all_good)
+
+
+class _Location(NamedTuple):
+    """Where the cached rows are: arrays over clips, shard number, row group and row in it, for posterior and text."""
+
+    shard: np.ndarray
+    group: np.ndarray
+    row: np.ndarray
+    text_group: np.ndarray
+    text_row: np.ndarray
+
+
+class CachedVideoDataset(Dataset[dict[str, Any]]):
+    """
+    The rows of a finished cache, for random access.
+
+    An index of some 50 bytes a clip is held in memory; posteriors and text are read from the Parquet files when asked
+    for, a clip costs one read of its row group.
+
+    Args:
+        path: a folder that `cache_videos` wrote, or the id of a dataset repo on the Hub that holds one.
+
+    Raises:
+        FileNotFoundError: if the cache is not finished.
+        ValueError: if a row of `metadata.jsonl` is in no shard.
+    """
+
+    def __init__(self, path: Path | str, *, revision: str | None = None) -> None:
+        folder = Path(path)
+        if not folder.is_dir() and isinstance(path, str) and path.count("/") == 1 and not path.startswith((".", "/")):
+            folder = Path(snapshot_download(path, repo_type="dataset", revision=revision))
+        if not folder.is_dir() or not (folder / METADATA_FILE).is_file():
+            raise FileNotFoundError(
+                f"{path}: no finished cache ({METADATA_FILE} is missing). Run recipes/cache.py again; it goes on where it "
+                "stopped."
+            )
+        self.folder = folder
+        self.artifact = Artifact.load(folder)
+        self.videos: list[RatedVideo] = []
+        keys: list[str] = []
+        for row in read_rows(folder / METADATA_FILE):
+            self.videos.append(video_from_row(row))
+            keys.append(row["key"])
+        self._paths = shard_paths(folder)
+        self._location = self._locate(keys)
+        self._files: dict[int, pq.ParquetFile] = {}
+        self._weight = torch.ones(len(self.videos))
+        self._ratings = Ratings.of(self.videos, None)
+        self._kept = np.arange(len(self.videos))
+
+    def weighted(
+        self,
+        *,
+        objective: str,
+        real_weight: float = 1.0,
+        normalize_rewards: bool = False,
+        dimension_weights: Mapping[Dimension, float] | None = None,
+    ) -> "CachedVideoDataset":
+        """The same rows with the weights of an objective; rows that it drops are left out. See `row_weights`."""
+        view = object.__new__(CachedVideoDataset)
+        view.__dict__.update(self.__dict__)
+        view._ratings = Ratings.of(self.videos, dimension_weights)
+        weights = row_weights(
+            view._ratings.reward,
+            view._ratings.is_real,
+            view._ratings.all_good,
+            objective=objective,
+            real_weight=real_weight,
+            normalize_rewards=normalize_rewards,
+        )
+        view._weight, view._kept = weights.weight, weights.keep.nonzero().flatten().numpy()
+        return view
+
+    def text_cache(self) -> TextCache:
+        """The prompts embedded beside the clips': the empty one, and those of validation."""
+        return TextCache(self.folder / TEXT_DIR, self.artifact.config["text_fingerprint"])
+
+    @property
+    def ratings(self) -> Ratings:
+        """Ratings of the kept rows."""
+        return Ratings(*(column[self._kept] for column in self._ratings))
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights of the kept rows, float32 [N]."""
+        return self._weight[self._kept]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The rows of a batch (the data loader calls this); what they share is read once."""
+        tables: dict[tuple[int, int, Sequence[str]], pa.Table] = {}
+
+        def read(shard: int, group: int, row: int, columns: tuple[str, ...]) -> dict[str, Any]:
+            place = (shard, group, columns)
+            if place not in tables:
+                tables[place] = self._file(shard).read_row_group(group, columns=list(columns), use_threads=False)
+            return {name: _value(tables[place].column(name)[row]) for name in columns}
+
+        rows = []
+        for position in self._kept[list(indices)].tolist():
+            shard, group, row, text_group, text_row = (int(column[position]) for column in self._location)
+            rows.append(
+                {
+                    **decode_posterior(read(shard, group, row, (*POSTERIOR_COLUMNS, "latent_shape"))),
+                    **decode_text(read(shard, text_group, text_row, TEXT_COLUMNS)),
+                    "weight": self._weight[position],
+                    "reward": self._ratings.reward[position],
+                    "dimension_reward": self._ratings.dimension_reward[position],
+                    "is_real": self._ratings.is_real[position],
+                    "id": self.videos[position].id,
+                }
+            )
+        return rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files stay behind: each data loader worker opens its own.
+        return {**self.__dict__, "_files": {}}
+
+    def _locate(self, keys: Sequence[str]) -> _Location:
+        index = _shard_index(self._paths)
+        missing = [video.id for video, key in zip(self.videos, keys, strict=True) if key not in index]
+        if missing:
+            raise ValueError(
+                f"{self.folder}: {len(missing)} clips of {METADATA_FILE} are in no shard, first {missing[0]!r}. "
+                "Run recipes/cache.py again; it encodes what is missing."
+            )
+        columns = np.array([index[key] for key in keys], dtype=np.int32).reshape(len(keys), 5)
+        return _Location(*columns.T)
+
+    def _file(self, shard: int) -> pq.ParquetFile:
+        if shard not in self._files:
+            if len(self._files) == _OPEN_FILES:
+                # The one opened first; a file's footer takes memory, and opening it again a fraction of a millisecond.
+                self._files.pop(next(iter(self._files))).close()
+            self._files[shard] = pq.ParquetFile(self._paths[shard], memory_map=True)
+        return self._files[shard]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    """A Python value; binary stays a view of Arrow's buffer, so that it is copied once."""
+    return scalar.as_buffer() if isinstance(scalar, pa.BinaryScalar) else scalar.as_py()
+
+
+def _shard_index(paths: Sequence[Path]) -> dict[str, tuple[int, int, int, int, int]]:
+    """Key -> (shard, group, row, group of its text, row of its text in that group)."""
+    index: dict[str, tuple[int, int, int, int, int]] = {}
+    for shard, path in enumerate(paths):
+        with pq.ParquetFile(path) as file:
+            text = (0, 0)
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=["key", "text_shape"])
+                with_text = table.column("text_shape").is_valid().to_pylist()
+                for row, key in enumerate(table.column("key").to_pylist()):
+                    text = (group, row) if with_text[row] else text
+                    index[key] = (shard, group, row, *text)
+    return index
+
+
+def collate(rows: Sequence[Mapping[str, Any]]) -> TrainBatch:
+    """B rows of one cache stacked into a `TrainBatch`."""
+    stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "id"}
+    return TrainBatch(**stacked, id=[row["id"] for row in rows])  # type: ignore[typeddict-item]
+
+
+def stream_cached_videos(repo_or_folder: str) -> "datasets.IterableDataset":
+    """
+    The rows of a cache as a `datasets.IterableDataset`, streamed from the Hub or a folder; every row carries its text.
+
+    `datasets.distributed.split_dataset_by_node` splits it by shards where their number divides by the world size, else
+    by rows. Yields the columns of the shards, and the rating as `id, is_real, labels (JSON), reward`.
+    """
+    from datasets import load_dataset
+
+    if Path(repo_or_folder).is_dir():
+        root, lines = repo_or_folder, (Path(repo_or_folder) / METADATA_FILE).read_text(encoding="utf-8")
+    else:
+        root = f"hf://datasets/{repo_or_folder}"
+        lines = HfFileSystem().read_text(f"datasets/{repo_or_folder}/{METADATA_FILE}", encoding="utf-8")
+    ratings: dict[str, list[dict[str, Any]]] = {}
+    for line in lines.splitlines():
+        row = json.loads(line)
+        ratings.setdefault(row["key"], []).append(row)
+    stream = load_dataset("parquet", data_files=f"{root}/{SHARDS_DIR}/*.parquet", split="train", streaming=True)
+    return stream.map(_RowJoin(ratings), batched=True, batch_size=1, remove_columns=["key"])
+
+
+class _RowJoin:
+    """Joins a streamed row with its rating and with the text of its prompt, which the first row of the prompt brought."""
+
+    def __init__(self, ratings: Mapping[str, list[dict[str, Any]]]) -> None:
+        self.ratings = ratings
+        self._text: dict[str, Any] = {}
+
+    def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        row = {name: values[0] for name, values in batch.items()}
+        if row["text_shape"] is not None:
+            self._text = {name: row[name] for name in TEXT_COLUMNS}
+        joined: list[dict[str, Any]] = [
+            {**row, **self._text, **rating, "labels": json.dumps(rating["labels"])}
+            for rating in self.ratings.get(row["key"], [])
+        ]
+        names = [name for name in [*row, "id", "is_real", "labels", "reward"] if name != "key"]
+        return {name: [item[name] for item in joined] for name in names}

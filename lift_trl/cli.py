@@ -1,0 +1,288 @@
+"""`lift-trl`: what needs no launcher. Training, generating and scoring are `accelerate launch recipes/...`."""
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .records import StoredVideo
+from .store.inspect import inspect_artifact
+from .store.manifest import library_versions
+from .store.rated_videos import METADATA_NAMES, check_rated_videos
+
+
+Command = Callable[[str, Callable[[argparse.Namespace], int]], argparse.ArgumentParser]
+
+
+def _env(args: argparse.Namespace) -> int:
+    """Versions for a bug report."""
+    import torch
+
+    print(f"python: {platform.python_version()} on {platform.platform()}")
+    for package, version in library_versions().items():
+        print(f"{package}: {version or 'not installed'}")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    print(f"accelerator: {accelerator or 'none'} ({torch.accelerator.device_count()} devices)")
+    return 0
+
+
+def _validate(args: argparse.Namespace) -> int:
+    """Lists every bad row of a folder of clips or of LiFT-HRA, with the reason and the remedy."""
+    if not any((Path(args.path) / name).is_file() for name in METADATA_NAMES):
+        from .feedback.hra import check_hra
+
+        errors = check_hra(
+            args.path, video_dir=args.videos, missing_videos=args.missing_videos, decode=not args.no_decode
+        )
+        for error in errors:
+            print(error)
+        print(f"{len(errors)} bad rows")
+        return 1 if errors else 0
+    checked = check_rated_videos(args.path, decode=not args.no_decode)
+    for error in checked.errors:
+        print(error)
+    real = sum(video.is_real for video in checked.videos)
+    print(f"{len(checked.videos)} clips can be used ({real} real), {len(checked.errors)} bad rows")
+    return 1 if checked.errors else 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    """Writes LiFT-HRA (any form), or clips with captions, as a folder that `load_dataset` reads."""
+    from .feedback.convert import convert
+
+    result = convert(
+        args.src,
+        args.dst,
+        revision=args.revision,
+        source=args.source,
+        video_dir=args.videos,
+        video_column=args.video_column,
+        caption_column=args.caption_column,
+        missing_videos=args.missing_videos,
+        test_fraction=args.test_fraction,
+        train_on=args.train_on,
+    )
+    for split, count in result.num_clips.items():
+        print(f"{split}: {count} clips, {result.num_annotations[split]} ratings")
+    print(
+        f"{result.folder}: load_dataset({str(result.folder)!r}) reads it; {result.num_missing} clips without their file"
+    )
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    """What an artefact holds: rows, labels, rewards, unscored, best and worst clips."""
+    for line in inspect_artifact(args.path):
+        print(line)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    """A LoRA for other tools."""
+    import torch
+
+    from .hub.lora import export_comfyui_lora, export_diffusers_lora, export_merged_pipeline
+    from .video_models import PipelineSource
+
+    output = args.output or args.lora
+    if args.format == "comfyui":
+        print(export_comfyui_lora(args.lora, output))
+        return 0
+    if args.base is None:
+        raise ValueError(f"--format {args.format} needs --base: the Hub id or folder of the model that was tuned.")
+    source = PipelineSource(args.base)
+    if args.format == "diffusers":
+        print(export_diffusers_lora(args.lora, output, pipeline_class=source.class_name))
+        return 0
+    if args.output is None:
+        raise ValueError("--format merged needs --output: the folder of the new pipeline.")
+    dtype = source.adapter.dtype if args.dtype is None else getattr(torch, args.dtype)
+    print(export_merged_pipeline(args.lora, args.base, args.output, dtype=dtype))
+    return 0
+
+
+def _audit(args: argparse.Namespace) -> int:
+    """The critic's sanity suite: swapped captions, blank video, repeated run, frames reversed, another size."""
+    from .critic.lift_critic import LiFTCritic
+    from .evaluation.critic_eval import audit
+    from .store.rated_videos import load_rated_videos
+
+    clips = load_rated_videos(args.clips)
+    videos = [clip.video.read() if isinstance(clip.video, StoredVideo) else clip.video for clip in clips]
+    checks = audit(LiFTCritic.from_pretrained(args.critic), videos, [clip.prompt for clip in clips])
+    for check in checks:
+        verdict = {None: "", True: "ok", False: "FAILED"}[check.passed]
+        print(f"{check.name}: {check.value:.4f} {verdict}  ({check.meaning})")
+    return int(any(check.passed is False for check in checks))
+
+
+def _eval(args: argparse.Namespace) -> int:
+    """Plan, check or report an evaluation: `lift-trl eval plan --help`."""
+    from transformers import HfArgumentParser
+
+    from .evaluation import commands as evaluation
+    from .evaluation.report_inputs import ReportArguments
+
+    steps: dict[str, Any] = {
+        "plan": evaluation.PlanArguments,
+        "check": evaluation.CheckArguments,
+        "report": ReportArguments,
+    }
+    parser = HfArgumentParser(steps[args.step], prog=f"lift-trl eval {args.step}")
+    (settings,) = parser.parse_args_into_dataclasses(args.options)
+    if args.step == "plan":
+        print(evaluation.plan(settings))
+    elif args.step == "check":
+        found = evaluation.check(settings)
+        print(found.summary())
+        return 0 if found.ok else 1
+    else:
+        print(f"report: {evaluation.report(settings)}")
+    return 0
+
+
+def _push(args: argparse.Namespace) -> int:
+    """Pushes a finished artefact, a LoRA or a Space to the Hub, with its card."""
+    from .hub.push import artifact_kind, push
+    from .hub.push_space import push_space
+
+    private = True if args.private else False if args.public else None
+    if artifact_kind(args.folder) != "space":
+        pushed = push(args.folder, args.repo_id, private=private, license=args.license, collection=args.collection)
+        print(f"{pushed.url} ({pushed.repo_type}, commit {pushed.commit[:12]})")
+        return 0
+    missing = [name for name in args.secret if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f"--secret {missing[0]}: not in the environment; export it first (values are never arguments)."
+        )
+    variables = dict(entry.split("=", 1) for entry in args.set)
+    named = {"BASE": args.base, "ADAPTERS": ",".join(args.adapter), "CRITIC": args.critic, "GALLERY": args.gallery}
+    pushed = push_space(
+        args.folder,
+        args.repo_id,
+        variables={**{name: value for name, value in named.items() if value}, **variables},
+        secrets={name: os.environ[name] for name in args.secret},
+        hardware=args.hardware,
+        private=private,
+        wheel=args.wheel,
+        collection=args.collection,
+    )
+    print(f"{pushed.url} (space, commit {pushed.commit[:12]})")
+    return 0
+
+
+def _recipes(args: argparse.Namespace) -> int:
+    """Copies the recipes and their YAMLs, for those who installed the wheel."""
+    packaged, checkout = Path(__file__).parent / "_recipes", Path(__file__).parents[1] / "recipes"
+    source = packaged if packaged.is_dir() else checkout
+    target = Path(args.path)
+    if target.exists() and any(target.iterdir()):
+        raise ValueError(f"{target}: exists and is not empty. Name a new folder; nothing was overwritten.")
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    print(f"recipes in {target}. Next: accelerate launch {target}/align.py --help")
+    return 0
+
+
+def _mini_world(args: argparse.Namespace) -> int:
+    """The mini world: tiny checkpoints, rated clips and prompts."""
+    from .mini.world import build_world
+
+    build_world(args.path)
+    print(f"mini world in {args.path}")
+    return 0
+
+
+def _add_data_commands(command: Command) -> None:
+    validate = command("validate", _validate)
+    validate.add_argument("path", help="folder with metadata.jsonl, metadata.csv or metadata.parquet")
+    validate.add_argument(
+        "--no-decode", action="store_true", help="do not decode the clips (faster; misses truncated files)"
+    )
+    validate.add_argument("--videos", help="folder of the clips of a LiFT-HRA file, if not beside it")
+    validate.add_argument("--missing-videos", choices=["raise", "keep", "drop"], default="raise")
+    convert = command("convert", _convert)
+    convert.add_argument("src", help="folder, file or Hub dataset")
+    convert.add_argument("dst", help="new folder")
+    convert.add_argument("--revision", help="branch, tag or commit of a Hub dataset")
+    convert.add_argument("--source", choices=["synthetic", "real"], help="of clips that do not say")
+    convert.add_argument("--videos", help="folder of the clips, if not beside the file")
+    convert.add_argument("--video-column", help="of a file of clips with captions")
+    convert.add_argument("--caption-column", help="of a file of clips with captions")
+    convert.add_argument("--missing-videos", choices=["raise", "keep", "drop"], default="raise")
+    convert.add_argument("--test-fraction", type=float, help="share of the clips that form the split test")
+    convert.add_argument("--train-on", help="HRA whose clips form train; the rest is test")
+
+
+def _add_push(command: Command) -> None:
+    push = command("push", _push)
+    push.add_argument("folder", help="output folder of a stage, output_dir of align.py, or a Space's folder")
+    push.add_argument("repo_id", help="user/name, made if it is not there")
+    visibility = push.add_mutually_exclusive_group()
+    visibility.add_argument("--private", action="store_true", help="the default for hra, which holds people's ratings")
+    visibility.add_argument("--public", action="store_true", help="visible to everyone")
+    push.add_argument("--license", default="other", help="for the card; other: the parents' licences hold")
+    push.add_argument("--collection", help="title of a collection of the same owner to add it to")
+    space = push.add_argument_group("Spaces")
+    space.add_argument("--base", help="base model of the comparison")
+    space.add_argument("--adapter", action="append", default=[], help="name=user/lora; may be repeated")
+    space.add_argument("--critic", help="critic of the comparison")
+    space.add_argument("--gallery", help="base=user/clips,lift=user/clips: clips made beforehand")
+    space.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="another variable; may be repeated"
+    )
+    space.add_argument(
+        "--secret", action="append", default=[], metavar="NAME", help="secret, taken from the environment"
+    )
+    space.add_argument("--hardware", help="for instance zero-a10g or t4-small")
+    space.add_argument("--wheel", help="wheel of lift_trl, where it does not run from a checkout")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lift-trl", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        sub.set_defaults(run=run)
+        return sub
+
+    command("env", _env)
+    _add_data_commands(command)
+    command("inspect", _inspect).add_argument("path", help="an artefact, a folder of clips, or a LoRA folder")
+    export = command("export", _export)
+    export.add_argument("lora", help="output_dir of align.py, or a checkpoint in it")
+    export.add_argument("--format", required=True, choices=["diffusers", "merged", "comfyui"])
+    export.add_argument("--base", help="Hub id or folder of the base model (diffusers, merged)")
+    export.add_argument("--output", help="folder to write to; by default beside the LoRA")
+    export.add_argument(
+        "--dtype", choices=["float32", "float16", "bfloat16"], help="of a merged pipeline; the family's by default"
+    )
+    audit = command("audit", _audit)
+    audit.add_argument("critic", help="Hub id or folder of a critic")
+    audit.add_argument("clips", help="folder of clips that suit their captions, with a metadata file")
+    evaluation = command("eval", _eval)
+    evaluation.add_argument("step", choices=["plan", "check", "report"])
+    evaluation.add_argument("options", nargs=argparse.REMAINDER)
+    _add_push(command)
+    command("recipes", _recipes).add_argument("path", help="new folder")
+    command("mini-world", _mini_world).add_argument("path", help="new folder")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; bad input is one line on standard error and exit code 1."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except (ValueError, FileNotFoundError, OSError) as error:
+        print(f"lift-trl: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""A clip and a question as text: the prompt as the chat template renders it, and the answer that follows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..protocols import CriticModel
+
+
+def render_prompt(adapter: CriticModel, processor: Any, frames: Sequence[Any], question: str) -> str:
+    """The user's turn with placeholders for the frames, up to where the critic begins to answer."""
+    messages = adapter.prompt(frames, question)
+    text: str = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return text
+
+
+def render_answer(adapter: CriticModel, processor: Any, frames: Sequence[Any], question: str, answer: str) -> str:
+    """
+    What follows `render_prompt` when the critic answers: `answer`, as the template writes it, and the end of the turn.
+
+    Raises:
+        ValueError: if the template writes the prompt differently once there is an answer.
+    """
+    prompt = render_prompt(adapter, processor, frames, question)
+    turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    whole: str = processor.apply_chat_template([*adapter.prompt(frames, question), turn], tokenize=False)
+    if not whole.startswith(prompt):
+        raise ValueError(
+            "the chat template changes the prompt when an answer follows it, so the answer cannot be told from it. Set "
+            "a template on the processor whose generation prompt is a prefix of the assistant's turn."
+        )
+    # Some templates end a turn with a line break that no answer needs.
+    return whole[len(prompt) :].rstrip()
+
+
+def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """
+    How many tokens all `rows` have in common at their beginning.
+
+    >>> shared_prefix([[1, 2, 3], [1, 2, 4, 5]])
+    2
+    """
+    count = 0
+    for column in zip(*rows):
+        if len(set(column)) > 1:
+            break
+        count += 1
+    return count

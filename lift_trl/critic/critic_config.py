@@ -1,0 +1,87 @@
+"""`LiFTCriticConfig`: TRL's `SFTConfig` with the paper's values, and what concerns clips."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl.trainer.sft_config import SFTConfig
+
+from ..runtime import has_accelerator
+from .settings import CriticSettings
+
+
+@dataclass
+class LiFTCriticConfig(SFTConfig):
+    """
+    Settings of `LiFTCriticTrainer`.
+
+    Defaults that differ from `SFTConfig`: `learning_rate` 1e-5, `lr_scheduler_type` cosine, `warmup_steps` 0.03 of the run,
+    `num_train_epochs` 20 (arXiv 2412.04814), `max_length` and `remove_unused_columns` off. Without an accelerator,
+    `use_cpu` is on and `bf16` off unless it is asked for.
+    """
+
+    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "processor_kwargs"]
+
+    learning_rate: float = field(default=1e-5, metadata={"help": "Initial learning rate of AdamW (paper: 1e-5)."})
+    lr_scheduler_type: str = field(
+        default="cosine", metadata={"help": "Schedule of the learning rate (paper: cosine)."}
+    )
+    warmup_steps: float = field(
+        default=0.03, metadata={"help": "Steps of warm-up, or below 1 the share of all steps (paper: 0.03)."}
+    )
+    num_train_epochs: float = field(default=20.0, metadata={"help": "Passes over the data (paper: 20)."})
+    max_length: int | None = field(default=None, metadata={"help": "Must stay empty: cutting a row cuts frames."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay off: the clips of a row are read when it is used."}
+    )
+    num_frames: int = field(default=8, metadata={"help": "Frames spread uniformly over a clip (paper: 8)."})
+    with_reason: bool = field(
+        default=True, metadata={"help": "Teach label and reason; off teaches the label only (ablation of the paper)."}
+    )
+    native_video: bool | None = field(
+        default=None,
+        metadata={"help": "Frames as one video with timestamps, or as images; empty leaves it to the model family."},
+    )
+    processor_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Options of the processor's call, such as {'crop_to_patches': False} for frames without tiles."
+        },
+    )
+    mismatched_captions: float = field(
+        default=0.0,
+        metadata={"help": "Negatives with another clip's caption, as a share of the semantic rows."},
+    )
+    frame_cache_gb: float = field(
+        default=4.0, metadata={"help": "Memory for decoded frames, in GB for each process or data worker."}
+    )
+    eval_label_accuracy: bool = field(
+        default=True, metadata={"help": "At each evaluation, also score the clips as LiFTCritic does."}
+    )
+
+    def __post_init__(self) -> None:
+        if not has_accelerator():
+            self.use_cpu = True
+            self.bf16 = False if self.bf16 is None else self.bf16
+        super().__post_init__()
+        fixed = {
+            "max_length": (self.max_length, None, "rows are never cut, or frames and answers would be lost"),
+            "remove_unused_columns": (self.remove_unused_columns, False, "clips are read when a row is used"),
+            "packing": (self.packing, False, "a clip's tokens belong to its own row"),
+            "padding_free": (self.padding_free, False, "TRL has it for text only"),
+            "completion_only_loss": (self.completion_only_loss in (None, True), True, "only the answer has a loss"),
+        }
+        for name, (given, wanted, why) in fixed.items():
+            if given != wanted:
+                raise ValueError(f"{name}={getattr(self, name)!r} does not go with a critic: {why}. Leave it out.")
+        if not 0 <= self.mismatched_captions <= 1:
+            raise ValueError(f"mismatched_captions={self.mismatched_captions}; give a share in [0, 1].")
+        if self.frame_cache_gb < 0:
+            raise ValueError(f"frame_cache_gb={self.frame_cache_gb}; give 0 or more.")
+        self.critic_settings()
+
+    def critic_settings(self) -> CriticSettings:
+        """What the critic must remember; raises `ValueError` for a number of frames below 1."""
+        options = self.processor_kwargs or {}
+        if not isinstance(options, dict):
+            raise ValueError(f"processor_kwargs={options!r}; give a mapping, as in {{crop_to_patches: false}}.")
+        return CriticSettings(self.num_frames, self.with_reason, self.native_video, options)

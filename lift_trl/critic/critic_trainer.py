@@ -1,0 +1,175 @@
+"""`LiFTCriticTrainer`: TRL's `SFTTrainer` on ratings, with the accuracy of the labels that scoring would give."""
+
+from typing import TYPE_CHECKING, Any
+
+from accelerate.logging import get_logger
+from accelerate.utils import gather_object
+from peft import LoraConfig, PeftModel
+from transformers import AutoConfig, AutoProcessor
+from trl.trainer.sft_trainer import SFTTrainer
+
+from ..rubric import Dimension
+from ..runtime import check_world
+from ..store.sharding import share
+from .collator import CriticCollator, FrameCache
+from .critic_config import LiFTCriticConfig
+from .examples import RatedClip, lazy_dataset, mismatched_examples, rated_clips, read_examples, undecoded, video_of
+from .lift_critic import LiFTCritic
+from .settings import find_revision
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = get_logger(__name__)
+
+
+class LiFTCriticTrainer(SFTTrainer):
+    """
+    Tunes a vision-language model into a critic that answers with a label and a reason.
+
+    The vision tower and the projector stay frozen; the loss is that of the answer's tokens (equation 1). A LoRA without
+    target modules adapts the linear layers of the language model. What it saves, `LiFTCritic.from_pretrained` loads.
+
+    Args:
+        model: a name, or a loaded image-text-to-text model.
+        args: a `LiFTCriticConfig`.
+        train_dataset, eval_dataset: LiFT-HRA rows, tidy or one a clip (`read_examples`).
+        processing_class: the processor; that of `model` by default.
+        peft_config: for instance `LoraConfig(r=128, lora_alpha=256)`; without one the whole language model is trained.
+        kwargs: as in `SFTTrainer`.
+
+    Source: arXiv 2412.04814, section 3.3; CodeGoat24/LiFT.
+    """
+
+    args: LiFTCriticConfig
+    model: Any
+    _tag_names = ["trl", "sft", "lift-critic"]
+    _name = "LiFT-Critic"
+    _paper = {
+        "title": "LiFT: Leveraging Human Feedback for Text-to-Video Model Alignment",
+        "id": "2412.04814",
+        "citation": None,
+    }
+
+    def __init__(
+        self,
+        model: Any,
+        args: LiFTCriticConfig,
+        *,
+        train_dataset: "Dataset",
+        eval_dataset: "Dataset | None" = None,
+        processing_class: Any = None,
+        peft_config: LoraConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_world(args.world_size)
+        revision = args.model_init_kwargs.get("revision") if isinstance(args.model_init_kwargs, dict) else None
+        config = AutoConfig.from_pretrained(model, revision=revision) if isinstance(model, str) else model.config
+        name = model if isinstance(model, str) else config._name_or_path
+        self.critic_settings = args.critic_settings()
+        adapter = self.critic_settings.adapter(config.model_type)
+        processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
+        self._parents = {str(name): find_revision(str(name), revision)} if name else {}
+        if peft_config is not None and peft_config.target_modules is None:
+            peft_config.target_modules = adapter.lora_target_modules
+            logger.info("LoRA on %s", peft_config.target_modules)
+
+        examples = read_examples(train_dataset)
+        examples += mismatched_examples(examples, args.mismatched_captions, seed=args.seed)
+        frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
+        args.dataset_kwargs = {"skip_prepare_dataset": True}
+        held_out = [] if eval_dataset is None else read_examples(eval_dataset)
+        self._evaluated = None if eval_dataset is None else undecoded(eval_dataset)
+        self._eval_clips = rated_clips(held_out)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=CriticCollator(adapter, processor, self.critic_settings, frames),
+            train_dataset=lazy_dataset(train_dataset, examples),
+            eval_dataset=None if eval_dataset is None else lazy_dataset(eval_dataset, held_out),
+            processing_class=processor,
+            peft_config=peft_config,
+            **kwargs,
+        )
+        # SFTTrainer computes the loss itself, whatever the model's forward accepts. Where a model class says it does not
+        # (Qwen-VL), every micro-batch and process would else weigh the same, however many answer tokens it holds.
+        self.model_accepts_loss_kwargs = True
+        if not isinstance(self.model, PeftModel):
+            freeze_vision(self.model)
+        adapter.check(self.model)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As `SFTTrainer.evaluate`, with the accuracy of the labels on the clips of `eval_dataset`."""
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        if self.args.eval_label_accuracy and self._eval_clips:
+            prefix = kwargs.get("metric_key_prefix", "eval")
+            labels = {f"{prefix}_{name}": value for name, value in self.label_accuracy().items()}
+            self.log(labels)
+            metrics |= labels
+        return metrics
+
+    def label_accuracy(self) -> dict[str, float]:
+        """
+        How often the critic's label is the raters', by dimension and over all, scored exactly as `LiFTCritic` scores.
+
+        Also `label_mass` (mean probability of the three labels together) and `num_unscored`. Every process scores its
+        share of the clips.
+        """
+        state = self.accelerator
+        # Equal shares, the last clips twice if need be: where a model is spread over processes, all must call it.
+        count = -(-len(self._eval_clips) // state.num_processes) * state.num_processes
+        clips = [(i, self._eval_clips[i % len(self._eval_clips)]) for i in range(count)]
+        mine = share(clips, rank=state.process_index, world_size=state.num_processes)
+        was_training = self.model.training
+        self.model.eval()
+        rows = self._verdicts([clip for i, clip in mine], [i < len(self._eval_clips) for i, _ in mine])
+        self.model.train(was_training)
+        gathered = gather_object(rows)
+        return summarise([row for row in gathered if row["counts"]])
+
+    def _verdicts(self, clips: list[RatedClip], counts: list[bool]) -> list[dict[str, Any]]:
+        critic = LiFTCritic(
+            self.accelerator.unwrap_model(self.model),
+            self.processing_class,
+            settings=self.critic_settings,
+            batch_size=self.args.per_device_eval_batch_size,
+        )
+        assert self._evaluated is not None
+        videos = [video_of(self._evaluated, clip.row) for clip in clips]
+        with self.compute_loss_context_manager():
+            scores = critic.score(videos, [clip.caption for clip in clips])
+        return [
+            {
+                "counts": count,
+                "unscored": score.unscored,
+                "right": {d.value: score[d].label == label for d, label in clip.labels.items()}
+                if score.unscored is None
+                else {},
+                "mass": [judgement.label_mass for judgement in score.judgements],
+            }
+            for clip, score, count in zip(clips, scores, counts)
+        ]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves adapter (or model), processor and the critic's settings."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            self.critic_settings.save(output_dir or str(self.args.output_dir), parents=self._parents)
+
+
+def freeze_vision(model: Any) -> None:
+    """Makes the language model and its head trainable, and nothing else."""
+    model.requires_grad_(False)
+    model.get_decoder().requires_grad_(True)
+    model.get_output_embeddings().requires_grad_(True)
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The means of verdicts: `accuracy`, `accuracy_<dimension>`, `label_mass`, `num_unscored`; no mean of nothing."""
+    right = {d: [row["right"][d.value] for row in rows if d.value in row["right"]] for d in Dimension}
+    values = {"accuracy": [one for ones in right.values() for one in ones]}
+    values |= {f"accuracy_{d.value}": ones for d, ones in right.items()}
+    values["label_mass"] = [mass for row in rows for mass in row["mass"]]
+    means = {name: sum(ones) / len(ones) for name, ones in values.items() if ones}
+    return {**means, "num_unscored": float(sum(row["unscored"] is not None for row in rows))}

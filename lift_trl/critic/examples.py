@@ -1,0 +1,157 @@
+"""Ratings as training examples: one row a clip and dimension, several raters pooled; clips are read when a row is used."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..records import StoredVideo
+from ..rubric import Dimension, Label, majority_label, parse_label
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+#: What a negative made of another clip's caption says.
+MISMATCH_REASON = "The video does not show what the caption says."
+
+
+class Example(NamedTuple):
+    """One question and its answer. `row` is where the clip stands in the dataset that it came from."""
+
+    row: int
+    clip: str
+    caption: str
+    dimension: str
+    label: str
+    reason: str
+
+
+class RatedClip(NamedTuple):
+    """One clip, its caption and its label on each dimension that was rated."""
+
+    row: int
+    clip: str
+    caption: str
+    labels: dict[Dimension, Label]
+
+
+def read_examples(dataset: "Dataset") -> list[Example]:
+    """
+    The examples of LiFT-HRA rows in either form: tidy (`dimension`, `label`, `reason`) or one row a clip (`annotations`).
+
+    Several raters of one clip and dimension give one example: the majority's label, ties to the lower, and the first
+    reason that was written for it.
+
+    Raises:
+        ValueError: naming the row if a column is missing, or a label or dimension is unknown.
+    """
+    columns = set(dataset.column_names)
+    tidy = {"dimension", "label"} <= columns
+    if "video" not in columns or "caption" not in columns or not (tidy or "annotations" in columns):
+        raise ValueError(
+            f"the dataset has the columns {', '.join(sorted(columns))}; a critic learns from video, caption and either "
+            "dimension, label, reason (tidy rows) or annotations (one row a clip). load_hra makes the first."
+        )
+    kept = columns & {"video_id", "id", "caption", "annotations", "dimension", "label", "reason"}
+    groups: dict[tuple[str, str, str], list[tuple[int, Mapping[str, Any]]]] = {}
+    for index, row in enumerate(dataset.select_columns(sorted(kept))):
+        # Without a clip's id every row is a clip of its own: nothing is pooled that may be different.
+        clip = str(row.get("video_id") or (row.get("id") if not tidy else None) or f"row {index}")
+        for rating in [row] if tidy else row["annotations"]:
+            groups.setdefault((clip, row["caption"], str(rating["dimension"])), []).append((index, rating))
+    return [_pool(clip, caption, dimension, ratings) for (clip, caption, dimension), ratings in groups.items()]
+
+
+def _pool(clip: str, caption: str, dimension: str, ratings: Sequence[tuple[int, Mapping[str, Any]]]) -> Example:
+    row = ratings[0][0]
+    if dimension not in list(Dimension):
+        raise ValueError(f"row {row}: dimension {dimension!r} is unknown; use one of {', '.join(Dimension)}.")
+    if not caption or not caption.strip():
+        raise ValueError(f"row {row}: no caption. Correct the row or leave it out; `lift-trl validate` lists them.")
+    labels = [parse_label(str(rating["label"])) for _, rating in ratings]
+    label = majority_label(labels)
+    reasons = [str(rating.get("reason") or "") for (_, rating), given in zip(ratings, labels) if given == label]
+    return Example(row, clip, caption.strip(), dimension, label.value, next((r for r in reasons if r), ""))
+
+
+def mismatched_examples(examples: Sequence[Example], share: float, *, seed: int) -> list[Example]:
+    """
+    Negatives: clips with the caption of another clip, which a critic that ignores captions gets wrong.
+
+    Args:
+        share: how many, as a share of the examples of semantic consistency.
+        seed: of the pairing.
+
+    Raises:
+        ValueError: if there is only one caption.
+
+    Source: the remedy of VideoScore v1.1 for a critic that scores the video alone.
+    """
+    semantic = [example for example in examples if example.dimension == Dimension.SEMANTIC_CONSISTENCY]
+    captions = sorted({example.caption for example in semantic})
+    count = round(share * len(semantic))
+    if count == 0:
+        return []
+    if len(captions) < 2:
+        raise ValueError(f"mismatched_captions={share}, but the dataset has {len(captions)} caption; leave it at 0.")
+    generator = np.random.default_rng(seed)
+    picked = [semantic[i] for i in generator.permutation(len(semantic))[:count]]
+    shifts = generator.integers(1, len(captions), size=count).tolist()
+    return [
+        example._replace(
+            caption=captions[(captions.index(example.caption) + shift) % len(captions)],
+            label=Label.BAD.value,
+            reason=MISMATCH_REASON,
+        )
+        for example, shift in zip(picked, shifts)
+    ]
+
+
+def rated_clips(examples: Iterable[Example]) -> list[RatedClip]:
+    """`examples` gathered by clip."""
+    clips: dict[tuple[str, str], RatedClip] = {}
+    for example in examples:
+        key = (example.clip, example.caption)
+        clip = clips.setdefault(key, RatedClip(example.row, *key, {}))
+        clip.labels[Dimension(example.dimension)] = Label(example.label)
+    return list(clips.values())
+
+
+def lazy_dataset(source: "Dataset", examples: Sequence[Example]) -> "Dataset":
+    """
+    A dataset of `examples` whose column `video` is read from `source` on use, so that no clip is stored twice.
+
+    Rows: the fields of `Example` and `video` (a path, or where the bytes are stored).
+    """
+    from datasets import Dataset
+
+    source = undecoded(source)
+
+    def read(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {**batch, "video": [video_of(source, row) for row in batch["row"]]}
+
+    columns = {name: [getattr(example, name) for example in examples] for name in Example._fields}
+    return Dataset.from_dict(columns).with_transform(read)
+
+
+def undecoded(dataset: "Dataset") -> "Dataset":
+    """`dataset` with its `video` column as bytes or path; `datasets` itself would need torchcodec."""
+    from datasets import Video
+
+    if isinstance(dataset.features["video"], Video):
+        return dataset.cast_column("video", Video(decode=False))
+    return dataset
+
+
+def video_of(source: "Dataset", row: int) -> Path | StoredVideo:
+    """The clip of a row of an `undecoded` dataset: where its bytes are stored, else the path."""
+    video = source[row]["video"]
+    if isinstance(video, Mapping):
+        if video.get("bytes"):
+            return StoredVideo(source, row)
+        video = video.get("path")
+    if not video:
+        raise ValueError(f"row {row}: no clip. Correct the row or leave it out; `lift-trl validate` lists them.")
+    return Path(video)

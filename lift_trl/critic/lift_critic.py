@@ -1,0 +1,268 @@
+"""`LiFTCritic`: probabilities of the three labels on each dimension, a reward, and a reason. Nothing is sampled."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel
+from torch import Tensor
+from transformers import AutoConfig, AutoProcessor
+from transformers.utils.hub import cached_file
+
+from ..critic_models import find_critic_model
+from ..protocols import CriticModel
+from ..records import CriticScore, Judgement, StoredVideo, VideoSource, content_id
+from ..rubric import Dimension, Label
+from ..runtime import has_accelerator
+from ..store.sharding import chunks
+from ..store.video_io import Clip, describe, sample_frames
+from .prefix import ask, end_tokens, label_tokens, run_questions
+from .reasons import write_reasons
+from .settings import CriticSettings, find_revision, load_settings
+
+
+# Not accelerate's logger, which raises where no launcher state was made: a critic is also used by itself.
+logger = logging.getLogger(__name__)
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+class LiFTCritic:
+    """
+    A vision-language model that rates videos. A `RewardModel`.
+
+    Per clip it decodes once, runs the vision tower and the shared beginning of the three questions once, and reads the
+    likelihood of every label from one more pass. Reasons are greedy text after the chosen label.
+
+    >>> critic = LiFTCritic.from_pretrained("runs/critic")  # doctest: +SKIP
+    >>> critic.score(["fox.mp4"], ["a red fox runs through snow"])[0].reward  # doctest: +SKIP
+    0.6667
+
+    Args:
+        model: an image-text-to-text model, or a PEFT model around one.
+        processor: its processor, with a chat template.
+        settings: how the critic was taught to see a clip.
+        name: what the scores say of their origin, `"repo@revision"`.
+        batch_size: clips that run through the model together.
+        max_reason_tokens: length at which a reason is cut.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        settings: CriticSettings | None = None,
+        name: str = "",
+        batch_size: int = 8,
+        max_reason_tokens: int = 64,
+    ) -> None:
+        self.settings = settings or CriticSettings()
+        self.adapter: CriticModel = self.settings.adapter(model.config.model_type)
+        self.adapter.check(model)
+        check_attention(model)
+        # The adapter's layers stand inside the base model, whose inner modules the family's adapter knows.
+        self.model = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.processor = processor
+        self.name = name or str(model.config._name_or_path)
+        self.batch_size, self.max_reason_tokens = batch_size, max_reason_tokens
+        self._labels = label_tokens(self.adapter, processor)
+        self.end_ids = end_tokens(self.adapter, processor, model)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        batch_size: int = 8,
+        max_reason_tokens: int = 64,
+    ) -> "LiFTCritic":
+        """
+        A critic from a folder or the Hub: what `LiFTCriticTrainer` saved, or any chat VLM as it is.
+
+        Args:
+            dtype: bfloat16 on an accelerator and float32 on a CPU by default.
+            device: the accelerator, if there is one, by default.
+
+        Raises:
+            ValueError: if the settings there are none of a critic of this rubric.
+        """
+        name = str(name_or_path)
+        settings = load_settings(name, revision)
+        if device is None:
+            accelerator = torch.accelerator.current_accelerator() if has_accelerator() else None
+            device = accelerator or torch.device("cpu")
+        device = torch.device(device)
+        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+        model, processor = _load(name, revision, dtype)
+        return cls(
+            model.to(device).eval(),
+            processor,
+            settings=settings,
+            name=f"{name}@{find_revision(name, revision)}",
+            batch_size=batch_size,
+            max_reason_tokens=max_reason_tokens,
+        )
+
+    def score(
+        self, videos: Sequence[VideoSource | StoredVideo | str], captions: Sequence[str], *, with_reason: bool = False
+    ) -> list[CriticScore]:
+        """
+        One score for each video. A video that cannot be decoded, or has no caption, comes back as unscored with the why.
+
+        Args:
+            videos: paths or bytes of video files.
+            captions: one for each video.
+            with_reason: also write a reason for each label.
+
+        Raises:
+            ValueError: if `videos` and `captions` differ in number.
+        """
+        if len(videos) != len(captions):
+            raise ValueError(f"{len(videos)} videos and {len(captions)} captions; give one caption for each video.")
+        work = list(zip(videos, captions))
+        return [
+            score
+            for part in (chunks(work, self.batch_size) if work else [])
+            for score in self._score(part, with_reason)
+        ]
+
+    def reward_func(self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
+        """
+        The rewards of `completions` (videos, as paths or bytes) in TRL's signature of a reward function.
+
+        Args:
+            prompts: captions, or conversations whose last message is the caption.
+
+        Returns:
+            A reward in [0.05, 0.9] for each, `None` where the video is unscored.
+        """
+        captions = [prompt if isinstance(prompt, str) else str(prompt[-1]["content"]) for prompt in prompts]
+        return [None if score.unscored else score.reward for score in self.score(completions, captions)]
+
+    def label_logprobs(self, clips: Sequence[Clip], captions: Sequence[str]) -> Tensor:
+        """
+        Log-probability of each label's text after each question: float32 [B, 3, 3], dimensions and labels in rubric order.
+
+        Args:
+            clips: decoded frames, `settings.num_frames` each.
+        """
+        return self._run(clips, captions).logprobs
+
+    def _run(self, clips: Sequence[Clip], captions: Sequence[str]) -> Any:
+        questions = [
+            ask(self.adapter, self.processor, c, caption, self._labels) for c, caption in zip(clips, captions)
+        ]
+        return run_questions(self.model, self.adapter, self.processor, clips, questions)
+
+    def _score(
+        self, work: Sequence[tuple[VideoSource | StoredVideo | str, str]], with_reason: bool
+    ) -> list[CriticScore]:
+        """As `score`, of one batch."""
+        ids = [content_id(video if isinstance(video, bytes) else describe(video), caption) for video, caption in work]
+        clips: dict[int, Clip] = {}
+        failed: dict[int, str] = {}
+        for index, (video, caption) in enumerate(work):
+            if not caption.strip():
+                failed[index] = "the caption is empty"
+                continue
+            try:
+                clips[index] = sample_frames(video, self.settings.num_frames)
+            except (ValueError, FileNotFoundError) as error:
+                failed[index] = str(error)
+        judged: Mapping[int, tuple[Judgement, ...]] = {}
+        if clips:
+            captions = [work[index][1].strip() for index in clips]
+            judged = dict(zip(clips, self._judge(list(clips.values()), captions, with_reason)))
+        failed |= {index: "the critic's probabilities are not finite" for index in judged if not judged[index]}
+        for problem in failed.values():
+            logger.warning("unscored: %s", problem)
+        return [
+            CriticScore(unit, self.name, unscored=failed[index])
+            if index in failed
+            else CriticScore(unit, self.name, judged[index])
+            for index, unit in enumerate(ids)
+        ]
+
+    def _judge(self, clips: Sequence[Clip], captions: Sequence[str], with_reason: bool) -> list[tuple[Judgement, ...]]:
+        """The judgements of each clip, none where a probability is not finite."""
+        branches = self._run(clips, captions)
+        logprobs = branches.logprobs
+        chosen = logprobs.nan_to_num(nan=-torch.inf).argmax(dim=-1)
+        reasons = [[""] * len(Dimension) for _ in clips]
+        if with_reason:
+            tokens = write_reasons(
+                self.model,
+                branches,
+                chosen,
+                [self._labels[label].rest for label in Label],
+                max_new_tokens=self.max_reason_tokens,
+                end_ids=self.end_ids,
+            )
+            decode = self.processor.tokenizer.decode
+            reasons = [[decode(text, skip_special_tokens=True).strip() for text in row] for row in tokens]
+        return [judgements(row, reason) for row, reason in zip(logprobs.cpu(), reasons)]
+
+
+def judgements(logprobs: Tensor, reasons: Sequence[str]) -> tuple[Judgement, ...]:
+    """
+    The verdicts on one video from the log-probabilities [3, 3] of its labels; none if they are not finite.
+
+    The label is the likeliest, its probability the softmax over the three.
+    """
+    mass = logprobs.double().exp().sum(dim=-1)
+    probs = logprobs.double().softmax(dim=-1)
+    if not probs.isfinite().all():
+        return ()
+    labels = list(Label)
+    return tuple(
+        Judgement(
+            dimension=dimension,
+            label=labels[int(row.argmax())],
+            probs=dict(zip(labels, row.tolist())),
+            reason=reason,
+            label_mass=min(1.0, float(total)),
+        )
+        for dimension, row, total, reason in zip(Dimension, probs, mass, reasons)
+    )
+
+
+def check_attention(model: Any) -> None:
+    """
+    Raises `ValueError` if the model's attention cannot share a prefix.
+
+    The three questions of a clip stand in one row behind its prefix. That takes a mask of its own, and every key kept.
+    """
+    config = model.config.get_text_config()
+    used = config._attn_implementation
+    if used not in ("sdpa", "eager"):
+        raise ValueError(
+            f"attn_implementation={used!r} takes no attention mask of its own, and the three questions of a clip share "
+            "one row. Load the model with attn_implementation='sdpa'."
+        )
+    others = set(config.to_dict().get("layer_types") or ()) - {"full_attention"}
+    if others:
+        raise ValueError(
+            f"model type {model.config.model_type!r} has layers of {', '.join(sorted(others))}, which drop keys that the "
+            "questions of a clip share. Use a model with full attention."
+        )
+
+
+def _load(name: str, revision: str | None, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Model and processor; an adapter is put on its base model."""
+    is_adapter = cached_file(name, ADAPTER_CONFIG, revision=revision, _raise_exceptions_for_missing_entries=False)
+    base, base_revision = name, revision
+    if is_adapter is not None:
+        config = PeftConfig.from_pretrained(name, revision=revision)
+        base, base_revision = config.base_model_name_or_path, config.revision
+    family = find_critic_model(AutoConfig.from_pretrained(base, revision=base_revision).model_type)
+    model, processor = family.load(base, dtype=dtype, revision=base_revision)
+    if is_adapter is None:
+        return model, processor
+    tuned = PeftModel.from_pretrained(model, name, revision=revision)
+    return tuned, AutoProcessor.from_pretrained(name, revision=revision)

@@ -1,0 +1,152 @@
+"""A clip's frames and caption run through the model once; every question and label then grows from there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from ..protocols import CriticModel
+from ..rubric import Dimension, Label, format_answer, question
+from ..store.video_io import Clip
+from .conversation import render_answer, render_prompt, shared_prefix
+from .tree import Tree, additive, branch_logprobs, grow, lay_out, predicting_nodes
+
+
+class Questions(NamedTuple):
+    """The questions about one clip in tokens: a rendered prompt, the tokens that follow the shared prefix, the tree."""
+
+    prompt: str
+    suffix: list[int]
+    tree: Tree
+
+
+class LabelTokens(NamedTuple):
+    """What the critic writes for a label: the label's own tokens, and those up to where the reason begins."""
+
+    label: list[int]
+    rest: list[int]
+
+
+@dataclass
+class Branches:
+    """
+    A batch of clips after all their questions and labels have run. B clips, 3 questions, 3 labels, K keys.
+
+    Attributes:
+        logprobs: float32 [B, 3, 3], of every label (in the order of `Label`) after every question (of `Dimension`).
+        cache: the keys and values of prefix and tree.
+        visible: bool [B, S, K], which key each node of the tree sees.
+        positions: i64 [B, S].
+        logits_dtype: precision of the mask.
+    """
+
+    logprobs: Tensor
+    trees: list[Tree]
+    cache: DynamicCache = field(repr=False)
+    visible: Tensor = field(repr=False)
+    positions: Tensor = field(repr=False)
+
+
+def label_tokens(adapter: CriticModel, processor: Any) -> dict[Label, LabelTokens]:
+    """
+    The tokens of each label as the chat template and the tokenizer write them at the start of an answer.
+
+    Raises:
+        ValueError: if two labels have the same tokens, or the tokens of one begin those of another.
+    """
+    tokenizer = processor.tokenizer
+    found: dict[Label, LabelTokens] = {}
+    for label in Label:
+        answer = format_answer(label, "")
+        text = render_answer(adapter, processor, (), "", answer)
+        start = text.index(answer)
+        opening = text[: start + len(answer)]
+        whole = tokenizer(opening, add_special_tokens=False)["input_ids"]
+        bare = tokenizer(text[: start + len(label)], add_special_tokens=False)["input_ids"]
+        # Where the full stop merges into the label's last token, the two are scored together.
+        size = len(bare) if whole[: len(bare)] == bare else len(whole)
+        found[label] = LabelTokens(whole[:size], whole[size:])
+    for one in Label:
+        for other in Label:
+            if one != other and found[other].label[: len(found[one].label)] == found[one].label:
+                raise ValueError(
+                    f"the tokenizer writes {one} as {found[one].label} and {other} as {found[other].label}: they cannot "
+                    "be told apart. Use a tokenizer that knows the labels."
+                )
+    return found
+
+
+def end_tokens(adapter: CriticModel, processor: Any, model: Any) -> frozenset[int]:
+    """Ids that end an answer: the template's end of turn, and what the model's generation settings name."""
+    answer = format_answer(Label.GOOD, "")
+    text = render_answer(adapter, processor, (), "", answer)
+    tail = processor.tokenizer(text[text.index(answer) + len(answer) :], add_special_tokens=False)["input_ids"]
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in (*tail[:1], *ids, processor.tokenizer.eos_token_id) if i is not None)
+
+
+def ask(adapter: CriticModel, processor: Any, clip: Clip, caption: str, labels: dict[Label, LabelTokens]) -> Questions:
+    """The three questions about one clip, cut where they part."""
+    prompts = [render_prompt(adapter, processor, list(clip.frames), question(d, caption)) for d in Dimension]
+    rows = processor.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    size = shared_prefix(rows)
+    suffixes = [row[size:] for row in rows]
+    return Questions(prompts[0], suffixes[0], grow(suffixes, [labels[label].label for label in Label]))
+
+
+@torch.inference_mode()
+def run_questions(
+    model: Any, adapter: CriticModel, processor: Any, clips: Sequence[Clip], questions: Sequence[Questions]
+) -> Branches:
+    """
+    Runs a batch: one pass over frames and captions (the vision tower sees each clip once), one over all that follows.
+
+    Raises:
+        ValueError: if the chat template puts the question before the frames.
+    """
+    inputs = dict(adapter.encode(processor, [q.prompt for q in questions], clips))
+    inputs, prefix_mask = cut_prefix(inputs, questions)
+    inputs = {name: value.to(model.device) for name, value in inputs.items() if isinstance(value, Tensor)}
+    prefix_mask = prefix_mask.to(model.device)
+    cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+
+    trees = [q.tree for q in questions]
+    layout = lay_out(trees, prefix_mask)
+    positions = layout.depths + prefix_mask.sum(dim=1, keepdim=True) + adapter.position_shift(model)
+    places = predicting_nodes(trees)
+    output = model(
+        input_ids=layout.input_ids,
+        attention_mask=additive(layout.visible, model.dtype),
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=torch.tensor(places, device=model.device),
+    )
+    logprobs = branch_logprobs(trees, places, output.logits)
+    return Branches(logprobs, trees, output.past_key_values, layout.visible, positions)
+
+
+def cut_prefix(inputs: dict[str, Any], questions: Sequence[Questions]) -> tuple[dict[str, Any], Tensor]:
+    """`inputs` [B, L] of the first question without its tokens, and the bool mask [B, P] of what is left."""
+    input_ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+    lengths = []
+    for row, (_, suffix, _) in enumerate(questions):
+        tokens = input_ids[row][mask[row]].tolist()
+        if tokens[len(tokens) - len(suffix) :] != suffix:
+            raise ValueError(
+                "the chat template puts frames after the question, so the questions of a clip share nothing. Use a "
+                "template that keeps the order of a message: frames, caption, question."
+            )
+        lengths.append(len(tokens) - len(suffix))
+    longest = max(lengths)
+    places = torch.arange(longest)
+    prefix_mask = places < torch.tensor(lengths)[:, None]
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and value.shape == input_ids.shape:
+            inputs[name] = value[:, :longest].clone()
+    inputs["attention_mask"] = prefix_mask.long()
+    return inputs, prefix_mask

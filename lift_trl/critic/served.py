@@ -1,0 +1,162 @@
+"""A critic behind any OpenAI-compatible endpoint (vLLM, SGLang, `transformers serve`, a provider) as a `RewardModel`."""
+
+import base64
+import io
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from huggingface_hub import InferenceClient
+from PIL import Image
+
+from ..records import CriticScore, Judgement, VideoSource, content_id
+from ..rubric import Dimension, Label, UnparsableAnswerError, parse_answer, question
+from ..store.video_io import Clip, describe, sample_frames
+
+
+# Not accelerate's logger, which raises where no launcher state was made: a critic is also used by itself.
+logger = logging.getLogger(__name__)
+
+#: Alternatives of a token that servers commonly give.
+TOP_LOGPROBS = 20
+
+
+class ServedCritic:
+    """
+    Asks a served vision-language model the three questions about a clip, frames as images, at temperature 0.
+
+    With log-probabilities, a label's probability is that of the first tokens that begin it (`"N"`, `" Normal"`),
+    normalised over the three labels; every label begins with another letter, so no token counts twice. Without them, the
+    label is parsed from the written answer and `probs` is `None`.
+
+    A clip that cannot be read, and an answer that begins with no label, are unscored. A server that fails raises: run it
+    again, finished clips are kept.
+
+    Args:
+        name: the model's name at the server.
+        base_url: the server's address up to and with `/v1`.
+        logprobs: ask for log-probabilities. vLLM and SGLang give them; `transformers serve` does not.
+        api_key: for servers that want one.
+        num_frames: frames spread uniformly over a clip.
+        max_tokens: length at which an answer is cut.
+        max_workers: questions asked at the same time.
+        timeout_s: seconds to wait for an answer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str,
+        logprobs: bool = True,
+        api_key: str | None = None,
+        num_frames: int = 8,
+        max_tokens: int = 64,
+        max_workers: int = 8,
+        timeout_s: float = 120.0,
+    ) -> None:
+        self.name, self.logprobs = name, logprobs
+        self.num_frames, self.max_tokens, self.max_workers = num_frames, max_tokens, max_workers
+        # Without a key the client would send the user's Hugging Face token to a server that is not the Hub's.
+        self._client = InferenceClient(base_url=base_url, api_key=api_key or "none", timeout=timeout_s)
+
+    def score(
+        self, videos: Sequence[VideoSource | str], captions: Sequence[str], *, with_reason: bool = False
+    ) -> list[CriticScore]:
+        """
+        As `LiFTCritic.score`.
+
+        Raises:
+            ValueError: if `videos` and `captions` differ in number.
+            huggingface_hub.errors.HfHubHTTPError: if the server refuses or fails.
+        """
+        if len(videos) != len(captions):
+            raise ValueError(f"{len(videos)} videos and {len(captions)} captions; give one caption for each video.")
+        with ThreadPoolExecutor(self.max_workers) as pool:
+            return [self._score(pool, video, caption, with_reason) for video, caption in zip(videos, captions)]
+
+    def _score(
+        self, pool: ThreadPoolExecutor, video: VideoSource | str, caption: str, with_reason: bool
+    ) -> CriticScore:
+        def unscored(problem: object) -> CriticScore:
+            logger.warning("unscored: %s", problem)
+            return CriticScore(unit, self.name, unscored=str(problem))
+
+        unit = content_id(video if isinstance(video, bytes) else describe(video), caption)
+        if not caption.strip():
+            return unscored("the caption is empty")
+        try:
+            frames = encode_frames(sample_frames(video, self.num_frames))
+        except (ValueError, FileNotFoundError) as error:
+            return unscored(error)
+        questions = [(d, self._messages(frames, question(d, caption))) for d in Dimension]
+        try:
+            return CriticScore(
+                unit, self.name, tuple(pool.map(lambda item: self._ask(item[0], item[1], with_reason), questions))
+            )
+        except UnparsableAnswerError as error:
+            return unscored(error)
+
+    def _messages(self, frames: Iterable[str], text: str) -> list[dict[str, Any]]:
+        images: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": frame}} for frame in frames]
+        return [{"role": "user", "content": [*images, {"type": "text", "text": text}]}]
+
+    def _ask(self, dimension: Dimension, messages: list[dict[str, Any]], with_reason: bool) -> Judgement:
+        options: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.logprobs else {}
+        length = self.max_tokens if with_reason or not self.logprobs else 1
+        reply = self._client.chat_completion(
+            messages, model=self.name, temperature=0.0, max_tokens=length, seed=0, **options
+        ).choices[0]
+        text = reply.message.content or ""
+        if not self.logprobs:
+            answer = parse_answer(text)
+            return Judgement(dimension, answer.label, reason=answer.reason if with_reason else "")
+        tokens = reply.logprobs.content if reply.logprobs else None
+        if not tokens:
+            raise OSError(
+                f"{self.name} returned no log-probabilities. Set logprobs=False to parse its answers instead."
+            )
+        mass = label_mass((top.token, top.logprob) for top in tokens[0].top_logprobs)
+        total = sum(mass.values())
+        if total <= 0:
+            raise UnparsableAnswerError(f"no label is among the {TOP_LOGPROBS} likeliest beginnings of {text[:80]!r}.")
+        probs = {label: p / total for label, p in mass.items()}
+        label = max(probs, key=lambda one: probs[one])
+        return Judgement(dimension, label, probs, _reason(text, label) if with_reason else "", min(1.0, total))
+
+
+def label_mass(tokens: Iterable[tuple[str, float]]) -> dict[Label, float]:
+    """
+    Probability that the answer begins with each label, from the likeliest first tokens and their log-probabilities.
+
+    >>> {label.name: round(p, 2) for label, p in label_mass([(" Go", -0.69), ("Nor", -1.61), ("The", -2.3)]).items()}
+    {'BAD': 0.0, 'NORMAL': 0.2, 'GOOD': 0.5}
+    """
+    mass = dict.fromkeys(Label, 0.0)
+    for token, logprob in tokens:
+        text = token.strip().lower()
+        for label in Label if text else ():
+            if label.lower().startswith(text):
+                mass[label] += math.exp(logprob)
+    return mass
+
+
+def _reason(text: str, label: Label) -> str:
+    """The reason of a written answer; none where it begins with another label than the likeliest."""
+    try:
+        answer = parse_answer(text)
+    except UnparsableAnswerError:
+        return ""
+    return answer.reason if answer.label == label else ""
+
+
+def encode_frames(clip: Clip) -> list[str]:
+    """The frames as data URLs of PNG, which loses nothing."""
+    urls = []
+    for frame in clip.frames:
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, format="PNG")
+        urls.append(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}")
+    return urls

@@ -1,0 +1,97 @@
+"""What a critic must know of its training to ask as it was taught: kept in the critic folder's `artifact.yaml`."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import CONFIG_NAME
+from transformers.utils.hub import cached_file, extract_commit_hash
+
+from ..critic_models import find_critic_model
+from ..protocols import CriticModel
+from ..records import content_id
+from ..rubric import Dimension
+from ..store.manifest import ARTIFACT_FILE, Artifact
+
+
+KIND = "critic"
+
+
+@dataclass(frozen=True)
+class CriticSettings:
+    """
+    How a critic sees a clip.
+
+    Attributes:
+        num_frames: frames spread uniformly over the clip. Source: 8 in CodeGoat24/LiFT.
+        with_reason: whether it was taught to give reasons (the ablation without is in arXiv 2412.04814).
+        native_video: frames as one video (`True`) or as images; `None` leaves it to the family.
+        processor_kwargs: options of the processor's call.
+    """
+
+    num_frames: int = 8
+    with_reason: bool = True
+    native_video: bool | None = None
+    processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames={self.num_frames}; a critic needs at least 1 frame of a clip.")
+
+    def adapter(self, model_type: str) -> CriticModel:
+        """The family's adapter under these settings."""
+        return find_critic_model(model_type, native_video=self.native_video, processor_kwargs=self.processor_kwargs)
+
+    def save(self, folder: Path | str, *, parents: Mapping[str, str]) -> None:
+        """Writes them into `folder` with the dimensions that were taught and the `parents` (base model: revision)."""
+        config = {**asdict(self), "dimensions": [dimension.value for dimension in Dimension]}
+        Artifact(kind=KIND, config=config, parents=parents).save(folder)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_revision(name_or_path: str, revision: str | None = None) -> str:
+    """
+    What tells one state of a model from another: its commit on the Hub; for a folder, a hash of its weight files.
+
+    Scores are kept under this name, so a critic that was trained again in the same folder is another critic.
+    """
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        files = sorted(path for suffix in ("safetensors", "bin") for path in folder.glob(f"*model*.{suffix}"))
+        return content_id(*(part for path in files for part in (path.name, _digest(path))))
+    path = cached_file(name_or_path, CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False)
+    path = path or cached_file(name_or_path, ARTIFACT_FILE, revision=revision)
+    return extract_commit_hash(path, None) or revision or "main"
+
+
+def load_settings(name_or_path: str, revision: str | None = None) -> CriticSettings:
+    """
+    The settings of a critic folder or Hub repository; the defaults where it has none (a model that was never tuned).
+
+    Raises:
+        ValueError: if the artefact is no critic, or was taught other dimensions.
+    """
+    path = cached_file(
+        name_or_path,
+        ARTIFACT_FILE,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    if path is None:
+        return CriticSettings()
+    artifact = Artifact.load(Path(path).parent)
+    if artifact.kind != KIND:
+        raise ValueError(f"{name_or_path}: a {artifact.kind} artefact, not a critic. Name the folder of train_critic.")
+    config: dict[str, Any] = dict(artifact.config)
+    taught = config.pop("dimensions", None)
+    if taught != [dimension.value for dimension in Dimension]:
+        raise ValueError(f"{name_or_path}: was taught {taught}, this lift_trl asks {list(Dimension)}. Train it again.")
+    known = {one.name for one in fields(CriticSettings)}
+    return CriticSettings(**{name: value for name, value in config.items() if name in known})

@@ -1,0 +1,76 @@
+"""Any `AutoModelForImageTextToText` with a chat template: the frames of a clip are images, as in the authors' critics."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from ..store.video_io import Clip
+
+
+class ChatVLM:
+    """
+    A family whose text positions simply count up, such as Idefics3, LLaVA or InternVL.
+
+    Attributes:
+        lora_target_modules: PEFT's pattern of the linear layers of the language model. Tower and projector stay frozen.
+            Source: arXiv 2412.04814, and `--lora_llm` of CodeGoat24/LiFT.
+        native_video: whether the frames go in as one video; images here.
+    """
+
+    lora_target_modules: str | list[str] = (
+        r".*\b(language_model|text_model)\..*\b(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    )
+
+    def __init__(self, *, native_video: bool | None = None, processor_kwargs: Mapping[str, Any] | None = None) -> None:
+        if native_video:
+            raise ValueError(
+                "native_video=True, but this family takes frames as images only. Leave native_video out, or use a "
+                "Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint."
+            )
+        self.native_video = False
+        self.processor_kwargs = dict(processor_kwargs or {})
+
+    def load(self, name: str, *, dtype: torch.dtype, revision: str | None = None) -> tuple[Any, Any]:
+        """The model in evaluation mode, and its processor."""
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, revision=revision).eval()
+        return model, AutoProcessor.from_pretrained(name, revision=revision)
+
+    def check(self, model: Any) -> None:
+        """
+        Raises `ValueError` if this adapter would give wrong numbers for `model`.
+
+        Image tokens of a model with rotary positions of several axes do not count up one by one.
+        """
+        rotary = model.config.get_text_config().to_dict().get("rope_parameters") or {}
+        if "mrope_section" in rotary:
+            raise ValueError(
+                f"model type {model.config.model_type!r} has rotary positions of several axes and no adapter. Add one to "
+                "lift_trl/critic_models (docs/add_a_critic.md)."
+            )
+
+    def prompt(self, frames: Sequence[Any], question: str) -> list[dict[str, Any]]:
+        """Chat messages: the frames, then `question` (caption first), so that all questions share their beginning."""
+        content = [{"type": "image"} for _ in frames] + [{"type": "text", "text": question}]
+        return [{"role": "user", "content": content}]
+
+    def encode(self, processor: Any, texts: Sequence[str], clips: Sequence[Clip]) -> Mapping[str, Tensor]:
+        """Model inputs of B rendered prompts and their clips, padded on the right: `input_ids` [B, L] and so on."""
+        images = [[Image.fromarray(frame) for frame in clip.frames] for clip in clips]
+        return processor(text=list(texts), images=images, **PROCESSOR_OPTIONS, **self.processor_kwargs)
+
+    def position_shift(self, model: Any) -> Tensor | int:
+        """What the model adds to a text token's place in its row to get its position; read after the prefix has run."""
+        return 0
+
+
+#: A chat template writes the special tokens by itself.
+PROCESSOR_OPTIONS: Mapping[str, Any] = {
+    "padding": True,
+    "padding_side": "right",
+    "add_special_tokens": False,
+    "return_tensors": "pt",
+}

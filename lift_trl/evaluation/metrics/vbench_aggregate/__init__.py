@@ -1,0 +1,1 @@
+"""`evaluate.load` module of VBench's aggregate scores."""

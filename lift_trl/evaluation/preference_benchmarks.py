@@ -1,0 +1,192 @@
+"""A critic on public preference benchmarks in their published form: pairwise accuracy with and without ties.
+
+Sources: KwaiVGI/VideoGen-RewardBench (videogen-rewardbench.csv) with VideoAlign's calc_accuracy.py;
+TIGER-Lab/GenAI-Bench (video_generation).
+"""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from ..protocols import RewardModel
+from ..records import CriticScore, EvalRow
+from ..rubric import Dimension
+from .intervals import Estimate, wilson
+
+
+OVERALL = "Overall"
+#: The benchmark's columns and the dimension that asks the same: visual quality, motion quality, text alignment.
+ASPECTS: Mapping[str, Dimension | None] = MappingProxyType(
+    {
+        "VQ": Dimension.VIDEO_FIDELITY,
+        "MQ": Dimension.MOTION_SMOOTHNESS,
+        "TA": Dimension.SEMANTIC_CONSISTENCY,
+        OVERALL: None,
+    }
+)
+_REWARDBENCH = {"A": 1, "B": -1, "same": 0}
+#: "Both bad" is a tie: a scalar reward tells no better from worse there.
+_GENAI = {"leftvote": 1, "rightvote": -1, "tievote": 0, "bothbad_vote": 0}
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two videos of one prompt and what people preferred: aspect -> +1 for `video_a`, -1 for `video_b`, 0 for neither."""
+
+    id: str
+    prompt: str
+    video_a: str
+    video_b: str
+    preferences: Mapping[str, int]
+
+
+class PairwiseAccuracy(NamedTuple):
+    """
+    Accuracy of a reward on one aspect.
+
+    Attributes:
+        without_ties: share of the pairs with a preferred video where the reward prefers the same; equal rewards are wrong.
+        with_ties: three-class accuracy at the best tie threshold, which is chosen on these very pairs.
+        num_pairs, num_decided: all pairs, and those in which people preferred a video.
+    """
+
+    aspect: str
+    without_ties: Estimate | None
+    with_ties: Estimate
+    num_pairs: int
+    num_decided: int
+
+
+def load_videogen_rewardbench(path: Path | str) -> list[PreferencePair]:
+    """
+    The pairs of `videogen-rewardbench.csv`; video paths are relative to the CSV's folder.
+
+    Raises:
+        ValueError: naming row and column, if one is missing or holds another value than A, B or same.
+    """
+    file = Path(path)
+    pairs = []
+    with open(file, newline="", encoding="utf-8") as source:
+        for number, row in enumerate(csv.DictReader(source), start=2):
+            # The evaluation script calls the last column ALL, the dataset card Overall.
+            row.setdefault(OVERALL, row.get("ALL", ""))
+            preferences = {}
+            for aspect in ASPECTS:
+                if row.get(aspect) not in _REWARDBENCH:
+                    raise ValueError(f"{file}, line {number}: {aspect}={row.get(aspect)!r}; use A, B or same.")
+                preferences[aspect] = _REWARDBENCH[row[aspect]]
+            videos = [str(file.parent / row[column]) for column in ("path_A", "path_B")]
+            pairs.append(PreferencePair(f"{file.name}:{number}", row["prompt"], videos[0], videos[1], preferences))
+    return pairs
+
+
+def load_genai_bench(path: Path | str) -> list[PreferencePair]:
+    """
+    The video pairs of GenAI-Bench as JSON (a list) or JSON lines: `prompt, left_video, right_video, vote_type`.
+
+    Video paths are relative to the file's folder.
+
+    Raises:
+        ValueError: naming the row, if a field is missing or `vote_type` is unknown.
+    """
+    file = Path(path)
+    text = file.read_text(encoding="utf-8")
+    rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+    pairs = []
+    for number, row in enumerate(rows, start=1):
+        missing = {"prompt", "left_video", "right_video", "vote_type"} - set(row)
+        if missing or row["vote_type"] not in _GENAI:
+            raise ValueError(f"{file}, row {number}: missing {sorted(missing)} or vote_type not in {sorted(_GENAI)}.")
+        left, right = (str(file.parent / row[column]) for column in ("left_video", "right_video"))
+        preferences = {OVERALL: _GENAI[row["vote_type"]]}
+        pairs.append(PreferencePair(f"{file.name}:{number}", row["prompt"], left, right, preferences))
+    return pairs
+
+
+def score_pairs(
+    pairs: Sequence[PreferencePair],
+    reward_model: RewardModel,
+    *,
+    batch_size: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[tuple[str, str], CriticScore]:
+    """The score of each distinct (video, prompt) of `pairs`: a video that stands in many pairs is scored once."""
+    wanted = list(dict.fromkeys((video, pair.prompt) for pair in pairs for video in (pair.video_a, pair.video_b)))
+    scores: dict[tuple[str, str], CriticScore] = {}
+    for start in range(0, len(wanted), batch_size):
+        batch = wanted[start : start + batch_size]
+        scored = reward_model.score([video for video, _ in batch], [prompt for _, prompt in batch])
+        scores.update(zip(batch, scored))
+        if progress is not None:
+            progress(start + len(batch), len(wanted))
+    return scores
+
+
+def reward_of(score: CriticScore, aspect: str) -> float:
+    """The expected reward that answers `aspect`, NaN if unscored."""
+    dimension = ASPECTS[aspect]
+    if score.unscored:
+        return math.nan
+    return score.expected_reward if dimension is None else score[dimension].expected_reward
+
+
+def evaluate_pairs(
+    pairs: Sequence[PreferencePair], scores: Mapping[tuple[str, str], CriticScore]
+) -> list[PairwiseAccuracy]:
+    """Accuracy on each aspect that the benchmark asks for; pairs with an unscored video are left out."""
+    accuracies = []
+    for aspect in ASPECTS:
+        asked = [pair for pair in pairs if aspect in pair.preferences]
+        gaps = [
+            reward_of(scores[pair.video_a, pair.prompt], aspect) - reward_of(scores[pair.video_b, pair.prompt], aspect)
+            for pair in asked
+        ]
+        kept = [(pair.preferences[aspect], gap) for pair, gap in zip(asked, gaps) if math.isfinite(gap)]
+        if kept:
+            accuracies.append(pairwise_accuracy([h for h, _ in kept], [d for _, d in kept], aspect=aspect))
+    return accuracies
+
+
+def pairwise_accuracy(human: Sequence[int], difference: Sequence[float], *, aspect: str = OVERALL) -> PairwiseAccuracy:
+    """
+    Accuracy of reward differences (a - b) against `human` preferences (+1, -1, 0).
+
+    >>> pairwise_accuracy([1, -1, 0, 1], [0.5, 0.4, 0.1, 0.2]).without_ties.value
+    0.6666666666666666
+
+    Raises:
+        ValueError: if there is no pair.
+
+    Source: VideoAlign, calc_accuracy.py; tie calibration of Deutsch et al., arXiv 2305.14324, algorithm 1.
+    """
+    if not len(human):
+        raise ValueError("no pair to compare; check that the benchmark's videos were scored.")
+    labels, gaps = np.asarray(human), np.asarray(difference, dtype=float)
+    decided = labels != 0
+    agrees = labels * gaps > 0
+    without = wilson(int(agrees[decided].sum()), int(decided.sum())) if decided.any() else None
+    # The k pairs with the smallest gaps are called ties, for every k that does not part equal gaps; none, too.
+    order = np.argsort(np.abs(gaps), kind="stable")
+    ties, wins = (labels[order] == 0).cumsum(), agrees[order].cumsum()
+    ends = np.append(np.diff(np.abs(gaps)[order]) > 0, True)
+    correct = ties[ends] + agrees.sum() - wins[ends]
+    best = max(int(correct.max()), int(agrees.sum()))
+    return PairwiseAccuracy(aspect, without, wilson(best, len(labels)), len(labels), int(decided.sum()))
+
+
+def benchmark_rows(accuracies: Sequence[PairwiseAccuracy], *, benchmark: str, system: str) -> list[EvalRow]:
+    """The accuracies as rows `{benchmark}/{aspect}_with_ties` and `..._without_ties`."""
+    rows = []
+    for accuracy in accuracies:
+        for kind, estimate in (("with_ties", accuracy.with_ties), ("without_ties", accuracy.without_ties)):
+            if estimate is not None:
+                metric = f"{benchmark}/{accuracy.aspect}_{kind}"
+                rows.append(EvalRow(benchmark, metric, system, estimate.value, estimate.n, estimate.ci95))
+    return rows

@@ -1,0 +1,241 @@
+"""One report of an evaluation: `report.json` (all data), `report.md`, and one self-contained `report.html`."""
+
+import base64
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ..store.manifest import Artifact, write_text
+from . import report_figures as figures
+from . import report_tables as tables
+from .drift import MEASURES
+from .drift import SUITE as DRIFT_SUITE
+from .intervals import Estimate
+from .report_data import CalibrationBin, ClipRow, Curve, LabelRate, Report, default_summary
+from .report_tables import TEMPLATES, Table
+from .vbench_eval import DIMENSIONS, PROTOCOLS
+
+
+logger = logging.getLogger(__name__)
+
+CRITIC_SUITE, VIDEOSCORE_SUITE, REWARD_SUITE = "critic", "videoscore", "reward"
+#: A page much larger than this opens slowly on a phone.
+LARGE_PAGE_MB = 40
+
+
+class Graphic(NamedTuple):
+    """A figure as SVG text, and the words that stand for it where it cannot be seen."""
+
+    svg: str
+    alt: str
+
+
+class Section(NamedTuple):
+    """One part of the report; HTML and Markdown show the same."""
+
+    id: str
+    title: str
+    text: str
+    graphics: tuple[Graphic, ...] = ()
+    tables: tuple[Table, ...] = ()
+    clips: tuple[ClipRow, ...] = ()
+
+
+def sections(report: Report) -> list[Section]:
+    """The parts that `report` has data for, in reading order."""
+    makers = (_labels, _rewards, _wins, _clips, _vbench, _videoscore, _drift, _critics, _others, _curves)
+    return [section for make in makers for section in make(report)]
+
+
+def _labels(report: Report) -> Iterator[Section]:
+    if report.label_rates:
+        graphic = Graphic(figures.label_bars(report.label_rates), "Stacked bars of the label shares; figures below.")
+        text = "What the critic says of each system's clips, by dimension."
+        yield Section("labels", "Labels before and after", text, (graphic,), (tables.label_table(report.label_rates),))
+
+
+def _rewards(report: Report) -> Iterator[Section]:
+    deltas = [delta for delta in report.deltas if not delta.suite.startswith("vbench")]
+    if not report.rewards and not deltas:
+        return
+    graphics = []
+    if report.rewards:
+        graphics.append(Graphic(figures.reward_histogram(report.rewards), "Histogram of rewards by system."))
+    if deltas:
+        names = [f"{d.metric.rsplit('/', 1)[-1].replace('_', ' ')}\n{d.system} - {d.base}" for d in deltas]
+        svg = figures.forest(names, [d.estimate for d in deltas], unit="paired difference, 95% interval")
+        graphics.append(Graphic(svg, "Paired differences with intervals; figures below."))
+    means = [row for row in report.rows if row.suite == REWARD_SUITE]
+    found = ([tables.rows_table(means)] if means else []) + ([tables.delta_table(deltas)] if deltas else [])
+    text = "Reward of each clip, and paired differences."
+    yield Section("rewards", "Rewards", text, tuple(graphics), tuple(found))
+
+
+def _wins(report: Report) -> Iterator[Section]:
+    if report.win_rates:
+        graphic = Graphic(figures.win_bars(report.win_rates), "Bars of wins, ties and losses; figures below.")
+        text = "Which clip of a pair is preferred, by judge."
+        yield Section("wins", "Win rates", text, (graphic,), (tables.win_table(report.win_rates),))
+
+
+def _clips(report: Report) -> Iterator[Section]:
+    if report.clips:
+        yield Section("clips", "Side by side", "Clips of the same prompt.", clips=report.clips)
+
+
+def _vbench(report: Report) -> Iterator[Section]:
+    for suite in PROTOCOLS:
+        rows = [row for row in report.rows if row.suite == suite]
+        if not rows:
+            continue
+        values = {(row.system, row.metric.removeprefix(f"{suite}/")): row.value for row in rows}
+        systems = dict.fromkeys(row.system for row in rows)
+        names = [name for name in DIMENSIONS if all((system, name) in values for system in systems)]
+        graphics = []
+        if len(names) >= 3:
+            spokes = {s: [DIMENSIONS[n].normalise(values[s, n]) for n in names] for s in systems}
+            graphics.append(Graphic(figures.radar(names, spokes), "Radar of normalised dimensions; figures below."))
+        deltas = [delta for delta in report.deltas if delta.suite == suite]
+        found = [tables.vbench_table(rows, suite)]
+        if deltas:
+            labels = [d.metric.removeprefix(f"{suite}/").replace("_", " ") for d in deltas]
+            if len({d.system for d in deltas}) > 1:
+                labels = [f"{label}, {d.system}" for label, d in zip(labels, deltas)]
+            svg = figures.forest(labels, [d.estimate for d in deltas], unit="difference of raw values, 95% interval")
+            graphics.append(Graphic(svg, "Paired differences by dimension; figures below."))
+            found.append(tables.delta_table(deltas))
+        text = f"{len(names)} of {len(DIMENSIONS)} dimensions, protocol {suite}."
+        yield Section(suite, f"VBench ({suite})", text, tuple(graphics), tuple(found))
+
+
+def _videoscore(report: Report) -> Iterator[Section]:
+    rows = [row for row in report.rows if row.suite == VIDEOSCORE_SUITE]
+    if rows:
+        text = "A judge that took no part in the tuning."
+        yield Section("videoscore", "Second judge: VideoScore", text, tables=(tables.videoscore_table(rows),))
+
+
+def _drift(report: Report) -> Iterator[Section]:
+    if not report.drift:
+        return
+    names = [MEASURES[a.measure].title for a in report.drift]
+    if len({a.system for a in report.drift}) > 1:
+        names = [f"{name}, {a.system}" for name, a in zip(names, report.drift)]
+    estimates = [a.change for a in report.drift]
+    svg = figures.forest(names, estimates, unit=f"change against {report.drift[0].base}", percent=True)
+    text = "Has tuning made the clips still, soft, pale or all alike? Not VBench."
+    graphic = Graphic(svg, "Relative changes with intervals; figures below.")
+    means = [row for row in report.rows if row.suite == DRIFT_SUITE]
+    found = (tables.drift_table(report.drift), *((tables.rows_table(means),) if means else ()))
+    yield Section("drift", "Drift alarms", text, (graphic,), found)
+
+
+def _critics(report: Report) -> Iterator[Section]:
+    rows = [row for row in report.rows if row.suite == CRITIC_SUITE]
+    if rows or report.calibration:
+        chart = Graphic(figures.calibration(report.calibration), "Accuracy against confidence.")
+        graphics = (chart,) if report.calibration else ()
+        text = "How far the critic agrees with held-out human ratings, and whether it knows when it is right."
+        found = (tables.critic_table(rows),) if rows else ()
+        yield Section("critic", "The critic", text, graphics, found)
+
+
+def _others(report: Report) -> Iterator[Section]:
+    shown = {*PROTOCOLS, VIDEOSCORE_SUITE, CRITIC_SUITE, REWARD_SUITE, *([DRIFT_SUITE] if report.drift else [])}
+    rows = [row for row in report.rows if row.suite not in shown]
+    for suite in dict.fromkeys(row.suite for row in rows):
+        mine = [row for row in rows if row.suite == suite]
+        yield Section(f"suite-{suite}", f"Figures: {suite}", "", tables=(tables.rows_table(mine),))
+
+
+def _curves(report: Report) -> Iterator[Section]:
+    groups = dict.fromkeys(curve.group for curve in report.curves)
+    graphics = tuple(
+        Graphic(figures.curves([c for c in report.curves if c.group == group]), f"Training curve: {group}.")
+        for group in groups
+    )
+    if graphics:
+        yield Section("curves", "Training curves", "", graphics)
+
+
+def save_report(report: Report, folder: Path | str) -> Path:
+    """
+    Writes `report.json`, `report.md`, `report.html` and `artifact.yaml` into `folder`; returns the HTML's path.
+
+    The HTML holds everything, figures and clips included, and needs no network.
+
+    Raises:
+        FileNotFoundError: if a clip does not exist.
+    """
+    root = Path(folder)
+    full = report if report.summary else replace(report, summary=default_summary(report))
+    parts = sections(full)
+    write_text(root / "report.json", json.dumps(to_json(full), indent=1, ensure_ascii=False, allow_nan=False))
+    write_text(root / "report.md", to_markdown(full, parts))
+    page = to_html(full, parts)
+    if len(page) > LARGE_PAGE_MB * 2**20:
+        logger.warning("report.html has %.0f MB; show fewer clips to keep it quick to open.", len(page) / 2**20)
+    write_text(root / "report.html", page)
+    Artifact("report", config={"title": full.title, "stamps": dict(full.stamps)}).save(root)
+    return root / "report.html"
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """All data of `report`; clips by path, NaN as null."""
+    return {"schema": 1, **_clean(asdict(report))}
+
+
+def _clean(value: Any) -> Any:
+    """`value` for JSON: enums and paths as text, named tuples (which `asdict` keeps) as objects, NaN as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _clean(entry) for key, entry in value.items()}
+    if isinstance(value, Estimate | LabelRate | CalibrationBin | Curve | ClipRow):
+        return _clean(value._asdict())
+    if isinstance(value, list | tuple):
+        return [_clean(entry) for entry in value]
+    if isinstance(value, Path):
+        return value.name
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def to_markdown(report: Report, parts: list[Section]) -> str:
+    """The report without figures and clips, for a model card or a terminal."""
+    lines = [f"# {report.title}", "", *(f"* {sentence}" for sentence in report.summary), ""]
+    for part in parts:
+        lines += [f"## {part.title}", "", *([part.text, ""] if part.text else [])]
+        for table in part.tables:
+            lines += [_markdown_row(table.columns), _markdown_row(["---"] * len(table.columns))]
+            lines += [*map(_markdown_row, table.rows), "", *([table.caption, ""] if table.caption else [])]
+        for row in part.clips:
+            files = ", ".join(f"{system}: {path.name}" for system, path in row.clips.items())
+            lines += [f"* {row.prompt} ({files})"]
+        lines += [""] if part.clips else []
+    lines += [f"## How it was made\n\n{_markdown_list(report.stamps)}" if report.stamps else ""]
+    return "\n".join([*lines, *(f"* {note}" for note in report.notes)]).rstrip() + "\n"
+
+
+def _markdown_row(cells: Any) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _markdown_list(stamps: Mapping[str, str]) -> str:
+    return "\n".join(f"* {name}: {value}" for name, value in stamps.items())
+
+
+def to_html(report: Report, parts: list[Section]) -> str:
+    """The whole report as one page."""
+    loader = FileSystemLoader(TEMPLATES)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["data_uri"] = lambda path: _data_uri(Path(path).read_bytes(), "video/mp4")
+    environment.filters["svg_uri"] = lambda svg: _data_uri(svg.encode(), "image/svg+xml")
+    return environment.get_template("report.html.j2").render(report=report, parts=parts)
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,221 @@
+"""The report's tables as text cells, the same for Markdown and HTML; the paper's figures as labelled reference columns."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..records import EvalRow
+from ..rubric import Dimension, Label
+from .drift import MEASURES, NOT_VBENCH, DriftAlarm
+from .intervals import FEW_UNITS, Estimate
+from .report_data import LabelRate
+from .vbench_eval import DIMENSIONS
+from .vbench_score import QUALITY, SEMANTIC, TOTAL, PairedDelta
+from .win_rate import WinRate
+
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+class Table(NamedTuple):
+    """A table: `columns[0]` heads the row names. `reference` columns are others' figures, shown set apart."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    reference: tuple[int, ...] = ()
+
+
+@cache
+def paper() -> Mapping[str, Any]:
+    """The paper's figures (templates/paper_reference.yaml)."""
+    content: Mapping[str, Any] = yaml.safe_load((TEMPLATES / "paper_reference.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure, or nothing where there is none."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def percent(estimate: Estimate) -> str:
+    """A share with its interval: `62 % (48-74)`."""
+    if estimate.ci95 is None:
+        return f"{estimate.value:.0%}"
+    return f"{estimate.value:.0%} ({estimate.ci95[0] * 100:.0f}-{estimate.ci95[1] * 100:.0f})"
+
+
+def with_interval(value: float, ci95: tuple[float, float] | None, digits: int = 3, sign: str = "") -> str:
+    """A figure with its interval: `0.412 (0.395 to 0.430)`."""
+    if ci95 is None:
+        return f"{value:{sign}.{digits}f}"
+    return f"{value:{sign}.{digits}f} ({ci95[0]:{sign}.{digits}f} to {ci95[1]:{sign}.{digits}f})"
+
+
+def label_table(rates: Sequence[LabelRate]) -> Table:
+    """Label shares by dimension and system, with intervals."""
+    cell = {(r.system, r.dimension, r.label): r.rate for r in rates}
+    systems = dict.fromkeys(rate.system for rate in rates)
+    rows = []
+    for dimension in Dimension:
+        for system in systems:
+            shares = [cell[system, dimension, label] for label in reversed(Label)]
+            rows.append((dimension.words, system, *map(percent, shares), str(shares[0].n)))
+    caption = "Share of clips with each label, 95% Wilson interval in brackets."
+    return Table(("dimension", "system", *reversed(Label), "clips"), tuple(rows), caption)
+
+
+def delta_table(deltas: Sequence[PairedDelta]) -> Table:
+    """Paired differences, with a word on which are sure."""
+    rows = []
+    for d in deltas:
+        rows.append(
+            (
+                d.metric,
+                f"{d.system} - {d.base}",
+                number(d.base_value),
+                number(d.value),
+                with_interval(d.estimate.value, d.estimate.ci95, sign="+"),
+                str(d.estimate.n),
+                verdict(d.estimate),
+            )
+        )
+    caption = (
+        "Paired over the same prompts; 95% bootstrap interval over prompts. A verdict needs an interval that excludes 0 and "
+        f"{FEW_UNITS} prompts; with fewer the interval is too narrow."
+    )
+    return Table(("metric", "pair", "base", "system", "difference", "prompts", "verdict"), tuple(rows), caption)
+
+
+def verdict(estimate: Estimate) -> str:
+    """One word on a difference."""
+    if estimate.n < FEW_UNITS:
+        return "few prompts"
+    return "not sure" if not estimate.is_sure else "better" if estimate.is_above_zero else "worse"
+
+
+def win_table(rates: Sequence[WinRate]) -> Table:
+    """Win rates by judge and dimension."""
+    rows = tuple(
+        (
+            r.judge,
+            r.dimension.words if r.dimension else "overall",
+            f"{r.first} against {r.second}",
+            percent(r.win),
+            percent(r.tie),
+            percent(r.loss),
+            f"{r.majority_win:.0%} / {r.majority_tie:.0%} / {r.majority_loss:.0%}",
+            with_interval(r.strength.value, r.strength.ci95, 2, "+"),
+            f"{r.num_votes} / {r.num_pairs}",
+        )
+        for r in rates
+    )
+    caption = (
+        "Shares of votes with 95% bootstrap intervals over prompts; majority: share of pairs that most voters gave to "
+        "each side; strength: Bradley-Terry log-odds of a win, ties as half a win."
+    )
+    columns = ("judge", "dimension", "pair", "win", "tie", "loss", "majority w/t/l", "strength", "votes / pairs")
+    return Table(columns, rows, caption)
+
+
+def vbench_table(rows: Sequence[EvalRow], suite: str) -> Table:
+    """
+    VBench's 16 dimensions and totals in percent, ours and the paper's.
+
+    Custom input has neither the paper's prompts nor its static filter: only what was measured is shown.
+    """
+    mine = {(row.system, row.metric.removeprefix(f"{suite}/")): row for row in rows if row.suite == suite}
+    systems = tuple(dict.fromkeys(system for system, _ in mine))
+    names: tuple[str, ...] = (*DIMENSIONS, QUALITY, SEMANTIC, TOTAL)
+    reference = paper()["vbench"]
+    titles = tuple(reference["columns"])
+    caption = (
+        f"Protocol {suite}. Reference columns: {paper()['source']}, measured elsewhere with the paper's own protocol; "
+        "blank where no figure is known. Quality, semantic and total only if all their dimensions are there."
+    )
+    if suite == "vbench-custom":
+        names, titles = tuple(name for name in names if any((s, name) in mine for s in systems)), ()
+        caption = f"Protocol {suite}: prompts of your own, flickering on moving clips too. Compare within it only."
+    listed = []
+    for name in names:
+        cells = []
+        for system in systems:
+            row = mine.get((system, name))
+            ci95 = None if row is None or row.ci95 is None else (100 * row.ci95[0], 100 * row.ci95[1])
+            cells.append("" if row is None else with_interval(100 * row.value, ci95, 2))
+        theirs = reference["rows"].get(name, [None] * len(titles))[: len(titles)]
+        listed.append((name.replace("_", " "), *cells, *(number(value, 2) for value in theirs)))
+    columns = ("percent", *systems, *(f"paper: {title}" for title in titles))
+    return Table(columns, tuple(listed), caption, tuple(range(1 + len(systems), len(columns))))
+
+
+def videoscore_table(rows: Sequence[EvalRow]) -> Table:
+    """VideoScore's five means, ours above the paper's."""
+    reference = paper()["videoscore"]
+    mine: dict[str, dict[str, EvalRow]] = {}
+    for row in rows:
+        mine.setdefault(row.system, {})[row.metric.rsplit("/", 1)[-1]] = row
+    listed = [
+        (s, *(with_interval(c[a].value, c[a].ci95, 2) if a in c else "" for a in reference["columns"]))
+        for s, c in mine.items()
+    ]
+    listed += [(f"paper: {name}", *(number(v, 2) for v in values)) for name, values in reference["rows"].items()]
+    return Table(("1 to 4", *reference["columns"]), tuple(listed), f"Reference rows: {paper()['source']}.")
+
+
+def critic_table(rows: Sequence[EvalRow]) -> Table:
+    """Critic accuracy by dimension (rows `critic/{dimension}/accuracy`), ours above the paper's."""
+    reference = paper()["critic"]
+    cell = {(row.system, row.metric): row for row in rows}
+    parts = (*Dimension, "overall")
+    listed = []
+    for critic in dict.fromkeys(row.system for row in rows):
+        found = [cell.get((critic, f"critic/{part}/accuracy")) for part in parts]
+        shares = ["" if row is None else percent(Estimate(row.value, row.ci95, row.n)) for row in found]
+        error = cell.get((critic, "critic/overall/calibration_error"))
+        listed.append((critic, *shares, "" if error is None else with_interval(error.value, error.ci95)))
+    listed += [(f"paper: {n}", *(f"{v:.2f}%" for v in values), "") for n, values in reference["rows"].items()]
+    columns = ("critic", *(d.words for d in Dimension), "average", "calibration error")
+    caption = f"Accuracy on held-out ratings; reference rows: {paper()['source']}, on the authors' own test set."
+    return Table(columns, tuple(listed), caption)
+
+
+def drift_table(alarms: Sequence[DriftAlarm]) -> Table:
+    """Pixel statistics against the base, with levels."""
+    rows = tuple(
+        (
+            MEASURES[a.measure].title,
+            f"{a.system} against {a.base}",
+            number(a.base_value, 4),
+            number(a.value, 4),
+            f"{a.change.value:+.0%}"
+            + (f" ({a.change.ci95[0]:+.0%} to {a.change.ci95[1]:+.0%})" if a.change.ci95 else ""),
+            _threshold(a.measure),
+            a.level,
+        )
+        for a in alarms
+    )
+    caption = (
+        f"{NOT_VBENCH} Alarm: beyond the threshold, the paired 95% interval excludes no change, and at least {FEW_UNITS} "
+        "prompts; watch: beyond the threshold, but not sure."
+    )
+    return Table(("statistic", "pair", "base", "system", "change", "threshold", "level"), rows, caption)
+
+
+def _threshold(measure: str) -> str:
+    lower, upper = MEASURES[measure].lower, MEASURES[measure].upper
+    return f"below {lower:+.0%}" + ("" if upper is None else f" or above {upper:+.0%}")
+
+
+def rows_table(rows: Sequence[EvalRow]) -> Table:
+    """Any other figures: one row a metric, one column a system."""
+    systems = tuple(dict.fromkeys(row.system for row in rows))
+    cell = {(row.metric, row.system): row for row in rows}
+    listed = tuple(
+        (m, *(with_interval(cell[m, s].value, cell[m, s].ci95) if (m, s) in cell else "" for s in systems))
+        for m in dict.fromkeys(row.metric for row in rows)
+    )
+    return Table(("metric", *systems), listed, "95% bootstrap interval over prompts in brackets.")

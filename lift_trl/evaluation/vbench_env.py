@@ -1,0 +1,225 @@
+"""VBench's own environment: made by pip, looked at, and the weights that its dimensions read."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..store.manifest import write_text
+from .vbench_check import Problem
+from .vbench_eval import DIMENSIONS, FLICKERING, STATIC_FILTER_WEIGHTS, WeightFile
+
+
+logger = logging.getLogger(__name__)
+
+WORKER = Path(__file__).with_name("vbench_worker.py")
+#: vbench 0.1.5 names no torch. 2.5.1 is the last that loads VBench's checkpoints as they are; it runs with numpy 1.26,
+#: transformers 4.33.2 and decord 0.6.0 on Python 3.11 (checked on a CPU for temporal_flickering).
+REQUIREMENTS = ("vbench==0.1.5", "torch==2.5.1", "torchvision==0.20.1")
+MARKER = "lift_trl_vbench.json"
+
+
+@dataclass(frozen=True)
+class VBenchEnvironment:
+    """
+    A Python that can import vbench.
+
+    Attributes:
+        python: its interpreter.
+        checkout: a git checkout of VBench that goes before installed packages, if any. VBench-Long needs one.
+        cache: VBENCH_CACHE_DIR, the folder of the weights.
+    """
+
+    python: Path
+    cache: Path
+    checkout: Path | None = None
+
+    def worker(self, *options: str) -> list[str]:
+        """The command line that runs the worker in this environment."""
+        checkout = [] if self.checkout is None else ["--checkout", str(self.checkout)]
+        return [str(self.python), "-I", str(WORKER), *checkout, *options]
+
+    def variables(self) -> dict[str, str]:
+        """The process environment of the worker."""
+        return {**os.environ, "VBENCH_CACHE_DIR": str(self.cache)}
+
+    def probe(self) -> dict[str, Any]:
+        """
+        What this environment holds: versions, GPU, extras.
+
+        Raises:
+            RuntimeError: with the worker's own message if it does not even start.
+        """
+        return dict(_probe(self))
+
+
+@cache
+def _probe(environment: VBenchEnvironment) -> dict[str, Any]:
+    """Once a process: an evaluation of several systems asks for each."""
+    result = subprocess.run(environment.worker("--probe"), env=environment.variables(), capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{environment.python} cannot run VBench's worker:\n{result.stderr.strip()[-2000:]}")
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+def default_cache() -> Path:
+    """VBench's own rule: `VBENCH_CACHE_DIR`, else `~/.cache/vbench`."""
+    return Path(os.environ.get("VBENCH_CACHE_DIR") or Path.home() / ".cache" / "vbench")
+
+
+def make_environment(
+    folder: Path | str, *, requirements: Sequence[str] = REQUIREMENTS, python: str = sys.executable
+) -> Path:
+    """
+    A virtual environment at `folder` with `requirements`, and the path of its interpreter. Made once: a marker with the
+    installed versions is written last, so a killed installation is taken up again.
+
+    Raises:
+        RuntimeError: with pip's last lines if the installation fails.
+    """
+    root = Path(folder)
+    interpreter = root / "bin" / "python"
+    if (root / MARKER).is_file() and json.loads((root / MARKER).read_text())["requirements"] == list(requirements):
+        return interpreter
+    logger.info("making VBench's environment at %s: %s (about 6 GB)", root, " ".join(requirements))
+    _run([python, "-m", "venv", str(root)])
+    pip = [str(interpreter), "-m", "pip"]
+    _run([*pip, "install", "--disable-pip-version-check", *requirements])
+    frozen = _run([*pip, "freeze", "--disable-pip-version-check"]).splitlines()
+    write_text(root / MARKER, json.dumps({"requirements": list(requirements), "installed": frozen}, indent=1))
+    return interpreter
+
+
+def _run(command: list[str]) -> str:
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{(result.stderr or result.stdout).strip()[-2000:]}")
+    return result.stdout
+
+
+def needed_weights(dimensions: Sequence[str], *, static_filter: bool = False) -> dict[WeightFile, tuple[str, ...]]:
+    """The files that `dimensions` read, each with the dimensions that need it."""
+    needed: dict[WeightFile, list[str]] = {}
+    for name in dimensions:
+        filtering = STATIC_FILTER_WEIGHTS if static_filter and name == FLICKERING else ()
+        for weight in (*DIMENSIONS[name].weights, *filtering):
+            needed.setdefault(weight, []).append(name)
+    return {weight: tuple(names) for weight, names in needed.items()}
+
+
+def check_environment(
+    environment: VBenchEnvironment,
+    dimensions: Sequence[str],
+    found: Mapping[str, Any],
+    *,
+    static_filter: bool = False,
+    long: bool = False,
+) -> list[Problem]:
+    """
+    Everything that `dimensions` miss in `environment`, by name: packages, weights, a GPU; empty if nothing.
+
+    Args:
+        found: what `environment.probe()` says.
+    """
+    problems = []
+    if not found["vbench"]:
+        remedy = f"pip install {' '.join(REQUIREMENTS)}"
+        return [Problem("package", "vbench", f"not installed for {environment.python}; {remedy}")]
+    if long and environment.checkout is None:
+        problems.append(
+            Problem("package", "vbench2_beta_long", "VBench-Long needs a git checkout; give vbench_checkout")
+        )
+    for name in dimensions:
+        for module in DIMENSIONS[name].modules:
+            if not found[module]:
+                remedy = "build it from git before vbench, or use dims=no-detectron"
+                problems.append(Problem("package", name, f"needs {module}, which is not installed; {remedy}"))
+    for weight, names in needed_weights(dimensions, static_filter=static_filter).items():
+        message = check_weight(environment.cache / weight.path, weight)
+        if message:
+            problems += [Problem("weights", name, f"{environment.cache / weight.path} {message}") for name in names]
+    for model in sorted({m for name in dimensions for m in DIMENSIONS[name].hub_models}):
+        problems.append(Problem("hub", model, "is loaded from the Hub or its cache by some dimensions", False))
+    if found["gpu"] is None:
+        if static_filter and FLICKERING in dimensions:
+            problems.append(
+                Problem("gpu", FLICKERING, "VBench's static filter runs on CUDA only, and there is no GPU")
+            )
+        problems.append(
+            Problem("gpu", "all", "no GPU: days instead of minutes for all but temporal flickering", False)
+        )
+    return problems
+
+
+def check_weight(path: Path, weight: WeightFile) -> str | None:
+    """What is wrong with the file of `weight` at `path`, `None` if nothing."""
+    if not path.is_file():
+        return f"is missing; fetch {weight.url}"
+    if weight.sha256 and not sha256(path).startswith(weight.sha256):
+        return (
+            f"is not the published file (sha256 does not begin with {weight.sha256[:16]}); delete and fetch it again"
+        )
+    return None
+
+
+def sha256(path: Path) -> str:
+    """The file's sha256 as hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch_weights(dimensions: Sequence[str], cache: Path, *, static_filter: bool = False) -> dict[str, str]:
+    """
+    Downloads what `dimensions` miss below `cache`, each file whole or not at all.
+
+    Returns:
+        sha256 of every needed file by its path below `cache`: the stamp of the evaluation.
+
+    Raises:
+        ValueError: if a download is not the published file.
+    """
+    hashes = {}
+    for weight in needed_weights(dimensions, static_filter=static_filter):
+        path = cache / weight.path
+        if not path.is_file():
+            logger.info("fetching %s", weight.url)
+            fetch_weight(weight, path)
+        problem = check_weight(path, weight)
+        if problem:
+            raise ValueError(f"{path} {problem}")
+        hashes[weight.path] = sha256(path)
+    return hashes
+
+
+def fetch_weight(weight: WeightFile, path: Path) -> None:
+    """Fetches one file by its url: a plain file, a member of a zip, or a repository (`git+https`)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if weight.url.startswith("git+"):
+        _run(["git", "clone", "--depth", "1", weight.url.removeprefix("git+"), str(path.parent)])
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with urllib.request.urlopen(weight.url) as response, open(partial, "wb") as file:
+            shutil.copyfileobj(response, file)
+        if weight.url.endswith(".zip"):
+            unpacked = partial.with_suffix(".member")
+            with zipfile.ZipFile(partial) as archive:
+                (member,) = [name for name in archive.namelist() if name.endswith("/" + path.name)]
+                with archive.open(member) as source, open(unpacked, "wb") as file:
+                    shutil.copyfileobj(source, file)
+            unpacked.replace(path)
+        else:
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,137 @@
+"""Where the clips of a dataset are: loose files, members of zip files, bytes of Parquet rows. Each ends as one file."""
+
+import hashlib
+import os
+import shutil
+import stat
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+from huggingface_hub import constants
+
+from ..records import content_id
+
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
+
+
+def default_cache_dir() -> Path:
+    """Where extracted clips are kept: `lift_trl` in the Hugging Face home (environment variable `HF_HOME`)."""
+    return Path(constants.HF_HOME) / "lift_trl"
+
+
+def store_bytes(data: bytes, cache_dir: Path, suffix: str = ".mp4") -> Path:
+    """The file in `cache_dir` that holds `data`, named by its sha256; written where it is not there yet."""
+    digest = hashlib.sha256(data).hexdigest()
+    path = cache_dir / "clips" / digest[:2] / f"{digest}{suffix}"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        partial.write_bytes(data)
+        partial.replace(path)
+    return path
+
+
+def extract_zip(archive: Path, cache_dir: Path) -> Path:
+    """
+    The folder in `cache_dir` with the videos of `archive`, extracted once and named by the archive's table of contents.
+
+    Raises:
+        ValueError: if the file is no zip, or a member would be written outside of the folder or is a link. Nothing is
+            extracted then.
+    """
+    try:
+        with ZipFile(archive) as file:
+            members = [member for member in file.infolist() if not member.is_dir()]
+            for member in members:
+                _check_member(archive, member)
+            videos = [member for member in members if PurePosixPath(member.filename).suffix.lower() in VIDEO_SUFFIXES]
+            name = content_id(*(part for m in videos for part in (m.filename, m.CRC, m.file_size)))
+            folder = cache_dir / "zips" / name
+            if not folder.is_dir():
+                partial = folder.with_name(f".{name}.{os.getpid()}.tmp")
+                partial.mkdir(parents=True, exist_ok=True)
+                for member in videos:
+                    file.extract(member, partial)
+                _move_into_place(partial, folder)
+            return folder
+    except BadZipFile as error:
+        raise ValueError(f"{archive}: no readable zip file ({error}). Fetch it again.") from error
+
+
+def _check_member(archive: Path, member: ZipInfo) -> None:
+    """Raises `ValueError` for a member that is a link or whose path leaves the folder, on any system."""
+    name = member.filename
+    windows = PureWindowsPath(name)
+    outside = PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts
+    link = stat.S_ISLNK(member.external_attr >> 16)
+    if outside or link:
+        why = "is a symbolic link" if link else "leaves the folder"
+        raise ValueError(f"{archive}: member {name!r} {why}. Do not trust this archive; nothing was extracted.")
+
+
+def _move_into_place(partial: Path, folder: Path) -> None:
+    """Renames, or drops the copy where another process was first."""
+    try:
+        partial.replace(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(partial)
+
+
+class ClipFinder:
+    """
+    Finds the clip that a row names, among the files under a folder or else the members of the zip files there.
+
+    A row's path counts from the folder or from its `videos`; failing that, the file's name decides, with or without its
+    suffix, if only one file has it. Only files found under the folder can be named, so no row reaches outside of it.
+    """
+
+    def __init__(self, folder: Path, cache_dir: Path) -> None:
+        self._folder = folder
+        self._cache_dir = cache_dir
+
+    @cached_property
+    def _loose(self) -> dict[str, list[Path]]:
+        return _files_by_name([self._folder])
+
+    @cached_property
+    def _zipped(self) -> dict[str, list[Path]]:
+        return _files_by_name([extract_zip(path, self._cache_dir) for path in sorted(self._folder.rglob("*.zip"))])
+
+    def find(self, reference: str) -> Path | None:
+        """
+        The file of a clip, `None` if there is none.
+
+        Raises:
+            ValueError: if several files have that name.
+        """
+        path = PurePosixPath(reference)
+        keys = (path.as_posix(), path.as_posix().removeprefix("videos/"), path.name)
+        return _find(keys, self._loose) or _find(keys, self._zipped)
+
+
+def _files_by_name(folders: list[Path]) -> dict[str, list[Path]]:
+    """Path within its folder, or name, each with and without suffix -> the video files that have it."""
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+                relative = path.relative_to(folder)
+                for key in {relative.as_posix(), path.name, relative.with_suffix("").as_posix(), path.stem}:
+                    found.setdefault(key, []).append(path)
+    return found
+
+
+def _find(keys: tuple[str, ...], files: dict[str, list[Path]]) -> Path | None:
+    for key in keys:
+        paths = files.get(key, [])
+        if len(paths) > 1:
+            raise ValueError(
+                f"{key}: {len(paths)} files have this name, as {paths[0]} and {paths[1]}. Rename one of them."
+            )
+        if paths:
+            return paths[0]
+    return None

@@ -1,0 +1,315 @@
+"""Reads LiFT-HRA wherever it is and in whichever form: clips with all their ratings, and every bad row."""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from huggingface_hub import HfApi, snapshot_download
+
+from ..records import Annotation, VideoSource, content_id
+from ..rubric import Dimension, parse_label
+from ..store.rated_videos import METADATA_NAMES, RowError, raw_rows
+from .authors_json import Rating, clip_id, is_authors_row, parse_rows, read_json, source_of
+from .captions import read_captions
+from .clips import ClipFinder, default_cache_dir, store_bytes
+
+
+logger = logging.getLogger(__name__)
+
+MissingVideos = Literal["raise", "keep", "drop"]
+SOURCES = ("synthetic", "real")
+
+
+@dataclass(frozen=True)
+class HraClip:
+    """One clip and every rater's ratings of it (none for a real clip without ratings)."""
+
+    id: str
+    video: VideoSource
+    caption: str
+    source: str
+    annotations: tuple[Annotation, ...] = ()
+
+
+class HraSource(NamedTuple):
+    """Where LiFT-HRA is; the arguments of `load_hra`. The columns are those of a file of captions."""
+
+    name_or_path: Path | str
+    revision: str | None = None
+    source: str | None = None
+    video_dir: Path | str | None = None
+    video_column: str | None = None
+    caption_column: str | None = None
+
+
+@dataclass
+class HraData:
+    """What was read: the clips of each split, every bad row, and the commit where it came from the Hub."""
+
+    splits: dict[str, list[HraClip]] = field(default_factory=dict)
+    errors: list[RowError] = field(default_factory=list)
+    revision: str | None = None
+
+
+def read_hra(origin: HraSource, *, missing_videos: MissingVideos = "raise", cache_dir: Path | None = None) -> HraData:
+    """
+    All clips of `origin`, in the order of their first row.
+
+    Raises:
+        FileNotFoundError: if there is neither such a path nor such a repository.
+        ValueError: if an argument has no legal value or the form is none of those that `load_hra` lists.
+    """
+    if missing_videos not in ("raise", "keep", "drop"):
+        raise ValueError(f"missing_videos={missing_videos!r}; use 'raise', 'keep' or 'drop'.")
+    if origin.source is not None and origin.source not in SOURCES:
+        raise ValueError(f"source={origin.source!r}; use 'synthetic' or 'real'.")
+    cache = default_cache_dir() if cache_dir is None else cache_dir
+    data = HraData()
+    for split, rows, folder in _splits(origin, data, fetch_videos=missing_videos != "keep"):
+        finder = ClipFinder(folder, cache) if folder else None
+        # A dataset from the Hub must not name files of this machine.
+        reader = _Reader(origin.source, missing_videos, finder, cache, data.errors, trust_paths=data.revision is None)
+        data.splits[split] = reader.read(rows)
+        if reader.num_missing and missing_videos != "raise":
+            logger.warning("%s: %d clips are missing (%s)", origin.name_or_path, reader.num_missing, missing_videos)
+    if not any(data.splits.values()) and not data.errors:
+        data.errors.append(RowError(str(origin.name_or_path), "holds no row."))
+    return data
+
+
+# ---- where the rows are ------------------------------------------------------------------------------------------------
+
+# A row as (where, clip as the row gives it, problem): either of the last two.
+_Row = tuple[str, HraClip | None, str | None]
+
+
+def _splits(
+    origin: HraSource, data: HraData, *, fetch_videos: bool
+) -> Iterator[tuple[str, Iterable[_Row], Path | None]]:
+    """(split, rows, folder to look for clips in) of a local path or a repository."""
+    import datasets
+
+    path: Path | None = Path(origin.name_or_path).absolute()
+    if path is None or not path.exists():
+        path, data.revision = _fetch(origin, fetch_videos=fetch_videos)
+    if path is None:
+        for split, rows in datasets.load_dataset(str(origin.name_or_path), revision=data.revision).items():
+            yield split, _table_rows(raw_rows(rows)), None
+        return
+    folder = path if path.is_dir() else path.parent
+    video_dir = Path(origin.video_dir) if origin.video_dir else folder
+    files = [path] if path.is_file() else sorted(path.glob("*.json"))
+    if path.is_dir() and any((path / name).is_file() for name in METADATA_NAMES):
+        yield "train", _table_rows(raw_rows(path)), video_dir
+    elif files and all(file.suffix == ".json" for file in files):
+        yield "train", (row for file in files for row in _json_rows(file, origin)), video_dir
+    elif path.is_file() and path.suffix != ".parquet":
+        yield "train", _caption_rows(read_captions(path, origin.video_column, origin.caption_column)), video_dir
+    elif path.is_file() or any(path.rglob("*.parquet")):
+        arguments: dict[str, Any] = {"data_files": str(path)} if path.is_file() else {}
+        loaded = datasets.load_dataset("parquet" if path.is_file() else str(path), **arguments)
+        for split, rows in loaded.items():
+            yield split, _table_rows(raw_rows(rows)), video_dir
+    else:
+        raise ValueError(f"{path}: no {', '.join(METADATA_NAMES)}, no Parquet and no JSON file in this folder.")
+
+
+def _fetch(origin: HraSource, *, fetch_videos: bool) -> tuple[Path | None, str | None]:
+    """
+    (local snapshot, commit) of a repository in the authors' form, (`None`, commit) of one that `load_dataset` reads.
+
+    Raises:
+        FileNotFoundError: if the name cannot be one of a repository.
+    """
+    name = str(origin.name_or_path)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{name}: no such file or folder, and no name of a repository (user/name).")
+    info = HfApi().dataset_info(name, revision=origin.revision)
+    files = [sibling.rfilename for sibling in info.siblings or []]
+    annotations = [
+        file for file in files if file.endswith(".json") and "/" not in file and file != "dataset_infos.json"
+    ]
+    if not annotations or any(file.endswith(".parquet") for file in files):
+        return None, info.sha
+    wanted = [*annotations, "videos/*", "*.zip"] if fetch_videos else annotations
+    return Path(snapshot_download(name, repo_type="dataset", revision=info.sha, allow_patterns=wanted)), info.sha
+
+
+# ---- rows of each form ---------------------------------------------------------------------------------------------------
+
+
+def _json_rows(path: Path, origin: HraSource) -> Iterator[_Row]:
+    content = read_json(path)
+    if isinstance(content, list) and any(is_authors_row(row) for row in content):
+        for where, ratings in parse_rows(path, content):
+            if isinstance(ratings, str):
+                yield where, None, ratings
+            else:
+                yield where, _rated_clip(ratings, annotator=path.stem), None
+    else:
+        yield from _caption_rows(read_captions(path, origin.video_column, origin.caption_column))
+
+
+def _rated_clip(ratings: list[Rating], annotator: str) -> HraClip:
+    """The ratings of one JSON row; the file's name stands for its raters, whom the authors do not name."""
+    first = ratings[0]
+    source, video = source_of(first.video_id), Path(first.reference)
+    rows = tuple(
+        Annotation(
+            first.video_id,
+            video,
+            first.caption,
+            Dimension(r.dimension),
+            parse_label(r.label),
+            r.reason,
+            annotator,
+            source,
+        )
+        for r in ratings
+    )
+    return HraClip(first.video_id, video, first.caption, source, rows)
+
+
+def _caption_rows(captions: Iterable[tuple[str, str | None, str | None]]) -> Iterator[_Row]:
+    """Clips with captions and no rating: real ones."""
+    for where, reference, caption in captions:
+        if not reference or not caption or not caption.strip():
+            yield where, None, "no clip or no caption; fill both columns or delete the row."
+        else:
+            path = Path(reference)
+            name = clip_id(path.name if path.is_absolute() else reference)
+            yield where, HraClip(name, path, caption.strip(), "real"), None
+
+
+def _table_rows(rows: Iterable[tuple[str, Mapping[str, Any] | str]]) -> Iterator[_Row]:
+    for where, row in rows:
+        try:
+            yield (where, None, row) if isinstance(row, str) else (where, _table_clip(row), None)
+        except ValueError as error:
+            yield where, None, str(error)
+
+
+def _table_clip(row: Mapping[str, Any]) -> HraClip:
+    """One row of a table: a clip with `annotations`, with three label columns, or one tidy rating."""
+    encoded = row.get("video")
+    video = (encoded.get("bytes") or encoded.get("path")) if isinstance(encoded, Mapping) else encoded
+    caption = str(row.get("caption") or row.get("prompt") or "").strip()
+    if not video:
+        raise ValueError("no clip; fill the column file_name (folder) or video (dataset).")
+    if not caption:
+        raise ValueError("no caption; fill the column caption (or prompt).")
+    source = str(row.get("source") or ("real" if str(row.get("is_real")).lower() in ("true", "1") else "synthetic"))
+    if source not in SOURCES:
+        raise ValueError(f"source {source!r} is unknown; use 'synthetic' or 'real'.")
+    video = video if isinstance(video, bytes) else Path(video)
+    is_tidy = row.get("dimension") is not None
+    given = row.get("video_id") or (None if is_tidy else row.get("id"))
+    content = video if isinstance(video, bytes) else row.get("file_name") or video.name
+    name = str(given) if given else content_id(content, caption)
+    ratings = [row] if is_tidy else row["annotations"] if row.get("annotations") is not None else _wide_ratings(row)
+    if not isinstance(ratings, list) or not all(isinstance(rating, Mapping) for rating in ratings):
+        raise ValueError(f"annotations are {ratings!r:.80}; give a list of {{dimension, label, reason, annotator}}.")
+    clip = HraClip(name, video, caption, source)
+    annotations = tuple(_annotation(clip, {**rating}) for rating in ratings)
+    if not annotations and source != "real":
+        raise ValueError(
+            f"{name}: no rating; give annotations, or the labels {', '.join(Dimension)}, or is_real: true."
+        )
+    return replace(clip, annotations=annotations)
+
+
+def _annotation(clip: HraClip, rating: Mapping[str, Any]) -> Annotation:
+    dimension = rating.get("dimension")
+    if dimension not in list(Dimension):
+        raise ValueError(f"dimension {dimension!r} is unknown; use one of {', '.join(Dimension)}.")
+    label, reason = parse_label(str(rating.get("label"))), str(rating.get("reason") or "")
+    annotator = str(rating.get("annotator") or "")
+    times = (rating.get("created_at"), rating.get("ui_version"))
+    return Annotation(
+        clip.id, clip.video, clip.caption, Dimension(dimension), label, reason, annotator, clip.source, *times
+    )
+
+
+def _wide_ratings(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The ratings of a row with one label column a dimension, and `reasons` as a mapping (or its JSON)."""
+    reasons = row.get("reasons") or {}
+    if isinstance(reasons, str):
+        try:
+            reasons = json.loads(reasons)
+        except json.JSONDecodeError:
+            reasons = None
+    if not isinstance(reasons, Mapping):
+        raise ValueError(f"reasons {row.get('reasons')!r:.80} is no mapping of dimension to text, nor its JSON.")
+    return [
+        {**row, "dimension": dimension, "label": row[dimension], "reason": reasons.get(dimension)}
+        for dimension in Dimension
+        if row.get(dimension) is not None
+    ]
+
+
+# ---- rows to clips -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Reader:
+    """Joins the rows of a clip, finds its file, and notes what is wrong."""
+
+    source: str | None
+    missing_videos: MissingVideos
+    finder: ClipFinder | None
+    cache_dir: Path
+    errors: list[RowError]
+    trust_paths: bool
+    num_missing: int = 0
+
+    def read(self, rows: Iterable[_Row]) -> list[HraClip]:
+        joined: dict[str, HraClip] = {}
+        places: dict[str, str] = {}
+        for where, clip, problem in rows:
+            if clip is None:
+                self.errors.append(RowError(where, str(problem)))
+                continue
+            # Bytes go to the disk at once: a dataset of clips is larger than the memory.
+            if isinstance(clip.video, bytes):
+                clip = _with(clip, video=store_bytes(clip.video, self.cache_dir))
+            known = joined.setdefault(clip.id, clip)
+            first = places.setdefault(clip.id, where)
+            if known is clip:
+                continue
+            if (known.caption, known.video) != (clip.caption, clip.video):
+                problem = f"clip {clip.id!r} has another caption or file in {first}; one id names one clip."
+                self.errors.append(RowError(where, problem))
+            elif not clip.annotations:
+                self.errors.append(RowError(where, f"clip {clip.id!r} stands in {first} already; delete one of them."))
+            else:
+                joined[clip.id] = replace(known, annotations=known.annotations + clip.annotations)
+        found = [self._found(places[name], clip) for name, clip in joined.items()]
+        return [clip for clip in found if clip is not None]
+
+    def _found(self, where: str, clip: HraClip) -> HraClip | None:
+        """`clip` with its file and source; `None` where it is missing and not kept."""
+        clip = clip if self.source is None else _with(clip, source=self.source)
+        reference = Path(str(clip.video))
+        try:
+            # A relative path counts from the dataset's folder, never from whatever folder we run in.
+            known = reference.is_absolute() and (self.trust_paths or reference.is_relative_to(self.cache_dir))
+            path = reference if known and reference.is_file() else None
+            path = path or (self.finder.find(str(reference)) if self.finder else None)
+        except ValueError as error:
+            self.errors.append(RowError(where, str(error)))
+            return None
+        if path is not None:
+            return _with(clip, video=path)
+        self.num_missing += 1
+        if self.missing_videos == "raise":
+            remedy = "Fetch it, give the folder of the clips (video_dir), or pass missing_videos='keep' or 'drop'."
+            self.errors.append(RowError(where, f"{reference}: no such clip. {remedy}"))
+        return clip if self.missing_videos == "keep" else None
+
+
+def _with(clip: HraClip, **changes: Any) -> HraClip:
+    """`clip` and its annotations with changed `video` or `source`."""
+    return replace(clip, **changes, annotations=tuple(replace(row, **changes) for row in clip.annotations))

@@ -1,0 +1,1 @@
+"""What goes to the Hub: LoRA files that diffusers reads, and cards."""

@@ -1,0 +1,274 @@
+"""Cards of datasets, critics and reports from `templates/*.md`: what it is, how it was made, what it came from."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
+from jinja2 import Template
+
+from ..rubric import REWARDS, Dimension, Label
+from ..store.manifest import METADATA_FILE, Artifact, library_versions, read_rows
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+TAGS = ["lift-trl", "text-to-video", "human-feedback"]
+CITATION = """```bibtex
+@article{wang2024lift,
+  title   = {LiFT: Leveraging Human Feedback for Text-to-Video Model Alignment},
+  author  = {Wang, Yibin and Tan, Zhiyu and Wang, Junyan and Yang, Xiaomeng and Jin, Cheng and Li, Hao},
+  journal = {arXiv preprint arXiv:2412.04814},
+  year    = {2024}
+}
+```"""
+_ROWS = """from datasets import load_dataset
+
+rows = load_dataset("{repo}", split="{split}")
+print(len(rows), rows[0])"""
+_VIDEOS = """from datasets import Video, load_dataset
+
+rows = load_dataset("{repo}", split="{split}").cast_column("video", Video(decode=False))
+print(len(rows), {{name: value for name, value in rows[0].items() if name != "video"}})"""
+_CACHE = """from lift_trl import stream_cached_videos
+
+rows = iter(stream_cached_videos("{repo}"))
+print(next(rows)["prompt"])
+rows.close()"""
+_CRITIC = """from lift_trl import LiFTCritic
+
+critic = LiFTCritic.from_pretrained("{repo}")
+score = critic.score(["fox.mp4"], ["A red fox runs through fresh snow."], with_reason=True)[0]
+print(score.reward if score.unscored is None else score.unscored)
+for judgement in score.judgements:
+    print(judgement.dimension, judgement.label, judgement.probs, judgement.reason)"""
+_REPORT = """from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+folder = Path(snapshot_download("{repo}", repo_type="dataset"))
+print((folder / "report.md").read_text())"""
+_COMMANDS = {
+    "hra": "lift-trl convert SRC DST",
+    "generated": "accelerate launch recipes/generate.py --config ...",
+    "scored": "accelerate launch recipes/score.py --config ...",
+    "cache": "accelerate launch recipes/cache.py --config ...",
+    "critic": "accelerate launch recipes/train_critic.py --config ...",
+    "report": "lift-trl eval report --config ...",
+}
+_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class CardPart(NamedTuple):
+    """What a kind adds to its card: fields of the template, the snippet, and entries of the front matter."""
+
+    fields: Mapping[str, str]
+    snippet: str
+    data: Mapping[str, Any]
+
+
+def artifact_card(folder: Path | str, repo_id: str, *, license: str = "other") -> str:
+    """
+    The README of an artefact as it stands in `repo_id`.
+
+    Args:
+        folder: with `artifact.yaml`.
+        license: a licence of the Hub's list; `other` says that the parents' licences hold.
+
+    Raises:
+        FileNotFoundError: if the artefact is not finished.
+        ValueError: if there is no card for its kind.
+    """
+    path = Path(folder)
+    artifact = Artifact.load(path)
+    if artifact.kind not in _PARTS:
+        raise ValueError(f"{folder}: no card for a {artifact.kind} artefact; there is one for {', '.join(_PARTS)}.")
+    part = _PARTS[artifact.kind](path, artifact)
+    is_model = artifact.kind == "critic"
+    tags = [*TAGS, f"lift-{artifact.kind}"]
+    card_class: type[ModelCard] | type[DatasetCard] = ModelCard if is_model else DatasetCard
+    data_class: Any = ModelCardData if is_model else DatasetCardData
+    card = card_class.from_template(
+        data_class(license=license, tags=tags, **part.data),
+        template_path=str(TEMPLATES / f"{artifact.kind}_card.md"),
+        title=repo_id,
+        snippet=part.snippet.format(repo=repo_id, **_split(path)),
+        provenance=_provenance(artifact),
+        rewards=", ".join(f"{label} {REWARDS[label]:g}" for label in reversed(Label)),
+        citation=CITATION,
+        **part.fields,
+    )
+    return str(card)
+
+
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table of strings, whose bars and line breaks stay within their cells."""
+    from .cards import markdown_table as table
+
+    return table([*header], [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows])
+
+
+def _provenance(artifact: Artifact) -> str:
+    rows = []
+    for name, revision in artifact.parents.items():
+        # A parent is `repo: revision`, or `role: repo@revision`.
+        repo = next((text for text in (name, str(revision).split("@")[0]) if _REPO_ID.fullmatch(text)), None)
+        rows.append([f"[{name}](https://huggingface.co/{repo})" if repo else f"`{Path(name).name}`", f"`{revision}`"])
+    return Template((TEMPLATES / "_provenance.md").read_text()).render(
+        command=_COMMANDS[artifact.kind],
+        config=yaml.safe_dump(dict(artifact.config), sort_keys=False).strip(),
+        parents=markdown_table(["parent", "revision"], rows) if rows else "",
+        versions=", ".join(f"{package} {number}" for package, number in artifact.versions.items() if number),
+    )
+
+
+# ---- what each kind says of itself ---------------------------------------------------------------------------------------
+
+
+def _split(folder: Path) -> dict[str, str]:
+    """The split that the snippet names: `train` where there is one."""
+    names = sorted(path.name.split("-")[0] for path in folder.glob("data/*.parquet"))
+    return {"split": names[0] if names and "train" not in names else "train"}
+
+
+def _hra(folder: Path, artifact: Artifact) -> CardPart:
+    rows = list(_hra_rows(folder))
+    counts: Counter[tuple[str, str]] = Counter()
+    raters: set[str] = set()
+    for row in rows:
+        for rating in row["annotations"] or ():
+            counts[rating["dimension"], rating["label"]] += 1
+            raters.add(rating["annotator"])
+    contents = {
+        "clips": str(len(rows)),
+        "of them real": str(sum(row["source"] == "real" for row in rows)),
+        "ratings": str(counts.total()),
+        "raters": str(len(raters)),
+    }
+    return CardPart({"contents": _pairs(contents), "labels": _label_table(counts)}, _VIDEOS, {})
+
+
+def _hra_rows(folder: Path) -> Iterable[Mapping[str, Any]]:
+    """`source` and `annotations` of every clip, without reading a clip."""
+    import pyarrow.parquet as pq
+
+    for path in sorted(folder.glob("data/*.parquet")):
+        yield from pq.read_table(path, columns=["source", "annotations"]).to_pylist()
+
+
+def _generated(folder: Path, artifact: Artifact) -> CardPart:
+    rows = list(read_rows(folder / METADATA_FILE))
+
+    def values(name: str) -> str:
+        found = sorted({str(row[name]) for row in rows if row.get(name) is not None})
+        return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+
+    contents = {"clips": str(len(rows)), "prompts": str(len({row["prompt"] for row in rows}))}
+    names = ("model", "adapter", "num_frames", "height", "width", "fps", "num_inference_steps", "guidance_scale")
+    contents |= {name.replace("_", " "): values(name) for name in names if values(name)}
+    return CardPart({"contents": _pairs(contents)}, _VIDEOS, {})
+
+
+def _scored(folder: Path, artifact: Artifact) -> CardPart:
+    rows = list(read_rows(folder / METADATA_FILE))
+    rewards = [row["reward"] for row in rows if row.get("reward") is not None]
+    counts = Counter((d.value, row[d.value]) for row in rows for d in Dimension if row.get(d.value))
+    contents = {
+        "clips": str(len(rows)),
+        "unscored": str(sum(row.get("unscored") is not None for row in rows)),
+        "mean reward": f"{sum(rewards) / len(rewards):.4f}" if rewards else "none",
+        "critic": str(artifact.config.get("critic", "")),
+    }
+    data = {"configs": [{"config_name": "default", "data_files": METADATA_FILE}]}
+    return CardPart({"contents": _pairs(contents), "labels": _label_table(counts)}, _ROWS, data)
+
+
+def _cache(folder: Path, artifact: Artifact) -> CardPart:
+    shards = list((folder / "shards").glob("*.parquet"))
+    contents = {
+        "clips": str(sum(1 for _ in read_rows(folder / METADATA_FILE))),
+        "shards": str(len(shards)),
+        "size": f"{sum(path.stat().st_size for path in shards) / 1e6:.1f} MB",
+    }
+    data = {"configs": [{"config_name": "default", "data_files": "shards/*.parquet"}]}
+    return CardPart({"contents": _pairs(contents)}, _CACHE, data)
+
+
+def _critic(folder: Path, artifact: Artifact) -> CardPart:
+    contents = {name.replace("_", " "): str(value) for name, value in artifact.config.items() if name != "dimensions"}
+    state = folder / "trainer_state.json"
+    log = json.loads(state.read_text())["log_history"] if state.is_file() else []
+    last = next((line for line in reversed(log) if any("accuracy" in name for name in line)), None)
+    last = last or next((line for line in reversed(log) if "eval_loss" in line), None)
+    figures = {name: f"{value:.4f}" for name, value in (last or {}).items() if isinstance(value, float)}
+    base = next((name for name in artifact.parents if _REPO_ID.fullmatch(name)), None)
+    fields = {
+        "contents": _pairs(contents),
+        "dimensions": ", ".join(dimension.words for dimension in Dimension),
+        "label_names": ", ".join(reversed(Label)),
+        "figures": _pairs(figures) if figures else "Not evaluated.",
+    }
+    data = {"library_name": "lift_trl", "pipeline_tag": "video-text-to-text"}
+    return CardPart(fields, _CRITIC, data | ({"base_model": base} if base else {}))
+
+
+def _report(folder: Path, artifact: Artifact) -> CardPart:
+    text = (folder / "report.md").read_text()
+    # Its headings go below the card's.
+    return CardPart({"report": re.sub(r"^(#+ )", r"##\1", text, flags=re.MULTILINE)}, _REPORT, {"viewer": False})
+
+
+def _pairs(values: Mapping[str, str]) -> str:
+    return markdown_table(["", ""], [[name, value] for name, value in values.items()])
+
+
+def _label_table(counts: Mapping[tuple[str, str], int]) -> str:
+    header = ["ratings", *reversed(Label)]
+    return markdown_table(
+        header,
+        [[d.words, *(str(counts.get((d.value, label.value), 0)) for label in reversed(Label))] for d in Dimension],
+    )
+
+
+_PARTS: Mapping[str, Callable[[Path, Artifact], CardPart]] = {
+    "hra": _hra,
+    "generated": _generated,
+    "scored": _scored,
+    "cache": _cache,
+    "critic": _critic,
+    "report": _report,
+}
+
+
+# ---- what the pages collect ----------------------------------------------------------------------------------------------
+
+
+def votes_card(repo_id: str, first: str, second: str) -> str:
+    """The card of the arena's votes."""
+    questions = ", ".join([*(dimension.words for dimension in Dimension), "overall"])
+    return _page_card("votes_card.md", repo_id, "preference", first=first, second=second, questions=questions)
+
+
+def ratings_card(repo_id: str, items: str) -> str:
+    """The card of the annotation page's ratings."""
+    dimensions = ", ".join(dimension.words for dimension in Dimension)
+    return _page_card(
+        "ratings_card.md", repo_id, "lift-hra", items=items, dimensions=dimensions, labels=", ".join(Label)
+    )
+
+
+def _page_card(template: str, repo_id: str, tag: str, **fields: str) -> str:
+    configs = [{"config_name": "default", "data_files": "votes/*.jsonl"}]
+    card = DatasetCard.from_template(
+        DatasetCardData(tags=[*TAGS, tag], license="other", configs=configs),
+        template_path=str(TEMPLATES / template),
+        title=repo_id,
+        snippet=_ROWS.format(repo=repo_id, split="train"),
+        version=library_versions()["lift_trl"],
+        citation=CITATION,
+        **fields,
+    )
+    return str(card)

@@ -1,0 +1,179 @@
+"""Model cards from `templates/*.md`: what it is, how it was made, what it came from, and a snippet that works."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import ModelCard, ModelCardData
+from torch import Tensor
+from transformers import SchedulerType, TrainingArguments
+from transformers.training_args import OptimizerNames
+
+from ..store.manifest import library_versions
+from .lora import DIFFUSERS_LORA_FILE
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+_OBJECTIVE_WORDS = {
+    "rwl": "likelihood weighted by each clip's reward",
+    "rs": "rejection sampling: only clips that are best in every dimension",
+    "sft": "every clip weighs the same",
+}
+_FIGURES = ("loss", "loss_unweighted", "reward_mean", "effective_sample_fraction", "eval_loss")
+_HISTOGRAM_BINS = 10
+_MAX_FIGURE_ROWS = 12
+
+
+class BaseModel(NamedTuple):
+    """
+    The model that was tuned.
+
+    Attributes:
+        name: Hub id, or a folder.
+        identity: `repo@commit`, or the folder.
+        dtype: precision to load it in on a GPU, for instance `torch.float16`.
+        pipeline_arguments: what every call of its pipeline must be given.
+        on_hub: whether `name` is a Hub id.
+    """
+
+    name: str
+    identity: str
+    dtype: str
+    pipeline_arguments: Mapping[str, Any]
+    on_hub: bool
+
+
+@dataclass(frozen=True)
+class AlignedModelCard:
+    """
+    The card of a LoRA, or of a whole transformer, that `RewardWeightedVideoTrainer` tuned.
+
+    Attributes:
+        repo: the Hub id that it will have, or its folder.
+        args: the trainer's configuration.
+        lora: `r`, `lora_alpha` and `target_modules`; `None` where the whole transformer was trained.
+        ratings: `reward` f32 [N] (NaN where real) and `is_real` bool [N] of the training rows.
+        clip: `num_frames, height, width, fps` of the training clips.
+        log_history: the Trainer's log lines.
+    """
+
+    repo: str
+    base: BaseModel
+    args: TrainingArguments
+    lora: Mapping[str, Any] | None
+    ratings: Mapping[str, Tensor]
+    clip: Mapping[str, Any]
+    log_history: Sequence[Mapping[str, Any]]
+
+    def save(self, path: Path) -> None:
+        """Writes the card to `path`."""
+        data = ModelCardData(
+            base_model=self.base.name if self.base.on_hub else None,
+            library_name="diffusers",
+            pipeline_tag="text-to-video",
+            tags=["lift_trl", "lift", "text-to-video", *(["lora"] if self.lora else [])],
+            license="other",
+        )
+        card = ModelCard.from_template(
+            data,
+            template_path=str(TEMPLATES / "lora_card.md"),
+            title=Path(self.repo).name,
+            what="A LoRA" if self.lora else "A fine-tuned transformer",
+            base=self.base,
+            snippet=self.snippet(),
+            how=markdown_table(["", ""], self._facts()),
+            reward_table=_reward_table(self.ratings),
+            figure_table=_figure_table(self.log_history),
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        card.save(path)
+
+    def snippet(self) -> str:
+        """Python that loads the tuned model and samples one video, on a GPU or a CPU."""
+        prompt = '"A red fox runs through fresh snow."'
+        size = [f"{name}={self.clip[name]}" for name in ("num_frames", "height", "width")] if self.clip else []
+        extra = [f"{name}={value!r}" for name, value in self.base.pipeline_arguments.items()]
+        load = f'pipe.load_lora_weights("{self.repo}", weight_name="{DIFFUSERS_LORA_FILE}")'
+        if not self.lora:
+            load = f'pipe.transformer = type(pipe.transformer).from_pretrained("{self.repo}/transformer", dtype=dtype)'
+            if self.base.on_hub:
+                load = load.replace('/transformer"', '", subfolder="transformer"')
+        lines = [
+            "import torch",
+            "from diffusers import DiffusionPipeline",
+            "from diffusers.utils import export_to_video",
+            "",
+            'device = "cuda" if torch.cuda.is_available() else "cpu"',
+            f'dtype = {self.base.dtype} if device == "cuda" else torch.float32',
+            f'pipe = DiffusionPipeline.from_pretrained("{self.base.name}", dtype=dtype)',
+            load,
+            "pipe.to(device)",
+            f"video = pipe({', '.join([prompt, *size, *extra])}).frames[0]",
+            f'export_to_video(video, "fox.mp4", fps={round(self.clip.get("fps", 8))})',
+        ]
+        return "\n".join(lines)
+
+    def _facts(self) -> list[list[str]]:
+        """How it was made, as rows of a table."""
+        args, is_real = self.args, self.ratings.get("is_real")
+        objective = args.objective  # type: ignore[attr-defined]
+        step = f"{args.train_batch_size * args.gradient_accumulation_steps * args.world_size} clips a step, seed {args.seed}"
+        schedule = SchedulerType(args.lr_scheduler_type).value
+        rows = [
+            ["base model", f"`{self.base.identity}`"],
+            ["objective", f"`{objective}` ({_OBJECTIVE_WORDS[objective]})"],
+            ["real-video weight", f"lambda = {args.real_weight}"],  # type: ignore[attr-defined]
+            [
+                "optimiser",
+                f"{OptimizerNames(args.optim).value}, {schedule} schedule, learning rate {args.learning_rate:g}, {step}",
+            ],
+            ["precision", f"mixed {args.mixed_precision}" if args.mixed_precision != "no" else "float32"],
+            ["versions", ", ".join(f"{name} {number}" for name, number in library_versions().items() if number)],
+        ]
+        if is_real is not None and self.clip:
+            size = "{num_frames} frames of {width}x{height} px at {fps:g} fps".format(**self.clip)
+            rows.insert(1, ["clips", f"{int((~is_real).sum())} sampled, {int(is_real.sum())} real; {size}"])
+        if self.lora:
+            rows.insert(
+                2, ["LoRA", f"r = {self.lora['r']}, alpha = {self.lora['lora_alpha']}, on {_targets(self.lora)}"]
+            )
+        return rows
+
+
+def _targets(lora: Mapping[str, Any]) -> str:
+    targets = lora["target_modules"] or ()
+    return f"`{targets}`" if isinstance(targets, str) else ", ".join(f"`{target}`" for target in sorted(targets))
+
+
+def _reward_table(ratings: Mapping[str, Tensor]) -> str:
+    """A histogram of the sampled clips' rewards, as a Markdown table."""
+    if not ratings or bool(ratings["is_real"].all()):
+        return "No sampled clip was rated."
+    reward = ratings["reward"][~ratings["is_real"]].double()
+    values, counts = reward.round(decimals=4).unique(return_counts=True)
+    rows = [[f"{value:.4f}", str(count)] for value, count in zip(values.tolist(), counts.tolist(), strict=True)]
+    if len(rows) > _HISTOGRAM_BINS:  # the critic's expected rewards, say; labels give at most ten values
+        bins = reward.histc(_HISTOGRAM_BINS, 0.0, 1.0).long().tolist()
+        rows = [
+            [f"{i / _HISTOGRAM_BINS:.1f} to {(i + 1) / _HISTOGRAM_BINS:.1f}", str(n)] for i, n in enumerate(bins) if n
+        ]
+    return f"Mean {reward.mean():.4f}.\n\n{markdown_table(['reward', 'clips'], rows)}"
+
+
+def _figure_table(log_history: Sequence[Mapping[str, Any]]) -> str:
+    """At most a dozen lines of the training log, as a Markdown table."""
+    lines = [line for line in log_history if "loss" in line or "eval_loss" in line]
+    if not lines:
+        return "Not trained yet."
+    stride = -(-len(lines) // _MAX_FIGURE_ROWS)
+    shown = lines[::stride] + ([lines[-1]] if (len(lines) - 1) % stride else [])
+    names = [name for name in _FIGURES if any(name in line for line in shown)]
+    rows = [[str(line["step"]), *(f"{line[name]:.4f}" if name in line else "" for name in names)] for line in shown]
+    return markdown_table(["step", *names], rows)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of strings."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

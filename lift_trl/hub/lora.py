@@ -1,0 +1,98 @@
+"""PEFT adapter folders to LoRA files of other tools: diffusers (with alpha), merged pipelines, ComfyUI keys."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+from peft import LoraConfig
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+DIFFUSERS_LORA_FILE = "pytorch_lora_weights.safetensors"
+COMFYUI_LORA_FILE = "comfyui_lora.safetensors"
+PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
+_PEFT_PREFIX = "base_model.model."
+
+
+def read_peft_adapter(adapter_dir: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """
+    Weights and configuration of a PEFT folder, keys as the transformer names its modules (`...to_q.lora_A.weight`).
+
+    Raises:
+        FileNotFoundError: if the folder holds no adapter.
+        ValueError: if a tensor is empty (a sharded run saved without gathering its parameters).
+    """
+    path = Path(adapter_dir) / PEFT_WEIGHTS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: missing. Name a folder that the trainer saved: output_dir or a checkpoint of it."
+        )
+    weights = {key.removeprefix(_PEFT_PREFIX): tensor for key, tensor in load_file(path).items()}
+    empty = [key for key, tensor in weights.items() if tensor.numel() == 0]
+    if empty or not weights:
+        raise ValueError(
+            f"{path}: {len(empty)} of {len(weights)} tensors are empty; the adapter was not gathered when saved."
+        )
+    return weights, LoraConfig.from_pretrained(str(adapter_dir)).to_dict()
+
+
+def export_diffusers_lora(adapter_dir: Path | str, output_dir: Path | str, *, pipeline_class: str) -> Path:
+    """
+    Writes `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights` reads, with rank and alpha as metadata.
+
+    Without that metadata diffusers silently scales a LoRA whose alpha differs from its rank wrongly.
+
+    Args:
+        pipeline_class: name of the base model's diffusers pipeline, for instance `CogVideoXPipeline`.
+    """
+    weights, config = read_peft_adapter(adapter_dir)
+    getattr(diffusers, pipeline_class).save_lora_weights(
+        str(output_dir),
+        transformer_lora_layers=weights,
+        transformer_lora_adapter_metadata=_json_values(config),
+    )
+    return Path(output_dir) / DIFFUSERS_LORA_FILE
+
+
+def export_comfyui_lora(adapter_dir: Path | str, output_dir: Path | str) -> Path:
+    """
+    Writes `comfyui_lora.safetensors`: keys under `diffusion_model.`, and one `.alpha` a module, which ComfyUI divides by
+    the rank.
+    """
+    weights, config = read_peft_adapter(adapter_dir)
+    converted = {f"diffusion_model.{key}": tensor for key, tensor in weights.items()}
+    for key in [key for key in converted if key.endswith(".lora_A.weight")]:
+        module = key.removesuffix(".lora_A.weight")
+        converted[f"{module}.alpha"] = torch.tensor(float(config["lora_alpha"]))
+    target = Path(output_dir) / COMFYUI_LORA_FILE
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_file(converted, target, metadata={"format": "pt"})
+    return target
+
+
+def export_merged_pipeline(lora_dir: Path | str, base: str, output_dir: Path | str, *, dtype: torch.dtype) -> Path:
+    """Writes a whole pipeline with the LoRA of `lora_dir` merged into the transformer of `base`, in `dtype`."""
+    pipe = DiffusionPipeline.from_pretrained(base, dtype=dtype)
+    pipe.load_lora_weights(str(lora_dir), weight_name=DIFFUSERS_LORA_FILE)
+    pipe.fuse_lora(components=["transformer"])
+    pipe.unload_lora_weights()
+    pipe.save_pretrained(str(output_dir))
+    return Path(output_dir)
+
+
+def lora_metadata(path: Path | str) -> dict[str, Any]:
+    """The adapter configuration (`transformer.r`, `transformer.lora_alpha`, ...) that a diffusers LoRA file carries."""
+    with safe_open(str(path), framework="pt") as file:
+        return dict(json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}")))
+
+
+def _json_values(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` with sets as sorted lists and enums as their values."""
+    return dict(
+        json.loads(json.dumps(config, default=lambda value: sorted(value) if isinstance(value, set) else value.value))
+    )

@@ -1,0 +1,155 @@
+"""A Space to the Hub, with all that it needs to start: package, variables, secrets, hardware."""
+
+import secrets as random
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from email.parser import Parser
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi, RepoCard
+from packaging.requirements import Requirement
+
+from .push import README, Pushed, add_to_collection, artifact_files, artifact_kind, commit_files, insist
+
+
+REQUIREMENTS = "requirements.txt"
+PACKAGE = "lift-trl"
+#: Anonymous voters are named by hashes with this secret; it is made with the first push and stays.
+SALT = "SALT"
+
+
+def push_space(
+    folder: Path | str,
+    repo_id: str,
+    *,
+    variables: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    hardware: str | None = None,
+    private: bool | None = None,
+    wheel: Path | str | None = None,
+    collection: str | None = None,
+    token: str | None = None,
+) -> Pushed:
+    """
+    Pushes a Space and sets it up; variables and secrets are there before its first start.
+
+    The wheel of lift_trl goes along unpacked, beside `app.py`: a Space installs its requirements before it sees its own
+    files, and a wheel's address in a private Space needs a token. Its dependencies go to `requirements.txt`.
+
+    Args:
+        folder: with `app.py`, `README.md` (the Space's card) and `requirements.txt`.
+        variables: `BASE`, `ADAPTERS`, `CRITIC`, `GALLERY`, ...: what the app reads; models and datasets among them are
+            linked in the card.
+        secrets: for instance `HF_TOKEN`. `SALT` is made if the Space has none.
+        hardware: for instance `zero-a10g` or `t4-small`; unchanged by default.
+        wheel: of lift_trl; built from the checkout by default.
+
+    Raises:
+        FileNotFoundError: if `folder` is no Space.
+        ValueError: if `requirements.txt` does not name lift_trl.
+    """
+    path = Path(folder)
+    if artifact_kind(path) != "space":
+        raise FileNotFoundError(f"{folder}: no Space; it needs app.py and {README}.")
+    variables = dict(variables or {})
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as scratch:
+        built = Path(wheel) if wheel else build_wheel(Path(scratch))
+        files = {name: CommitOperationAdd(name, path / name) for name in artifact_files(path)}
+        files |= {name: CommitOperationAdd(name, data) for name, data in _unpacked(built).items()}
+        requirements = space_requirements((path / REQUIREMENTS).read_text(), built)
+        files[REQUIREMENTS] = CommitOperationAdd(REQUIREMENTS, requirements.encode())
+        files[README] = CommitOperationAdd(README, _card(api, path, variables).encode())
+        insist(lambda: api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True))
+        for name, value in variables.items():
+            insist(partial(api.add_space_variable, repo_id, name, value))
+        own = dict(secrets or {})
+        if SALT not in own and SALT not in insist(lambda: api.get_space_secrets(repo_id)):
+            own[SALT] = random.token_hex(32)
+        for name, value in own.items():
+            insist(partial(api.add_space_secret, repo_id, name, value))
+        commit = commit_files(api, repo_id, "space", list(files.values()), message="Push space", is_mirror=True)
+    if hardware is not None:
+        insist(lambda: api.request_space_hardware(repo_id, hardware))  # type: ignore[arg-type]
+    if collection is not None:
+        add_to_collection(api, collection, repo_id, "space", note="demo")
+    return Pushed(f"{api.endpoint}/spaces/{repo_id}", repo_id, "space", commit)
+
+
+def build_wheel(folder: Path) -> Path:
+    """
+    The wheel of the checkout that this module belongs to.
+
+    Raises:
+        FileNotFoundError: if lift_trl was installed from a wheel: then give that wheel.
+        RuntimeError: if the build fails.
+    """
+    root = Path(__file__).parents[2]
+    if not (root / "pyproject.toml").is_file():
+        raise FileNotFoundError("lift_trl does not run from a checkout; pass its wheel (--wheel lift_trl-*.whl).")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(root)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(
+            f"building the wheel failed; pip install build hatchling, or pass --wheel:\n{done.stderr[-2000:]}"
+        )
+    (wheel,) = folder.glob("lift_trl-*.whl")
+    return wheel
+
+
+def _unpacked(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        # The Hub refuses empty folders, not empty files.
+        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+
+
+def space_requirements(text: str, wheel: Path) -> str:
+    """
+    A Space's requirements with lift_trl replaced by its dependencies, of the extras that were asked for.
+
+    Raises:
+        ValueError: if lift_trl is not among the requirements.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(entry for entry in archive.namelist() if entry.endswith(".dist-info/METADATA"))
+        needed = [
+            Requirement(line) for line in Parser().parsestr(archive.read(name).decode()).get_all("Requires-Dist") or ()
+        ]
+    lines: list[str] = []
+    found = False
+    for line in (line.strip() for line in text.splitlines()):
+        asked = Requirement(line) if line and not line.startswith(("#", "-")) else None
+        if asked is None or asked.name.replace("_", "-") != PACKAGE:
+            lines.append(line)
+            continue
+        found = True
+        extras: Sequence[str] = ["", *sorted(asked.extras)]
+        for requirement in needed:
+            if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
+                requirement.marker = None
+                lines.append(str(requirement))
+    if not found:
+        raise ValueError(f"{REQUIREMENTS} does not name {PACKAGE}; add a line `{PACKAGE}[ui]`.")
+    return "\n".join(dict.fromkeys(lines)) + "\n"
+
+
+def _card(api: HfApi, folder: Path, variables: Mapping[str, str]) -> str:
+    """The Space's card with the models and datasets that its variables name."""
+    card: Any = RepoCard.load(folder / README)
+    linked: dict[str, list[str]] = {"models": [], "datasets": []}
+    for value in variables.values():
+        for entry in value.split(","):
+            name = entry.rpartition("=")[2].strip()
+            for kind in linked:
+                repo_type = kind.removesuffix("s")
+                if name.count("/") == 1 and api.repo_exists(name, repo_type=repo_type):
+                    linked[kind].append(name)
+    for kind, names in linked.items():
+        if names:
+            card.data[kind] = sorted(set(names))
+    return str(card)

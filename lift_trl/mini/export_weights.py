@@ -1,0 +1,59 @@
+"""Copies trained checkpoints into the package as float16.
+
+`python -m lift_trl.mini.export_weights --video-model runs/mini_base/video_model --vlm runs/mini_vlm/vlm`
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import CogVideoXPipeline
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from .checkpoints import WEIGHTS
+
+
+#: What the package may grow by, in bytes.
+MAX_BYTES = 8_000_000
+
+
+def export_weights(video_model: Path | None, vlm: Path | None, directory: Path = WEIGHTS) -> int:
+    """
+    Writes the given checkpoints to `directory` in float16 and returns the bytes of all files there.
+
+    Raises:
+        ValueError: if they take more than 8 MB in all.
+    """
+    if video_model is not None:
+        shutil.rmtree(directory / "video_model", ignore_errors=True)
+        pipeline = CogVideoXPipeline.from_pretrained(video_model, dtype=torch.float32)
+        pipeline.to(dtype=torch.float16).save_pretrained(directory / "video_model")
+    if vlm is not None:
+        shutil.rmtree(directory / "vlm", ignore_errors=True)
+        model = AutoModelForImageTextToText.from_pretrained(vlm, dtype=torch.float32)
+        model.half().save_pretrained(directory / "vlm")
+        AutoProcessor.from_pretrained(vlm).save_pretrained(directory / "vlm")
+    for path in directory.rglob("*.json"):
+        config = json.loads(path.read_text())
+        # diffusers notes the folder that a model came from; it means nothing elsewhere.
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n")
+    size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    if size > MAX_BYTES:
+        raise ValueError(f"the weights take {size} bytes, more than {MAX_BYTES}; train smaller models.")
+    return size
+
+
+def main() -> None:
+    """Reads the command line and exports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--video-model", type=Path, help="Folder of the pipeline that train_base wrote.")
+    parser.add_argument("--vlm", type=Path, help="Folder of the VLM that train_vlm wrote.")
+    args = parser.parse_args()
+    export_weights(args.video_model, args.vlm)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Pre-trains the mini world's VLM from nothing: `python -m lift_trl.mini.train_vlm --out runs/mini_vlm`. Resumable.
+
+First the vision tower alone learns from single pictures (in place of a pre-trained tower), then the whole model answers
+questions about clips. It sees renderings only and no rating.
+"""
+
+import argparse
+import functools
+import logging
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import Idefics3ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .checkpoints import TOKENS_PER_IMAGE, build_tiny_vlm
+from .shapes import COLOURS, DIRECTIONS, SHAPES, FidelityDefect, MotionDefect
+from .training import FlatMuon, Run, clip_and_step, cooldown, set_rate
+from .vlm_tasks import IGNORED, PackedClips, Pictures, Tokenize, draw_checks, draw_clips, draw_pictures, pack
+
+
+SAVE_EVERY_S = 120.0
+#: Layer of the language model from whose state after the last picture the helper heads read the clip.
+HELPER_LAYER = 2
+HELPER_WEIGHT = 0.3
+#: Clip steps after which the rate falls with the square root of the steps: Muon's steps do not shrink by themselves.
+SETTLED = 200
+NUM_CLASSES = (len(COLOURS), len(SHAPES), len(DIRECTIONS), len(MotionDefect), len(FidelityDefect))
+
+
+class Helpers(nn.Module):
+    """Linear heads that only training uses: one set on the connector's tokens of a picture, one on the clip's state."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.picture = nn.Linear(TOKENS_PER_IMAGE * width, len(COLOURS) + len(SHAPES) + 4)
+        self.clip = nn.Linear(width, sum(NUM_CLASSES))
+
+
+def encode_pictures(model: Idefics3ForConditionalGeneration, pictures: Pictures) -> Tensor:
+    """Each picture's tokens from vision tower and connector, `[N, 4, D]`."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return torch.stack(list(model.model.get_image_features(pictures.pixels[:, None]).pooler_output))
+
+
+def picture_loss(helpers: Helpers, encoded: Tensor, pictures: Pictures) -> Tensor:
+    """Colour and shape by cross-entropy, place, static and misfit by squared error, from the connector's tokens."""
+    output = helpers.picture(encoded.float().flatten(1))
+    colour, shape, measures = output.split((len(COLOURS), len(SHAPES), 4), -1)
+    return (
+        nn.functional.cross_entropy(colour, pictures.colour)
+        + nn.functional.cross_entropy(shape, pictures.shape)
+        + 2 * nn.functional.mse_loss(measures, pictures.measures)
+    )
+
+
+def clip_outputs(
+    model: Idefics3ForConditionalGeneration, encoded: Tensor, batch: PackedClips
+) -> tuple[Tensor, Tensor]:
+    """Last hidden states `[B, L, D]` and the state after the last picture, `HELPER_LAYER` layers up, `[B, D]`."""
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model.model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.mask,
+            position_ids=batch.position_ids,
+            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=encoded.flatten(0, 1))},
+            output_hidden_states=True,
+            use_cache=False,
+        )
+    return output.last_hidden_state, output.hidden_states[HELPER_LAYER][:, batch.prefix_length - 1]
+
+
+def clip_loss(model: Idefics3ForConditionalGeneration, helpers: Helpers, batch: PackedClips) -> tuple[Tensor, Tensor]:
+    """
+    Cross-entropy of the answers, and the losses of the helper heads.
+
+    An answer's first word, which decides, counts as much as all that follow it.
+    """
+    encoded = encode_pictures(model, batch.pictures)
+    states, summary = clip_outputs(model, encoded, batch)
+    targets = batch.labels[:, 1:].clone()
+    row, position = batch.first_answers.T
+    first = targets[row, position - 1]
+    targets[row, position - 1] = IGNORED
+    rest = targets != IGNORED
+    answer = nn.functional.cross_entropy(model.lm_head(states[row, position - 1].float()), first)
+    answer = answer + nn.functional.cross_entropy(model.lm_head(states[:, :-1][rest].float()), targets[rest])
+    heads = helpers.clip(summary.float()).split(NUM_CLASSES, -1)
+    helper = sum(nn.functional.cross_entropy(head, batch.classes[:, i]) for i, head in enumerate(heads))
+    return answer, helper + picture_loss(helpers, encoded, batch.pictures)
+
+
+@torch.no_grad()
+def evaluate(model: Idefics3ForConditionalGeneration, tokenize: Tokenize, num_clips: int = 192) -> dict[str, float]:
+    """Share of checks of held-out clips whose first answer word is the likeliest, by kind."""
+    model.eval()
+    right: dict[str, list[bool]] = defaultdict(list)
+    rng = np.random.default_rng(1_000_003)
+    for _ in range(num_clips // 32):
+        clips = draw_clips(rng, 32)
+        batch = pack(tokenize, clips, [draw_checks(rng, clip) for clip in clips])
+        states, _ = clip_outputs(model, encode_pictures(model, batch.pictures), batch)
+        row, position = batch.first_answers.T
+        guesses = model.lm_head(states[row, position - 1].float()).argmax(-1)
+        for kind, hit in zip(batch.kinds, guesses == batch.labels[row, position], strict=True):
+            right[kind].append(bool(hit))
+    model.train()
+    return {kind: float(np.mean(hits)) for kind, hits in right.items() if kind != "blind"}
+
+
+def train(out: Path, vision_steps: int, clip_steps: int, batch_size: int, seed: int) -> None:
+    """Trains what is left of `vision_steps` and `clip_steps` and saves model and processor to `out/vlm`."""
+    torch.manual_seed(seed)
+    model, processor = build_tiny_vlm(seed=seed)
+    # At this size plain matrix products take two thirds of the time of torch's fused attention on a CPU.
+    model.set_attn_implementation("eager")
+    model.train()
+    helpers = Helpers(model.get_input_embeddings().embedding_dim)
+
+    @functools.cache
+    def tokenize(text: str) -> list[int]:
+        return processor.tokenizer(text).input_ids
+
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and (".layers." in n or "connector" in n)]
+    known = {id(p) for p in matrices}
+    others = [p for p in (*model.parameters(), *helpers.parameters()) if id(p) not in known]
+    muon = FlatMuon(matrices, lr=0.02, momentum=0.95)
+    adam = torch.optim.Adam(others, lr=2e-3, betas=(0.9, 0.98))
+    run = Run(out, {"model": model, "helpers": helpers, "muon": muon, "adam": adam})
+    run.resume()
+    saved_s, num_steps = time.monotonic(), vision_steps + clip_steps
+    while run.step < num_steps:
+        rng = np.random.default_rng([seed, run.step])
+        if run.step < vision_steps:
+            set_rate((muon, adam), cooldown(run.step, vision_steps))
+            pictures = draw_pictures(rng, 4 * batch_size)
+            answer = picture_loss(helpers, encode_pictures(model, pictures), pictures)
+            helper = torch.zeros(())
+        else:
+            step = run.step - vision_steps
+            set_rate((muon, adam), min(1.0, (SETTLED / (step + 1)) ** 0.5) * cooldown(step, clip_steps, share=0.4))
+            clips = draw_clips(rng, batch_size)
+            batch = pack(tokenize, clips, [draw_checks(rng, clip) for clip in clips])
+            answer, helper = clip_loss(model, helpers, batch)
+        clip_and_step(model, (muon, adam), answer + HELPER_WEIGHT * helper)
+        run.step += 1
+        if run.step % 50 == 0:
+            run.report(loss=answer.item(), helper=helper.item())
+        if run.step > vision_steps and (run.step % 250 == 0 or run.step == num_steps):
+            run.report(**evaluate(model, tokenize))
+        if time.monotonic() - saved_s > SAVE_EVERY_S or run.step == num_steps:
+            run.save()
+            model.save_pretrained(out / "vlm")
+            processor.save_pretrained(out / "vlm")
+            saved_s = time.monotonic()
+
+
+def main() -> None:
+    """Reads the command line and trains."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="Folder of the run.")
+    parser.add_argument("--vision-steps", type=int, default=1000)
+    parser.add_argument("--clip-steps", type=int, default=2500)
+    parser.add_argument("--batch-size", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    train(args.out, args.vision_steps, args.clip_steps, args.batch_size, args.seed)
+
+
+if __name__ == "__main__":
+    main()

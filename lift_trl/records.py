@@ -1,0 +1,267 @@
+"""The data that flows between the stages: frozen records and the `datasets.Features` of what is published.
+
+Frames F, latent frames F', latent channels C, text tokens L, embedding width D, batch B. Videos are mp4 paths or bytes.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from .rubric import REWARDS, Dimension, Label, mean_reward, weighted_mean
+
+
+if TYPE_CHECKING:
+    from datasets import Features
+    from torch import Tensor
+#: An encoded video: a path, or the bytes of the file.
+VideoSource = Path | bytes
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """
+    The bytes of one clip inside a `datasets.Dataset`, read when asked for, so that memory stays flat.
+
+    Attributes:
+        dataset: with a column `video` that is not decoded.
+        index: the clip's row.
+    """
+
+    dataset: Any
+    index: int
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        return bytes(self.dataset[self.index]["video"]["bytes"])
+
+
+def content_id(*parts: object) -> str:
+    """
+    The first 16 hex digits of sha256 over `parts`: the id of a work unit, made of all that changes its bytes.
+
+    >>> content_id("a fox", 7) == content_id("a fox", 7) != content_id("a fox", 8)
+    True
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()[:16]
+
+
+def seed_from(*parts: object) -> int:
+    """A seed in [0, 2**63) for a generator keyed on `parts`, for instance `(seed, optimiser step, row id)`."""
+    return int(content_id(*parts), 16) >> 1
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One row of tidy LiFT-HRA: one rater, one video, one dimension."""
+
+    video_id: str
+    video: VideoSource
+    caption: str
+    dimension: Dimension
+    label: Label
+    reason: str
+    annotator: str
+    source: str  # "synthetic" or "real"
+    created_at: str | None = None  # ISO 8601, UTC
+    ui_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RatedVideo:
+    """
+    One clip for stage 3. Generated clips carry labels or a reward; real clips (`is_real`) carry neither.
+
+    Attributes:
+        id: 16 hex digits or the row's own id; the key of every join.
+        labels: one label for each dimension, where the clip was rated so (several raters pooled by majority).
+        scalar_reward: a reward in [0, 1] that was given without labels.
+    """
+
+    id: str
+    video: VideoSource | StoredVideo
+    prompt: str
+    labels: Mapping[Dimension, Label] | None = None
+    scalar_reward: float | None = None
+    is_real: bool = False
+
+    def reward(self, dimension_weights: Mapping[Dimension, float] | None = None) -> float:
+        """The clip's reward (equation 2), NaN for a real clip. `dimension_weights` act on labels only."""
+        if self.labels is not None:
+            return mean_reward(self.labels, dimension_weights)
+        return math.nan if self.scalar_reward is None else self.scalar_reward
+
+
+@dataclass(frozen=True)
+class VideoSample:
+    """One generated video: a row of a `generated/` artefact, with all that made it."""
+
+    id: str
+    prompt: str
+    video: str  # path within the artefact
+    seed: int
+    model: str  # "repo@revision"
+    adapter: str | None
+    num_frames: int
+    height: int  # pixels
+    width: int  # pixels
+    fps: float  # frames a second
+    num_inference_steps: int
+    guidance_scale: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """
+    A critic's verdict on one dimension.
+
+    Attributes:
+        label: the critic's label.
+        probs: probability of each label (sum 1), or `None` where the critic cannot give them (a served model without
+            log-probabilities).
+        reason: the written reason, `""` where none was asked for.
+        label_mass: probability that the critic gave to the three labels together before normalisation, in [0, 1];
+            low values mean that it is off format. `None` where unknown.
+    """
+
+    dimension: Dimension
+    label: Label
+    probs: Mapping[Label, float] | None = None
+    reason: str = ""
+    label_mass: float | None = None
+
+    @property
+    def reward(self) -> float:
+        """Reward of the label (equation 2)."""
+        return REWARDS[self.label]
+
+    @property
+    def expected_reward(self) -> float:
+        """Sum of p(label) * reward(label); the label's reward where there are no probabilities."""
+        if self.probs is None:
+            return self.reward
+        return sum(p * REWARDS[label] for label, p in self.probs.items())
+
+
+@dataclass(frozen=True)
+class CriticScore:
+    """A critic's verdict on one video: one judgement for each dimension in rubric order, or unscored with the why."""
+
+    id: str
+    critic: str  # "repo@revision"
+    judgements: tuple[Judgement, ...] = ()
+    unscored: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.unscored is None and tuple(j.dimension for j in self.judgements) != tuple(Dimension):
+            raise ValueError(
+                f"score {self.id!r} needs one judgement for each of {', '.join(Dimension)}, in this order."
+            )
+
+    def __getitem__(self, dimension: str) -> Judgement:
+        return {judgement.dimension: judgement for judgement in self.judgements}[Dimension(dimension)]
+
+    @property
+    def labels(self) -> dict[Dimension, Label] | None:
+        """The label of each dimension, `None` if unscored."""
+        return None if self.unscored else {judgement.dimension: judgement.label for judgement in self.judgements}
+
+    @property
+    def reward(self) -> float:
+        """Mean of the labels' rewards, in [0.05, 0.9] (equation 2); NaN if unscored, and then never used."""
+        return math.nan if self.unscored else mean_reward(self.labels or {})
+
+    @property
+    def expected_reward(self) -> float:
+        """Mean of the expected rewards, in [0.05, 0.9]; NaN if unscored."""
+        return (
+            math.nan
+            if self.unscored
+            else weighted_mean({j.dimension: j.expected_reward for j in self.judgements}, None)
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One vote on a pair of videos of one prompt."""
+
+    id: str
+    prompt: str
+    video_a: str
+    video_b: str
+    choice: str  # "a", "b" or "tie"
+    dimension: Dimension | None  # None = overall
+    voter: str  # salted hash
+    created_at: str  # ISO 8601, UTC
+
+
+@dataclass(frozen=True)
+class EvalRow:
+    """One figure of an evaluation. `metric` is namespaced by `suite`, as in `vbench/motion_smoothness`."""
+
+    suite: str
+    metric: str
+    system: str
+    value: float
+    n: int
+    ci95: tuple[float, float] | None = None
+
+
+class TextCondition(NamedTuple):
+    """Embedded prompts: `prompt_embeds` [B, L, D] and `prompt_mask` bool [B, L] (all true for CogVideoX)."""
+
+    prompt_embeds: "Tensor"
+    prompt_mask: "Tensor"
+
+
+class LatentPosterior(NamedTuple):
+    """The VAE's posterior, unscaled, in the transformer's own layout (CogVideoX: [B, F', C, H/8, W/8])."""
+
+    mean: "Tensor"
+    logvar: "Tensor"
+
+
+class NoisySample(NamedTuple):
+    """`x_t` and `target` like the latents, `timesteps` i64 [B]. `target` is what the network natively predicts."""
+
+    x_t: "Tensor"
+    timesteps: "Tensor"
+    target: "Tensor"
+
+
+class TrainBatch(TypedDict):
+    """What the collator gives the trainer. N rows; `reward` is NaN where `is_real`, `dimension_reward` is [N, 3]."""
+
+    latent_mean: "Tensor"
+    latent_logvar: "Tensor"
+    prompt_embeds: "Tensor"
+    prompt_mask: "Tensor"
+    weight: "Tensor"
+    reward: "Tensor"
+    dimension_reward: "Tensor"
+    is_real: "Tensor"
+    id: list[str]
+
+
+def hra_features() -> "Features":
+    """The columns of a published LiFT-HRA: one row a clip, every rater's raw label and reason in `annotations`."""
+    from datasets import Features, List, Value, Video
+
+    annotation: dict[str, Any] = {
+        name: Value("string") for name in ("dimension", "label", "reason", "annotator", "created_at", "ui_version")
+    }
+    return Features(
+        {
+            "id": Value("string"),
+            "video": Video(decode=False),
+            "caption": Value("string"),
+            "source": Value("string"),
+            "annotations": List(annotation),
+        }
+    )

@@ -1,0 +1,115 @@
+"""Processes and logging: which process this is, which strategy really runs, and one way to run a trainer."""
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import PartialState
+from accelerate.logging import get_logger
+
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import Trainer
+
+logger = get_logger(__name__)
+
+
+def has_accelerator() -> bool:
+    """Whether this machine has a GPU (or another device that torch trains on)."""
+    return torch.accelerator.is_available()
+
+
+def process_state(*, use_cpu: bool | None = None) -> PartialState:
+    """
+    The state of this process among those that the launcher started.
+
+    Args:
+        use_cpu: compute on the CPU; by default where there is no accelerator.
+
+    Raises:
+        RuntimeError: if the launcher started a world that did not form. Each process would then take itself for the
+            only one, and all would write to one folder.
+    """
+    state = PartialState(cpu=not has_accelerator() if use_cpu is None else use_cpu)
+    check_world(state.num_processes)
+    return state
+
+
+def check_world(num_processes: int) -> None:
+    """
+    Raises:
+        RuntimeError: if `num_processes` is not what the launcher started (environment variable `WORLD_SIZE`).
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != num_processes:
+        raise RuntimeError(
+            f"the launcher started {launched} processes, but this one sees {num_processes}: they would run as separate "
+            "jobs over one output folder. Use recipes/configs/accelerate/cpu_2.yaml on a CPU, and check the YAML's "
+            "distributed_type."
+        )
+
+
+def strategy(accelerator: "Accelerator") -> str:
+    """
+    What really runs, in words: number of processes, their backend, and how the model is spread over them.
+
+    accelerate turns some wishes silently into others (FSDP on a CPU into DDP); this reads what came of them.
+    """
+    state = accelerator.state
+    kind = state.distributed_type.value
+    if kind == "NO" or accelerator.num_processes == 1 and "DEEPSPEED" not in kind:
+        spread = "one process"
+    elif kind == "DEEPSPEED":
+        spread = f"DeepSpeed ZeRO-{state.deepspeed_plugin.zero_stage}"
+    elif kind == "FSDP":
+        spread = f"FSDP{state.fsdp_plugin.fsdp_version}"
+    else:
+        spread = f"DDP ({state.backend})"
+    return (
+        f"{spread}, {accelerator.num_processes} process(es) on {accelerator.device.type}, "
+        f"mixed precision {accelerator.mixed_precision}"
+    )
+
+
+def setup_logging(state: PartialState) -> None:
+    """Messages of `info` and above on the main process, warnings on the others, with the rank where there are several."""
+    rank = f" rank {state.process_index}" if state.num_processes > 1 else ""
+    logging.basicConfig(format=f"%(asctime)s{rank} %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("lift_trl").setLevel(logging.INFO if state.is_main_process else logging.WARNING)
+
+
+def fit(trainer: "Trainer") -> None:
+    """
+    Trains from the last checkpoint of `output_dir` where there is one, then saves and, if asked for, pushes.
+
+    `resume_from_checkpoint: <path>` names another checkpoint; `ignore`d old output needs another `output_dir`.
+    """
+    args = trainer.args
+    resume = args.resume_from_checkpoint
+    if resume is None:
+        resume = last_checkpoint(args.output_dir)
+        if resume is not None:
+            logger.info("resuming from %s", resume)
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model()
+    trainer.save_state()
+    if args.push_to_hub:
+        trainer.push_to_hub()
+
+
+def last_checkpoint(output_dir: str | Path | None) -> str | None:
+    """
+    The newest *whole* checkpoint of `output_dir`, or `None`.
+
+    The Trainer writes `trainer_state.json` last but one; a checkpoint that a killed process left half written lacks it
+    and is passed over.
+    """
+    folders = [
+        folder
+        for folder in Path(output_dir or ".").glob("checkpoint-*")
+        if folder.name.split("-")[-1].isdigit() and (folder / "trainer_state.json").is_file()
+    ]
+    return str(max(folders, key=lambda folder: int(folder.name.split("-")[-1]))) if folders else None

@@ -1,0 +1,92 @@
+"""What an artefact folder holds, in a few lines: rows, labels, rewards, unscored, best and worst clips."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import safe_open
+
+from ..rubric import Dimension, Label, mean_reward
+from .manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
+from .rated_videos import METADATA_NAMES, check_rated_videos
+
+
+_SHOWN = 3
+
+
+def inspect_artifact(folder: Path | str) -> Iterator[str]:
+    """
+    Lines that say what `folder` holds: an artefact, a folder of rated clips, or a LoRA.
+
+    Raises:
+        FileNotFoundError: if it is none of these.
+    """
+    path = Path(folder)
+    loras = sorted(path.glob("*lora*.safetensors")) + sorted(path.glob("adapter_model.safetensors"))
+    if (path / ARTIFACT_FILE).is_file():
+        artifact = Artifact.load(path)
+        yield f"{path}: {artifact.kind}"
+        yield from _indented(yaml.safe_dump({"config": artifact.config, "parents": artifact.parents}, sort_keys=False))
+        if (path / METADATA_FILE).is_file():
+            yield from _ratings(list(read_rows(path / METADATA_FILE)))
+    elif any((path / name).is_file() for name in METADATA_NAMES):
+        yield f"{path}: clips with metadata"
+        checked = check_rated_videos(path)
+        yield from _ratings(
+            [
+                {"id": v.video, "is_real": v.is_real, "labels": v.labels, "reward": v.scalar_reward}
+                for v in checked.videos
+            ]
+        )
+        yield f"  bad rows: {len(checked.errors)}" + (" (lift-trl validate lists them)" if checked.errors else "")
+    elif loras:
+        for lora in loras:
+            yield from _lora(lora)
+    else:
+        raise FileNotFoundError(
+            f"{path}: holds no {ARTIFACT_FILE}, no {METADATA_NAMES[0]} and no LoRA. Name another folder."
+        )
+
+
+def _indented(text: str) -> Iterator[str]:
+    return (f"  {line}" for line in text.splitlines())
+
+
+def _reward(row: Mapping[str, Any]) -> float:
+    labels = row.get("labels")
+    if labels:
+        return mean_reward({Dimension(dimension): Label(label) for dimension, label in labels.items()})
+    value = row.get("reward")
+    return math.nan if value is None else float(value)
+
+
+def _ratings(rows: list[Mapping[str, Any]]) -> Iterator[str]:
+    real = sum(bool(row.get("is_real")) for row in rows)
+    yield f"  rows: {len(rows)}, of which real: {real}"
+    rated = sorted(
+        ((_reward(row), str(row["id"])) for row in rows if not row.get("is_real") and not math.isnan(_reward(row))),
+        reverse=True,
+    )
+    yield f"  unscored: {len(rows) - real - len(rated)}"
+    for dimension in Dimension:
+        counts = Counter(str(row["labels"][dimension]) for row in rows if row.get("labels"))
+        if counts:
+            yield f"  {dimension}: " + ", ".join(f"{label} {counts[label]}" for label in reversed(Label))
+    if rated:
+        yield f"  reward: mean {sum(reward for reward, _ in rated) / len(rated):.4f}"
+        yield "  best: " + ", ".join(f"{name} ({reward:.4f})" for reward, name in rated[:_SHOWN])
+        yield "  worst: " + ", ".join(f"{name} ({reward:.4f})" for reward, name in rated[: -_SHOWN - 1 : -1])
+
+
+def _lora(path: Path) -> Iterator[str]:
+    with safe_open(str(path), framework="np") as file:
+        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}
+        metadata = file.metadata() or {}
+    yield f"{path}: LoRA, {len(shapes)} tensors, {sum(math.prod(shape) for shape in shapes.values())} parameters"
+    if "lora_adapter_metadata" in metadata:
+        config = yaml.safe_load(metadata["lora_adapter_metadata"])
+        wanted = {k: v for k, v in config.items() if k.rsplit(".", 1)[-1] in ("r", "lora_alpha", "target_modules")}
+        yield from _indented(yaml.safe_dump(wanted))

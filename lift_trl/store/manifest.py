@@ -1,0 +1,186 @@
+"""Artefacts on disk: `artifact.yaml` (what it is, how it was made) and append-only rows, a row only after its file."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+SCHEMA_VERSION = 1
+ARTIFACT_FILE = "artifact.yaml"
+METADATA_FILE = "metadata.jsonl"
+PARTS_DIR = ".parts"
+_PACKAGES = (
+    "lift_trl",
+    "torch",
+    "transformers",
+    "trl",
+    "diffusers",
+    "datasets",
+    "peft",
+    "accelerate",
+    "huggingface_hub",
+)
+
+
+def library_versions() -> dict[str, str | None]:
+    """Versions of the packages that decide results, `None` where one is not installed."""
+
+    def find(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    return {package: find(package) for package in _PACKAGES}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """
+    What an artefact folder says of itself.
+
+    Attributes:
+        kind: `hra`, `critic`, `generated`, `scored`, `cache`, `lora` or `report`.
+        config: the settings that made it.
+        parents: the artefacts and models that it came from, name to revision or hash.
+    """
+
+    kind: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str | None] = field(default_factory=library_versions)
+    schema_version: int = SCHEMA_VERSION
+
+    def save(self, folder: Path | str) -> None:
+        """Writes `artifact.yaml` into `folder`. (YAML: any visible `*.json` there would break `load_dataset(folder)`.)"""
+        write_text(Path(folder) / ARTIFACT_FILE, yaml.safe_dump(json.loads(json.dumps(asdict(self))), sort_keys=False))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Artifact":
+        """
+        Reads `artifact.yaml` of `folder`.
+
+        Raises:
+            FileNotFoundError: if `folder` is no artefact.
+            ValueError: if it was written by another schema version.
+        """
+        path = Path(folder) / ARTIFACT_FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder}: no {ARTIFACT_FILE}; the folder is no finished artefact of lift_trl.")
+        content = yaml.safe_load(path.read_text())
+        if content.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(
+                f"{path}: schema version {content.get('schema_version')}, this lift_trl reads {SCHEMA_VERSION}. "
+                "Make the artefact again, or use the lift_trl that wrote it."
+            )
+        return cls(**content)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes `text` so that the file is whole or absent, even after a power cut."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(target)
+
+
+def read_rows(path: Path | str) -> Iterator[dict[str, Any]]:
+    """
+    The rows of a JSON-lines file. A last line without a newline (a process was killed in the middle) is left out.
+
+    Raises:
+        ValueError: naming file and line if any other line is no JSON object.
+    """
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith("\n"):
+                return
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: not JSON ({error}). Correct or delete the line.") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number}: not a JSON object. One line holds one row.")
+            yield row
+
+
+def write_rows(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes `rows` as JSON lines, whole or not at all."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+class Manifest:
+    """
+    Rows of an artefact that several processes write: each appends to its own part, the main process merges at the end.
+
+    The law of resuming: the payload is written and renamed first, then its row is appended. So a row exists if and only
+    if its payload is whole; work that is pending is all ids without a row in any part.
+    """
+
+    def __init__(self, folder: Path | str, *, rank: int = 0) -> None:
+        self.folder = Path(folder)
+        self._part = self.folder / PARTS_DIR / f"rank{rank}.jsonl"
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Adds `row` (which has an `id`) durably: it survives kill -9 right after."""
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        data = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+        with open(self._part, "ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+                if file.read(1) != b"\n":
+                    # A killed process left half a line; its payload is made again.
+                    file.truncate(_last_line_start(self._part))
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows written so far, by whichever process, each id once (the first wins)."""
+        paths = sorted((self.folder / PARTS_DIR).glob("rank*.jsonl"))
+        merged = self.folder / METADATA_FILE
+        rows: dict[str, dict[str, Any]] = {}
+        for path in [merged, *paths] if merged.is_file() else paths:
+            for row in read_rows(path):
+                rows.setdefault(row["id"], row)
+        return list(rows.values())
+
+    def done_ids(self) -> set[str]:
+        """Ids whose payload is whole."""
+        return {row["id"] for row in self.rows()}
+
+    def merge(self, order: Iterable[str]) -> list[dict[str, Any]]:
+        """
+        Writes `metadata.jsonl` with the rows of `order`, in that order, and removes the parts. Main process only.
+
+        Raises:
+            ValueError: if a row of `order` is missing.
+        """
+        by_id = {row["id"]: row for row in self.rows()}
+        wanted = list(order)
+        missing = [unit for unit in wanted if unit not in by_id]
+        if missing:
+            raise ValueError(
+                f"{self.folder}: {len(missing)} rows are missing, first {missing[0]!r}. Run the stage again."
+            )
+        rows = [by_id[unit] for unit in wanted]
+        write_rows(self.folder / METADATA_FILE, rows)
+        for path in (self.folder / PARTS_DIR).glob("rank*.jsonl"):
+            path.unlink()
+        return rows
+
+
+def _last_line_start(path: Path) -> int:
+    """Position after the last newline of `path`."""
+    return path.read_bytes().rfind(b"\n") + 1

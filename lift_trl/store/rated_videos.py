@@ -1,0 +1,324 @@
+"""Rated clips from any documented form: a folder with `metadata.*`, published or tidy LiFT-HRA rows, scored rows.
+
+Accepted columns, in a folder's metadata or in what `datasets.load_dataset` returns:
+
+* `file_name` (folder) or `video` (dataset): the clip. A folder without metadata may hold Parquet files (published LiFT-HRA).
+* `prompt` or `caption`: its text.
+* the rating, one of: the three label columns named as the dimensions; `reward`; `annotations` (published LiFT-HRA, one
+  row a clip); `dimension` and `label` (tidy LiFT-HRA, one row a rater, clip and dimension).
+* `is_real: true` or `source: real`: a real clip, which needs no rating. Optional: `id`, `reasons`.
+"""
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..records import RatedVideo, StoredVideo, VideoSource, content_id
+from ..rubric import Dimension, Label, majority_label, parse_label
+from .video_io import describe, probe_video
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+
+
+class RowError(NamedTuple):
+    """A row that cannot be used: where it stands, and what is wrong with it and how to mend it."""
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
+class BadRowsError(ValueError):
+    """Some rows cannot be used. `errors` lists them all; the message shows the first ten."""
+
+    def __init__(self, errors: list[RowError]) -> None:
+        self.errors = errors
+        shown = "\n".join(f"  {error}" for error in errors[:10])
+        more = f"\n  and {len(errors) - 10} more: `lift-trl validate` lists them all" if len(errors) > 10 else ""
+        super().__init__(f"{len(errors)} bad rows; correct or delete them:\n{shown}{more}")
+
+
+class CheckedRows(NamedTuple):
+    """The clips that can be used, and every row that cannot."""
+
+    videos: list[RatedVideo]
+    errors: list[RowError]
+
+
+def load_rated_videos(data: "Dataset | DatasetDict | Path | str") -> list[RatedVideo]:
+    """
+    The rated clips of `data`: a folder with a metadata file or Parquet files, or what `load_dataset` returns.
+
+    Raises:
+        BadRowsError: naming each bad row, the reason and the remedy. Nothing is dropped silently.
+        ValueError: if `data` has several splits.
+    """
+    checked = check_rated_videos(data)
+    if checked.errors:
+        raise BadRowsError(checked.errors)
+    return checked.videos
+
+
+def check_rated_videos(data: "Dataset | DatasetDict | Path | str", *, decode: bool = False) -> CheckedRows:
+    """
+    As `load_rated_videos`, with the bad rows returned instead of raised.
+
+    Args:
+        decode: also decode every clip, which finds truncated files (about 0.1 s a clip).
+    """
+    errors: list[RowError] = []
+    tidy: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    videos: dict[str, tuple[str, RatedVideo]] = {}
+
+    data = _opened(data)
+
+    def add(where: str, rows: list[Mapping[str, Any]]) -> None:
+        try:
+            video = _rated_video(rows)
+            if decode:
+                probe_video(video.video)
+        except (ValueError, FileNotFoundError) as error:
+            errors.append(RowError(where, str(error)))
+            return
+        if video.id in videos:
+            first = videos[video.id][0]
+            problem = (
+                f"id {video.id!r} is taken by {first}: delete a clip that stands twice, or rename one of two clips."
+            )
+            errors.append(RowError(where, problem))
+            return
+        videos[video.id] = (where, video)
+
+    for index, (where, row) in enumerate(raw_rows(data)):
+        if isinstance(row, str):
+            errors.append(RowError(where, row))
+            continue
+        if row.get("unscored"):
+            continue  # a critic could not score the clip and says why; such a clip has no reward and is not trained on
+        video = row.get("video")
+        if isinstance(video, Mapping) and video.get("bytes") and not isinstance(data, Path):
+            # The bytes stay in the dataset's file, or memory would grow with it.
+            row = {**row, "video": StoredVideo(data, index)}
+        if row.get("dimension") is not None and row.get("label") is not None:
+            # Not by `id`, which may be that of the rating.
+            name = row.get("video_id") or _source_key(row.get("video"))
+            tidy.setdefault((str(name), str(_text(row))), []).append((where, row))
+        else:
+            add(where, [row])
+    for group in tidy.values():
+        add(group[0][0], [row for _, row in group])
+    if not videos and not errors:
+        errors.append(RowError(str(data) if isinstance(data, Path) else "dataset", "holds no row."))
+    return CheckedRows([video for _, video in videos.values()], errors)
+
+
+def _opened(data: "Dataset | DatasetDict | Path | str") -> "Dataset | Path":
+    """A folder as it is, but one of Parquet files as the dataset that they are; of several splits, the only one."""
+    from datasets import DatasetDict, Video, load_dataset
+
+    if isinstance(data, Path | str):
+        folder = Path(data)
+        shards = [] if any((folder / name).is_file() for name in METADATA_NAMES) else sorted(folder.rglob("*.parquet"))
+        if not shards:
+            return folder
+        data = load_dataset("parquet", data_files=[str(path) for path in shards], split="train")
+    if isinstance(data, DatasetDict):
+        if len(data) != 1:
+            raise ValueError(
+                f'the dataset has the splits {", ".join(data)}; pass one of them, as in dataset["{next(iter(data))}"].'
+            )
+        data = next(iter(data.values()))
+    for column, feature in data.features.items():
+        if isinstance(feature, Video):
+            data = data.cast_column(column, Video(decode=False))
+    return data
+
+
+def metadata_file(folder: Path | str) -> Path:
+    """
+    The metadata file of a folder of clips.
+
+    Raises:
+        FileNotFoundError: if there is none of `metadata.jsonl`, `metadata.csv`, `metadata.parquet`.
+    """
+    for name in METADATA_NAMES:
+        if (Path(folder) / name).is_file():
+            return Path(folder) / name
+    raise FileNotFoundError(
+        f"{folder}: no {' or '.join(METADATA_NAMES)}. Put one beside the clips, with file_name, prompt and either reward "
+        f"or {', '.join(Dimension)}."
+    )
+
+
+def raw_rows(data: "Dataset | DatasetDict | Path | str") -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+    """
+    (where, row) of a folder or a dataset, unchecked. `video` is a path, bytes, or both in a mapping (as `datasets` stores
+    it). A line that cannot be read comes as text that says why.
+
+    Raises:
+        FileNotFoundError: if the folder has neither metadata nor Parquet files.
+        ValueError: if `data` has several splits.
+    """
+    from datasets import ClassLabel
+
+    data = _opened(data)
+    if isinstance(data, Path):
+        yield from _folder_rows(data)
+        return
+    classes = {column: f for column, f in data.features.items() if isinstance(f, ClassLabel)}
+    for number, row in enumerate(data, start=1):
+        named = {
+            column: feature.int2str(row[column]) for column, feature in classes.items() if row[column] is not None
+        }
+        yield f"dataset, row {number}", {**row, **named}
+
+
+def _folder_rows(folder: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+    """As `raw_rows`, of a folder with a metadata file."""
+    path = metadata_file(folder)
+    for number, row in enumerate(_file_rows(path), start=1):
+        if isinstance(row, Mapping):
+            name = row.get("file_name") or row.get("video")
+            row = {**row, "video": path.parent / name if name and isinstance(name, str) else name}
+        yield f"{path}, row {number}", row
+
+
+def _file_rows(path: Path) -> Iterable[Mapping[str, Any] | str]:
+    if path.suffix == ".jsonl":
+        # A file that people write: its last line may lack the newline, and every bad line is to be listed.
+        return [_json_row(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    if path.suffix == ".csv":
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return [{key: value or None for key, value in row.items()} for row in csv.DictReader(file)]
+    import pyarrow.parquet as pq
+
+    return list(pq.read_table(path).to_pylist())
+
+
+def _json_row(line: str) -> Mapping[str, Any] | str:
+    """The row of a line, or what is wrong with the line."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return f"not JSON ({error}). Correct or delete the line."
+    return row if isinstance(row, dict) else "not a JSON object. One line holds one row."
+
+
+def _rated_video(rows: list[Mapping[str, Any]]) -> RatedVideo:
+    """One clip from its row, or from its tidy rows. Raises `ValueError` that says what is wrong."""
+    row = rows[0]
+    video, prompt = _video(row), _text(row)
+    if prompt is None or not str(prompt).strip():
+        raise ValueError(f"{describe(video)}: no prompt; fill the column prompt (or caption).")
+    is_real = _is_real(row)
+    labels = None if is_real else _labels(rows)
+    reward = None if is_real or labels else _reward(row)
+    if not is_real and labels is None and reward is None:
+        raise ValueError(
+            f"{describe(video)}: no rating; give reward, or the labels {', '.join(Dimension)}, or set is_real: true."
+        )
+    digest = video_digest(video)
+    given = row.get("video_id") or row.get("id")
+    if any((other.get("video_id") or other.get("id")) != given for other in rows):
+        given = None  # tidy rows with an id each: none of them is the clip's
+    name = given or content_id(digest, prompt, is_real)
+    return RatedVideo(str(name), video, str(prompt).strip(), labels, reward, is_real)
+
+
+def _text(row: Mapping[str, Any]) -> Any:
+    return row.get("prompt") if row.get("prompt") is not None else row.get("caption")
+
+
+def _source_key(video: Any) -> str:
+    if isinstance(video, Mapping):
+        video = video.get("bytes") or video.get("path")
+    return video_digest(video) if isinstance(video, bytes | StoredVideo) else str(video)
+
+
+def _video(row: Mapping[str, Any]) -> VideoSource | StoredVideo:
+    video = row.get("video")
+    if isinstance(video, Mapping):
+        video = video.get("bytes") or video.get("path")
+    if not video:
+        raise ValueError("no clip; fill the column file_name (folder) or video (dataset).")
+    if isinstance(video, bytes | StoredVideo):
+        return video
+    if not Path(video).is_file():
+        raise FileNotFoundError(f"{video}: no such video file. Correct the path or leave the row out.")
+    return Path(video)
+
+
+def video_digest(video: VideoSource | StoredVideo) -> str:
+    """sha256 of the file's bytes, in hexadecimal."""
+    if isinstance(video, StoredVideo):
+        video = video.read()
+    if isinstance(video, bytes):
+        return hashlib.sha256(video).hexdigest()
+    with open(video, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_real(row: Mapping[str, Any]) -> bool:
+    value = row.get("is_real")
+    if value is None:
+        return row.get("source") == "real"
+    if isinstance(value, str):
+        if value.lower() not in ("true", "false", "1", "0"):
+            raise ValueError(f"is_real={value!r}; use true or false.")
+        return value.lower() in ("true", "1")
+    return bool(value)
+
+
+def _labels(rows: list[Mapping[str, Any]]) -> dict[Dimension, Label] | None:
+    """The label of each dimension, several raters pooled by majority; `None` where the row has no label at all."""
+    given: dict[Dimension, list[Label]] = {}
+    annotations = rows[0].get("annotations")
+    if rows[0].get("dimension") is not None:
+        annotations = rows
+    if annotations is not None:
+        if not isinstance(annotations, list) or not all(isinstance(rating, Mapping) for rating in annotations):
+            raise ValueError(
+                f"annotations are {annotations!r:.80}; give a list of {{dimension, label, reason, annotator}}."
+            )
+        for rating in annotations:
+            given.setdefault(_dimension(rating.get("dimension")), []).append(parse_label(str(rating.get("label"))))
+    else:
+        for dimension in Dimension:
+            if rows[0].get(dimension) is not None:
+                given[dimension] = [parse_label(str(rows[0][dimension]))]
+    if not given:
+        return None
+    missing = [dimension.value for dimension in Dimension if dimension not in given]
+    if missing:
+        raise ValueError(f"no label for {', '.join(missing)}; a clip needs all three, or give reward instead.")
+    return {dimension: majority_label(given[dimension]) for dimension in Dimension}
+
+
+def _dimension(name: Any) -> Dimension:
+    if name not in list(Dimension):
+        raise ValueError(f"dimension {name!r} is unknown; use one of {', '.join(Dimension)}.")
+    return Dimension(name)
+
+
+def _reward(row: Mapping[str, Any]) -> float | None:
+    """The row's own reward, in [0, 1]."""
+    value = row.get("reward")
+    if value is None:
+        return None
+    try:
+        reward = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"reward {value!r} is no number; give a number in [0, 1].") from None
+    if math.isnan(reward) or not 0 <= reward <= 1:
+        raise ValueError(f"reward {reward} is not in [0, 1]; score the clip again or leave the row out.")
+    return reward

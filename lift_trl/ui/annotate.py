@@ -1,0 +1,191 @@
+"""The annotation page of the paper: video left, caption right, a label and a reason for each dimension."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from ..rubric import DEFINITIONS, Dimension, Label
+from .annotation import (
+    MAX_REASON_CHARS,
+    READY_REASON,
+    AnnotationQueue,
+    Rating,
+    rater_summaries,
+    ratings,
+)
+from .clips import ClipShelf
+from .identity import Identity
+from .page import (
+    QUICK,
+    clip_player,
+    header,
+    html,
+    notice_html,
+    progress_html,
+    prompt_html,
+    table_html,
+    text_html,
+    told,
+)
+from .review_tab import Review, review_tab
+from .vote_log import Row
+
+
+#: Agreement of the raters in a dimension, `None` where it is not defined (evaluated on tidy rows without gold clips).
+Agreement = Callable[[Sequence[Row], Dimension], float | None]
+
+
+def annotate_page(
+    queue: AnnotationQueue, shelf: ClipShelf, agreement: Agreement, *, review: Review | None = None
+) -> gr.Blocks:
+    """
+    The page. Visitors rate; the owner also sees gold clips, agreement and raters, and decides the review queue.
+
+    Args:
+        agreement: what the owner's table shows of the raters' agreement.
+        review: the correction mode, where there is a queue.
+    """
+    with gr.Blocks(title="Video annotation", fill_width=True) as demo:
+        header("Rate the video", "Watch it as often as you like, then give each question a label and say why.")
+        with gr.Tabs():
+            with gr.Tab("Annotate", id="annotate"):
+                _annotate_tab(demo, queue, shelf)
+            if review is not None:
+                with gr.Tab("Review", id="review", visible=False) as decisions:
+                    review_tab(demo, review, queue.identity, shelf)
+                demo.load(_owner_only(queue.identity), None, decisions, **QUICK)
+            with gr.Tab("Owner", id="owner", visible=False) as owner_tab:
+                panel = html()
+        demo.load(_owner_only(queue.identity), None, owner_tab, **QUICK)
+
+        def show_owner(request: gr.Request, profile: gr.OAuthProfile | None = None) -> str:
+            return owner_html(queue, agreement) if queue.identity.is_owner(request, profile) else ""
+
+        owner_tab.select(show_owner, None, panel, **QUICK)
+    return demo
+
+
+def _owner_only(identity: Identity) -> Callable[..., gr.Tab]:
+    def visible(request: gr.Request, profile: gr.OAuthProfile | None = None) -> gr.Tab:
+        return gr.Tab(visible=identity.is_owner(request, profile))
+
+    return visible
+
+
+def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf) -> None:
+    clip_id = gr.Textbox(visible="hidden", elem_id="lift-clip")
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=300, elem_classes="lift-sticky"):
+            player, status = html(), html(elem_classes="lift-status")
+        with gr.Column(scale=6, min_width=300):
+            caption = html()
+            with gr.Column(visible=False) as form:
+                fields = [field for dimension in Dimension for field in question_fields(dimension)]
+                submit = gr.Button("Send and next", variant="primary", elem_id="lift-submit")
+                html(
+                    f'<div class="lift-hint">{Label.GOOD} without a reason is kept with the phrase "{READY_REASON}"</div>'
+                )
+                keys = "".join(f"<kbd>{n}</kbd> {label} " for n, label in enumerate(reversed(Label), start=1))
+                html(
+                    f'<div class="lift-hint lift-keys">{keys} &nbsp; <kbd>Enter</kbd> next question, at the end send &nbsp; '
+                    "<kbd>Space</kbd> play &nbsp; <kbd>,</kbd> <kbd>.</kbd> step</div>"
+                )
+
+    def load(request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
+        return _annotation(queue, shelf, queue.identity.voter(request, profile))
+
+    def rate(
+        clip: str,
+        label_1: str | None,
+        reason_1: str,
+        label_2: str | None,
+        reason_2: str,
+        label_3: str | None,
+        reason_3: str,
+        request: gr.Request,
+        profile: gr.OAuthProfile | None = None,
+    ) -> list[Any]:
+        given = [Rating(label_1, reason_1), Rating(label_2, reason_2), Rating(label_3, reason_3)]
+        rater = queue.identity.voter(request, profile)
+        with told():
+            queue.rate(rater, clip, dict(zip(Dimension, given, strict=True)))
+        return _annotation(queue, shelf, rater)
+
+    outputs = [player, caption, clip_id, form, status, *fields]
+    demo.load(load, None, outputs, **QUICK)
+    submit.click(rate, [clip_id, *fields], outputs, **QUICK)
+
+
+def _annotation(queue: AnnotationQueue, shelf: ClipShelf, rater: str) -> list[Any]:
+    """What the tab shows `rater` next."""
+    clip, progress = queue.next_clip(rater), queue.progress(rater)
+    bar = progress_html(progress.finished, progress.total, f"clips have all ratings; you rated {progress.mine}")
+    cleared: list[Any] = [gr.Radio(value=None), gr.Textbox(value="")] * len(Dimension)
+    if clip is None:
+        return [
+            notice_html("Every clip has its ratings. Thank you!"),
+            "",
+            "",
+            gr.Column(visible=False),
+            bar,
+            *cleared,
+        ]
+    video = clip_player([(clip.path, "")], shelf)
+    return [video, prompt_html(clip.prompt, "Caption"), clip.id, gr.Column(visible=True), bar, *cleared]
+
+
+def question_fields(dimension: Dimension) -> tuple[gr.Radio, gr.Textbox]:
+    """The labels with their definitions, best first, and the box for the reason."""
+    with gr.Group(elem_classes="lift-question lift-tall"):
+        labels = gr.Radio(
+            [(f"{label}: {DEFINITIONS[dimension][label]}", label.value) for label in reversed(Label)],
+            label=dimension.words.capitalize(),
+            elem_id=f"lift-{dimension.value}",
+        )
+        reason = gr.Textbox(
+            show_label=False,
+            placeholder=f"Why? Needed for {Label.NORMAL} and {Label.BAD}.",
+            lines=1,
+            max_lines=4,
+            max_length=MAX_REASON_CHARS,
+            container=False,
+            elem_classes="lift-reason",
+            elem_id=f"lift-reason-{dimension.value}",
+        )
+    return labels, reason
+
+
+def owner_html(queue: AnnotationQueue, agreement: Agreement) -> str:
+    """What only the owner sees: how far the clips are, how well the raters agree, and each rater on the gold clips."""
+    rows = ratings(queue.log)
+    ordinary = [row for row in rows if row["video_id"] not in queue.gold]
+    counts = queue.num_raters()
+    clips = [name for name in queue.clips if name not in queue.gold]
+    by_number = [
+        [str(n), str(sum(counts[name] == n for name in clips))] for n in range(max(counts.values(), default=0) + 1)
+    ]
+    agreements = []
+    for dimension in Dimension:
+        alpha = agreement(ordinary, dimension)
+        agreements.append([dimension.words.capitalize(), "not yet" if alpha is None else f"{alpha:.2f}"])
+    raters = [
+        [
+            text_html(rater.annotator),
+            str(rater.num_clips),
+            "none yet" if rater.gold_accuracy is None else f"{100 * rater.gold_accuracy:.0f} %",
+            f"{100 * rater.ready_share:.0f} %",
+        ]
+        for rater in rater_summaries(rows, queue.gold)
+    ]
+    pending = queue.log.num_pending
+    saved = f"{len(rows)} ratings, {pending} of them not on the Hub yet" if pending else f"{len(rows)} ratings"
+    return (
+        notice_html(f"{saved}. Gold clips: {len(queue.gold)}. Raters asked for: {queue.raters} a clip.")
+        + '<h3 class="lift-h">Clips</h3>'
+        + table_html(["ratings", "clips"], by_number)
+        + '<h3 class="lift-h">Agreement (Krippendorff&#39;s alpha, ordinal)</h3>'
+        + table_html(["dimension", "alpha"], agreements)
+        + '<h3 class="lift-h">Raters</h3>'
+        + table_html(["rater", "clips", "gold labels met", "ready phrases"], raters)
+    )

@@ -1,0 +1,258 @@
+"""Ratings of clips by people: which clip a rater sees next, and what becomes of a rating. No page, no gradio."""
+
+import os
+import time
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..records import Annotation
+from ..rubric import Dimension, Label, parse_label
+from ..store.manifest import METADATA_FILE, write_rows
+from .clips import GalleryClip
+from .identity import Identity
+from .vote_log import Row, VoteLog, vote_id
+
+
+#: The reason of the best label where a rater writes none. Rows with it say so (`ready_reason`), whoever typed it.
+#: Source: the authors' real clips all carry this sentence (CodeGoat24/LiFT, vidgen-data.json).
+READY_REASON = "There are no obvious problems."
+RATERS = 3
+#: One clip in so many is a gold one, as long as a rater has gold clips left.
+GOLD_EVERY = 5
+#: A clip that was handed out waits so long for its rating before another rater may get it.
+LEASE_S = 1800.0
+MAX_REASON_CHARS = 1000
+
+
+class Rating(NamedTuple):
+    """A rater's label and reason for one dimension, as they came from the page."""
+
+    label: str | None
+    reason: str
+
+
+class Progress(NamedTuple):
+    """Clips a rater has done, clips with all their ratings, clips in all (gold ones not counted in the last two)."""
+
+    mine: int
+    finished: int
+    total: int
+
+
+class AnnotationQueue:
+    """
+    Hands out clips so that each gets `raters` ratings and not more, and writes the ratings.
+
+    Args:
+        clips: the clips to rate.
+        gold: clips whose rows carry the three labels that the owner knows; every rater gets them, none is told.
+        log: where ratings go.
+        raters: people a clip.
+        source: `"synthetic"` or `"real"`, of `clips`.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[GalleryClip],
+        log: VoteLog,
+        identity: Identity,
+        *,
+        gold: Sequence[GalleryClip] = (),
+        raters: int = RATERS,
+        source: str = "synthetic",
+    ) -> None:
+        if raters < 1:
+            raise ValueError(f"raters={raters}; a clip needs at least 1 rater.")
+        self.gold = {clip.id: gold_labels(clip) for clip in gold}
+        self.clips = {clip.id: clip for clip in [*clips, *gold]}
+        self.log, self.identity, self.raters, self.source = log, identity, raters, source
+        self._leases: dict[str, tuple[str, float]] = {}
+
+    def next_clip(self, rater: str) -> GalleryClip | None:
+        """
+        The clip that `rater` should rate now, the same one until the rating is sent; `None` if there is none left.
+
+        Clips that have some of their raters come first, so that clips become complete.
+        """
+        now = time.monotonic()
+        leased = self._leases.get(rater)
+        if leased and not self.is_done(rater, leased[0]):
+            self._leases[rater] = (leased[0], now)
+            return self.clips[leased[0]]
+        self._leases = {
+            who: (clip, since)
+            for who, (clip, since) in self._leases.items()
+            if now - since < LEASE_S and who != rater and not self.is_done(who, clip)
+        }
+        open_clips = {name for name in self.clips if not self.is_done(rater, name)}
+        mine = len(self.clips) - len(open_clips)
+        gold = sorted(open_clips & self.gold.keys(), key=lambda name: self.identity.digest(rater, name))
+        counts = self.num_raters()
+        counts.update(name for name, _ in self._leases.values())
+        ordinary = [name for name in open_clips - self.gold.keys() if counts[name] < self.raters]
+        turn = int(self.identity.digest("gold", rater), 16) % GOLD_EVERY
+        if gold and (mine % GOLD_EVERY == turn or not ordinary):
+            chosen = gold[0]
+        elif ordinary:
+            chosen = min(ordinary, key=lambda name: (-counts[name], self.identity.digest(rater, name)))
+        else:
+            return None
+        self._leases[rater] = (chosen, now)
+        return self.clips[chosen]
+
+    def is_done(self, rater: str, clip_id: str) -> bool:
+        """Whether `rater` has rated every dimension of the clip."""
+        return all(vote_id(rater, clip_id, dimension) in self.log for dimension in Dimension)
+
+    def num_raters(self) -> Counter[str]:
+        """People that rated each clip in every dimension."""
+        rated: dict[tuple[str, str], int] = Counter((row["video_id"], row["annotator"]) for row in ratings(self.log))
+        return Counter(clip for (clip, _), number in rated.items() if number == len(Dimension))
+
+    def progress(self, rater: str) -> Progress:
+        """How far `rater` and all raters are."""
+        counts = self.num_raters()
+        ordinary = [name for name in self.clips if name not in self.gold]
+        mine = sum(self.is_done(rater, name) for name in self.clips)
+        return Progress(mine, sum(counts[name] >= self.raters for name in ordinary), len(ordinary))
+
+    def rate(self, rater: str, clip_id: str, given: Mapping[Dimension, Rating]) -> bool:
+        """
+        Writes one row for each dimension; whether they are new (a second click is not).
+
+        Raises:
+            ValueError: if there is no such clip, a label is missing, or a label below the best has no reason.
+            OSError: if the disk refuses; nothing is counted then.
+        """
+        if clip_id not in self.clips:
+            raise ValueError("This clip is not to be rated here; reload the page.")
+        clip = self.clips[clip_id]
+        missing = [dimension.words for dimension in Dimension if given[dimension].label is None]
+        if missing:
+            raise ValueError(f"Choose a label for {', '.join(missing)}.")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        rows = []
+        for dimension in Dimension:
+            label = parse_label(str(given[dimension].label))
+            reason, is_ready = checked_reason(label, given[dimension].reason, dimension)
+            row = Annotation(
+                video_id=clip.id,
+                video=Path(clip.name),
+                caption=clip.prompt,
+                dimension=dimension,
+                label=label,
+                reason=reason,
+                annotator=rater,
+                source=self.source,
+                created_at=now,
+                ui_version=ui_version(),
+            )
+            rows.append(
+                {
+                    "id": vote_id(rater, clip_id, dimension),
+                    **{name: getattr(row, name) for name in Annotation.__dataclass_fields__},
+                    "video": clip.name,
+                    "ready_reason": is_ready,
+                    "is_gold": clip_id in self.gold,
+                }
+            )
+        return self.log.add(rows) > 0
+
+
+def ui_version() -> str:
+    """The page's version, kept with every rating."""
+    return f"lift_trl {version('lift_trl')}"
+
+
+def ratings(log: VoteLog) -> list[Row]:
+    """The log's ratings (it also keeps the decisions of the review)."""
+    return [row for row in log.rows() if "annotator" in row]
+
+
+def checked_reason(label: Label, reason: str, dimension: Dimension) -> tuple[str, bool]:
+    """
+    The reason as it is kept, and whether it is the ready phrase.
+
+    Raises:
+        ValueError: if a label below the best has no reason, or it is longer than `MAX_REASON_CHARS`.
+    """
+    # Control characters and invisible direction marks have no place in a reason; line breaks become blanks.
+    text = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in unicodedata.normalize("NFC", reason or ""))
+    text = " ".join(text.split())
+    if len(text) > MAX_REASON_CHARS:
+        raise ValueError(
+            f"The reason for {dimension.words} has {len(text)} characters; {MAX_REASON_CHARS} are allowed."
+        )
+    if not text and label is not Label.GOOD:
+        raise ValueError(f"Say why {dimension.words} is {label}.")
+    return text or READY_REASON, not text or text == READY_REASON
+
+
+def gold_labels(clip: GalleryClip) -> dict[Dimension, Label]:
+    """
+    The labels that a gold clip's row carries.
+
+    Raises:
+        ValueError: if one is missing.
+    """
+    missing = [dimension.value for dimension in Dimension if not clip.row.get(dimension)]
+    if missing:
+        raise ValueError(f"gold clip {clip.name}: no label for {', '.join(missing)}; fill in these columns.")
+    return {dimension: parse_label(str(clip.row[dimension])) for dimension in Dimension}
+
+
+class RaterSummary(NamedTuple):
+    """One rater: clips done, share of gold labels that are the owner's (`None` without any), share of ready phrases."""
+
+    annotator: str
+    num_clips: int
+    gold_accuracy: float | None
+    ready_share: float
+
+
+def rater_summaries(rows: Iterable[Row], gold: Mapping[str, Mapping[Dimension, Label]]) -> list[RaterSummary]:
+    """Every rater, those with the lowest agreement with the gold labels first."""
+    by_rater: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_rater[row["annotator"]].append(row)
+    found = []
+    for annotator, own in by_rater.items():
+        known = [
+            row["label"] == gold[row["video_id"]][Dimension(row["dimension"])]
+            for row in own
+            if row["video_id"] in gold
+        ]
+        accuracy = sum(known) / len(known) if known else None
+        ready = sum(bool(row.get("ready_reason")) for row in own) / len(own)
+        found.append(RaterSummary(annotator, len({row["video_id"] for row in own}), accuracy, ready))
+    return sorted(found, key=lambda r: (2.0 if r.gold_accuracy is None else r.gold_accuracy, r.annotator))
+
+
+def export_ratings(rows: Iterable[Row], clips: Iterable[GalleryClip], folder: Path | str) -> int:
+    """
+    Writes ratings as a folder that `lift-trl convert` and `load_hra` read; returns the number of rows.
+
+    Gold clips are left out: their ratings tell about the raters. The clips stay where they are.
+
+    Raises:
+        ValueError: if a rating's clip is not among `clips`.
+    """
+    paths = {clip.id: clip.path for clip in clips}
+    kept = [row for row in rows if not row.get("is_gold")]
+    unknown = {row["video_id"] for row in kept} - paths.keys()
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} rated clips are not among the clips, first {min(unknown)!r}; name their source."
+        )
+
+    def tidy(row: Row) -> dict[str, Any]:
+        fields = {name: row[name] for name in Annotation.__dataclass_fields__ if name != "video"}
+        return {"file_name": os.path.relpath(paths[row["video_id"]], Path(folder).absolute()), **fields}
+
+    write_rows(Path(folder) / METADATA_FILE, map(tidy, kept))
+    return len(kept)

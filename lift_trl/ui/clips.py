@@ -1,0 +1,164 @@
+"""Clips as a page shows them: from a folder or a dataset of the Hub, in pairs, under addresses that say nothing."""
+
+import hashlib
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from ..records import content_id
+from ..store.rated_videos import BadRowsError, RowError, raw_rows
+from .identity import Identity
+
+
+@dataclass(frozen=True)
+class GalleryClip:
+    """One clip. `name` is its path within its source, `row` everything else that its row says."""
+
+    id: str
+    name: str
+    path: Path
+    prompt: str
+    seed: str
+    system: str
+    row: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class VideoPair:
+    """Two clips of one prompt (and seed, where the rows name one)."""
+
+    id: str
+    prompt: str
+    seed: str
+    first: GalleryClip
+    second: GalleryClip
+
+
+def load_clips(
+    source: str, *, system: str | None = None, token: str | None = None, cache_dir: Path | str | None = None
+) -> list[GalleryClip]:
+    """
+    The clips of a folder or of a dataset repository, with their rows.
+
+    Args:
+        source: a folder or `user/name`: `metadata.jsonl` (or .csv, .parquet) beside clips, or Parquet with the clips in it.
+        system: what made the clips; the source's name by default.
+        cache_dir: where clips out of Parquet are kept, a temporary folder by default.
+
+    Raises:
+        BadRowsError: naming each row without a prompt or a clip.
+        FileNotFoundError: if there is no metadata.
+    """
+    is_local = Path(source).is_dir()
+    folder = (Path(source) if is_local else fetch(source, token)).absolute()
+    cache = Path(cache_dir or tempfile.mkdtemp(prefix="lift_trl_clips_"))
+    name = system or Path(source).name
+    clips: list[GalleryClip] = []
+    errors: list[RowError] = []
+    for where, row in raw_rows(folder):
+        try:
+            if isinstance(row, str):
+                raise ValueError(row)
+            clips.append(_clip(folder, row, name, cache, is_local=is_local))
+        except (ValueError, FileNotFoundError) as error:
+            errors.append(RowError(where, str(error)))
+    if errors or not clips:
+        raise BadRowsError(errors or [RowError(source, "holds no row.")])
+    return clips
+
+
+def fetch(repo_id: str, token: str | None) -> Path:
+    """A dataset repository's files, on this machine."""
+    return Path(snapshot_download(repo_id, repo_type="dataset", token=token))
+
+
+def _clip(folder: Path, row: Mapping[str, Any], system: str, cache: Path, *, is_local: bool) -> GalleryClip:
+    video = row.get("video")
+    if isinstance(video, Mapping):
+        video = video.get("bytes") or video.get("path")
+    prompt = str(row.get("prompt") or row.get("caption") or "").strip()
+    if not video or not prompt:
+        raise ValueError("no clip or no prompt; fill the columns file_name and prompt.")
+    path = _stored(video, cache) if isinstance(video, bytes) else Path(os.path.normpath(folder / video))
+    # A dataset of somebody else must not name files of this machine.
+    if not is_local and not isinstance(video, bytes) and not path.is_relative_to(folder):
+        raise ValueError(f"{video}: outside the dataset. Correct file_name.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such clip. Correct file_name or delete the row.")
+    name = path.name if isinstance(video, bytes) else os.path.relpath(path, folder)
+    given = row.get("video_id") or row.get("id")
+    rest = {key: value for key, value in row.items() if key != "video"}
+    return GalleryClip(
+        str(given or content_id(name, prompt)), name, path, prompt, str(row.get("seed", "")), system, rest
+    )
+
+
+def _stored(video: bytes, cache: Path) -> Path:
+    path = cache / f"{hashlib.sha256(video).hexdigest()[:32]}.mp4"
+    if not path.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_bytes(video)
+        partial.replace(path)
+    return path
+
+
+def pair_clips(first: Sequence[GalleryClip], second: Sequence[GalleryClip]) -> list[VideoPair]:
+    """
+    Clips of the same prompt and seed; of rows without a seed, the n-th clip of a prompt with the n-th.
+
+    Raises:
+        ValueError: if no clip has a partner.
+    """
+    others: dict[tuple[str, str], list[GalleryClip]] = defaultdict(list)
+    for clip in second:
+        others[clip.prompt, clip.seed].append(clip)
+    pairs = []
+    for clip in first:
+        partners = others[clip.prompt, clip.seed]
+        if partners:
+            other = partners.pop(0)
+            pairs.append(VideoPair(content_id(clip.prompt, clip.id, other.id), clip.prompt, clip.seed, clip, other))
+    if not pairs:
+        raise ValueError(
+            f"{first[0].system} and {second[0].system} have no prompt and seed in common; generate both from one list of "
+            "prompts and seeds."
+        )
+    return pairs
+
+
+class ClipShelf:
+    """
+    Serves clips, and nothing else, under addresses that tell neither the system nor a path: `clips/<32 hex digits>.mp4`.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._paths: dict[str, Path] = {}
+
+    def url(self, path: Path) -> str:
+        """The address of a clip, relative to the page."""
+        name = f"{self._identity.digest('clip', str(path))}.mp4"
+        self._paths[name] = path
+        return f"clips/{name}"
+
+    @property
+    def route(self) -> Route:
+        """The route to mount; it knows the clips that `url` was asked for."""
+        return Route("/clips/{name}", self._serve)
+
+    async def _serve(self, request: Request) -> Response:
+        path = self._paths.get(request.path_params["name"])
+        if path is None or not path.is_file():
+            return PlainTextResponse("no such clip", status_code=404)
+        headers = {"cache-control": "private, max-age=86400", "x-content-type-options": "nosniff"}
+        return FileResponse(path, media_type="video/mp4", headers=headers)

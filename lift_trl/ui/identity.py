@@ -1,0 +1,135 @@
+"""Who votes: the Hub's login where there is one, else a random cookie, of which only a salted hash is ever written."""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+
+COOKIE = "lift_voter"
+COOKIE_AGE_S = 365 * 24 * 3600
+_TOKEN = re.compile(r"[\w-]{32,128}")
+
+
+def load_salt(data_dir: Path | str, given: str | None = None) -> bytes:
+    """
+    The salt of this page: `given` (a Space's secret `SALT`), else a random one, made once and kept in `data_dir`.
+
+    A Space without a persistent disk needs the secret: with another salt every anonymous voter is a new one.
+    """
+    if given:
+        return given.encode()
+    path = Path(data_dir) / ".salt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    with open(descriptor, "wb") as file:
+        file.write(secrets.token_hex(32).encode())
+    return path.read_bytes()
+
+
+class Identity:
+    """
+    Names people without naming them, and makes the choices that must look random but survive a reload.
+
+    Args:
+        salt: secret; without it nobody can tell which cookie belongs to which row.
+        owners: Hub logins that see the owner's part of a page. Where there is no login, the link with `owner_key` does.
+    """
+
+    def __init__(self, salt: bytes, owners: Iterable[str] = ()) -> None:
+        self._salt = salt
+        self._owners = frozenset(owners)
+
+    def digest(self, *parts: str) -> str:
+        """32 hex digits that only the holder of the salt can compute."""
+        message = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
+        return hmac.new(self._salt, message, hashlib.sha256).hexdigest()[:32]
+
+    def coin(self, *parts: str) -> bool:
+        """A fair coin that falls the same way for the same `parts`."""
+        return int(self.digest("coin", *parts), 16) % 2 == 1
+
+    @property
+    def owner_key(self) -> str:
+        """`?owner=<key>` in the address opens the owner's part."""
+        return self.digest("owner")
+
+    def voter(self, request: gr.Request, profile: gr.OAuthProfile | None) -> str:
+        """`hf:<login>`, or `anon:<16 hex digits>` of the cookie (of the page's session where cookies are blocked)."""
+        if profile is not None:
+            return f"hf:{profile.username}"
+        token = cookie_token(request.headers.get("cookie", ""))
+        secret = f"cookie {token}" if token else f"session {request.session_hash}"
+        return f"anon:{self.digest('voter', secret)[:16]}"
+
+    def is_owner(self, request: gr.Request, profile: gr.OAuthProfile | None) -> bool:
+        """Whether this visitor may see gold items, agreement and the raters."""
+        if profile is not None and profile.username in self._owners:
+            return True
+        return hmac.compare_digest(str(request.query_params.get("owner", "")).encode(), self.owner_key.encode())
+
+
+def cookie_token(header: str) -> str | None:
+    """The voter's token in a Cookie header, if it has the form of one that this page made."""
+    try:
+        morsel = SimpleCookie(header).get(COOKIE)
+    except CookieError:
+        return None
+    return morsel.value if morsel and _TOKEN.fullmatch(morsel.value) else None
+
+
+class Gate:
+    """
+    ASGI middleware: gives a new visitor a cookie, and refuses what no page of ours asks for.
+
+    Refused (403): uploads, since no page takes files, and requests that another site's page sends in a visitor's name.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        path = scope["path"].rstrip("/")
+        if path.endswith("/upload") or scope["method"] != "GET" and not _same_site(headers):
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"refused"})
+            return
+        fresh = path == "" and scope["method"] == "GET" and cookie_token(headers.get("cookie", "")) is None
+
+        async def send_with_cookie(message: Any) -> None:
+            if fresh and message["type"] == "http.response.start":
+                cookie = (b"set-cookie", _new_cookie(headers, scope["scheme"]).encode())
+                message = {**message, "headers": [*message["headers"], cookie]}
+            await send(message)
+
+        await self.app(scope, receive, send_with_cookie)
+
+
+def _same_site(headers: dict[str, str]) -> bool:
+    """False if a browser says that the request comes from a page of another host."""
+    origin = headers.get("origin")
+    if origin is None:
+        return True
+    host = origin.split("://", 1)[-1]
+    return host in (headers.get("host"), headers.get("x-forwarded-host"), os.environ.get("SPACE_HOST"))
+
+
+def _new_cookie(headers: dict[str, str], scheme: str) -> str:
+    # On huggingface.co a Space stands in a frame, where only such a cookie is kept.
+    https = headers.get("x-forwarded-proto", scheme).split(",")[0] == "https"
+    site = "SameSite=None; Secure; Partitioned" if https else "SameSite=Lax"
+    return f"{COOKIE}={secrets.token_urlsafe(32)}; Path=/; Max-Age={COOKIE_AGE_S}; HttpOnly; {site}"

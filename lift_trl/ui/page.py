@@ -1,0 +1,215 @@
+"""What the three pages share: HTML that escapes what people wrote, the player, and a launch that serves nothing else."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from ..store.video_io import VideoInfo, probe_video
+from .clips import ClipShelf
+from .identity import Gate, Identity, load_salt
+from .vote_log import VoteLog
+
+
+_HERE = Path(__file__).parent
+#: Events that answer at once: any number at a time, no progress bar, not part of a public API.
+QUICK: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "hidden"}
+SPEEDS = ("0.25", "0.5", "1", "2")
+
+
+class Settings(NamedTuple):
+    """
+    What a Space is told by its variables and secrets.
+
+    Attributes:
+        data_dir: `DATA_DIR`, where rows and the salt are kept; `/data` on a Space with a persistent disk.
+        repo_id: `VOTES_REPO`, the dataset repository that the rows go to.
+        owners: `OWNERS`, Hub logins, separated by commas; a Space's author is one always.
+        salt: secret `SALT`.
+        token: secret `HF_TOKEN`, which may write to `repo_id`.
+    """
+
+    data_dir: Path
+    repo_id: str | None
+    owners: tuple[str, ...]
+    salt: str | None
+    token: str | None
+
+    @classmethod
+    def from_env(cls, name: str) -> "Settings":
+        """Reads the environment; `name` is the page's, for the folder where nothing else is said."""
+        persistent = Path("/data")
+        default = persistent if os.environ.get("SPACE_ID") and os.access(persistent, os.W_OK) else Path("space_data")
+        names = [*os.environ.get("OWNERS", "").split(","), os.environ.get("SPACE_AUTHOR_NAME", "")]
+        return cls(
+            data_dir=Path(os.environ.get("DATA_DIR") or default / name),
+            repo_id=os.environ.get("VOTES_REPO") or None,
+            owners=tuple(owner.strip() for owner in names if owner.strip()),
+            salt=os.environ.get("SALT") or None,
+            token=os.environ.get("HF_TOKEN") or None,
+        )
+
+    def identity(self) -> Identity:
+        """The page's identity, with the salt that was given or is kept in `data_dir`."""
+        return Identity(load_salt(self.data_dir, self.salt), self.owners)
+
+    def log(self, card: str) -> VoteLog:
+        """The page's log."""
+        return VoteLog(self.data_dir / "rows", repo_id=self.repo_id, card=card, token=self.token)
+
+
+def named(text: str) -> dict[str, str]:
+    """
+    A variable that names several things, in order; a thing without a name is called by the end of its path.
+
+    >>> named("base=user/clips-base, user/clips-lift")
+    {'base': 'user/clips-base', 'clips-lift': 'user/clips-lift'}
+    """
+    entries = [entry.strip().rpartition("=") for entry in text.split(",") if entry.strip()]
+    return {name or source.rstrip("/").rsplit("/", 1)[-1]: source for name, _, source in entries}
+
+
+def has_login() -> bool:
+    """Whether visitors can sign in: a Space with `hf_oauth: true` in its card."""
+    return bool(os.environ.get("OAUTH_CLIENT_ID"))
+
+
+def header(title: str, text: str) -> None:
+    """The page's title, and the button to sign in where there is one."""
+    with gr.Row():
+        html(f"<h1>{escape(title)}</h1><p>{escape(text)}</p>", elem_id="lift-head", scale=4)
+        if has_login():
+            gr.LoginButton(size="sm", scale=1)
+
+
+def html(value: str = "", **kwargs: Any) -> gr.HTML:
+    """A place for HTML. Whoever fills it escapes what people wrote."""
+    return gr.HTML(value, js_on_load=None, apply_default_css=False, **kwargs)
+
+
+def prompt_html(prompt: str, title: str = "Prompt") -> str:
+    """A prompt or caption, as text."""
+    return f'<div class="lift-prompt"><small>{escape(title)}</small>{text_html(prompt)}</div>'
+
+
+def player_html(clips: Sequence[tuple[str, str]], *, fps: float, size: tuple[int, int]) -> str:
+    """
+    A player for clips that start, stop, loop and step together.
+
+    Args:
+        clips: (address, caption) of each.
+        size: width and height in pixels, for the shape of the frames.
+    """
+    figures = "".join(
+        f'<figure><video src="{escape(url)}" muted playsinline preload="auto" disablepictureinpicture></video>'
+        + (f"<figcaption>{text_html(caption)}</figcaption>" if caption else "")
+        + "</figure>"
+        for url, caption in clips
+    )
+    speeds = "".join(f'<option value="{s}"{" selected" * (s == "1")}>{s}x</option>' for s in SPEEDS)
+    # Wide clips stand one above the other on a phone, square ones side by side.
+    least = 260 if size[0] > 1.2 * size[1] else 130
+    return (
+        f'<div class="lift-player" data-fps="{fps:g}" style="--lift-ratio: {size[0]} / {size[1]}; --lift-min: {least}px">'
+        f'<div class="lift-videos">{figures}</div><div class="lift-controls">'
+        '<button type="button" class="lift-play" data-action="play" aria-label="Play">&#9654;</button>'
+        '<button type="button" data-action="back" aria-label="Previous frame">&#124;&#9664;</button>'
+        '<button type="button" data-action="forward" aria-label="Next frame">&#9654;&#124;</button>'
+        '<input class="lift-seek" type="range" min="0" max="1" value="0" step="1" aria-label="Frame">'
+        '<span class="lift-frame"></span>'
+        f'<select class="lift-speed" aria-label="Speed">{speeds}</select></div></div>'
+    )
+
+
+def clip_player(clips: Sequence[tuple[Any, str]], shelf: ClipShelf) -> str:
+    """A player for clips (path, caption), in the shape and at the speed of the first."""
+    first = Path(clips[0][0])
+    info = _shape(first, first.stat().st_mtime)
+    addresses = [(shelf.url(path), caption) for path, caption in clips]
+    return player_html(addresses, fps=info.fps, size=(info.width, info.height))
+
+
+@lru_cache(maxsize=4096)
+def _shape(path: Path, modified_s: float) -> VideoInfo:
+    """Size and speed of a clip; every frame is decoded for it, once."""
+    return probe_video(path)
+
+
+class told:
+    """Turns what is wrong with an answer into a message on the page."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ValueError):
+            raise gr.Error(text_html(str(error)), print_exception=False, title="Not sent yet") from error
+        if isinstance(error, OSError):
+            raise gr.Error("This could not be saved. Please send it again.") from error
+
+
+def progress_html(done: int, total: int, noun: str) -> str:
+    """How far this visitor is."""
+    share = 100 * done / total if total else 100
+    bar = f'<div class="lift-bar"><i style="width:{share:.1f}%"></i></div>'
+    return f'<div class="lift-hint">{done} of {total} {noun}{bar}</div>'
+
+
+def notice_html(text: str) -> str:
+    """A message that stays."""
+    return f'<div class="lift-notice">{text_html(text)}</div>'
+
+
+def table_html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; its cells are HTML already."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="lift-scroll"><table class="lift-table"><tr>{top}</tr>{body}</table></div>'
+
+
+def text_html(text: str) -> str:
+    """What people wrote, as HTML that shows it letter by letter."""
+    # gr.HTML is a template: what looks like one of its holes must not be filled.
+    return escape(text).replace("$", "&#36;").replace("{", "&#123;").replace("}", "&#125;").replace("\n", "<br>")
+
+
+def serve(demo: gr.Blocks, *, shelf: ClipShelf, on_exit: Callable[[], None], say: str = "") -> None:
+    """
+    Launches a page until it is stopped. It serves the page, the clips of `shelf`, and no file besides.
+
+    Args:
+        on_exit: called once when the process is asked to end (a Space sends SIGTERM before it stops).
+        say: a line for the owner's console.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+    if say:
+        sys.stdout.write(say + "\n")
+        sys.stdout.flush()
+    try:
+        demo.launch(
+            app_kwargs={"routes": [shelf.route], "middleware": [Middleware(Gate)]},
+            css=(_HERE / "style.css").read_text(),
+            head=f"<script>{(_HERE / 'player.js').read_text()}</script>",
+            theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            footer_links=[],
+            ssr_mode=False,
+            run_history=False,
+            mcp_server=False,
+            enable_monitoring=False,
+        )
+    finally:
+        # Not by atexit: that comes when threads can no longer be started, and a commit needs some.
+        on_exit()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the rows are on their way; a second request changes nothing
+    sys.exit(0)

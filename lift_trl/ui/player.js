@@ -1,0 +1,136 @@
+// One player for one or two clips: they start, stop, loop and step together. Works on whatever HTML the page shows next.
+(() => {
+  const players = () => document.querySelectorAll(".lift-player");
+  const videos = (player) => [...player.querySelectorAll("video")];
+  const fps = (player) => Number(player.dataset.fps) || 8;
+  const frames = (player) => Math.max(1, Math.round(videos(player)[0].duration * fps(player)) || 1);
+  const frame = (player) => Math.min(frames(player) - 1, Math.floor(videos(player)[0].currentTime * fps(player) + 1e-4));
+
+  // The middle of a frame: rounding never shows its neighbour.
+  const show = (player, index) => {
+    const count = frames(player);
+    const wrapped = ((index % count) + count) % count;
+    for (const video of videos(player)) video.currentTime = (wrapped + 0.5) / fps(player);
+  };
+  const pause = (player) => {
+    player.dataset.playing = "";
+    for (const video of videos(player)) video.pause();
+    refresh(player);
+  };
+  const play = (player) => {
+    player.dataset.playing = "1";
+    const speed = Number(player.querySelector(".lift-speed").value);
+    for (const video of videos(player)) {
+      video.playbackRate = speed;
+      video.play().catch(() => {});
+    }
+    refresh(player);
+  };
+  const refresh = (player) => {
+    const playing = player.dataset.playing === "1";
+    const button = player.querySelector(".lift-play");
+    button.textContent = playing ? "\u275a\u275a" : "\u25b6";
+    button.setAttribute("aria-label", playing ? "Pause" : "Play");
+    const count = frames(player);
+    const slider = player.querySelector(".lift-seek");
+    slider.max = count - 1;
+    slider.value = frame(player);
+    player.querySelector(".lift-frame").textContent = `${frame(player) + 1} / ${count}`;
+  };
+
+  const tick = () => {
+    for (const player of players()) {
+      const all = videos(player);
+      if (!all.length || !all.every((video) => video.readyState >= 2)) continue;
+      if (player.dataset.playing === undefined) play(player);
+      if (player.dataset.playing !== "1") continue;
+      if (all.some((video) => video.ended)) {
+        for (const video of all) video.currentTime = 0;
+        play(player);
+      }
+      for (const video of all.slice(1)) {
+        const late = all[0].currentTime - video.currentTime;
+        if (Math.abs(late) > 0.5 / fps(player) && !video.seeking) video.currentTime = all[0].currentTime;
+      }
+      refresh(player);
+    }
+    requestAnimationFrame(tick);
+  };
+  requestAnimationFrame(tick);
+
+  const act = (player, action) => {
+    if (action === "play") player.dataset.playing === "1" ? pause(player) : play(player);
+    if (action === "back" || action === "forward") {
+      const index = frame(player);
+      pause(player);
+      show(player, index + (action === "back" ? -1 : 1));
+    }
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest && event.target.closest(".lift-player [data-action]");
+    if (button) act(button.closest(".lift-player"), button.dataset.action);
+  });
+  document.addEventListener("change", (event) => {
+    const player = event.target.closest && event.target.closest(".lift-player");
+    if (player && event.target.matches(".lift-speed")) play(player);
+  });
+  document.addEventListener("input", (event) => {
+    const player = event.target.closest && event.target.closest(".lift-player");
+    if (!player || !event.target.matches(".lift-seek")) return;
+    const wanted = Number(event.target.value); // pausing moves the slider to the frame that is shown
+    pause(player);
+    show(player, wanted);
+  });
+  document.addEventListener("seeked", (event) => {
+    const player = event.target.closest && event.target.closest(".lift-player");
+    if (player && player.querySelector(".lift-play")) refresh(player);
+  }, true);
+
+  // Keys: 1 2 3 answer the marked question, Enter goes to the next one and sends after the last, space plays, comma and
+  // full stop step.
+  const visible = (element) => element.offsetParent !== null;
+  // A group of gradio carries its class twice, one inside the other.
+  const questions = () => [...document.querySelectorAll(".lift-question:not(.lift-question .lift-question)")].filter(visible);
+  const mark = (question) => {
+    for (const other of questions()) other.classList.toggle("lift-active", other === question);
+  };
+  const leave = (question) => {
+    if (document.activeElement) document.activeElement.blur();
+    mark(question);
+    question.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  };
+  document.addEventListener("focusin", (event) => {
+    const question = questions().find((element) => element.contains(event.target));
+    if (question) mark(question);
+  });
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.matches("textarea, input[type=text], input:not([type]), input[type=number], select");
+    const all = questions();
+    const active = all.find((question) => question.classList.contains("lift-active")) || all[0];
+    const next = active && all[all.indexOf(active) + 1];
+    const send = [...document.querySelectorAll("#lift-submit")].find(visible);
+    if (event.key === "Enter" && send && !event.shiftKey && !event.target.matches("button, select")) {
+      if (typing && !event.target.closest(".lift-question")) return;
+      event.preventDefault();
+      if (!next || event.ctrlKey || event.metaKey) send.click();
+      else leave(next);
+      return;
+    }
+    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const player = [...players()].find(visible);
+    const action = { " ": "play", ",": "back", ".": "forward" }[event.key];
+    if (action && player && !event.target.matches("button")) {
+      event.preventDefault();
+      act(player, action);
+    }
+    const choice = active && active.querySelectorAll("input[type=radio]")[Number(event.key) - 1];
+    if (choice) {
+      event.preventDefault();
+      choice.click();
+      // A label below the best needs a reason: the cursor goes there. Enter goes on.
+      const reason = active.querySelector(".lift-reason textarea, .lift-reason input");
+      if (reason && event.key !== "1") reason.focus();
+      else leave(next || active);
+    }
+  });
+})();

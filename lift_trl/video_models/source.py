@@ -1,0 +1,168 @@
+"""A diffusers text-to-video checkpoint (Hub id, folder or pipeline) whose parts are loaded one at a time."""
+
+import gc
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+
+from ..protocols import VideoModel
+from ..records import content_id
+from .cogvideox import CogVideoX
+
+
+# Pipeline class that a checkpoint's model_index.json names -> adapter. A new family is one file and one line here.
+_ADAPTERS = {"CogVideoXPipeline": CogVideoX}
+TEXT_COMPONENTS = ("tokenizer", "text_encoder")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class PipelineSource:
+    """
+    Where the parts of a text-to-video model come from.
+
+    T5 and the VAE are needed only to encode, the transformer only to train: each `load` brings just the named parts
+    into memory, and the caller drops them before the next one.
+
+    Args:
+        model: a Hub id, a folder, or a pipeline that is already in memory.
+        revision: branch, tag or commit of a Hub id.
+
+    Raises:
+        ValueError: if no adapter serves the pipeline's class.
+    """
+
+    def __init__(self, model: "str | Path | DiffusionPipeline", *, revision: str | None = None) -> None:
+        self.pipeline = model if isinstance(model, DiffusionPipeline) else None
+        self.revision = revision
+        # A pipeline that was built in memory has no name.
+        self.name = (
+            str(model) if not isinstance(model, DiffusionPipeline) else str(model.config.get("_name_or_path") or "")
+        )
+        index = self.pipeline.config if self.pipeline is not None else DiffusionPipeline.load_config(self._folder())
+        self.class_name: str = type(self.pipeline).__name__ if self.pipeline is not None else index["_class_name"]
+        if self.class_name not in _ADAPTERS:
+            raise ValueError(
+                f"{self.name}: no adapter for {self.class_name}; there is one for {', '.join(_ADAPTERS)}. "
+                "docs/add_a_video_model.md says how to add yours."
+            )
+        self._index = dict(index)
+        self.adapter: VideoModel = _ADAPTERS[self.class_name](self._config("transformer"), self._config("vae"))
+
+    def load(self, *components: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> DiffusionPipeline:
+        """The pipeline with the named components in `dtype` on `device`, every other model left out (`None`)."""
+        if self.pipeline is not None:
+            for name in components:
+                if isinstance(part := self.pipeline.components[name], torch.nn.Module):
+                    part.to(device=device, dtype=dtype)
+            return self.pipeline
+        absent = {name: None for name in self._component_names() if name not in (*components, "scheduler")}
+        pipe = DiffusionPipeline.from_pretrained(self._folder(*components, "scheduler"), dtype=dtype, **absent)
+        for name in components:
+            if isinstance(part := pipe.components[name], torch.nn.Module):
+                part.requires_grad_(False).eval().to(device)
+        return pipe
+
+    def fingerprint(self, *components: str) -> str:
+        """
+        16 hex digits over the content of the components' files (or, of a pipeline in memory, of their tensors).
+
+        Equal weights give an equal fingerprint wherever they are stored; a changed weight changes it.
+        """
+        folder = None if self.name == "" else self._folder(*components)
+        if self.pipeline is not None and (folder is None or not self._is_as_stored(folder, components)):
+            return content_id(*(_hash_part(self.pipeline.components[name]) for name in components))
+        assert folder is not None
+        files = sorted(path for name in components for path in (folder / name).rglob("*") if path.is_file())
+        return content_id(*(f"{path.relative_to(folder)} {_hash_file(path)}" for path in files))
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the name is a Hub id, rather than a folder or a pipeline that was built in memory."""
+        return self.name != "" and not Path(self.name).is_dir()
+
+    @property
+    def identity(self) -> str:
+        """`repo@commit` of a Hub id, else the folder or class name: for manifests and cards."""
+        if not self.on_hub:
+            return self.name or self.class_name
+        return f"{self.name}@{self._folder().name}"
+
+    def _is_as_stored(self, folder: Path, components: Sequence[str]) -> bool:
+        """Whether the pipeline in memory still has the weights of the files that it was loaded from."""
+        assert self.pipeline is not None
+        for name in components:
+            part = self.pipeline.components[name]
+            weights = part.state_dict() if isinstance(part, torch.nn.Module) else {}
+            for path in (folder / name).glob("*.safetensors"):
+                with safe_open(str(path), framework="pt") as file:
+                    for key in file.keys():
+                        if not torch.equal(weights[key].cpu(), file.get_tensor(key).to(weights[key].dtype)):
+                            return False
+        return True
+
+    def _component_names(self) -> list[str]:
+        return [name for name, spec in self._index.items() if isinstance(spec, list | tuple)]
+
+    def _folder(self, *components: str) -> Path:
+        """The local folder, with the files of `components` fetched if it is a Hub id."""
+        if Path(self.name).is_dir():
+            return Path(self.name)
+        patterns = ["model_index.json", "transformer/config.json", "vae/config.json"]
+        patterns += [f"{name}/*" for name in components]
+        return Path(
+            snapshot_download(
+                self.name,
+                revision=self.revision,
+                allow_patterns=patterns,
+                ignore_patterns=["*.bin", "*.ckpt", "*.msgpack"],
+            )
+        )
+
+    def _config(self, component: str) -> dict[str, Any]:
+        if self.pipeline is not None:
+            return dict(self.pipeline.components[component].config)
+        path = self._folder() / component / "config.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: missing, so {self.name} is no complete diffusers checkpoint. Fetch it again."
+            )
+        # Fields that the file leaves out take the model class's defaults.
+        library, class_name = self._index[component]
+        module = __import__(library)
+        with torch.device("meta"):
+            return dict(getattr(module, class_name).from_config(json.loads(path.read_text())).config)
+
+
+def release_memory() -> None:
+    """Gives the memory of dropped models back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _hash_file(path: Path) -> str:
+    """sha256 of the content. In the Hub's cache a large file is a link to a blob that is named by its sha256."""
+    target = path.resolve()
+    if _SHA256.fullmatch(target.name):
+        return target.name
+    with open(target, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_part(part: Any) -> str:
+    """sha256 over the tensors of a module in memory, or over a tokenizer's vocabulary."""
+    if not isinstance(part, torch.nn.Module):
+        return content_id(type(part).__name__, json.dumps(sorted(part.get_vocab().items())))
+    digest = hashlib.sha256(type(part).__name__.encode())
+    for name, tensor in part.state_dict().items():
+        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + data.numpy().tobytes())
+    return digest.hexdigest()

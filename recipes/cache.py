@@ -1,0 +1,52 @@
+"""Stage 3c: rated and real videos to a cache of VAE posteriors and text embeddings.
+
+    accelerate launch --config_file recipes/configs/accelerate/single_gpu.yaml recipes/cache.py \
+        --config recipes/configs/cogvideox-2b/cache.yaml
+"""
+
+from dataclasses import dataclass, field
+
+from trl import TrlParser
+
+from lift_trl.alignment.cache import cache_videos
+from lift_trl.runtime import process_state, setup_logging
+from lift_trl.store.rated_videos import load_rated_videos
+
+
+@dataclass
+class CacheArguments:
+    model_name_or_path: str = field(metadata={"help": "Hub id or folder of the text-to-video pipeline."})
+    videos: list[str] = field(metadata={"help": "Folders of clips with a metadata file, or dataset repos on the Hub."})
+    output_dir: str = field(metadata={"help": "Folder of the cache."})
+    num_frames: int = field(default=49, metadata={"help": "Frames of every clip."})
+    height: int = field(default=480, metadata={"help": "Pixels."})
+    width: int = field(default=720, metadata={"help": "Pixels."})
+    fps: float | None = field(default=None, metadata={"help": "Frames a second; by default the model family's own."})
+    rows_per_shard: int = field(default=100, metadata={"help": "Clips in one shard, the unit of resuming."})
+    validation_prompts: list[str] = field(default_factory=list, metadata={"help": "Prompts to embed for validation."})
+
+
+ARGUMENTS = (CacheArguments,)
+
+
+def main(args: CacheArguments) -> None:
+    state = process_state()
+    setup_logging(state)
+    videos = [video for source in args.videos for video in load_rated_videos(source)]
+    cache_videos(
+        args.model_name_or_path,
+        videos,
+        args.output_dir,
+        num_frames=args.num_frames,
+        height=args.height,
+        width=args.width,
+        fps=args.fps,
+        rows_per_shard=args.rows_per_shard,
+        extra_prompts=args.validation_prompts,
+        state=state,
+    )
+    state.print(f"{len(videos)} clips cached in {args.output_dir}. Next: recipes/align.py --cache {args.output_dir}")
+
+
+if __name__ == "__main__":
+    main(*TrlParser(ARGUMENTS).parse_args_and_config())

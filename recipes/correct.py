@@ -1,0 +1,64 @@
+"""Stage 1: corrects ratings in three steps, with critics trained on the way. Run it again after each review.
+
+    accelerate launch --config_file recipes/configs/accelerate/single_gpu.yaml recipes/correct.py \
+        --config recipes/configs/cogvideox-2b/correct.yaml
+"""
+
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accelerate.utils import gather_object
+from datasets import Dataset
+from trl import ModelConfig, TrlParser, get_peft_config
+
+from lift_trl.critic.critic_config import LiFTCriticConfig
+from lift_trl.critic.critic_trainer import LiFTCriticTrainer
+from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.feedback.correction import CorrectionConfig, correct
+from lift_trl.feedback.hra import load_hra
+from lift_trl.rubric import Label
+from lift_trl.runtime import fit, process_state, setup_logging
+
+
+@dataclass
+class CorrectArguments:
+    hra: str = field(metadata={"help": "Ratings: a folder or a dataset repository that load_hra reads."})
+    split: str = field(default="train", metadata={"help": "The split to correct."})
+    min_caption_words: int = field(default=3, metadata={"help": "Captions with fewer words are dropped."})
+
+
+ARGUMENTS = (CorrectArguments, LiFTCriticConfig, ModelConfig)
+
+
+def main(script_args: CorrectArguments, training_args: LiFTCriticConfig, model_args: ModelConfig) -> None:
+    state = process_state(use_cpu=training_args.use_cpu)
+    setup_logging(state)
+
+    def fit_and_label(train: Dataset, rows: Dataset, folder: Path) -> list[Label | None]:
+        args = copy(training_args)
+        args.output_dir = str(folder)  # a killed training goes on from its last checkpoint there
+        model = model_args.model_name_or_path
+        fit(LiFTCriticTrainer(model, args, train_dataset=train, peft_config=get_peft_config(model_args)))
+        state.wait_for_everyone()  # until the main process has saved the critic
+        critic = LiFTCritic.from_pretrained(folder)
+        clips = dict.fromkeys((row["video"]["path"], row["caption"]) for row in rows)
+        with state.split_between_processes(list(clips)) as part:
+            scores = critic.score([Path(video) for video, _ in part], [caption for _, caption in part])
+            labels = dict(gather_object([(clip, score.labels) for clip, score in zip(part, scores)]))
+        found = [labels[row["video"]["path"], row["caption"]] for row in rows]
+        return [rated and rated[row["dimension"]] for row, rated in zip(rows, found)]
+
+    config = CorrectionConfig(min_caption_words=script_args.min_caption_words, seed=training_args.seed)
+    dataset = load_hra(script_args.hra, missing_videos="keep")[script_args.split]
+    status = correct(dataset, training_args.output_dir, fit_and_label, config=config)
+    if status.finished:
+        state.print(f"Corrected ratings in {status.folder}. Next: train_critic.py with hra: {status.folder}")
+    else:
+        state.print(
+            f"{status.num_waiting} rows of {status.queue} wait: fill in decision and reviewer, then run again."
+        )
+
+
+if __name__ == "__main__":
+    main(*TrlParser(ARGUMENTS).parse_args_and_config())

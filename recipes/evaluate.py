@@ -1,0 +1,34 @@
+"""Evaluation: VBench on each system's clips where a runner is named, then one report of everything that is there.
+
+    accelerate launch --config_file recipes/configs/accelerate/single_gpu.yaml recipes/evaluate.py \
+        --config recipes/configs/cogvideox-2b/evaluate.yaml
+
+Before: `lift-trl eval plan` says which clips to generate, `lift-trl eval check` whether all is there. A killed evaluation
+is taken up again by the same line.
+"""
+
+import logging
+
+from trl import TrlParser
+
+from lift_trl.evaluation.commands import VBenchArguments, evaluate
+from lift_trl.evaluation.report_inputs import ReportArguments
+from lift_trl.runtime import process_state, setup_logging
+
+
+ARGUMENTS = (ReportArguments, VBenchArguments)
+
+
+def main(report_args: ReportArguments, vbench_args: VBenchArguments) -> None:
+    state = process_state()
+    setup_logging(state)
+    # VBench's dimensions are subprocesses of their own; more launched processes would only run them twice.
+    if state.is_main_process:
+        if state.num_processes > 1:
+            logging.getLogger(__name__).warning("evaluate.py uses one process; launch it with single_gpu.yaml.")
+        print(f"report: {evaluate(report_args, vbench_args)}")
+    state.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main(*TrlParser(ARGUMENTS).parse_args_and_config())

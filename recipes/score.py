@@ -1,0 +1,54 @@
+"""Stage 3b: scores generated videos, or clips of your own, with a critic.
+
+    accelerate launch --config_file recipes/configs/accelerate/multi_gpu.yaml recipes/score.py \
+        --config recipes/configs/qwen2.5-vl-7b/score.yaml
+"""
+
+from dataclasses import dataclass, field
+
+from trl import TrlParser
+
+from lift_trl.alignment.score import score_videos
+from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.critic.served import ServedCritic
+from lift_trl.runtime import process_state, setup_logging
+
+
+@dataclass
+class ScoreArguments:
+    critic: str = field(metadata={"help": "Folder or repo of a critic or chat VLM; with base_url the served name."})
+    videos: str = field(metadata={"help": "Folder written by recipes/generate.py, or clips with metadata.jsonl."})
+    output_dir: str = field(metadata={"help": "Folder of the scores."})
+    with_reason: bool = field(default=True, metadata={"help": "Also write the reason of each label."})
+    batch_size: int = field(default=8, metadata={"help": "Clips that run through the critic together."})
+    critic_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a repo."})
+    base_url: str | None = field(default=None, metadata={"help": "Address of an OpenAI-compatible server, up to /v1."})
+    logprobs: bool = field(default=True, metadata={"help": "Whether that server returns log-probabilities."})
+
+
+ARGUMENTS = (ScoreArguments,)
+
+
+def main(args: ScoreArguments) -> None:
+    state = process_state()
+    setup_logging(state)
+    reward_model: LiFTCritic | ServedCritic
+    if args.base_url:
+        reward_model = ServedCritic(args.critic, base_url=args.base_url, logprobs=args.logprobs)
+    else:
+        reward_model = LiFTCritic.from_pretrained(
+            args.critic, revision=args.critic_revision, device=state.device, batch_size=args.batch_size
+        )
+    score_videos(
+        reward_model,
+        args.videos,
+        args.output_dir,
+        with_reason=args.with_reason,
+        batch_size=args.batch_size,
+        state=state,
+    )
+    state.print(f"Scores are in {args.output_dir}. Next: lift-trl inspect {args.output_dir}, or recipes/cache.py")
+
+
+if __name__ == "__main__":
+    main(*TrlParser(ARGUMENTS).parse_args_and_config())

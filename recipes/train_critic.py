@@ -1,0 +1,52 @@
+"""Stage 2: tunes a vision-language model into a critic that answers with a label and a reason.
+
+    accelerate launch --config_file recipes/configs/accelerate/multi_gpu.yaml recipes/train_critic.py \
+        --config recipes/configs/qwen2.5-vl-7b/train_critic.yaml
+"""
+
+from dataclasses import dataclass, field
+
+from trl import ModelConfig, TrlParser, get_peft_config
+
+from lift_trl.critic.critic_config import LiFTCriticConfig
+from lift_trl.critic.critic_trainer import LiFTCriticTrainer
+from lift_trl.feedback.hra import load_hra
+from lift_trl.runtime import fit, setup_logging
+
+
+@dataclass
+class TrainCriticArguments:
+    hra: str = field(metadata={"help": "LiFT-HRA: a dataset repo, a folder with metadata, or the authors' JSON."})
+    hra_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a dataset repo."})
+    test_fraction: float | None = field(
+        default=None,
+        metadata={"help": "Share of the videos held out; empty uses the splits train and test as they are."},
+    )
+
+
+ARGUMENTS = (TrainCriticArguments, LiFTCriticConfig, ModelConfig)
+
+
+def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, model_args: ModelConfig) -> None:
+    setup_logging(training_args.distributed_state)
+    hra = load_hra(script_args.hra, revision=script_args.hra_revision, test_fraction=script_args.test_fraction)
+    training_args.model_init_kwargs = {
+        "revision": model_args.model_revision,
+        "dtype": model_args.dtype,
+        "attn_implementation": model_args.attn_implementation,
+    }
+    trainer = LiFTCriticTrainer(
+        model=model_args.model_name_or_path,
+        args=training_args,
+        train_dataset=hra["train"],
+        eval_dataset=hra.get("test"),
+        peft_config=get_peft_config(model_args),
+    )
+    fit(trainer)
+    training_args.distributed_state.print(
+        f"Critic saved in {training_args.output_dir}. Next: recipes/evaluate_critic.py --critic {training_args.output_dir}"
+    )
+
+
+if __name__ == "__main__":
+    main(*TrlParser(ARGUMENTS).parse_args_and_config())

@@ -1,0 +1,61 @@
+"""The arena: people compare the clips of two systems, blind. Variables: README.md."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from lift_trl.evaluation.win_rate import to_votes, win_rates
+from lift_trl.hub.artifact_cards import votes_card
+from lift_trl.records import Comparison
+from lift_trl.ui.arena import VOTES_PER_PAIR, Arena, ResultRow, arena_page, system_of
+from lift_trl.ui.clips import ClipShelf, GalleryClip, load_clips, pair_clips
+from lift_trl.ui.page import Settings, serve
+
+
+def clips(variable: str) -> list[GalleryClip]:
+    """`FIRST=name=user/dataset`, or a folder; the name is shown in the results only."""
+    name, _, source = os.environ[variable].rpartition("=")
+    return load_clips(source, system=name or None, token=settings.token)
+
+
+def use_the_mini_world() -> None:
+    """Something to look at where no clips are named: clips with defects against clips without."""
+    from lift_trl.mini.world import build_world
+
+    world = build_world(Path(tempfile.mkdtemp(prefix="lift_trl_")) / "world", trained=False)
+    os.environ |= {"FIRST": f"flawed={world.rated}", "SECOND": f"clean={world.real}"}
+
+
+def results(votes: list[Comparison]) -> list[ResultRow]:
+    first, second = arena.systems
+    rates = win_rates(
+        to_votes(votes, system_of, first=first, second=second), judge="people", first=first, second=second
+    )
+    return [
+        ResultRow(
+            dimension=rate.dimension,
+            win=rate.win.value,
+            win_ci95=rate.win.ci95,
+            tie=rate.tie.value,
+            loss=rate.loss.value,
+            majority_win=rate.majority_win,
+            majority_loss=rate.majority_loss,
+            num_votes=rate.num_votes,
+            num_pairs=rate.num_pairs,
+        )
+        for rate in rates
+    ]
+
+
+settings = Settings.from_env("arena")
+if "FIRST" not in os.environ:
+    use_the_mini_world()
+identity = settings.identity()
+log = settings.log(votes_card(settings.repo_id or "", os.environ["FIRST"], os.environ["SECOND"]))
+votes_per_pair = int(os.environ.get("VOTES_PER_PAIR", VOTES_PER_PAIR))
+arena = Arena(pair_clips(clips("FIRST"), clips("SECOND")), log, identity, votes_per_pair=votes_per_pair)
+shelf = ClipShelf(identity)
+demo = arena_page(arena, shelf, results)
+
+if __name__ == "__main__":
+    serve(demo, shelf=shelf, on_exit=log.close)

@@ -1,0 +1,175 @@
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lift_trl.alignment.cache import cache_videos, cached_keys
+from lift_trl.alignment.cache_format import decode_posterior, decode_text, shard_paths
+from lift_trl.alignment.clips import ClipSize, load_clip
+from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.mini.checkpoints import build_tiny_pipeline
+from lift_trl.video_models import PipelineSource
+from tests.alignment.conftest import SIZE, moving_square
+
+
+def shard_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in shard_paths(folder)}
+
+
+def test_posterior_and_text_equal_the_pipelines_own(cached, pipeline_dir, rated_videos):
+    source = PipelineSource(pipeline_dir)
+    pipe = source.load("tokenizer", "text_encoder", "vae", dtype=torch.float32)
+    for index in (0, 4, 7):
+        video, row = rated_videos[index], cached[index]
+        clip = load_clip(video.video, ClipSize(9, 32, 32, 8.0), source.adapter)
+        with torch.no_grad():
+            posterior = pipe.vae.encode(clip.transpose(0, 1)[None]).latent_dist
+            embeds, _ = pipe.encode_prompt(video.prompt, do_classifier_free_guidance=False, max_sequence_length=6)
+        assert_close(row["latent_mean"], posterior.mean[0].transpose(0, 1).bfloat16())
+        assert_close(row["latent_logvar"], posterior.logvar[0].transpose(0, 1).bfloat16())
+        assert_close(row["prompt_embeds"], embeds[0].bfloat16())
+        assert row["id"] == video.id and bool(row["is_real"]) == video.is_real
+
+
+def test_shards_hold_no_reward_and_text_once_a_prompt(cache_dir):
+    shards = shard_paths(cache_dir)
+    assert [pq.read_metadata(path).num_rows for path in shards] != [8] and len(shards) == 3
+    for path in shards:
+        rows = pq.read_table(path).to_pylist()
+        assert not {"reward", "labels"} & set(rows[0])
+        carriers = [row["prompt"] for row in rows if row["prompt_embeds"] is not None]
+        assert carriers == list(dict.fromkeys(row["prompt"] for row in rows))
+        assert decode_text(rows[0])["prompt_mask"].all()
+        assert decode_posterior(rows[0])["latent_mean"].dtype == torch.bfloat16
+
+
+def test_a_second_run_encodes_nothing(cache_dir, pipeline_dir, rated_videos):
+    before = {path: path.stat().st_mtime_ns for path in shard_paths(cache_dir)}
+    cache_videos(pipeline_dir, rated_videos, cache_dir, **SIZE, rows_per_shard=3)
+    assert before == {path: path.stat().st_mtime_ns for path in shard_paths(cache_dir)}
+
+
+def test_new_ratings_reencode_nothing_and_a_new_clip_only_itself(tmp_path, pipeline_dir, rated_videos):
+    cache_videos(pipeline_dir, rated_videos[:4], tmp_path / "c", **SIZE)
+    first = shard_bytes(tmp_path / "c")
+    rescored = [replace(video, labels=None, scalar_reward=0.3) for video in rated_videos[:5]]
+    cache_videos(pipeline_dir, rescored, tmp_path / "c", **SIZE)
+    second = shard_bytes(tmp_path / "c")
+    new = set(second) - set(first)
+    assert len(new) == 1 and {name: second[name] for name in first} == first
+    assert pq.read_metadata(tmp_path / "c" / "shards" / new.pop()).num_rows == 1
+    assert_close(CachedVideoDataset(tmp_path / "c").ratings.reward, torch.full((5,), 0.3))
+
+
+def test_everything_that_changes_the_bytes_changes_the_key(tmp_path, pipeline_dir, rated_videos):
+    def keys(name, *, model=pipeline_dir, videos=rated_videos[:1], **size):
+        return cached_keys(cache_videos(model, videos, tmp_path / name, **{**SIZE, **size}))
+
+    other_model = tmp_path / "other"
+    build_tiny_pipeline(other_model, seed=1)
+    variants = [
+        keys("base"),
+        keys("height", height=40),
+        keys("frames", num_frames=1),
+        keys("fps", fps=4.0, num_frames=1),
+        keys("model", model=other_model),
+        keys("prompt", videos=[replace(rated_videos[0], prompt="a fox")]),
+        keys("bytes", videos=[replace(rated_videos[0], video=rated_videos[1].video)]),
+    ]
+    assert len(set().union(*variants)) == len(variants)
+    assert keys("again") == variants[0]
+
+
+def test_cache_of_a_folder_a_pipeline_and_bytes_agree(tmp_path, pipeline_dir, rated_videos):
+    in_memory = [replace(video, video=video.video.read_bytes()) for video in rated_videos[:2]]
+    one = cache_videos(pipeline_dir, in_memory, tmp_path / "one", **SIZE)
+    two = cache_videos(pipeline_dir, rated_videos[:2], tmp_path / "two", **SIZE)
+    assert shard_bytes(one) == shard_bytes(two)
+    pipe = build_tiny_pipeline(seed=0)
+    three = cache_videos(pipe, rated_videos[:2], tmp_path / "three", **SIZE)
+    assert_close(CachedVideoDataset(three)[0]["latent_mean"], CachedVideoDataset(one)[0]["latent_mean"])
+
+
+@pytest.mark.parametrize("num_frames, nearest", [(13, "9 and 17"), (0, "1 and 9")])
+def test_illegal_frame_counts_name_the_nearest_legal(tmp_path, pipeline_dir, rated_videos, num_frames, nearest):
+    with pytest.raises(ValueError, match=f"Nearest legal values: {nearest}"):
+        cache_videos(pipeline_dir, rated_videos, tmp_path, num_frames=num_frames, height=32, width=32)
+
+
+def test_illegal_sizes_name_the_nearest_legal(tmp_path, pipeline_dir, rated_videos):
+    with pytest.raises(ValueError, match="width=30: must be a multiple of 8. Nearest legal value: 32"):
+        cache_videos(pipeline_dir, rated_videos, tmp_path, num_frames=9, height=32, width=30)
+
+
+def test_a_bad_clip_is_named_and_finished_shards_stay(tmp_path, pipeline_dir, rated_videos):
+    videos = [replace(video, prompt="a") for video in rated_videos[:3]]
+    truncated = tmp_path / "cut.mp4"
+    truncated.write_bytes(moving_square(tmp_path / "w.mp4", 3, num_frames=30, size=64).read_bytes()[:1500])
+    videos.append(replace(rated_videos[3], video=truncated, prompt="z"))
+    with pytest.raises(ValueError, match="cut.mp4"):
+        cache_videos(pipeline_dir, videos, tmp_path / "c", **SIZE, rows_per_shard=3)
+    finished = shard_bytes(tmp_path / "c")
+    assert len(finished) == 1
+    with pytest.raises(FileNotFoundError, match="no finished cache"):
+        CachedVideoDataset(tmp_path / "c")
+    cache_videos(pipeline_dir, videos[:3], tmp_path / "c", **SIZE, rows_per_shard=3)
+    assert shard_bytes(tmp_path / "c") == finished
+
+
+def test_full_disk_is_named_and_nothing_half_written_stays(tmp_path, pipeline_dir, rated_videos):
+    folder = tmp_path / "c"
+    cache_videos(pipeline_dir, rated_videos[:1], folder, **SIZE)
+    code = (
+        "import resource, sys, pickle\n"
+        "from lift_trl.alignment.cache import cache_videos\n"
+        "model, folder, videos = pickle.load(sys.stdin.buffer)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))\n"
+        "cache_videos(model, videos, folder, num_frames=9, height=32, width=32)\n"
+    )
+    import pickle
+
+    done = shard_bytes(folder)
+    run = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps((pipeline_dir, folder, rated_videos)), capture_output=True
+    )
+    assert run.returncode != 0 and b"The shard was not written; finished shards are kept" in run.stderr
+    assert shard_bytes(folder) == done
+    assert [path.name for path in (folder / "shards").iterdir()] == list(done)
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_killed_runs_resume_to_the_same_bytes(tmp_path, pipeline_dir, rated_videos):
+    """kill -9 after each of the first shards, then finish: shards and metadata equal those of one whole run."""
+    whole = cache_videos(pipeline_dir, rated_videos, tmp_path / "whole", **SIZE, rows_per_shard=2)
+    folder = tmp_path / "killed"
+    code = (
+        "import pickle, sys\n"
+        "from lift_trl.alignment.cache import cache_videos\n"
+        "model, folder, videos = pickle.load(sys.stdin.buffer)\n"
+        "cache_videos(model, videos, folder, num_frames=9, height=32, width=32, rows_per_shard=2)\n"
+    )
+    import pickle
+
+    payload = pickle.dumps((pipeline_dir, folder, rated_videos))
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.stdin.write(payload)
+    process.stdin.close()
+    deadline = time.monotonic() + 120
+    while not shard_paths(folder) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 1 <= len(shard_paths(folder)) < 4 and not (folder / "metadata.jsonl").exists()
+    cache_videos(pipeline_dir, rated_videos, folder, **SIZE, rows_per_shard=2)
+    assert shard_bytes(folder) == shard_bytes(whole)
+    assert (folder / "metadata.jsonl").read_bytes() == (whole / "metadata.jsonl").read_bytes()
+    assert not (folder / ".text").exists()

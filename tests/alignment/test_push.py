@@ -1,0 +1,113 @@
+"""The trainer's pushes, over HTTP to the local Hub, read back by the real clients."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers import CogVideoXPipeline
+from huggingface_hub import HfApi, ModelCard, snapshot_download
+
+from lift_trl.alignment.cache import cache_videos
+from lift_trl.alignment.video_dataset import CachedVideoDataset, stream_cached_videos
+from lift_trl.hub.lora import DIFFUSERS_LORA_FILE
+from tests.alignment.conftest import SIZE, make_trainer
+from tests.alignment.test_reward_weighted_trainer import sample
+
+
+@pytest.fixture(scope="session")
+def base_repo(local_hub, pipeline_dir) -> str:
+    """The tiny checkpoint as a model repo."""
+    api = local_hub.api(local_hub.token)
+    api.create_repo("dev/tiny-cogvideox", exist_ok=True)
+    api.upload_folder(repo_id="dev/tiny-cogvideox", folder_path=pipeline_dir)
+    return "dev/tiny-cogvideox"
+
+
+def test_pushed_lora_loads_by_name_and_the_cards_snippet_runs(hub, tmp_path, base_repo, cached, monkeypatch):
+    trainer = make_trainer(
+        base_repo, tmp_path / "out", cached, push_to_hub=True, hub_model_id="dev/tiny-lift", max_steps=3
+    )
+    trainer.train()
+    trainer.push_to_hub()
+    pipe = CogVideoXPipeline.from_pretrained(base_repo)
+    pipe.transformer = trainer.model.get_base_model().eval()
+    trained = sample(pipe)
+    pipe = CogVideoXPipeline.from_pretrained(base_repo)
+    pipe.load_lora_weights("dev/tiny-lift")
+    assert torch.equal(sample(pipe), trained)
+
+    card = ModelCard.load("dev/tiny-lift")
+    assert card.data.base_model == base_repo and card.data.library_name == "diffusers"
+    assert {"lift_trl", "lora"} <= set(card.data.tags)
+    assert "6 sampled, 2 real; 9 frames of 32x32 px at 8 fps" in card.text
+    assert "Mean 0.5000." in card.text and "| 0.9000 | 2 |" in card.text
+    monkeypatch.chdir(tmp_path)
+    snippet = re.search(r"```python\n(.*?)```", card.text, re.DOTALL).group(1)
+    assert base_repo in snippet and '"dev/tiny-lift"' in snippet
+    short = snippet.replace("num_frames=9", "num_frames=9, num_inference_steps=1")
+    subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            short.replace("export_to_video(", "(lambda *a, **k: print(len(a[0])))("),
+        ],
+        check=True,
+    )
+
+
+def test_every_save_pushes_the_lora_of_that_step(hub, tmp_path, base_repo, cached):
+    trainer = make_trainer(
+        base_repo, tmp_path / "out", cached, push_to_hub=True, hub_model_id="dev/tiny-every", hub_strategy="every_save",
+        hub_always_push=True, save_strategy="steps", save_steps=1, max_steps=2,
+    )  # fmt: skip
+    trainer.train()
+    trainer._finish_current_push()
+    files = HfApi().list_repo_files("dev/tiny-every")
+    assert {DIFFUSERS_LORA_FILE, "adapter_model.safetensors", "README.md"} <= set(files)
+    assert not [name for name in files if name.startswith("checkpoint-")]
+    folder = snapshot_download("dev/tiny-every")
+    newest = (tmp_path / "out" / "checkpoint-2" / DIFFUSERS_LORA_FILE).read_bytes()
+    with open(f"{folder}/{DIFFUSERS_LORA_FILE}", "rb") as file:
+        assert file.read() == newest
+    pipe = CogVideoXPipeline.from_pretrained(base_repo)
+    pipe.load_lora_weights("dev/tiny-every")
+    assert any("lora" in name for name, _ in pipe.transformer.named_parameters())
+
+
+def test_a_hub_id_records_its_commit_and_fetches_only_what_it_needs(hub, tmp_path, base_repo, rated_videos):
+    cache = cache_videos(base_repo, rated_videos[:2], tmp_path / "c", **SIZE)
+    commit = HfApi().model_info(base_repo).sha
+    assert CachedVideoDataset(cache).artifact.parents == {"model": f"{base_repo}@{commit}"}
+
+
+def test_a_pushed_cache_trains_and_streams(hub, tmp_path, pipeline_dir, cache_dir, cached):
+    from datasets.distributed import split_dataset_by_node
+
+    api = HfApi()
+    api.create_repo("dev/tiny-cache", repo_type="dataset", exist_ok=True)
+    api.upload_folder(repo_id="dev/tiny-cache", repo_type="dataset", folder_path=cache_dir)
+    trainer = make_trainer(pipeline_dir, tmp_path, CachedVideoDataset("dev/tiny-cache"), max_steps=1)
+    trainer.train()
+    rows = {row["id"]: row for row in stream_cached_videos("dev/tiny-cache")}
+    assert set(rows) == {video.id for video in cached.videos}
+    assert all(row["prompt_embeds"] for row in rows.values())
+    by_prompt = {row["prompt"]: row["prompt_embeds"] for row in rows.values()}
+    assert all(row["prompt_embeds"] == by_prompt[row["prompt"]] for row in rows.values())
+    for world_size in (2, 3):
+        parts = [
+            [row["id"] for row in split_dataset_by_node(stream_cached_videos("dev/tiny-cache"), rank, world_size)]
+            for rank in range(world_size)
+        ]
+        assert sorted(sum(parts, [])) == sorted(rows), world_size
+
+
+def test_a_local_base_is_named_by_its_folder(tmp_path, cached, pipeline_dir):
+    trainer = make_trainer(CogVideoXPipeline.from_pretrained(pipeline_dir), tmp_path, cached, max_steps=1)
+    trainer.train()
+    trainer.save_model()
+    card = ModelCard.load(tmp_path / "README.md")
+    assert "base_model" not in card.data.to_dict() and str(pipeline_dir) in card.text

@@ -1,0 +1,166 @@
+"""`score_videos`: what is written, what is never rewarded, and that a killed run is finished by another."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from accelerate import PartialState
+
+from lift_trl.alignment.score import score_videos
+from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.critic.settings import CriticSettings
+from lift_trl.records import CriticScore, Judgement
+from lift_trl.rubric import REWARDS, Dimension, Label
+from lift_trl.store.manifest import METADATA_FILE, Artifact, read_rows, write_rows
+from lift_trl.store.rated_videos import load_rated_videos
+from tests.critic.rendered_clips import write_square
+from tests.critic.tiny_models import build_vlm
+
+
+class LengthJudge:
+    """A judge that is no model: Good where the caption is long. It counts what it was asked, and may die."""
+
+    def __init__(self, name="length", dies_after=math.inf):
+        self.name, self.asked, self.dies_after = name, [], dies_after
+
+    def score(self, videos, captions, *, with_reason=False):
+        scores = []
+        for video, caption in zip(videos, captions, strict=True):
+            if len(self.asked) >= self.dies_after:
+                raise KeyboardInterrupt
+            self.asked.append(str(video))
+            if not video.is_file():
+                scores.append(CriticScore("", self.name, unscored="no such file"))
+                continue
+            label = Label.GOOD if len(caption) > 8 else Label.BAD
+            reason = "because" if with_reason else ""
+            scores.append(CriticScore("", self.name, tuple(Judgement(d, label, reason=reason) for d in Dimension)))
+        return scores
+
+
+@pytest.fixture
+def folder(tmp_path):
+    source = tmp_path / "clips"
+    rows = []
+    for number in range(5):
+        write_square(source / f"{number}.mp4", "red", seed=number)
+        rows.append({"id": f"clip{number}", "file_name": f"{number}.mp4", "prompt": "x" * (4 + 2 * number)})
+    write_rows(source / METADATA_FILE, rows)
+    return source
+
+
+def scored_rows(folder):
+    return {row["id"]: row for row in read_rows(folder / METADATA_FILE)}
+
+
+def test_rows_hold_labels_rewards_and_reasons_and_can_be_loaded(folder, tmp_path):
+    out = score_videos(LengthJudge(), folder, tmp_path / "scored", with_reason=True, batch_size=2)
+    rows = scored_rows(out)
+    assert list(rows) == [f"clip{i}" for i in range(5)]
+    assert [rows[f"clip{i}"]["reward"] for i in range(5)] == pytest.approx([0.05] * 3 + [0.9] * 2)
+    assert rows["clip4"]["reasons"] == dict.fromkeys([d.value for d in Dimension], "because")
+    videos = load_rated_videos(out)
+    assert [video.id for video in videos] == list(rows)
+    assert videos[4].labels == dict.fromkeys(Dimension, Label.GOOD)
+    assert videos[0].video.samefile(folder / "0.mp4")
+    artifact = Artifact.load(out)
+    assert artifact.kind == "scored" and artifact.config["num_scored"] == 5 and artifact.config["num_unscored"] == 0
+
+
+def test_what_cannot_be_scored_has_no_reward(folder, tmp_path):
+    (folder / "2.mp4").unlink()
+    out = score_videos(LengthJudge(), folder, tmp_path / "scored")
+    row = scored_rows(out)["clip2"]
+    assert row["reward"] is None and row["unscored"] == "no such file"
+    assert not set(row) & {dimension.value for dimension in Dimension}
+    assert Artifact.load(out).config["num_unscored"] == 1
+    assert "NaN" not in (out / METADATA_FILE).read_text()
+
+
+def test_real_clips_pass_without_a_score(folder, tmp_path):
+    rows = [{**row, "is_real": row["id"] == "clip1"} for row in read_rows(folder / METADATA_FILE)]
+    write_rows(folder / METADATA_FILE, rows)
+    judge = LengthJudge()
+    out = score_videos(judge, folder, tmp_path / "scored")
+    assert len(judge.asked) == 4
+    assert [video.is_real for video in load_rated_videos(out)] == [False, True, False, False, False]
+
+
+def test_a_killed_run_is_finished_and_no_clip_scored_twice(folder, tmp_path):
+    out = tmp_path / "scored"
+    first = LengthJudge(dies_after=3)
+    with pytest.raises(KeyboardInterrupt):
+        score_videos(first, folder, out, batch_size=1)
+    assert not (out / "artifact.yaml").exists()
+    second = LengthJudge()
+    score_videos(second, folder, out, batch_size=1)
+    assert len(first.asked) == 3 and sorted(first.asked + second.asked) == sorted(
+        str(folder / f"{i}.mp4") for i in range(5)
+    )
+    third = LengthJudge()
+    score_videos(third, folder, out)
+    assert third.asked == [] and len(scored_rows(out)) == 5
+
+
+def test_scores_of_another_critic_are_not_taken_for_ones_own(folder, tmp_path):
+    score_videos(LengthJudge(), folder, tmp_path / "scored")
+    with pytest.raises(ValueError, match="another reward model"):
+        score_videos(LengthJudge("other"), folder, tmp_path / "scored")
+    with pytest.raises(ValueError, match="with_reason"):
+        score_videos(LengthJudge(), folder, tmp_path / "scored", with_reason=True)
+
+
+def test_a_repeated_id_is_refused(folder, tmp_path):
+    rows = list(read_rows(folder / METADATA_FILE))
+    write_rows(folder / METADATA_FILE, [*rows, {**rows[0], "file_name": "1.mp4"}])
+    with pytest.raises(ValueError, match="clip0.*stands twice"):
+        score_videos(LengthJudge(), folder, tmp_path / "scored")
+
+
+def test_a_critic_scores_a_folder_as_it_scores_its_clips(folder, tmp_path):
+    critic = LiFTCritic(*build_vlm("idefics3"), settings=CriticSettings(num_frames=4), name="tiny")
+    (folder / "3.mp4").write_bytes(b"no video")
+    rows = scored_rows(score_videos(critic, folder, tmp_path / "scored", batch_size=2))
+    scores = critic.score([folder / f"{i}.mp4" for i in range(5)], ["x" * (4 + 2 * i) for i in range(5)])
+    assert scores[3].unscored and rows["clip3"]["unscored"] == scores[3].unscored
+    for number in (0, 1, 2, 4):
+        row, score = rows[f"clip{number}"], scores[number]
+        assert row["reward"] == score.reward == pytest.approx(sum(REWARDS[j.label] for j in score.judgements) / 3)
+        for judgement in score.judgements:
+            assert row["probs"][judgement.dimension] == pytest.approx(judgement.probs, abs=1e-4)
+        assert row["expected_reward"] == pytest.approx(score.expected_reward, abs=1e-4)
+
+
+def test_two_processes_share_the_work(folder, tmp_path):
+    """Two real processes of one gloo job, each scoring its part into one folder."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, sys
+            from pathlib import Path
+            from lift_trl.alignment.score import score_videos
+            from lift_trl.runtime import process_state
+            from tests.alignment.test_score import LengthJudge
+            state, judge = process_state(), LengthJudge()
+            score_videos(judge, sys.argv[1], sys.argv[2], batch_size=1, state=state)
+            Path(sys.argv[2], f".asked{state.process_index}").write_text(json.dumps(judge.asked))
+            state.destroy_process_group()
+            """
+        )
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    config = "recipes/configs/accelerate/cpu_2.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, str(script)]
+    out = tmp_path / "scored"
+    environment = {**os.environ, "PYTHONPATH": root}
+    subprocess.run([*command, str(folder), str(out)], check=True, cwd=root, env=environment, timeout=120)
+    asked = [json.loads((out / f".asked{rank}").read_text()) for rank in range(2)]
+    assert [len(a) for a in asked] == [3, 2] and len(scored_rows(out)) == 5
+    single = score_videos(LengthJudge(), folder, tmp_path / "single", state=PartialState(cpu=True))
+    assert scored_rows(out) == scored_rows(single)

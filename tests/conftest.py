@@ -1,0 +1,71 @@
+"""What every test shares: a quiet and private environment, real input and a browser where there are any."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+
+# These are read when huggingface_hub, datasets and torch are first imported, so they are set before any such import.
+os.environ["HF_HUB_DISABLE_XET"] = "1"  # uploads to the local Hub of tests/hub need the LFS path
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A private home for the libraries: no test reads the user's token or cache, none fills it.
+_HF_HOME = tempfile.mkdtemp(prefix="lift_trl_tests_")
+atexit.register(shutil.rmtree, _HF_HOME, ignore_errors=True)
+os.environ["HF_HOME"] = _HF_HOME
+for _name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+    os.environ.pop(_name, None)
+
+from tests.hub.environment import use_local_hub  # noqa: E402  (the environment comes first)
+
+
+use_local_hub()
+
+import pytest  # noqa: E402
+
+from tests.hub.fixtures import hub, local_hub  # noqa: E402, F401  (fixtures)
+
+
+REAL_DATA = "LIFT_TRL_REAL_DATA"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests on real input where there is none, with the remedy as the reason."""
+    if os.environ.get(REAL_DATA):
+        return
+    skip = pytest.mark.skip(reason=f"{REAL_DATA} is not set: make test-real {REAL_DATA}=DIR")
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real input (`clips/`, `critic/`, `hra/`), read only; for tests marked `real`."""
+    folder = os.environ.get(REAL_DATA)
+    if not folder:
+        pytest.skip(f"{REAL_DATA} is not set: make test-real {REAL_DATA}=DIR")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"{REAL_DATA}={folder} is not a folder.")
+    return path
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium for playwright's `executable_path`; for tests marked `browser`."""
+    for name in BROWSERS:
+        if found := shutil.which(name):
+            return found
+    message = f"none of {', '.join(BROWSERS)} is installed (Debian: apt-get install chromium)"
+    if os.environ.get("REQUIRE_BROWSER") == "1":
+        pytest.fail(f"REQUIRE_BROWSER=1, but {message}")
+    pytest.skip(message)

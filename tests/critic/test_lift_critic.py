@@ -1,0 +1,153 @@
+"""`LiFTCritic` on files: what is unscored, what TRL gets, what is refused."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lift_trl.critic.lift_critic import LiFTCritic, judgements
+from lift_trl.critic.settings import CriticSettings, load_settings
+from lift_trl.rubric import REWARDS, Dimension, Label
+from lift_trl.store.manifest import Artifact
+from tests.critic.rendered_clips import write_square
+from tests.critic.tiny_models import build_vlm
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vlm")
+    build_vlm("idefics3", save_directory=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def critic(checkpoint):
+    return LiFTCritic.from_pretrained(checkpoint, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    return [write_square(folder / f"{c}.mp4", c, num_frames=n) for c, n in (("red", 9), ("blue", 17), ("green", 2))]
+
+
+CAPTIONS = ["A red square.", "A blue square moves to the right of the picture.", "Green."]
+
+
+def test_scores_are_probabilities_of_the_three_labels(critic, clips):
+    scores = critic.score(clips, CAPTIONS)
+    for score in scores:
+        assert [j.dimension for j in score.judgements] == list(Dimension) and score.unscored is None
+        for judgement in score.judgements:
+            assert sum(judgement.probs.values()) == pytest.approx(1) and judgement.reason == ""
+            assert judgement.label == max(judgement.probs, key=judgement.probs.get)
+            assert 0 <= judgement.label_mass <= 1
+        assert score.reward == pytest.approx(sum(REWARDS[j.label] for j in score.judgements) / 3)
+        assert 0.05 <= score.expected_reward <= 0.9
+    assert scores == critic.score(clips, CAPTIONS)
+
+
+def test_paths_and_bytes_and_any_batch_size_give_equal_scores(checkpoint, critic, clips):
+    alone = LiFTCritic.from_pretrained(checkpoint, batch_size=1)
+    for one, other in zip(
+        critic.score([str(c) for c in clips], CAPTIONS), alone.score([c.read_bytes() for c in clips], CAPTIONS)
+    ):
+        for a, b in zip(one.judgements, other.judgements):
+            assert a.probs == pytest.approx(b.probs, abs=1e-4)
+
+
+def test_what_cannot_be_scored_is_unscored_with_the_why_and_leaves_the_others_alone(critic, clips, tmp_path):
+    broken, missing = tmp_path / "broken.mp4", tmp_path / "missing.mp4"
+    broken.write_bytes(clips[0].read_bytes()[:700])
+    scores = critic.score([broken, clips[0], missing, clips[1]], ["a", CAPTIONS[0], "b", " "])
+    assert [score.unscored is None for score in scores] == [False, True, False, False]
+    assert "broken.mp4" in scores[0].unscored and "missing.mp4" in scores[2].unscored
+    assert "caption is empty" in scores[3].unscored
+    assert all(math.isnan(scores[i].reward) for i in (0, 2, 3))
+    plain = critic.score([clips[0]], [CAPTIONS[0]])[0]
+    assert scores[1].judgements[0].probs == pytest.approx(plain.judgements[0].probs, abs=1e-4)
+
+
+def test_the_reward_function_has_trls_signature(critic, clips, tmp_path):
+    prompts = [CAPTIONS[0], [{"role": "user", "content": CAPTIONS[1]}], "x"]
+    rewards = critic.reward_func(
+        prompts, [clips[0], clips[1], tmp_path / "none.mp4"], completion_ids=None, trainer_state=None
+    )
+    scores = critic.score(clips[:2], CAPTIONS[:2])
+    assert rewards == [scores[0].reward, scores[1].reward, None]
+    assert critic.reward_func.__name__ == "reward_func"
+
+
+def test_numbers_of_videos_and_captions_must_agree(critic, clips):
+    with pytest.raises(ValueError, match="3 videos and 1 captions"):
+        critic.score(clips, ["a"])
+    assert critic.score([], []) == []
+
+
+def test_likelihoods_that_are_not_numbers_give_no_judgement():
+    assert judgements(torch.full((3, 3), torch.nan), [""] * 3) == ()
+    assert judgements(torch.full((3, 3), -torch.inf), [""] * 3) == ()
+    verdicts = judgements(torch.tensor([[0.1, 0.2, 0.5]] * 3).log(), ["why"] * 3)
+    assert verdicts[0].label is Label.GOOD and verdicts[0].label_mass == pytest.approx(0.8)
+    assert list(verdicts[0].probs.values()) == pytest.approx([0.125, 0.25, 0.625])
+
+
+def test_a_broken_model_gives_no_score(checkpoint, clips):
+    critic = LiFTCritic.from_pretrained(checkpoint)
+    critic.model.lm_head.weight.data.fill_(torch.nan)
+    score = critic.score(clips[:1], CAPTIONS[:1], with_reason=True)[0]
+    assert score.unscored == "the critic's probabilities are not finite"
+
+
+def test_attention_without_a_mask_of_its_own_is_refused(checkpoint):
+    model, processor = build_vlm("idefics3")
+    model.config.get_text_config()._attn_implementation = "flash_attention_2"
+    with pytest.raises(ValueError, match="sdpa"):
+        LiFTCritic(model, processor)
+
+
+def test_layers_that_drop_keys_are_refused():
+    model, processor = build_vlm("qwen2_5_vl")
+    model.config.get_text_config().layer_types = ["full_attention", "sliding_attention"]
+    with pytest.raises(ValueError, match="sliding_attention"):
+        LiFTCritic(model, processor)
+
+
+def test_eager_attention_gives_the_same(checkpoint, critic, clips):
+    model, processor = build_vlm("idefics3")
+    model.set_attn_implementation("eager")
+    eager = LiFTCritic(model, processor).score(clips, CAPTIONS)
+    for a, b in zip(eager, critic.score(clips, CAPTIONS)):
+        assert a.judgements[0].probs == pytest.approx(b.judgements[0].probs, abs=1e-4)
+
+
+def test_settings_come_with_the_critic(tmp_path):
+    settings = CriticSettings(num_frames=3, with_reason=False, processor_kwargs={"do_image_splitting": False})
+    settings.save(tmp_path, parents={"base": "local"})
+    assert load_settings(str(tmp_path)) == settings
+    Artifact(kind="generated").save(tmp_path)
+    with pytest.raises(ValueError, match="not a critic"):
+        load_settings(str(tmp_path))
+    Artifact(kind="critic", config={"num_frames": 8, "dimensions": ["beauty"]}).save(tmp_path)
+    with pytest.raises(ValueError, match="beauty"):
+        load_settings(str(tmp_path))
+
+
+def test_a_critic_trained_again_in_the_same_folder_is_another_critic(tmp_path):
+    names = []
+    for seed in (0, 0, 1):
+        build_vlm("idefics3", seed=seed, save_directory=tmp_path)
+        names.append(LiFTCritic.from_pretrained(tmp_path).name)
+    assert names[0] == names[1] != names[2] and names[0].startswith(f"{tmp_path}@")
+
+
+def test_a_critic_works_by_itself_in_a_fresh_process(checkpoint, tmp_path):
+    """No launcher, no accelerate state: accelerate's logger would raise at the first warning."""
+    code = (
+        "import sys; from lift_trl.critic.lift_critic import LiFTCritic; "
+        "print(LiFTCritic.from_pretrained(sys.argv[1]).score(['none.mp4'], ['a'])[0].unscored)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(checkpoint)], capture_output=True, text=True, check=True)
+    assert "no such video file" in run.stdout and "unscored: none.mp4" in run.stderr

@@ -1,0 +1,181 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from lift_trl.evaluation.commands import CheckArguments, PlanArguments, VBenchArguments, check, evaluate, plan, report
+from lift_trl.evaluation.report_inputs import ReportArguments, build_report, load_system, named_paths
+from lift_trl.evaluation.vbench_plan import Plan
+from lift_trl.rubric import Dimension
+from tests.evaluation.test_vbench_run import STAND_IN
+
+
+def write_system(folder, make_clip, rewards, *, labels=None, seed=0):
+    rows = []
+    for number, (prompt, reward) in enumerate(rewards):
+        make_clip(folder / "videos" / f"{number}.mp4", seed=seed + number)
+        row = {"file_name": f"videos/{number}.mp4", "prompt": prompt, "seed": number}
+        row |= dict.fromkeys(Dimension, labels[number]) if labels else {"reward": reward} if reward is not None else {}
+        rows.append(row)
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_plan_and_check(suite_file, tmp_path):
+    said = plan(
+        PlanArguments(str(suite_file), str(tmp_path / "plan"), prompts="lift_opt", samples=2, flicker_samples=2)
+    )
+    assert said.splitlines()[0].startswith("14 clips of 7 prompts for 16 dimensions")
+    assert "first text wins" in said
+    found = check(CheckArguments(str(tmp_path / "plan"), str(tmp_path / "none"), python=sys.executable))
+    assert not found.ok
+    kinds = {problem.kind for problem in found.problems}
+    assert {"missing", "package", "samples", "case"} <= kinds  # vbench is not installed beside us
+
+
+def test_a_report_from_folders(tmp_path, make_clip):
+    prompts = [f"prompt {i}" for i in range(10)]
+    base = write_system(tmp_path / "base", make_clip, [(p, 0.2) for p in prompts])
+    tuned = write_system(tmp_path / "rwl", make_clip, [(p, 0.2 + 0.05 * i) for i, p in enumerate(prompts)], seed=50)
+    votes = [
+        {"id": str(i), "prompt": p, "video_a": str(tuned / f"videos/{i}.mp4"), "video_b": str(base / f"videos/{i}.mp4"),
+         "choice": "a" if i < 8 else "tie", "dimension": None, "voter": "v", "created_at": "2026-01-01T00:00:00Z"}
+        for i, p in enumerate(prompts)
+    ]  # fmt: skip
+    (tmp_path / "votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in votes))
+    figures = {
+        "suite": "critic",
+        "metric": "critic/overall/accuracy",
+        "system": "c",
+        "value": 0.7,
+        "n": 9,
+        "ci95": [0.5, 0.9],
+    }
+    (tmp_path / "figures.jsonl").write_text(json.dumps(figures) + "\n")
+    (tmp_path / "trainer_state.json").write_text(
+        json.dumps({"log_history": [{"step": s, "loss": 1 / s} for s in (1, 2, 4)]})
+    )
+    made = build_report(
+        ReportArguments(
+            report_dir=str(tmp_path / "report"),
+            systems=[f"base={base}", f"rwl={tuned}"],
+            votes=[f"people={tmp_path / 'votes.jsonl'}"],
+            figures=[str(tmp_path / "figures.jsonl")],
+            training=[f"rwl={tmp_path / 'trainer_state.json'}"],
+            num_clips=3,
+        )
+    )
+    (delta,) = made.deltas
+    assert (delta.base_value, delta.value) == pytest.approx((0.2, 0.425)) and delta.estimate.is_sure
+    assert (made.win_rates[0].win.value, made.win_rates[0].tie.value) == pytest.approx((0.8, 0.2))
+    assert [len(made.clips), len(made.drift), len(made.curves)] == [3, 5, 1]
+    assert made.clips[0].notes == {"base": "reward 0.20", "rwl": "reward 0.20"}
+    assert made.rows[-1].ci95 == (0.5, 0.9) and made.stamps["system base"] == str(base)
+
+
+def test_labels_and_unrated_clips(tmp_path, make_clip):
+    rated = write_system(tmp_path / "a", make_clip, [("p", 0), ("p", 0)], labels=["Good", "Bad"])
+    clips = load_system(rated)
+    assert [clip.key for clip in clips] == ["p#0", "p#1"]
+    assert [clip.reward for clip in clips] == pytest.approx([0.9, 0.05])
+    plain = write_system(tmp_path / "b", make_clip, [("p", None)])
+    assert load_system(plain)[0].reward is None
+    made = build_report(ReportArguments(str(tmp_path / "r"), [f"base={plain}", f"rwl={rated}"], drift=False))
+    assert made.deltas == () and {rate.system for rate in made.label_rates} == {"rwl"}
+    (rated / "videos" / "1.mp4").unlink()
+    with pytest.raises(ValueError, match="1.mp4"):
+        load_system(rated)
+
+
+def test_malformed_entries_are_refused(tmp_path):
+    for entries in (["runs/base"], ["=x"], ["a=x", "a=y"]):
+        with pytest.raises(ValueError, match="name=path"):
+            named_paths(entries)
+    with pytest.raises(ValueError, match="base=FOLDER"):
+        build_report(ReportArguments(str(tmp_path)))
+    for settings, message in (
+        ({"runner": "conda"}, "venv, python"),
+        ({"runner": "python", "plan": "p"}, "needs python"),
+        ({"runner": "hf-jobs", "plan": "p"}, "needs bucket"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            VBenchArguments(**settings)
+
+
+@pytest.fixture
+def two_systems(suite_file, tmp_path, make_clip, monkeypatch):
+    plan(
+        PlanArguments(
+            str(suite_file), str(tmp_path / "plan"), dims=["temporal_flickering"], samples=1, flicker_samples=1
+        )
+    )
+    videos = Plan.load(tmp_path / "plan").videos
+    for offset, name in enumerate(("base", "rwl")):
+        rows = []
+        for number, video in enumerate(videos):
+            make_clip(tmp_path / name / "videos" / f"{video.id}.mp4", seed=10 * offset + number)
+            rows.append(
+                {"prompt": video.prompt, "seed": video.seed, "video": f"videos/{video.id}.mp4", "id": video.id}
+            )
+        (tmp_path / name / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    checkout = tmp_path / "checkout" / "vbench"
+    checkout.mkdir(parents=True)
+    (checkout / "__init__.py").write_text(STAND_IN)
+    monkeypatch.setenv("STAND_IN_CALLS", str(tmp_path / "calls"))
+    return ReportArguments(
+        report_dir=str(tmp_path / "report"), systems=[f"base={tmp_path / 'base'}", f"rwl={tmp_path / 'rwl'}"]
+    )
+
+
+def vbench_arguments(tmp_path, **more):
+    settings = {
+        "plan": str(tmp_path / "plan"),
+        "vbench_dir": str(tmp_path / "vbench"),
+        "video_frames": 9,
+        "device": "cpu",
+    }
+    return VBenchArguments(**{**settings, "static_filter": False, **more})
+
+
+def test_evaluate_runs_vbench_on_each_system_and_reports(two_systems, tmp_path):
+    """From a plan and two folders of clips to the page, with the stand-in for the package vbench."""
+    python = {"runner": "python", "python": sys.executable, "vbench_checkout": str(tmp_path / "checkout")}
+    page = evaluate(two_systems, vbench_arguments(tmp_path, **python))
+    assert page == tmp_path / "report" / "report.html" and "VBench (vbench)" in page.read_text()
+    data = json.loads((tmp_path / "report" / "report.json").read_text())
+    flicker = {row["system"]: row["n"] for row in data["rows"] if row["metric"] == "vbench/temporal_flickering"}
+    assert flicker == {"base": 2, "rwl": 2}
+    assert [delta["metric"] for delta in data["deltas"]] == ["vbench/temporal_flickering"]
+    assert not any("total_score" in row["metric"] for row in data["rows"])
+    assert "vbench checkout" in data["stamps"]["VBench of base"]
+    first = page.read_bytes()
+    evaluate(two_systems, vbench_arguments(tmp_path, **python))
+    assert (tmp_path / "calls").read_text().split() == ["temporal_flickering"] * 2 and page.read_bytes() == first
+
+
+def test_any_clips_need_no_plan(two_systems, tmp_path):
+    python = {"runner": "python", "python": sys.executable, "vbench_checkout": str(tmp_path / "checkout")}
+    with pytest.raises(ValueError, match="needs plan"):
+        evaluate(two_systems, vbench_arguments(tmp_path, plan=None, **python))
+    custom = ReportArguments(**{**vars(two_systems), "protocol": "vbench-custom"})
+    page = evaluate(custom, vbench_arguments(tmp_path, plan=None, dims=["temporal_flickering"], **python))
+    data = json.loads((tmp_path / "report" / "report.json").read_text())
+    (delta,) = data["deltas"]
+    assert delta["metric"] == "vbench-custom/temporal_flickering" and delta["estimate"]["n"] == 2
+    assert "Compare within it only" in page.read_text()
+
+
+def test_a_missing_clip_stops_before_vbench_runs(two_systems, tmp_path):
+    shutil.rmtree(tmp_path / "rwl" / "videos")
+    with pytest.raises(ValueError, match="0 of 2 clips found"):
+        evaluate(two_systems, vbench_arguments(tmp_path, runner="docker"))
+
+
+def test_container_command_lines_are_written_not_run(two_systems, tmp_path):
+    report(two_systems)  # none: VBench by hand
+    evaluate(two_systems, vbench_arguments(tmp_path, runner="docker"))
+    script = (tmp_path / "vbench" / "base" / "commands.sh").read_text()
+    assert "never run it" in script and script.count("docker run") == 1
+    assert Path(tmp_path / "vbench" / "base" / "videos-vbench" / "a still lake-0.mp4").is_file()

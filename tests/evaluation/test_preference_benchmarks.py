@@ -1,0 +1,114 @@
+import json
+
+import pytest
+
+from lift_trl.evaluation.preference_benchmarks import (
+    benchmark_rows,
+    evaluate_pairs,
+    load_genai_bench,
+    load_videogen_rewardbench,
+    pairwise_accuracy,
+    score_pairs,
+)
+from lift_trl.records import CriticScore, Judgement
+from lift_trl.rubric import Dimension, Label
+
+
+# Header and row as published by KwaiVGI/VideoGen-RewardBench.
+REWARDBENCH = """path_A,path_B,A_model,B_model,prompt,VQ,MQ,TA,Overall,fps_A,num_frames_A,fps_B,num_frames_B
+videos/kling/0.mp4,videos/minimax/0.mp4,kling,minimax,a metal ball rolls,A,A,same,A,30.0,153,25.0,141
+videos/kling/0.mp4,videos/pika/0.mp4,kling,pika,a metal ball rolls,B,A,A,B,30.0,153,24.0,72
+"""
+GENAI = [
+    {
+        "prompt": "a fox",
+        "left_model": "x",
+        "right_model": "y",
+        "left_video": "l.mp4",
+        "right_video": "r.mp4",
+        "vote_type": vote,
+    }
+    for vote in ("leftvote", "rightvote", "tievote", "bothbad_vote")
+]
+
+
+class TableJudge:
+    """A reward model that reads labels from a table: (semantic, motion, fidelity) by file name."""
+
+    def __init__(self, table):
+        self.table, self.asked = table, []
+
+    def score(self, videos, captions, *, with_reason=False):
+        self.asked += list(zip(videos, captions))
+        scores = []
+        for video in videos:
+            labels = next((labels for part, labels in self.table.items() if part in str(video)), None)
+            judgements = (
+                () if labels is None else tuple(Judgement(d, Label(name)) for d, name in zip(Dimension, labels))
+            )
+            scores.append(CriticScore(str(video), "table", judgements, None if labels else "no such video"))
+        return scores
+
+
+def test_videogen_rewardbench_by_dimension(tmp_path):
+    path = tmp_path / "videogen-rewardbench.csv"
+    path.write_text(REWARDBENCH)
+    pairs = load_videogen_rewardbench(path)
+    assert pairs[0].preferences == {"VQ": 1, "MQ": 1, "TA": 0, "Overall": 1}
+    assert pairs[1].video_b == str(tmp_path / "videos/pika/0.mp4")
+
+    judge = TableJudge(
+        {"kling": ("Good", "Good", "Bad"), "minimax": ("Good", "Bad", "Bad"), "pika": ("Bad", "Bad", "Good")}
+    )
+    scores = score_pairs(pairs, judge, batch_size=2)
+    assert len(judge.asked) == len(scores) == 3  # kling stands in two pairs
+    found = {accuracy.aspect: accuracy for accuracy in evaluate_pairs(pairs, scores)}
+    assert found["MQ"].without_ties.value == 1.0
+    assert found["VQ"].without_ties.value == 0.5  # kling against minimax is a tie for the judge
+    assert (found["TA"].num_pairs, found["TA"].num_decided) == (2, 1)
+    assert found["TA"].with_ties.value == 1.0
+    rows = benchmark_rows(list(found.values()), benchmark="videogen-rewardbench", system="table")
+    assert {row.metric for row in rows} >= {
+        "videogen-rewardbench/VQ_with_ties",
+        "videogen-rewardbench/Overall_without_ties",
+    }
+
+
+def test_unscored_pairs_are_left_out_never_counted_as_ties(tmp_path):
+    path = tmp_path / "b.csv"
+    path.write_text(REWARDBENCH)
+    pairs = load_videogen_rewardbench(path)
+    scores = score_pairs(pairs, TableJudge({"kling": ("Good",) * 3, "pika": ("Bad",) * 3}))
+    assert {accuracy.num_pairs for accuracy in evaluate_pairs(pairs, scores)} == {1}
+
+
+def test_genai_bench(tmp_path):
+    for text in (json.dumps(GENAI), "\n".join(map(json.dumps, GENAI))):
+        (tmp_path / "genai.json").write_text(text)
+        pairs = load_genai_bench(tmp_path / "genai.json")
+        assert [pair.preferences["Overall"] for pair in pairs] == [1, -1, 0, 0]
+        assert pairs[0].video_a == str(tmp_path / "l.mp4")
+
+
+def test_bad_rows_are_named(tmp_path):
+    (tmp_path / "b.csv").write_text(REWARDBENCH.replace(",same,", ",tie,"))
+    with pytest.raises(ValueError, match="line 2: TA='tie'"):
+        load_videogen_rewardbench(tmp_path / "b.csv")
+    (tmp_path / "g.json").write_text(json.dumps([{**GENAI[0], "vote_type": "left"}]))
+    with pytest.raises(ValueError, match="row 1"):
+        load_genai_bench(tmp_path / "g.json")
+    with pytest.raises(ValueError, match="no pair"):
+        pairwise_accuracy([], [])
+
+
+def test_ties_are_calibrated_as_by_brute_force():
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        human = generator.integers(-1, 2, 30)
+        gaps = generator.choice([-0.4, -0.2, -0.1, 0.0, 0.1, 0.3], 30)
+        thresholds = [-1.0, *np.unique(np.abs(gaps))]
+        best = max(np.mean([h == 0 if abs(g) <= t else h * g > 0 for h, g in zip(human, gaps)]) for t in thresholds)
+        assert pairwise_accuracy(human, gaps).with_ties.value == pytest.approx(best)
+    assert pairwise_accuracy([0, 0], [0.1, 0.2]).without_ties is None

@@ -1,0 +1,105 @@
+"""Each rule of the coarse filter finds what it is for, and leaves good rows alone."""
+
+from pathlib import Path
+
+import pytest
+
+from lift_trl.feedback.coarse_filter import Rule, clip_problem, find_drop
+from lift_trl.mini.language import DEFORMED, NOTHING, PRAISE, STATIC, UNEVEN, describe_mismatch
+from lift_trl.mini.shapes import SCENES
+from lift_trl.records import Annotation
+from lift_trl.rubric import Dimension, Label
+from tests.feedback.conftest import write_clip
+
+
+BAD, NORMAL, GOOD = Label
+CAPTION = "A majestic crane stands gracefully in a shallow, tranquil wetland."
+
+
+def rule(label: Label, reason: str, caption: str = CAPTION) -> Rule | None:
+    row = Annotation("a", Path("a.mp4"), caption, Dimension.MOTION_SMOOTHNESS, label, reason, "x", "synthetic")
+    drop = find_drop(row, min_caption_words=3)
+    return drop and drop.rule
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        # Answers of the authors' critics and rows of their data.
+        (GOOD, "There are no obvious problems."),
+        (GOOD, "Basically correct."),
+        (GOOD, "No obvious problems."),
+        (BAD, "The crane's eyes in the video were not generated."),
+        (BAD, "The video does not show the panda wearing a futuristic spacesuit as mentioned in the caption."),
+        (BAD, "The panda's limbs are missing in the video, and there are issues with the facial generation."),
+        (NORMAL, "The panda's movements in the video are basically normal, with slight coordination issues."),
+        (BAD, "The majesty is not nodding."),
+        (GOOD, "There is no blur, no flicker and nothing is deformed."),
+        (GOOD, "Smooth, with a slight blur at the end."),
+        (BAD, "The motion is smooth but a wing is missing."),
+        (BAD, "The shape should be square but is circle."),
+        (BAD, "The crane."),
+        (BAD, "\u9e64\u7684\u773c\u775b\u6ca1\u6709\u751f\u6210"),
+    ],
+)
+def test_good_rows_pass(label: Label, reason: str):
+    assert rule(label, reason) is None
+
+
+@pytest.mark.parametrize(
+    ("label", "reason", "broken"),
+    [
+        (BAD, "", Rule.EMPTY_REASON),
+        (GOOD, " ... 1 !", Rule.EMPTY_REASON),
+        (BAD, "I had pasta for lunch", Rule.OFF_TOPIC_REASON),
+        (GOOD, "asdf qwer", Rule.OFF_TOPIC_REASON),
+        (BAD, "There are no obvious problems.", Rule.REASON_CONTRADICTS_LABEL),
+        (NORMAL, "Perfect, smooth motion.", Rule.REASON_CONTRADICTS_LABEL),
+        (GOOD, "The crane's left wing is missing.", Rule.REASON_CONTRADICTS_LABEL),
+        (GOOD, "The face is deformed and the legs flicker.", Rule.REASON_CONTRADICTS_LABEL),
+    ],
+)
+def test_bad_reasons_are_found(label: Label, reason: str, broken: Rule):
+    assert rule(label, reason) is broken
+
+
+@pytest.mark.parametrize(
+    ("caption", "broken"),
+    [
+        ("A crane", Rule.CAPTION_TOO_SHORT),
+        ("", Rule.CAPTION_TOO_SHORT),
+        ("A [subject] runs in a park", Rule.AMBIGUOUS_CAPTION),
+        ("A {animal} runs in a park", Rule.AMBIGUOUS_CAPTION),
+        ("Someone does something somewhere", Rule.AMBIGUOUS_CAPTION),
+        ("a red circle moving left", None),
+        ("A woman holds something small and round in her hand while the evening light falls on the table.", None),
+    ],
+)
+def test_captions(caption: str, broken: Rule | None):
+    assert rule(BAD, "The crane's wing is missing.", caption) is broken
+
+
+def test_unreadable_clips(tmp_path: Path):
+    clip = write_clip(tmp_path / "a.mp4")
+
+    def problem(path: Path) -> str | None:
+        return clip_problem(Annotation("a", path, CAPTION, Dimension.VIDEO_FIDELITY, BAD, "", "x", "synthetic"))
+
+    assert problem(clip) is None
+    assert "no such video file" in str(problem(tmp_path / "b.mp4"))
+    clip.write_bytes(clip.read_bytes()[:600])
+    row = Annotation("a", clip, CAPTION, Dimension.VIDEO_FIDELITY, BAD, "Blurred.", "x", "synthetic")
+    drop = find_drop(row, min_caption_words=3, clip_problem=problem(clip))
+    assert drop is not None and drop.rule is Rule.UNREADABLE_CLIP and "a.mp4" in drop.detail
+
+
+def test_reasons_of_the_rule_based_raters_pass():
+    caption = SCENES[0].prompt
+    for phrasing in (0, 1):
+        for praise in PRAISE.values():
+            assert rule(GOOD, praise[phrasing], caption) is None
+        for label in (NORMAL, BAD):
+            mismatch = describe_mismatch(SCENES[0], {"colour": "blue", "shape": "square", "direction": ""}, phrasing)
+            for reason in (UNEVEN[label][phrasing], STATIC[label][phrasing], DEFORMED[label][phrasing], mismatch):
+                assert rule(label, reason, caption) is None, reason
+    assert rule(BAD, NOTHING, caption) is None

@@ -1,0 +1,49 @@
+"""`recipes/correct.py` with a real (random) vision-language model: runs, waits for the review, goes on, finishes."""
+
+from pathlib import Path
+
+import pytest
+from trl import TrlParser
+
+from lift_trl.feedback.hra import load_hra
+from lift_trl.feedback.review import Decision, decide
+from lift_trl.mini.world import World, build_world
+from lift_trl.rubric import Label
+from lift_trl.store.manifest import read_rows
+from recipes import correct as recipe
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return build_world(tmp_path / "world", num_rated=4, num_real=1, trained=False)
+
+
+def run(world: World, folder: Path) -> list[Path]:
+    """One call of the recipe with its YAML; the queues that wait after it."""
+    changed = {"hra": world.rated, "model_name_or_path": world.vlm, "output_dir": folder, "max_steps": 1}
+    words = [word for name, value in changed.items() for word in (f"--{name}", str(value))]
+    yaml = Path(recipe.__file__).parent / "configs" / "mini" / "correct.yaml"
+    recipe.main(*TrlParser(recipe.ARGUMENTS).parse_args_and_config(["--config", str(yaml), *words]))
+    queues = sorted(folder.glob("*/review_queue.jsonl"))
+    return [queue for queue in queues if any(row["decision"] is None for row in read_rows(queue))]
+
+
+def test_the_recipe_stops_for_each_review_and_finishes(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "run"
+    reviews = 0
+    while queues := run(world, folder):
+        (queue,) = queues
+        assert f"rows of {queue} wait" in capsys.readouterr().out
+        labels = {row["id"]: row["label"] for row in read_rows(queue.parent / "labels.jsonl")}
+        asked = list(read_rows(queue))
+        assert all(row["critic_label"] == labels[row["id"]] != row["label"] for row in asked)
+        decide(queue, {row["id"]: Decision(Label(row["label"]), row["reason"], "ann") for row in asked})
+        assert (queue.parent / "critic" / "adapter_model.safetensors").is_file()
+        reviews += 1
+    assert reviews >= 1
+    assert "Corrected ratings in" in capsys.readouterr().out
+    rated, corrected = load_hra(world.rated)["train"], load_hra(folder / "corrected")["train"]
+    columns = ("video_id", "dimension", "label", "annotator", "reason")
+    assert [[row[c] for c in columns] for row in corrected] == [[row[c] for c in columns] for row in rated]

@@ -1,0 +1,276 @@
+"""`load_hra` on every form, its errors, and splits that never divide a video."""
+
+import json
+import stat
+from pathlib import Path
+from zipfile import ZipFile, ZipInfo
+
+import pytest
+from datasets import Dataset, Video, load_dataset
+
+from lift_trl.feedback.convert import convert
+from lift_trl.feedback.hra import check_hra, load_hra, split_by_video, split_new_videos, tidy_features
+from lift_trl.records import Annotation
+from lift_trl.rubric import Dimension, Label
+from lift_trl.store.rated_videos import BadRowsError
+from tests.feedback.conftest import conversation, critic_row, write_authors_json, write_clip
+
+
+SEMANTIC, MOTION, FIDELITY = Dimension
+
+
+def zip_clips(archive: Path, clips: dict[str, Path]) -> Path:
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with ZipFile(archive, "w") as file:
+        for name, path in clips.items():
+            file.writestr(ZipInfo(name), path.read_bytes())
+    return archive
+
+
+@pytest.fixture
+def authors(tmp_path: Path) -> Path:
+    """A folder as `Fudan-FUXI/LiFT-HRA-10K`: one JSON, clips in two zips."""
+    folder = tmp_path / "LiFT-HRA"
+    write_authors_json(
+        folder / "LiFT-HRA-data.json", ["videos/a.mp4", "videos/b.mp4", "videos/AkQlXiOmKhM-Scene-0009.mp4"]
+    )
+    clips = {
+        name: write_clip(tmp_path / "made" / f"{name}.mp4", grey) for name, grey in (("a", 40), ("b", 90), ("v", 200))
+    }
+    zip_clips(folder / "videos" / "HRA_part1.zip", {"HRA_part1/a.mp4": clips["a"]})
+    zip_clips(folder / "videos" / "HRA_part2.zip", {"b.mp4": clips["b"], "AkQlXiOmKhM-Scene-0009.mp4": clips["v"]})
+    return folder
+
+
+def test_authors_folder_with_zips(authors: Path, tmp_path: Path):
+    train = load_hra(authors)["train"]
+    assert train.features == tidy_features() and set(train.column_names) == set(Annotation.__dataclass_fields__)
+    assert train.features["video"] == Video(decode=False)
+    row = train[1]
+    assert (row["video_id"], row["dimension"], row["label"], row["reason"]) == ("a", MOTION, Label.BAD, "Jumps.")
+    assert (row["caption"], row["annotator"]) == ("A waiter\nnods, please, in scene 0.", "LiFT-HRA-data")
+    assert train["source"] == ["synthetic"] * 6 + ["real"] * 3
+    assert Path(row["video"]["path"]).read_bytes() == (tmp_path / "made" / "a.mp4").read_bytes()
+    assert len({row["video"]["path"] for row in train}) == 3  # nine rows, three files
+
+
+def test_the_source_argument_overrides_the_name_of_the_clip(authors: Path):
+    assert set(load_hra(authors, source="real")["train"]["source"]) == {"real"}
+    with pytest.raises(ValueError, match="'synthetic' or 'real'"):
+        load_hra(authors, source="fake")
+
+
+def test_loose_clips_come_before_zips(authors: Path):
+    write_clip(authors / "videos" / "a.mp4", 7)
+    assert load_hra(authors)["train"][0]["video"]["path"] == str(authors / "videos" / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    "name", ["../out.mp4", "a/../../out.mp4", "/etc/out.mp4", "C:/out.mp4", "..\\out.mp4", "\\out.mp4"]
+)
+def test_a_zip_member_that_leaves_the_folder_is_refused(authors: Path, tmp_path: Path, name: str):
+    zip_clips(authors / "videos" / "HRA_part3.zip", {name: tmp_path / "made" / "a.mp4"})
+    before = sorted(tmp_path.rglob("*.mp4"))
+    with pytest.raises(ValueError, match="leaves the folder"):
+        load_hra(authors)
+    after = [path for path in tmp_path.rglob("*.mp4") if path not in before]
+    assert all("home" in path.parts for path in after) and not any(path.name == "out.mp4" for path in after)
+
+
+def test_a_zip_member_that_is_a_link_is_refused(authors: Path):
+    link = ZipInfo("link.mp4")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with ZipFile(authors / "videos" / "HRA_part3.zip", "w") as file:
+        file.writestr(link, "/etc/passwd")
+    with pytest.raises(ValueError, match="symbolic link"):
+        load_hra(authors)
+
+
+def test_a_broken_zip_and_two_clips_of_one_name_are_named(authors: Path, tmp_path: Path):
+    zip_clips(authors / "videos" / "HRA_part3.zip", {"other/b.mp4": tmp_path / "made" / "a.mp4"})
+    with pytest.raises(BadRowsError, match="2 files have this name"):
+        load_hra(authors)
+    (authors / "videos" / "HRA_part3.zip").write_bytes(b"PK half a download")
+    with pytest.raises(ValueError, match="HRA_part3.zip: no readable zip file"):
+        load_hra(authors)
+
+
+def test_missing_clips_raise_unless_kept_or_dropped(tmp_path: Path):
+    path = write_authors_json(tmp_path / "data.json", ["videos/a.mp4", "videos/b.mp4"])
+    write_clip(tmp_path / "b.mp4")
+    with pytest.raises(BadRowsError, match="a.mp4: no such clip.*missing_videos='keep'"):
+        load_hra(path)
+    kept = load_hra(path, missing_videos="keep")["train"]
+    assert [row["video"]["path"] for row in kept][::3] == ["videos/a.mp4", str(tmp_path / "b.mp4")]
+    assert set(load_hra(path, missing_videos="drop")["train"]["video_id"]) == {"b"}
+    with pytest.raises(ValueError, match="'raise', 'keep' or 'drop'"):
+        load_hra(path, missing_videos="ignore")  # type: ignore[arg-type]
+
+
+def test_clips_in_another_folder(tmp_path: Path):
+    path = write_authors_json(tmp_path / "json" / "data.json", ["videos/a.mp4"])
+    write_clip(tmp_path / "clips" / "a.mp4")
+    assert load_hra(path, video_dir=tmp_path / "clips")["train"].num_rows == 3
+
+
+def test_a_row_cannot_name_a_file_outside_of_its_folder(tmp_path: Path):
+    write_clip(tmp_path / "secret.mp4")
+    path = write_authors_json(tmp_path / "inner" / "data.json", ["../secret.mp4"])
+    with pytest.raises(BadRowsError, match="no such clip"):
+        load_hra(path)
+
+
+def test_critic_output(tmp_path: Path):
+    labels = dict(zip(Dimension, (Label.GOOD, Label.NORMAL, Label.BAD)))
+    write_clip(tmp_path / "0.mp4")
+    (tmp_path / "critic_output_13b.json").write_text(json.dumps([critic_row("0.mp4", labels)]))
+    rows = load_hra(tmp_path / "critic_output_13b.json")["train"]
+    assert dict(zip(rows["dimension"], rows["label"])) == labels
+    assert set(rows["annotator"]) == {"critic_output_13b"} and set(rows["video_id"]) == {"id_0.mp4"}
+
+
+def test_every_bad_row_of_a_json_is_listed(tmp_path: Path):
+    write_clip(tmp_path / "a.mp4")
+    good = conversation("a.mp4", "A fox runs.", MOTION, "Good. Fine.")
+    unasked = conversation("a.mp4", "A fox runs.", MOTION, "Good.")
+    unasked["conversations"][0]["value"] = "<video>\n A fox runs."  # type: ignore[index]
+    rows: list[object] = [
+        good,
+        conversation("a.mp4", "A fox runs.", MOTION, "Good-looking fox"),
+        conversation("a.mp4", "A fox runs.", SEMANTIC, ""),
+        unasked,
+        conversation("a.mp4", "", SEMANTIC, "Good."),
+        conversation("a.mp4", "Another caption.", SEMANTIC, "Good."),
+        {"video": "a.mp4", "conversations": []},
+        "text",
+        {"video": "a.mp4"},
+        conversation("b.mp4", "A fox runs.", MOTION, "Good."),
+    ]
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(rows))
+    errors = check_hra(path)
+    found = {int(error.where.rsplit(" ", 1)[1]): error.problem for error in errors}
+    assert sorted(found) == list(range(2, 11))
+    assert "does not begin with one of" in found[2] and "does not begin with one of" in found[3]
+    assert "no question of the rubric" in found[4] and "no caption" in found[5] and "another caption" in found[6]
+    assert "two, of 'human' and 'gpt'" in found[7] and "two forms" in found[8]
+    assert "two forms" in found[9]
+    assert "no such clip" in found[10]
+    with pytest.raises(BadRowsError, match="9 bad rows"):
+        load_hra(path)
+
+
+def test_a_file_that_is_no_json_and_a_path_that_is_none(tmp_path: Path):
+    (tmp_path / "data.json").write_text('[{"video": "a.mp4",},]')
+    with pytest.raises(ValueError, match="comma after a last entry"):
+        load_hra(tmp_path / "data.json")
+    with pytest.raises(FileNotFoundError, match="user/name"):
+        load_hra(tmp_path / "absent.json")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no Parquet and no JSON"):
+        load_hra(tmp_path / "empty")
+
+
+def test_decoding_finds_truncated_clips(authors: Path):
+    clip = write_clip(authors / "videos" / "a.mp4")
+    clip.write_bytes(clip.read_bytes()[:700])
+    assert check_hra(authors) == []
+    (error,) = check_hra(authors, decode=True)
+    assert "clip a" in error.where and "a.mp4" in error.problem
+
+
+def test_the_last_question_counts_and_captions_may_hold_its_words(tmp_path: Path):
+    write_clip(tmp_path / "a.mp4")
+    caption = "A sign reads: Please identify the motion issues in this video"
+    (tmp_path / "d.json").write_text(json.dumps([conversation("a.mp4", caption, FIDELITY, "bad: blur.")]))
+    (row,) = load_hra(tmp_path / "d.json")["train"]
+    assert (row["caption"], row["dimension"], row["label"]) == (caption, FIDELITY, Label.BAD)
+
+
+def wide_row(**more: object) -> dict[str, object]:
+    return {"file_name": "a.mp4", "prompt": "a fox", SEMANTIC: "Good", MOTION: "Bad", FIDELITY: "Normal", **more}
+
+
+def test_own_clips_with_three_label_columns(tmp_path: Path):
+    write_clip(tmp_path / "a.mp4")
+    (tmp_path / "metadata.jsonl").write_text(
+        json.dumps(wide_row(reasons={MOTION: "It jumps."}, annotator="me")) + "\n"
+    )
+    rows = load_hra(tmp_path)["train"]
+    assert rows["label"] == ["Good", "Bad", "Normal"] and rows["reason"] == ["", "It jumps.", ""]
+    assert set(rows["annotator"]) == {"me"} and Path(rows[0]["video"]["path"]) == tmp_path / "a.mp4"
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(wide_row(reasons="It jumps.")) + "\n")
+    assert "no mapping" in check_hra(tmp_path)[0].problem
+
+
+def test_own_tidy_rows_of_several_raters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_clip(tmp_path / "own" / "a.mp4")
+    tidy = [
+        {"file_name": "a.mp4", "caption": "a fox", "dimension": d, "label": label, "annotator": who, "id": f"{who}{d}"}
+        for who, label in (("x", "Good"), ("y", "Bad"))
+        for d in Dimension
+    ]
+    (tmp_path / "own" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tidy))
+    monkeypatch.chdir(tmp_path)
+    rows = load_hra("own")["train"]
+    assert len(rows) == 6 and len(set(rows["video_id"])) == 1
+    assert Path(rows[0]["video"]["path"]) == tmp_path / "own" / "a.mp4"
+
+
+def test_published_form_gives_the_same_tidy_rows(authors: Path, tmp_path: Path):
+    convert(authors, tmp_path / "hra", test_fraction=0.5)
+    direct = load_hra(authors, test_fraction=0.5)
+    published = load_hra(tmp_path / "hra")
+    for split in ("train", "test"):
+        for a, b in zip(direct[split], published[split], strict=True):
+            clips = (Path(a.pop("video")["path"]).read_bytes(), Path(b.pop("video")["path"]).read_bytes())
+            assert a == b and clips[0] == clips[1]
+    (shard,) = (tmp_path / "hra" / "data").glob("test-*.parquet")
+    assert load_hra(shard)["train"]["video_id"] == published["test"]["video_id"]
+    with pytest.raises(ValueError, match="splits train, test already"):
+        load_hra(tmp_path / "hra", test_fraction=0.5)
+
+
+def rows_of(*names: str) -> Dataset:
+    rows = [
+        {**dict.fromkeys(Annotation.__dataclass_fields__, "x"), "video": f"{n}.mp4", "video_id": n, "dimension": d}
+        for n in names
+        for d in Dimension
+    ]
+    return Dataset.from_list(rows, features=tidy_features())
+
+
+def test_split_by_video_divides_no_video_and_is_stable_when_the_data_grow():
+    names = [f"clip{n}" for n in range(300)]
+    small, large = (split_by_video(rows_of(*part), test_fraction=0.2) for part in (names[:200], names))
+    train, test = set(large["train"]["video_id"]), set(large["test"]["video_id"])
+    assert not train & test and train | test == set(names) and 40 <= len(test) <= 80
+    assert large["train"].num_rows == 3 * len(train)
+    assert set(small["test"]["video_id"]) <= test and set(small["train"]["video_id"]) <= train
+    assert set(split_by_video(rows_of(*names), test_fraction=0.2, seed=1)["test"]["video_id"]) != test
+    for fraction in (0, 1, 1.5):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            split_by_video(rows_of("a"), test_fraction=fraction)
+    with pytest.raises(ValueError, match="choose another split"):
+        split_by_video(rows_of("a"), test_fraction=0.5)
+
+
+def test_the_10k_trains_and_what_the_20k_adds_tests():
+    splits = split_new_videos(rows_of("a", "b"), rows_of("b", "c", "a", "d"))
+    assert splits["train"]["video_id"] == ["a"] * 3 + ["b"] * 3
+    assert splits["test"]["video_id"] == ["c"] * 3 + ["d"] * 3
+    with pytest.raises(ValueError, match="share no video id"):
+        split_new_videos(rows_of("part1/a"), rows_of("a"))
+    with pytest.raises(ValueError, match="test 0"):
+        split_new_videos(rows_of("a"), rows_of("a"))
+
+
+def test_captions_alone_are_no_ratings_but_load_as_clips(tmp_path: Path):
+    write_clip(tmp_path / "a.mp4")
+    (tmp_path / "metadata.csv").write_text("file_name,caption\na.mp4,a fox\n")
+    assert "no rating" in check_hra(tmp_path)[0].problem
+    (tmp_path / "metadata.csv").write_text("file_name,caption,annotations\na.mp4,a fox,Good\n")
+    assert "annotations are 'Good'; give a list" in check_hra(tmp_path)[0].problem
+    (tmp_path / "metadata.csv").write_text("file_name,caption,is_real\na.mp4,a fox,TRUE\n")
+    assert check_hra(tmp_path) == [] and load_hra(tmp_path)["train"].num_rows == 0
+    assert load_dataset("csv", data_files=str(tmp_path / "metadata.csv"), split="train")["caption"][0] == "a fox"

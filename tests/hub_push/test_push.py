@@ -1,0 +1,277 @@
+"""Every artefact kind goes to the Hub whole, with its card, and comes back by the real clients."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard, RepoCard, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+from lift_trl.hub.push import artifact_kind, insist, push
+from lift_trl.records import hra_features
+from lift_trl.rubric import Dimension, Label
+from lift_trl.store.manifest import Artifact, write_rows
+from lift_trl.store.video_io import write_video
+from tests.hub.fixtures import LocalHub
+
+
+PARENTS = {"zai-org/CogVideoX-2b": "abc123", "critic": "user/critic@def456"}
+CONFIG = {"seed": 7, "num_frames": 9}
+LABELS = {dimension.value: Label.GOOD.value for dimension in Dimension}
+
+
+def clip(path: Path, shade: int = 0) -> Path:
+    write_video(path, np.full((9, 32, 32, 3), shade, np.uint8), fps=8)
+    return path
+
+
+@pytest.fixture(scope="session")
+def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small finished artefact of every dataset kind."""
+    root = tmp_path_factory.mktemp("artefacts")
+    generated = root / "generated"
+    rows = []
+    for number in range(2):
+        clip(generated / f"{number}.mp4", 90 * number)
+        row = {"id": f"clip-{number}", "file_name": f"{number}.mp4", "prompt": "a fox | a hen", "seed": number}
+        rows.append({**row, "model": "zai-org/CogVideoX-2b@abc123", "adapter": None, "num_frames": 9, "height": 32})
+    write_rows(generated / "metadata.jsonl", rows)
+    scored = root / "scored"
+    verdict = {**LABELS, "reward": 0.9, "expected_reward": 0.8, "unscored": None, "critic": "user/critic@def456"}
+    unscored = {"reward": None, "expected_reward": None, "unscored": "no frame", "critic": "user/critic@def456"}
+    write_rows(
+        scored / "metadata.jsonl",
+        [{"id": "clip-0", "prompt": "a fox", **verdict}, {"id": "clip-1", "prompt": "a hen", **unscored}],
+    )
+    report = root / "report"
+    report.mkdir()
+    (report / "report.md").write_text("# Evaluation\n\nThe LoRA wins 60 %.\n")
+    (report / "report.json").write_text('{"win": 0.6}')
+    for folder in (generated, scored, report):
+        Artifact(folder.name, CONFIG, PARENTS).save(folder)
+    _hra(root / "hra")
+    return {path.name: path for path in root.iterdir()}
+
+
+def _hra(folder: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    video = clip(folder / "x.mp4").read_bytes()
+    (folder / "x.mp4").unlink()
+    rating = {"reason": "So it is.", "annotator": "ada", "created_at": None, "ui_version": None}
+    row = {
+        "id": "clip-0",
+        "video": {"bytes": video, "path": "clip-0.mp4"},
+        "caption": "a fox",
+        "source": "synthetic",
+        "annotations": [{"dimension": name, "label": label, **rating} for name, label in LABELS.items()],
+    }
+    (folder / "data").mkdir()
+    table = pa.Table.from_pylist([row], schema=hra_features().arrow_schema)
+    pq.write_table(table, folder / "data" / "train-00000-of-00001.parquet")
+    Artifact("hra", CONFIG, PARENTS).save(folder)
+
+
+def snippet(card: str) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    return str(code)
+
+
+def run_snippet(card: str, folder: Path) -> str:
+    """What the card's snippet prints, run as it stands by somebody who has installed the package."""
+    done = subprocess.run(
+        [sys.executable, "-c", snippet(card)], cwd=folder, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "printed"), [("hra", "a fox"), ("generated", "a fox | a hen"), ("scored", "clip-0"), ("report", "60 %")]
+)
+def test_a_dataset_comes_back_as_it_went(kind: str, printed: str, artefacts, hub: LocalHub, tmp_path: Path):
+    repo = f"dev/push-{kind}"
+    pushed = push(artefacts[kind], repo)
+    assert (pushed.url, pushed.repo_type) == (f"{hub.endpoint}/datasets/{repo}", "dataset")
+    info = hub.api().repo_info(repo, repo_type="dataset")
+    assert info.sha == pushed.commit
+    assert info.private is (kind == "hra")  # people's ratings
+    back = Path(snapshot_download(repo, repo_type="dataset", cache_dir=tmp_path))
+    there = {p.relative_to(back).as_posix() for p in back.rglob("*") if p.is_file()} - {"README.md", ".gitattributes"}
+    sent = {
+        p.relative_to(artefacts[kind]).as_posix(): p.read_bytes() for p in artefacts[kind].rglob("*") if p.is_file()
+    }
+    assert there == set(sent)
+    assert all((back / name).read_bytes() == data for name, data in sent.items())
+
+    card = (back / "README.md").read_text()
+    for wanted in ("zai-org/CogVideoX-2b](https://huggingface.co/", "`abc123`", "seed: 7", "license: other", "Limits"):
+        assert wanted in card, wanted
+    assert "lift_trl" in card and "huggingface_hub" in card.split("Versions:")[1]
+    assert printed in run_snippet(card, tmp_path)
+
+
+def test_figures_of_the_cards(artefacts, hub: LocalHub):
+    push(artefacts["scored"], "dev/push-figures")
+    card = hub.read("dev/push-figures", "README.md", repo_type="dataset").decode()
+    assert "| mean reward | 0.9000 |" in card and "| unscored | 1 |" in card
+    assert f"| {Dimension.MOTION_SMOOTHNESS.words} | 1 | 0 | 0 |" in card
+    push(artefacts["hra"], "dev/push-hra-figures")
+    card = hub.read("dev/push-hra-figures", "README.md", repo_type="dataset").decode()
+    assert "| ratings | 3 |" in card and "| raters | 1 |" in card
+
+
+def test_a_push_that_is_interrupted_shows_nothing_and_goes_on(artefacts, hub: LocalHub, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("lift_trl.hub.push._ATTEMPTS", 1)
+    folder = tmp_path / "generated"
+    folder.mkdir()
+    for path in artefacts["generated"].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    # Above 1 MiB the local Hub wants LFS: files that go ahead of the commit.
+    for number in range(2):
+        (folder / f"{number}.mp4").write_bytes(np.random.default_rng(number).bytes(2_000_000))
+    repo = "dev/push-interrupted"
+    hub.cut_next("POST", "/commit/", after_bytes=50)
+    with pytest.raises(HTTPError):
+        push(folder, repo)
+    assert hub.api().list_repo_files(repo, repo_type="dataset") == [
+        ".gitattributes"
+    ]  # nothing half-written is visible
+    sent = [r for r in hub.requests("PUT") if "lfs" in r.path]
+    assert len(sent) == 2
+    hub.forget_requests()
+    push(folder, repo)
+    assert [r for r in hub.requests("PUT") if "lfs" in r.path] == []  # the clips are there, they are not sent again
+    assert {"0.mp4", "1.mp4", "metadata.jsonl", "artifact.yaml"} < set(
+        hub.api().list_repo_files(repo, repo_type="dataset")
+    )
+    assert len(hub.requests("POST", "/commit/")) == 1
+
+
+def test_failures_that_pass_are_waited_for(artefacts, hub: LocalHub, monkeypatch):
+    monkeypatch.setattr("lift_trl.hub.push.time.sleep", lambda seconds: None)
+    hub.fail_next("POST", "/commit/", status=500, times=2)
+    push(artefacts["scored"], "dev/push-500")
+    hub.lose_next_answer("POST", "/commit/")
+    (artefacts["scored"] / "more.txt").write_text("x")
+    push(artefacts["scored"], "dev/push-500")
+    (artefacts["scored"] / "more.txt").unlink()
+    titles = [c.title for c in hub.api().list_repo_commits("dev/push-500", repo_type="dataset")]
+    assert titles.count("Push scored") == 2  # the lost answer's commit is there, and was not made twice
+    hub.add_user("reader", role="read")
+    with pytest.raises(HfHubHTTPError) as refused:
+        push(artefacts["scored"], "dev/push-refused", token="hf_reader_read")
+    assert refused.value.response.status_code in (401, 403)
+    calls = []
+    with pytest.raises(ValueError, match="no"):
+        insist(lambda: calls.append(1) or (_ for _ in ()).throw(ValueError("no")))
+    assert calls == [1]
+
+
+def test_a_smaller_dataset_leaves_no_stale_shard(artefacts, hub: LocalHub, tmp_path: Path):
+    repo = "dev/push-stale"
+    hub.api().create_repo(repo, repo_type="dataset")
+    hub.api().upload_file(
+        path_or_fileobj=b"old", path_in_repo="data/train-00001-of-00002.parquet", repo_id=repo, repo_type="dataset"
+    )
+    push(artefacts["hra"], repo)
+    assert [n for n in hub.api().list_repo_files(repo, repo_type="dataset") if n.endswith(".parquet")] == [
+        "data/train-00000-of-00001.parquet"
+    ]
+
+
+def test_a_collection_ties_the_artefacts_together(artefacts, hub: LocalHub):
+    for kind in ("hra", "generated", "scored"):
+        push(artefacts[kind], f"dev/tied-{kind}", collection="LiFT: one run")
+    push(artefacts["hra"], "dev/tied-hra", collection="LiFT: one run")
+    (found,) = [c for c in hub.api().list_collections(owner="dev") if c.title == "LiFT: one run"]
+    items = hub.api().get_collection(found.slug).items
+    assert [(item.item_id, item.note) for item in items] == [
+        (f"dev/tied-{k}", k) for k in ("hra", "generated", "scored")
+    ]
+
+
+def test_only_finished_artefacts_are_pushed(artefacts, tmp_path: Path, hub: LocalHub):
+    (tmp_path / "metadata.jsonl").write_text("{}\n")
+    with pytest.raises(FileNotFoundError, match="neither a finished artefact"):
+        push(tmp_path, "dev/none")
+    assert {kind: artifact_kind(folder) for kind, folder in artefacts.items()} == {kind: kind for kind in artefacts}
+    assert hub.requests("POST", "/api/repos/create") == []
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from lift_trl.mini.checkpoints import build_tiny_pipeline
+
+    folder = tmp_path_factory.mktemp("base") / "pipeline"
+    build_tiny_pipeline(folder)
+    return folder
+
+
+def test_a_lora_comes_back_by_diffusers(tiny_pipeline: Path, hub: LocalHub, tmp_path: Path):
+    import torch
+    from diffusers import CogVideoXPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    folder = tmp_path / "lora"
+    pipe = CogVideoXPipeline.from_pretrained(tiny_pipeline)
+    torch.manual_seed(0)
+    pipe.transformer.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["to_q"], init_lora_weights=False))
+    pipe.save_lora_weights(folder, get_peft_model_state_dict(pipe.transformer))
+    call = 'pipe.load_lora_weights("runs/lora", weight_name="pytorch_lora_weights.safetensors")'
+    (folder / "README.md").write_text(f"---\nlicense: other\n---\n# runs/lora\n\n```python\n{call}\n```\n")
+    (folder / "checkpoint-10").mkdir()
+    (folder / "checkpoint-10" / "optimizer.pt").write_bytes(b"x")
+    (folder / "training_args.bin").write_bytes(b"x")
+    push(folder, "dev/push-lora")
+    assert sorted(hub.api().list_repo_files("dev/push-lora")) == [
+        ".gitattributes",
+        "README.md",
+        "pytorch_lora_weights.safetensors",
+    ]
+    card = ModelCard.load("dev/push-lora").content
+    assert "# dev/push-lora" in card and 'load_lora_weights("dev/push-lora"' in card
+    again = CogVideoXPipeline.from_pretrained(tiny_pipeline)
+    again.load_lora_weights("dev/push-lora", weight_name="pytorch_lora_weights.safetensors")
+    loaded = get_peft_model_state_dict(again.transformer, adapter_name=next(iter(again.transformer.peft_config)))
+    saved = get_peft_model_state_dict(pipe.transformer)
+    assert loaded.keys() == saved.keys() and all(torch.equal(loaded[key], saved[key]) for key in saved)
+
+
+def test_a_critic_comes_back_with_a_card_that_works(hub: LocalHub, tmp_path: Path):
+    from lift_trl.critic.settings import CriticSettings
+    from lift_trl.mini.checkpoints import build_tiny_vlm
+
+    folder = tmp_path / "critic"
+    build_tiny_vlm(folder)
+    CriticSettings(num_frames=4).save(folder, parents=PARENTS)
+    log = [{"eval_loss": 0.5, "step": 1}, {"eval_accuracy": 0.875, "step": 1}]
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+    push(folder, "dev/push-critic")
+    card = ModelCard.load("dev/push-critic")
+    assert card.data.base_model == "zai-org/CogVideoX-2b" and card.data.library_name == "lift_trl"
+    assert "| eval_accuracy | 0.8750 |" in card.content and "| num frames | 4 |" in card.content
+    clip(tmp_path / "fox.mp4")
+    printed = run_snippet(card.content, tmp_path)
+    assert all(dimension.value in printed for dimension in Dimension)
+    assert 0.05 <= float(printed.split()[0]) <= 0.9
+
+
+def test_a_cache_streams_back(tiny_pipeline: Path, hub: LocalHub, tmp_path: Path):
+    from lift_trl.alignment.cache import cache_videos
+    from lift_trl.store.rated_videos import load_rated_videos
+
+    clips = tmp_path / "clips"
+    clip(clips / "a.mp4")
+    write_rows(clips / "metadata.jsonl", [{"file_name": "a.mp4", "prompt": "a red circle", "reward": 0.5}])
+    cache = tmp_path / "cache"
+    cache_videos(str(tiny_pipeline), load_rated_videos(clips), cache, num_frames=9, height=48, width=48)
+    push(cache, "dev/push-cache")
+    card = RepoCard.load("dev/push-cache", repo_type="dataset").content
+    assert "| clips | 1 |" in card and str(tmp_path) not in card
+    assert run_snippet(card, tmp_path).strip() == "a red circle"

@@ -1,0 +1,145 @@
+"""Runs that must coincide: one trajectory, however it is cut into micro-batches, processes and sessions."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from lift_trl.hub.lora import PEFT_WEIGHTS_FILE
+from tests.alignment.conftest import make_trainer, trainable
+
+
+ROOT = Path(__file__).parents[2]
+ACCELERATE = ROOT / "recipes" / "configs" / "accelerate"
+
+
+def launch(
+    config: str, pipeline_dir: Path, cache_dir: Path, output_dir: Path, *, num_processes: int = 0, **options
+) -> subprocess.Popen:
+    """`accelerate launch recipes/align.py` with a small LoRA and one learning rate."""
+    settings = {
+        "model_name_or_path": pipeline_dir, "cache": cache_dir, "output_dir": output_dir, "lora_r": 4, "lora_alpha": 16,
+        "learning_rate": 0.01, "lr_scheduler_type": "constant", "report_to": "none", "logging_steps": 1, "max_steps": 4,
+        "per_device_train_batch_size": 4, "save_strategy": "no", **options,
+    }  # fmt: skip
+    arguments = [
+        text
+        for name, value in settings.items()
+        for text in (f"--{name}", *(value if isinstance(value, list) else [str(value)]))
+    ]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE / config)]
+    if num_processes:
+        command += ["--num_processes", str(num_processes), "--main_process_port", "0"]
+    return subprocess.Popen(
+        [*command, str(ROOT / "recipes" / "align.py"), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen, timeout_s: float = 240) -> str:
+    """The output of a launch that must succeed; nothing of it stays behind."""
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, output
+    return output
+
+
+def assert_same_weights(one: dict, two: dict, **tolerance) -> None:
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert_close(two[name], value, **tolerance)
+
+
+# SGD: Adam turns rounding errors of tiny gradients into whole steps.
+@pytest.mark.parametrize("batch, accumulation", [(1, 8), (2, 4), (3, 3)])
+def test_micro_batches_play_no_part(tmp_path, pipeline_dir, cached, batch, accumulation):
+    """The last case is ragged: eight rows in micro-batches of 3, 3 and 2 are one mean over eight."""
+    settings = {"optim": "sgd", "learning_rate": 1.0, "max_steps": 3, "max_grad_norm": 0.0}
+    whole = make_trainer(pipeline_dir, tmp_path / "a", cached, per_device_train_batch_size=8, **settings)
+    cut = make_trainer(
+        pipeline_dir, tmp_path / "b", cached, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation,
+        **settings,
+    )  # fmt: skip
+    whole.train()
+    cut.train()
+    assert_same_weights(trainable(whole), trainable(cut), rtol=1e-5, atol=1e-7)
+
+
+def test_resumed_training_is_bit_identical(tmp_path, pipeline_dir, cached):
+    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 2}
+    whole = make_trainer(pipeline_dir, tmp_path / "a", cached, **settings)
+    whole.train()
+    resumed = make_trainer(pipeline_dir, tmp_path / "b", cached, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-3"))
+    assert_same_weights(trainable(whole), trainable(resumed), rtol=0, atol=0)
+    losses = [[line["loss"] for line in t.state.log_history if "loss" in line] for t in (whole, resumed)]
+    assert losses[0] == losses[1]
+
+
+def test_two_processes_equal_one(tmp_path, pipeline_dir, cache_dir):
+    two = launch(
+        "cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "two", optim="sgd", learning_rate=1.0, max_grad_norm=0,
+        per_device_train_batch_size=2,
+    )  # fmt: skip
+    one = launch(
+        "cpu.yaml", pipeline_dir, cache_dir, tmp_path / "one", optim="sgd", learning_rate=1.0, max_grad_norm=0
+    )
+    log = finish(two)
+    finish(one)
+    assert "strategy: DDP (gloo), 2 process(es) on cpu" in log
+    assert_same_weights(
+        load_file(tmp_path / "one" / PEFT_WEIGHTS_FILE),
+        load_file(tmp_path / "two" / PEFT_WEIGHTS_FILE),
+        rtol=1e-5,
+        atol=1e-7,
+    )
+
+
+def test_validation_is_shared_by_the_processes(tmp_path, pipeline_dir, cache_dir):
+    """Three prompts on two processes: every video is there once, and both processes sample equally often."""
+    prompts = ["a red circle moving left", "a blue square moving up", "a green triangle moving down"]
+    process = launch(
+        "cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "out", max_steps=1, validation_prompts=prompts,
+        validation_num_inference_steps=1, validation_guidance_scale=1.0,
+    )  # fmt: skip
+    finish(process)
+    folders = sorted((tmp_path / "out" / "validation").iterdir())
+    assert [sorted(path.name for path in folder.iterdir()) for folder in folders] == [["base.mp4", "step-1.mp4"]] * 3
+
+
+def test_a_killed_launch_resumes_bit_for_bit(tmp_path, pipeline_dir, cache_dir):
+    """kill -9 after the first checkpoint; the same command again ends where the uninterrupted run ends."""
+    options = {"max_steps": 12, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+    whole = launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "whole", **options)
+    finish(whole)
+    killed = launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "killed", **options)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("checkpoint-*/trainer_state.json")):
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "killed" / PEFT_WEIGHTS_FILE).exists()
+    log = finish(launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "killed", **options))
+    assert "resuming from" in log
+    one, two = (load_file(tmp_path / name / PEFT_WEIGHTS_FILE) for name in ("whole", "killed"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_two_processes_that_do_not_find_each_other_stop(tmp_path, pipeline_dir, cache_dir):
+    """What `accelerate launch --cpu --num_processes 2` can become: WORLD_SIZE 2 seen by a lone process."""
+    code = "from lift_trl.runtime import check_world; check_world(1)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "WORLD_SIZE": "2"}, capture_output=True, text=True
+    )
+    assert run.returncode != 0 and "the launcher started 2 processes, but this one sees 1" in run.stderr

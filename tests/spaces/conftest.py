@@ -1,0 +1,130 @@
+"""Clips to show, the three Spaces in processes of their own, and a browser."""
+
+from collections import UserDict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lift_trl.mini.shapes import CLEAN, SCENES, DefectRates, draw_clip
+from lift_trl.mini.world import rate_folder, write_clips
+from lift_trl.rubric import Dimension, Label
+from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
+from tests.hub.fixtures import LocalHub
+from tests.spaces.server import Space
+
+
+#: What an attacker would write as a prompt; the page must show it letter by letter.
+NASTY = '<img src=x onerror=alert(1)> ${alert(2)} {{ 3 * 3 }} a <b>fox</b> & "friends"'
+
+
+class Running(UserDict[str, Space]):
+    """Spaces that start when they are asked for."""
+
+    def __getitem__(self, name: str) -> Space:
+        space = super().__getitem__(name)
+        return space if space.process is not None else space.start()
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """`flawed` (rated, as a scored set) and `clean` clips of the same six prompts and seeds; `gold` with labels."""
+    root = tmp_path_factory.mktemp("clips")
+    for name, rates, seed in (("flawed", DefectRates(), 1), ("clean", CLEAN, 2), ("gold", DefectRates(), 3)):
+        rng = np.random.default_rng(seed)
+        write_clips(root / name, (draw_clip(rng, rates, SCENES[i]) for i in range(6 if name != "gold" else 1)))
+        rate_folder(root / name, root / name)
+        rows = list(read_rows(root / name / METADATA_FILE))
+        for number, row in enumerate(rows):
+            row |= {"id": f"{name}-{number}", "seed": number}
+            row["probs"] = {d: {label: 0.8 if row[d] == label else 0.1 for label in Label} for d in Dimension}
+            if number == 0 and name != "gold":
+                row["prompt"] = NASTY
+        write_rows(root / name / METADATA_FILE, rows)
+    return {path.name: path for path in root.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def queue(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A review queue of two rows."""
+    path = tmp_path_factory.mktemp("correction") / "review_queue.jsonl"
+    rows = [
+        {
+            "id": f"row-{number}",
+            "why": "critic and rater disagree",
+            "video": str(clips["flawed"] / f"0000{number}.mp4"),
+            "caption": NASTY,
+            "dimension": Dimension.MOTION_SMOOTHNESS.value,
+            "annotator": "ada",
+            "label": Label.GOOD.value,
+            "reason": "fine <script>alert(4)</script>",
+            "critic_label": Label.BAD.value,
+            **dict.fromkeys(("decision", "decision_reason", "reviewer", "decided_at")),
+        }
+        for number in range(2)
+    ]
+    write_rows(path, rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def spaces(
+    clips: dict[str, Path], queue: Path, local_hub: LocalHub, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[str, Space]]:
+    """The Spaces, each started by the first test that asks for it: `arena`, `annotate`, `compare` and its `gallery`."""
+    root = tmp_path_factory.mktemp("spaces")
+    pair = {"FIRST": f"flawed={clips['flawed']}", "SECOND": f"clean={clips['clean']}"}
+    known = {
+        "arena": Space("arena", root / "arena", VOTES_REPO="dev/arena-votes", **pair),
+        "annotate": Space(
+            "annotate",
+            root / "annotate",
+            CLIPS=str(clips["flawed"]),
+            GOLD=str(clips["gold"]),
+            QUEUE=str(queue),
+            RATERS="2",
+        ),
+        "compare": Space("compare", root / "compare"),
+        "gallery": Space("compare", root / "gallery", GALLERY=f"base={clips['flawed']},lift={clips['clean']}"),
+    }
+    yield Running(known)
+    for space in known.values():
+        space.end()
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Any]:
+    """Chromium. A test opens pages with `open_page`."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """
+    `open_page(url, width=1280)`: a page of a new visitor (own cookies). At the end of the test no page may have written
+    an error to its console, failed, or opened a dialog.
+    """
+    contexts, problems = [], []
+
+    def open_one(url: str, *, width: int = 1280, height: int = 900) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": height})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.goto(url)
+        page.wait_for_selector(".lift-player video, #lift-make", timeout=30_000)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert problems == []

@@ -1,0 +1,117 @@
+"""The arena in a real browser: choose, play, step, vote, reload, keyboard, results, a phone."""
+
+import json
+
+import pytest
+
+from lift_trl.rubric import Dimension
+from tests.spaces.conftest import NASTY
+from tests.spaces.server import Space
+
+
+pytestmark = pytest.mark.browser
+QUESTIONS = [f"#lift-{dimension.value}" for dimension in Dimension] + ["#lift-overall"]
+
+
+def choose(page, choice: str) -> None:
+    for question in QUESTIONS:
+        page.locator(f"{question} input[value={choice}]").check()
+
+
+def pair_on(page) -> str:
+    return str(page.locator("#lift-pair textarea, #lift-pair input").input_value())
+
+
+def submit(page) -> None:
+    before = pair_on(page)
+    page.click("#lift-submit")
+    page.wait_for_function(
+        "before => document.querySelector('#lift-pair textarea, #lift-pair input')?.value !== before", arg=before
+    )
+
+
+def test_a_visit(spaces: dict[str, Space], open_page):
+    page = open_page(spaces["arena"].url)
+    ready = "() => [...document.querySelectorAll('video')].every(v => v.readyState >= 2 && v.videoWidth === 192)"
+    page.wait_for_function(ready)
+    # It plays by itself, both in step; a step shows the very next frame of both, and stops.
+    page.wait_for_function("() => document.querySelector('video').currentTime > 0.2")
+    times = page.evaluate("() => [...document.querySelectorAll('video')].map(v => v.currentTime)")
+    assert abs(times[0] - times[1]) < 0.5 / 8
+    page.click("[data-action=play]")
+    page.locator(".lift-seek").fill("3")
+    page.wait_for_function("() => document.querySelector('.lift-frame').textContent === '4 / 9'")
+    page.click("[data-action=forward]")
+    page.wait_for_function("() => document.querySelector('.lift-frame').textContent === '5 / 9'")
+    stopped = page.evaluate("() => [...document.querySelectorAll('video')].map(v => [v.paused, v.currentTime])")
+    assert stopped == [[True, pytest.approx(4.5 / 8)]] * 2
+
+    # A vote needs every question; it is on the disk when the next pair appears.
+    page.click("#lift-submit")
+    page.wait_for_selector("text=Choose for each question")
+    first = pair_on(page)
+    choose(page, "a")
+    submit(page)
+    rows = [row for row in spaces["arena"].rows() if row["pair"] == first]
+    assert [row["dimension"] for row in rows] == [*Dimension, None]
+    assert {row["choice"] for row in rows} == {"a"} and {row["video_a"].split("/")[0] for row in rows} < {
+        "flawed",
+        "clean",
+    }
+    assert len({row["voter"] for row in rows}) == 1 and rows[0]["voter"].startswith("anon:")
+
+    # A reload shows the same pair, on the same sides, and the same person.
+    sources = "() => [...document.querySelectorAll('video')].map(v => v.src)"
+    second, shown = pair_on(page), page.evaluate(sources)
+    page.reload()
+    page.wait_for_selector("video")
+    assert (pair_on(page), page.evaluate(sources)) == (second, shown)
+    choose(page, "tie")
+    submit(page)
+    votes = [row for row in spaces["arena"].rows() if row["voter"] == rows[0]["voter"]]
+    assert len(votes) == 8
+
+    page.get_by_role("tab", name="Results").click()
+    page.wait_for_selector(".lift-result")
+    results = page.locator(".lift-result").all_inner_texts()
+    assert len(results) == 4 and all("flawed wins" in text and "pairs by majority" in text for text in results)
+    assert all("votes on" in text for text in results)
+
+
+def test_keys_alone_are_enough(spaces: dict[str, Space], open_page):
+    page = open_page(spaces["arena"].url)
+    page.wait_for_selector("#lift-overall")
+    pair = pair_on(page)
+    for key in ("1", "2", "3", "3"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(60)
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "before => document.querySelector('#lift-pair textarea, #lift-pair input')?.value !== before", arg=pair
+    )
+    mine = spaces["arena"].rows()[-4:]
+    assert [row["choice"] for row in mine] == ["a", "tie", "b", "b"] and mine[0]["pair"] == pair
+
+
+def test_names_and_paths_are_hidden_and_nothing_sticks_out_on_a_phone(spaces: dict[str, Space], open_page):
+    page = open_page(spaces["arena"].url, width=390, height=844)
+    page.wait_for_selector("#lift-overall")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    told = page.content() + json.dumps(page.evaluate("() => [...document.querySelectorAll('video')].map(v => v.src)"))
+    for secret in ("flawed", "clean", ".jsonl", "00000.mp4", str(spaces["arena"].data_dir)):
+        assert secret not in told
+
+
+def test_everybody_gets_every_pair_once_and_a_prompt_is_only_text(spaces: dict[str, Space], open_page):
+    page = open_page(spaces["arena"].url)
+    page.wait_for_selector("#lift-overall")
+    pairs, prompts = [], []
+    for _ in range(6):
+        pairs.append(pair_on(page))
+        prompts.append(page.inner_text(".lift-prompt").split("\n", 1)[1].strip())
+        choose(page, "b")
+        submit(page)
+    page.wait_for_selector("text=You have compared every pair")
+    assert len(set(pairs)) == 6
+    assert NASTY in prompts
+    assert not page.locator("#lift-submit").is_visible()

@@ -1,0 +1,127 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lift_trl.store.manifest import Artifact, Manifest, read_rows, write_rows, write_text
+from lift_trl.store.sharding import chunks, pending, share
+
+
+def test_rows_of_several_processes_merge_in_the_order_asked_for(tmp_path):
+    for rank in (1, 0):
+        manifest = Manifest(tmp_path, rank=rank)
+        for number in range(rank, 6, 2):
+            manifest.append({"id": f"u{number}", "value": number})
+    manifest = Manifest(tmp_path)
+    assert manifest.done_ids() == {f"u{n}" for n in range(6)}
+    manifest.merge([f"u{n}" for n in range(6)])
+    assert [row["value"] for row in read_rows(tmp_path / "metadata.jsonl")] == list(range(6))
+    assert not list((tmp_path / ".parts").glob("*.jsonl"))
+    assert Manifest(tmp_path, rank=5).done_ids() == {f"u{n}" for n in range(6)}
+
+
+def test_a_missing_row_stops_the_merge_and_loses_nothing(tmp_path):
+    Manifest(tmp_path).append({"id": "a"})
+    with pytest.raises(ValueError, match="1 rows are missing, first 'b'"):
+        Manifest(tmp_path).merge(["a", "b"])
+    assert Manifest(tmp_path).done_ids() == {"a"}
+
+
+def test_half_a_line_of_a_killed_process_is_neither_read_nor_built_upon(tmp_path):
+    manifest = Manifest(tmp_path)
+    manifest.append({"id": "a"})
+    part = tmp_path / ".parts" / "rank0.jsonl"
+    part.write_bytes(part.read_bytes() + b'{"id": "b", "va')
+    assert manifest.done_ids() == {"a"}
+    manifest.append({"id": "c"})
+    assert [row["id"] for row in read_rows(part)] == ["a", "c"]
+
+
+def test_rows_survive_kill_9_right_after_they_are_appended(tmp_path):
+    """A row is durable before append returns: what the process announced is there after SIGKILL."""
+    code = (
+        "import sys\nfrom lift_trl.store.manifest import Manifest\n"
+        f"manifest = Manifest({str(tmp_path)!r})\n"
+        "for number in range(100000):\n"
+        "    manifest.append({'id': str(number)})\n"
+        "    print(number, flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    announced = [int(process.stdout.readline()) for _ in range(20)]
+    time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    announced += [int(line) for line in process.stdout.read().split("\n")[:-1]]
+    done = {int(unit) for unit in Manifest(tmp_path).done_ids()}
+    assert set(announced) <= done and len(done) <= len(announced) + 1
+
+
+def test_broken_lines_name_file_and_line(tmp_path):
+    path = tmp_path / "metadata.jsonl"
+    path.write_text('{"id": "a"}\nnot json\n')
+    with pytest.raises(ValueError, match=r"metadata\.jsonl, line 2: not JSON"):
+        list(read_rows(path))
+    path.write_text('{"id": "a"}\n[1]\n')
+    with pytest.raises(ValueError, match="line 2: not a JSON object"):
+        list(read_rows(path))
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [{"id": "old"}])
+    with pytest.raises(TypeError):
+        write_rows(path, [{"id": "new"}, {"id": object()}])
+    assert [row["id"] for row in read_rows(path)] == ["old"]
+    write_text(path, "")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_artifacts_round_trip_and_other_schemas_are_refused(tmp_path):
+    Artifact("cache", {"num_frames": 9}, {"model": "a@b"}).save(tmp_path)
+    loaded = Artifact.load(tmp_path)
+    assert (loaded.kind, loaded.config, loaded.parents) == ("cache", {"num_frames": 9}, {"model": "a@b"})
+    assert loaded.versions["torch"]
+    (tmp_path / "artifact.yaml").write_text("kind: cache\nschema_version: 99\n")
+    with pytest.raises(ValueError, match="schema version 99, this lift_trl reads 1"):
+        Artifact.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no finished artefact"):
+        Artifact.load(tmp_path / "elsewhere")
+
+
+def test_load_dataset_reads_an_artefact_folder(tmp_path):
+    """artifact.yaml is harmless to `datasets`; a visible JSON file beside the rows would not be."""
+    from datasets import load_dataset
+
+    Artifact("scored").save(tmp_path)
+    write_rows(tmp_path / "metadata.jsonl", [{"id": "a", "reward": 0.5}])
+    (tmp_path / ".parts").mkdir()
+    assert load_dataset(str(tmp_path), split="train").to_list() == [{"id": "a", "reward": 0.5}]
+    assert json.loads((tmp_path / "metadata.jsonl").read_text())["reward"] == 0.5
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_shares_are_disjoint_and_complete(world_size):
+    units = [f"u{n}" for n in range(11)]
+    parts = [share(units, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert sorted(sum(parts, [])) == sorted(units)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_work_begun_by_eight_is_finished_by_three():
+    units = [f"u{n}" for n in range(20)]
+    done = set(share(units, rank=0, world_size=8) + share(units, rank=5, world_size=8))
+    left = pending(units, done)
+    finished = [unit for rank in range(3) for unit in share(left, rank=rank, world_size=3)]
+    assert done.isdisjoint(finished) and done | set(finished) == set(units)
+
+
+def test_bad_ranks_and_sizes_are_refused():
+    with pytest.raises(ValueError, match="rank=2 is not in"):
+        share([], rank=2, world_size=2)
+    with pytest.raises(ValueError, match="less than 1"):
+        chunks([1], 0)
+    assert chunks([1, 2, 3], 2) == [[1, 2], [3]]

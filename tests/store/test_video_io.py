@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from lift_trl.store.video_io import probe_video, read_video, sample_frames, write_video
+
+
+def grey(levels, size=32):
+    return np.stack([np.full((size, size, 3), level, dtype=np.uint8) for level in levels])
+
+
+def test_round_trip_keeps_pixels_length_and_rate(tmp_path):
+    ramp = np.broadcast_to(np.linspace(0, 255, 64, dtype=np.uint8)[None, None, :, None], (9, 48, 64, 3)).copy()
+    write_video(tmp_path / "a.mp4", ramp, fps=8)
+    clip = read_video(tmp_path / "a.mp4")
+    assert clip.frames.shape == ramp.shape and clip.frames.dtype == np.uint8 and clip.fps == 8
+    assert np.abs(clip.frames.astype(int) - ramp).mean() < 3
+    assert np.allclose(clip.times_s, np.arange(9) / 8, atol=1e-3)
+    info = probe_video((tmp_path / "a.mp4").read_bytes())
+    assert (info.num_frames, info.height, info.width, info.fps, info.duration_s) == (9, 48, 64, 8.0, 1.125)
+
+
+def test_the_same_frames_give_the_same_bytes(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 255, (5, 32, 32, 3), dtype=np.uint8)
+    write_video(tmp_path / "a.mp4", frames, fps=8)
+    write_video(tmp_path / "b.mp4", frames, fps=8)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+
+
+def test_the_file_can_start_before_it_has_arrived(tmp_path):
+    write_video(tmp_path / "a.mp4", grey(range(0, 90, 10)), fps=8)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # faststart
+
+
+@pytest.mark.parametrize("source_fps, fps", [(30, 8), (8, 8), (8, 16), (24, 8)])
+def test_sampling_by_time_shows_what_was_on_screen(tmp_path, source_fps, fps):
+    count = 2 * source_fps
+    levels = np.linspace(20, 235, count).astype(int)
+    write_video(tmp_path / "a.mp4", grey(levels), fps=source_fps)
+    clip = read_video(tmp_path / "a.mp4", num_frames=fps + 1, fps=fps)
+    shown = clip.frames.mean(axis=(1, 2, 3))
+    expected = [levels[int(k / fps * source_fps + 1e-6)] for k in range(fps + 1)]
+    assert np.abs(shown - expected).max() <= 2.5
+
+
+def test_a_clip_that_is_too_short_says_how_long_it_is(tmp_path):
+    write_video(tmp_path / "a.mp4", grey(range(10)), fps=8)
+    with pytest.raises(ValueError, match=r"a\.mp4: has 5 frames at 4 fps, 9 were asked for"):
+        read_video(tmp_path / "a.mp4", num_frames=9, fps=4)
+
+
+def test_uniform_frames_include_the_first_and_the_last(tmp_path):
+    levels = np.linspace(0, 250, 49).astype(int)
+    write_video(tmp_path / "a.mp4", grey(levels), fps=8)
+    clip = sample_frames(tmp_path / "a.mp4", 8)
+    assert np.abs(clip.frames.mean(axis=(1, 2, 3)) - levels[np.linspace(0, 48, 8, dtype=int)]).max() < 3
+    assert clip.times_s[0] == 0 and clip.times_s[-1] == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize(
+    "frames, message",
+    [
+        (np.zeros((3, 32, 32, 3)), r"float64 \(3, 32, 32, 3\); give uint8"),
+        (np.zeros((3, 3, 32, 32), dtype=np.uint8), "give uint8"),
+        (np.zeros((3, 31, 32, 3), dtype=np.uint8), "32x31 px; H.264 in yuv420p needs even sizes"),
+        (np.zeros((0, 32, 32, 3), dtype=np.uint8), "F >= 1"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_not_guessed(tmp_path, frames, message):
+    with pytest.raises(ValueError, match=message):
+        write_video(tmp_path / "a.mp4", frames, fps=8)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("keep", [0, 40, 900, 0.5, 0.9])
+def test_truncated_files_are_errors_that_name_the_file(tmp_path, keep):
+    noise = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), dtype=np.uint8)
+    write_video(tmp_path / "whole.mp4", noise, fps=8)
+    data = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
+    with pytest.raises(ValueError, match=r"cut\.mp4: .*(truncated|no video)"):
+        read_video(tmp_path / "cut.mp4")
+
+
+def test_missing_files_and_other_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone.mp4: no such video file"):
+        read_video(tmp_path / "gone.mp4")
+    (tmp_path / "notes.mp4").write_text("not a video")
+    with pytest.raises(ValueError, match=r"notes\.mp4: cannot be decoded"):
+        probe_video(tmp_path / "notes.mp4")

@@ -1,0 +1,145 @@
+"""The direction of imports: a module imports from lower levels only, and each library has its place."""
+
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.structure.source import PACKAGE, ROOT, Import, imports, name_of, python_files, relative
+
+
+# A module may import from a level with a smaller number, and from its own package. The stages (40) never import one
+# another: they meet on disk.
+LEVELS = {
+    "lift_trl": 0,  # __version__; the public names are looked up lazily
+    "lift_trl.rubric": 0,
+    "lift_trl.records": 10,
+    "lift_trl.protocols": 11,
+    "lift_trl.store": 20,
+    "lift_trl.critic_models": 30,
+    "lift_trl.video_models": 30,
+    "lift_trl.hub": 30,
+    "lift_trl.runtime": 35,
+    "lift_trl.feedback": 40,
+    "lift_trl.critic": 40,
+    "lift_trl.alignment": 40,
+    "lift_trl.evaluation": 40,
+    "lift_trl.cost": 40,
+    "lift_trl.mini": 40,
+    "lift_trl.ui": 40,
+    "lift_trl.cli": 50,
+}
+
+# Where in lift_trl a library may be imported (prefixes of module names).
+PLACES = {
+    "gradio": ("lift_trl.ui",),
+    "vbench": ("lift_trl.evaluation",),
+    "evaluate": ("lift_trl.evaluation",),
+    "choix": ("lift_trl.evaluation",),
+    "krippendorff": ("lift_trl.feedback",),
+    "trl": ("lift_trl.critic",),
+    "diffusers": ("lift_trl.video_models", "lift_trl.alignment", "lift_trl.hub", "lift_trl.mini"),
+    "av": ("lift_trl.store.video_io",),
+}
+#: Trackers of the user's choice: imported only where the run reports to them, so no extra of ours installs them.
+TRACKERS = {"wandb", "trackio"}
+NOWHERE = ("torchcodec", "decord", "torchvision.io", "moviepy", "cv2", "imageio")
+
+FILES = python_files("lift_trl")
+
+
+def under(module: str, prefix: str) -> bool:
+    return module == prefix or module.startswith(prefix + ".")
+
+
+def unit(module: str) -> str:
+    """`lift_trl.store.manifest.Manifest` -> `lift_trl.store`: the part of the package that has a level."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if ".".join(parts[:2]) in LEVELS else parts[0]
+
+
+def broken_layers(path: Path, found: list[Import]) -> list[str]:
+    here = unit(name_of(path))
+    broken = []
+    for module, line, _ in found:
+        if not under(module, "lift_trl") or module == "lift_trl.__version__":
+            continue
+        there = unit(module)
+        if there == "lift_trl":
+            broken.append(f"{relative(path)}:{line} imports {module}; import it from the module that defines it")
+        elif there != here and LEVELS[there] >= LEVELS[here]:
+            broken.append(f"{relative(path)}:{line} ({here}, {LEVELS[here]}) imports {module} ({LEVELS[there]})")
+    return broken
+
+
+def test_every_module_has_a_level():
+    units = {f"lift_trl.{path.relative_to(PACKAGE).parts[0].removesuffix('.py')}" for path in FILES}
+    assert units - set(LEVELS) - {"lift_trl.__init__"} == set()
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p != PACKAGE / "__init__.py"], ids=relative)
+def test_imports_come_from_lower_levels(path):
+    assert broken_layers(path, imports(path)) == []
+
+
+def test_the_rule_rejects_a_stage_that_imports_a_stage_and_an_upward_import():
+    stage = PACKAGE / "alignment" / "score.py"
+    store = PACKAGE / "store" / "manifest.py"
+    for path, module in (
+        (stage, "lift_trl.critic.lift_critic"),
+        (stage, "lift_trl.CriticScore"),
+        (store, "lift_trl.hub.cards"),
+        (store, "lift_trl.cli"),
+    ):
+        assert len(broken_layers(path, [Import(module, 1, False)])) == 1, module
+    for path, module in ((stage, "lift_trl.alignment.cache"), (stage, "lift_trl.hub"), (store, "lift_trl.records")):
+        assert broken_layers(path, [Import(module, 1, False)]) == [], module
+
+
+def test_rubric_needs_the_standard_library_only():
+    foreign = [i for i in imports(PACKAGE / "rubric.py") if i.module.split(".")[0] not in sys.stdlib_module_names]
+    assert foreign == []
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "rubric.py", "records.py", "protocols.py"])
+def test_torch_is_not_imported_below_the_store(name):
+    heavy = ("torch", "transformers", "diffusers", "accelerate", "peft", "trl")
+    found = [i for i in imports(PACKAGE / name) if not i.type_checking and i.module.split(".")[0] in heavy]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_libraries_stay_in_their_places(path):
+    here = name_of(path)
+    misplaced = [
+        f"{relative(path)}:{line} imports {module}"
+        for module, line, _ in imports(path)
+        for library, places in {**PLACES, **dict.fromkeys(NOWHERE, ())}.items()
+        if under(module, library) and not any(under(here, place) for place in places)
+    ]
+    assert misplaced == []
+
+
+@pytest.mark.parametrize("path", python_files("recipes", "benchmarks", "spaces", "tests"), ids=relative)
+def test_forbidden_decoders_are_nowhere(path):
+    assert [i for i in imports(path) if any(under(i.module, library) for library in NOWHERE)] == []
+
+
+def test_every_imported_library_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["ui"]]
+    requirements += project["optional-dependencies"]["eval"] + project["optional-dependencies"]["trackers"]
+    declared = {canonicalize_name(Requirement(r).name) for r in requirements}
+    owners = packages_distributions()
+    own = {*sys.stdlib_module_names, *TRACKERS, "lift_trl"}
+    undeclared = {
+        f"{relative(path)} imports {library}"
+        for path in python_files("lift_trl", "recipes")
+        for library in {i.module.split(".")[0] for i in imports(path)} - own
+        if declared.isdisjoint(canonicalize_name(owner) for owner in owners.get(library, [library]))
+    }
+    assert undeclared == set()

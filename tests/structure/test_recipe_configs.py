@@ -1,0 +1,98 @@
+"""Every YAML in recipes/configs parses into the dataclasses of its recipe."""
+
+import dataclasses
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from trl import TrlParser
+
+from tests.structure.source import RECIPES, relative
+
+
+CONFIGS = RECIPES / "configs"
+YAMLS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "accelerate")
+SCRIPTS = sorted(RECIPES.glob("*.py"))
+ORIGIN = re.compile(r"#.*\[[PRO]\]")
+
+
+def recipe_of(path: Path) -> Path:
+    """`align_rwl.yaml` belongs to `align.py`: the longest script name that begins the YAML's."""
+    fitting = [s for s in SCRIPTS if path.stem == s.stem or path.stem.startswith(s.stem + "_")]
+    assert fitting, f"{relative(path)}: no recipe is called like it; there are {[s.stem for s in SCRIPTS]}"
+    return max(fitting, key=lambda script: len(script.stem))
+
+
+def load_recipe(path: Path) -> ModuleType:
+    name = f"recipe_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parse_config(arguments: tuple[type, ...], path: Path) -> tuple[object, ...]:
+    """What the recipe itself does with `--config path`, on a machine without a GPU."""
+    args = ["--config", str(path)]
+    if any(field.name == "use_cpu" for dataclass in arguments for field in dataclasses.fields(dataclass)):
+        args += ["--use_cpu", "true"]  # bf16 is refused without it where there is no GPU
+    return TrlParser(arguments).parse_args_and_config(args)
+
+
+@pytest.fixture(autouse=True)
+def same_environment(monkeypatch, tmp_path):
+    """TrainingArguments and an `env:` block write to os.environ; a YAML's relative paths mean the current folder."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_each_recipe_has_a_yaml():
+    assert SCRIPTS and {recipe_of(path) for path in YAMLS} == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=relative)
+def test_recipe_names_its_dataclasses(path):
+    arguments = load_recipe(path).ARGUMENTS
+    assert isinstance(arguments, tuple) and arguments and all(dataclasses.is_dataclass(a) for a in arguments)
+    fields = [field.name for dataclass in arguments for field in dataclasses.fields(dataclass) if field.init]
+    assert sorted(fields) == sorted(set(fields)), "two dataclasses of a recipe share a field name"
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=relative)
+def test_yaml_parses_into_its_recipe(path):
+    parsed = parse_config(load_recipe(recipe_of(path)).ARGUMENTS, path)
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values = {field.name: getattr(part, field.name) for part in parsed for field in dataclasses.fields(part)}
+    assert set(given) - {"env"} <= set(values)
+    kept = {name: values[name] for name, value in given.items() if isinstance(value, bool | int)}
+    assert kept == {name: given[name] for name in kept}
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=relative)
+def test_unknown_key_is_refused(path, tmp_path):
+    if path not in {min((y for y in YAMLS if recipe_of(y) == script), default=None) for script in SCRIPTS}:
+        pytest.skip("one YAML a recipe is enough")
+    wrong = tmp_path / path.name
+    wrong.write_text(path.read_text(encoding="utf-8") + "\nlaerning_rate: 1.0\n")
+    with pytest.raises(ValueError, match="laerning_rate"):
+        parse_config(load_recipe(recipe_of(path)).ARGUMENTS, wrong)
+
+
+@pytest.mark.parametrize("path", [p for p in YAMLS if p.parent.name != "mini"], ids=relative)
+def test_every_number_names_its_origin(path):
+    """[P]aper, [R]eference repository or [O]urs."""
+    unmarked = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\w+:\s*[-\d.]", line) and not ORIGIN.search(line)
+    ]
+    assert unmarked == []

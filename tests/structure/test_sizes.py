@@ -1,0 +1,90 @@
+"""Small files, small functions, no shared runs between recipes, plain text."""
+
+import ast
+import re
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from tests.structure.source import RECIPES, parse, python_files, relative, text_files
+
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 50
+MAX_SHARED_LINES = 5
+
+FILES = python_files("lift_trl", "recipes", "spaces")
+PAIRS = list(combinations(sorted(RECIPES.glob("*.py")), 2))
+# Written so that this file does not match itself.
+PRIVATE_PATH = re.compile("/" + r"(root|work|Users|home/\w+)" + r"/[\w.]")
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring, which is meant to be long."""
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    first = function.body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        lines -= (first.end_lineno or 0) - first.lineno + 1
+    return lines
+
+
+def significant_lines(text: str) -> list[str]:
+    """The lines of a recipe that are neither blank, comment, nor import."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line and not line.startswith(("#", "import ", "from "))]
+
+
+def longest_shared_run(a: list[str], b: list[str]) -> int:
+    """
+    Length of the longest run of equal consecutive lines.
+
+    >>> longest_shared_run(["x", "y", "z"], ["q", "y", "z"])
+    2
+    """
+    longest, row = 0, [0] * (len(b) + 1)
+    for line in a:
+        row = [0] + [row[j] + 1 if line == other else 0 for j, other in enumerate(b)]
+        longest = max(longest, *row)
+    return longest
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_file_is_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_functions_are_short(path):
+    functions = [n for n in ast.walk(parse(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert {f.name: code_lines(f) for f in functions if code_lines(f) > MAX_FUNCTION_LINES} == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_source_is_ascii(path):
+    bad = [n for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if not line.isascii()]
+    assert bad == []
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: "-".join(path.stem for path in pair))
+def test_recipes_share_no_long_run(pair: tuple[Path, Path]):
+    a, b = (significant_lines(path.read_text(encoding="utf-8")) for path in pair)
+    assert longest_shared_run(a, b) <= MAX_SHARED_LINES
+
+
+def test_shared_runs_are_found():
+    common = [f"line {i}" for i in range(6)]
+    assert longest_shared_run(["a", *common, "b"], ["c", "d", *common]) == 6
+    assert significant_lines("import x\n\n# why\nfrom y import z\nfit(trainer)\n") == ["fit(trainer)"]
+
+
+def test_no_path_of_one_machine():
+    suffixes = (".py", ".md", ".yaml", ".yml", ".toml", ".sh", ".cff", ".json", ".jsonl", ".ipynb", "")
+    found = [
+        f"{relative(path)}:{number} {line.strip()[:80]}"
+        for path in text_files(*suffixes)
+        if path.stat().st_size < 1_000_000
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if PRIVATE_PATH.search(line)
+    ]
+    assert found == []

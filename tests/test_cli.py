@@ -1,0 +1,99 @@
+import json
+
+import pytest
+
+from lift_trl.cli import main
+from lift_trl.rubric import Dimension
+from tests.alignment.conftest import moving_square
+
+
+@pytest.fixture
+def clips(tmp_path):
+    for index in range(3):
+        moving_square(tmp_path / f"{index}.mp4", index)
+    return tmp_path
+
+
+def write(folder, *rows):
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_env_names_what_a_bug_report_needs(capsys):
+    assert main(["env"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"{package}: " in out for package in ("lift_trl", "torch", "diffusers", "peft", "accelerator"))
+
+
+def test_validate_passes_good_rows(clips, capsys):
+    labels = dict.fromkeys(Dimension, "Good")
+    write(
+        clips,
+        {"file_name": "0.mp4", "prompt": "a fox", "reward": 0.5},
+        {"file_name": "1.mp4", "prompt": "a fox", **labels},
+        {"file_name": "2.mp4", "prompt": "a fox", "is_real": True},
+    )
+    assert main(["validate", str(clips)]) == 0
+    assert "3 clips can be used (1 real), 0 bad rows" in capsys.readouterr().out
+
+
+def test_validate_lists_every_bad_row_with_file_row_and_remedy(clips, capsys):
+    (clips / "cut.mp4").write_bytes((clips / "0.mp4").read_bytes()[:900])
+    write(
+        clips,
+        {"file_name": "0.mp4", "prompt": "a fox", "reward": 0.5},
+        {"file_name": "gone.mp4", "prompt": "a fox", "reward": 0.5},
+        {"file_name": "cut.mp4", "prompt": "a fox", "reward": 0.5},
+        {"file_name": "1.mp4", "prompt": "", "reward": 0.5},
+        {"file_name": "1.mp4", "prompt": "a fox"},
+        {"file_name": "1.mp4", "prompt": "a fox", "reward": 2},
+        {"file_name": "1.mp4", "prompt": "a fox", "reward": "high"},
+        {"file_name": "1.mp4", "prompt": "a fox", "semantic_consistency": "Fine"},
+        {"file_name": "1.mp4", "prompt": "a fox", "semantic_consistency": "Good"},
+        {"file_name": "0.mp4", "prompt": "a fox", "reward": 0.7},
+        {"prompt": "a fox", "reward": 0.7},
+    )
+    assert main(["validate", str(clips)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    problems = {
+        2: "gone.mp4: no such video file",
+        3: "truncated",
+        4: "no prompt",
+        5: "no rating",
+        6: r"reward 2.0 is not in [0, 1]",
+        7: "reward 'high' is no number",
+        8: "label 'Fine' is unknown",
+        9: "no label for motion_smoothness, video_fidelity",
+        10: "is taken by",
+        11: "no clip; fill the column file_name",
+    }
+    for row, problem in problems.items():
+        assert any(f"metadata.jsonl, row {row}" in line and problem in line for line in lines), (row, problem, lines)
+    assert lines[-1] == "1 clips can be used (0 real), 10 bad rows"
+
+
+def test_validate_without_metadata_says_what_to_write(tmp_path, capsys):
+    assert main(["validate", str(tmp_path)]) == 1
+    assert "metadata.jsonl" in capsys.readouterr().err
+
+
+def test_inspect_counts_labels_rewards_and_names_the_best(clips, capsys):
+    write(
+        clips,
+        {"file_name": "0.mp4", "prompt": "a fox", **dict.fromkeys(Dimension, "Good")},
+        {"file_name": "1.mp4", "prompt": "a fox", **dict.fromkeys(Dimension, "Bad")},
+        {"file_name": "2.mp4", "prompt": "a fox", "is_real": True},
+    )
+    assert main(["inspect", str(clips)]) == 0
+    out = capsys.readouterr().out
+    assert "rows: 3, of which real: 1" in out and "unscored: 0" in out and "reward: mean 0.4750" in out
+    assert "motion_smoothness: Good 1, Normal 0, Bad 1" in out
+    assert "0.mp4 (0.9000)" in out.split("worst")[0]
+
+
+def test_recipes_are_copied_and_never_over_something(tmp_path, capsys):
+    assert main(["recipes", str(tmp_path / "r")]) == 0
+    assert (tmp_path / "r" / "align.py").is_file() and (
+        tmp_path / "r" / "configs" / "accelerate" / "cpu.yaml"
+    ).is_file()
+    assert main(["recipes", str(tmp_path / "r")]) == 1
+    assert "nothing was overwritten" in capsys.readouterr().err

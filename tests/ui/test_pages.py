@@ -1,0 +1,335 @@
+"""The logic behind the pages, without a page: pairs and sides, clips and raters, review, gallery, identity, HTML."""
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lift_trl.rubric import Dimension, Label
+from lift_trl.store.manifest import write_rows
+from lift_trl.store.rated_videos import BadRowsError
+from lift_trl.store.video_io import write_video
+from lift_trl.ui.annotation import (
+    READY_REASON,
+    AnnotationQueue,
+    Rating,
+    checked_reason,
+    export_ratings,
+    rater_summaries,
+    ratings,
+)
+from lift_trl.ui.arena import CHOICES, QUESTIONS, Arena, ResultRow, results_html, system_of
+from lift_trl.ui.clips import GalleryClip, load_clips, pair_clips
+from lift_trl.ui.compare import Gallery
+from lift_trl.ui.generation import plan_for
+from lift_trl.ui.identity import COOKIE, Identity, cookie_token
+from lift_trl.ui.page import named, player_html, prompt_html
+from lift_trl.ui.review import ReviewQueue
+from lift_trl.ui.verdict import score_of, verdict_html
+from lift_trl.ui.vote_log import VoteLog
+
+
+GOOD = {dimension: Rating(Label.GOOD, "") for dimension in Dimension}
+NASTY = '<img src=x onerror=alert(1)> ${1} {{ 2 }} "&'
+
+
+def made(system: str, number: int, **row: object) -> list[GalleryClip]:
+    return [
+        GalleryClip(f"{system}-{n}", f"{n}.mp4", Path(f"/clips/{system}/{n}.mp4"), f"prompt {n}", str(n), system, row)
+        for n in range(number)
+    ]
+
+
+@pytest.fixture
+def identity() -> Identity:
+    return Identity(b"salt", owners=["ada"])
+
+
+@pytest.fixture
+def log(tmp_path) -> VoteLog:
+    return VoteLog(tmp_path / "rows")
+
+
+# ---- arena ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def arena(log, identity) -> Arena:
+    return Arena(pair_clips(made("base", 40), made("lift", 40)), log, identity, votes_per_pair=2)
+
+
+def all_of(choice: str) -> dict[Dimension | None, str | None]:
+    return dict.fromkeys(QUESTIONS, choice)
+
+
+def test_sides_are_fair_and_fixed_for_a_voter_and_a_pair(arena):
+    pair = next(iter(arena.pairs.values()))
+    left = [arena.sides(f"voter {n}", pair)[0].system for n in range(2000)]
+    assert 900 < left.count("base") < 1100
+    assert arena.sides("voter 1", pair) == arena.sides("voter 1", pair)
+    assert {arena.sides("one", p)[0].system for p in arena.pairs.values()} == {"base", "lift"}
+
+
+def test_votes_are_spread_and_every_pair_comes_once(arena):
+    for n in range(4):  # 4 voters and 20 votes each: 80 votes, two for every pair
+        for _ in range(20):
+            pair = arena.next_pair(f"voter {n}")
+            assert arena.next_pair(f"voter {n}") == pair  # a reload
+            arena.vote(f"voter {n}", pair.id, all_of("tie"))
+    counts = Counter(row["pair"] for row in arena.log.rows() if row["dimension"] is None)
+    assert set(counts.values()) == {2} and len(counts) == 40
+    orders = []
+    for voter in ("late", "later"):
+        seen = []
+        while (pair := arena.next_pair(voter)) is not None:
+            seen.append(pair.id)
+            arena.vote(voter, pair.id, all_of("a"))
+        assert len(seen) == len(set(seen)) == 40
+        orders.append(seen)
+    assert orders[0] != orders[1]
+
+
+def test_a_vote_names_the_clips_that_stood_there(arena):
+    pair = arena.next_pair("ada")
+    assert arena.vote("ada", pair.id, all_of("a")) is True
+    assert arena.vote("ada", pair.id, all_of("b")) is False
+    left, right = arena.sides("ada", pair)
+    rows = arena.comparisons()
+    assert [row.dimension for row in rows] == [*Dimension, None]
+    assert {(system_of(row.video_a), system_of(row.video_b), row.choice) for row in rows} == {
+        (left.system, right.system, "a")
+    }
+    with pytest.raises(ValueError, match="overall"):
+        arena.vote("bob", pair.id, all_of("a") | {None: None})
+    with pytest.raises(ValueError, match="not part"):
+        arena.vote("bob", "nothing", all_of("a"))
+    assert set(CHOICES) == {"a", "tie", "b"}
+
+
+def test_a_restart_changes_nothing(arena, identity):
+    pair = arena.next_pair("ada")
+    arena.vote("ada", pair.id, all_of("b"))
+    again = Arena(list(arena.pairs.values()), VoteLog(arena.log.folder), identity)
+    assert again.comparisons() == arena.comparisons()
+    assert again.num_voted("ada") == 1 and again.next_pair("ada").id != pair.id
+
+
+def test_results_name_systems_as_text():
+    row = ResultRow(None, 0.5, (0.25, 0.75), 0.25, 0.25, 0.6, 0.4, 12, 2)
+    html = results_html([row], ("<b>", "lift"))
+    assert "&lt;b&gt; wins 50 % [25, 75]" in html and "60 : 40 %" in html and "12 votes on 2 pairs" in html
+    assert "No votes" in results_html([], ("a", "b"))
+
+
+# ---- annotation ----------------------------------------------------------------------------------------------------------
+
+
+def test_clips_get_the_raters_asked_for_and_not_more(log, identity):
+    queue = AnnotationQueue(made("base", 6), log, identity, raters=3)
+    active = [f"rater {n}" for n in range(5)]
+    while active:
+        for rater in list(active):  # all at once: each has a clip before the first one rates
+            if queue.next_clip(rater) is None:
+                active.remove(rater)
+        for rater in active:
+            queue.rate(rater, queue.next_clip(rater).id, GOOD)
+    assert set(queue.num_raters().values()) == {3} and len(queue.num_raters()) == 6
+    assert queue.progress("rater 0").finished == 6
+
+
+def test_clips_become_complete_one_after_another(log, identity):
+    queue = AnnotationQueue(made("base", 10), log, identity, raters=2)
+    first = queue.next_clip("ada")
+    queue.rate("ada", first.id, GOOD)
+    assert queue.next_clip("bob") == first
+    assert queue.next_clip("ada") != first
+
+
+def test_every_rater_meets_every_gold_clip(log, identity):
+    gold = made("gold", 2, **{d.value: Label.BAD.value for d in Dimension})
+    queue = AnnotationQueue(made("base", 10), log, identity, gold=gold, raters=1)
+    for rater, label in (("ada", Label.BAD), ("bob", Label.GOOD)):
+        while (clip := queue.next_clip(rater)) is not None:
+            is_gold = clip.id in queue.gold
+            queue.rate(rater, clip.id, dict.fromkeys(Dimension, Rating(label if is_gold else Label.GOOD, "so it is")))
+    summaries = {summary.annotator: summary for summary in rater_summaries(ratings(log), queue.gold)}
+    assert (summaries["ada"].gold_accuracy, summaries["bob"].gold_accuracy) == (1.0, 0.0)
+    assert summaries["ada"].num_clips + summaries["bob"].num_clips == 10 + 2 * 2
+    assert rater_summaries(ratings(log), queue.gold)[0].annotator == "bob"  # the careless first
+    with pytest.raises(ValueError, match="no label for"):
+        AnnotationQueue([], log, identity, gold=made("gold", 1))
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t", "\u200b\u202e"])
+def test_a_reason_is_needed_below_the_best_label(text):
+    motion = Dimension.MOTION_SMOOTHNESS
+    assert checked_reason(Label.GOOD, text, motion) == (READY_REASON, True)
+    for label in (Label.NORMAL, Label.BAD):
+        with pytest.raises(ValueError, match=f"Say why {motion.words} is {label}"):
+            checked_reason(label, text, motion)
+    assert checked_reason(Label.GOOD, READY_REASON, motion) == (READY_REASON, True)
+    assert checked_reason(Label.GOOD, "very\n nice", motion) == ("very nice", False)
+    with pytest.raises(ValueError, match="1000 are allowed"):
+        checked_reason(Label.GOOD, "x" * 1001, motion)
+
+
+def test_ratings_become_published_hra(tmp_path, log, identity):
+    from lift_trl.feedback.convert import convert
+    from lift_trl.feedback.hra import load_hra
+
+    write_video(tmp_path / "clips" / "a.mp4", np.zeros((9, 16, 16, 3), np.uint8), fps=8)
+    write_rows(tmp_path / "clips" / "metadata.jsonl", [{"file_name": "a.mp4", "prompt": "a fox", "id": "fox"}])
+    clips = load_clips(str(tmp_path / "clips"))
+    queue = AnnotationQueue(clips, log, identity)
+    queue.rate("ada", "fox", GOOD | {Dimension.MOTION_SMOOTHNESS: Rating(Label.BAD, "It jumps.")})
+    queue.rate("bob", "fox", GOOD)
+    assert export_ratings(ratings(log), clips, tmp_path / "export") == 6
+    convert(tmp_path / "export", tmp_path / "hra")
+    rows = load_hra(tmp_path / "hra")["train"]
+    found = {(row["annotator"], row["dimension"]): (row["label"], row["reason"]) for row in rows}
+    assert len(found) == 6 and found["ada", "motion_smoothness"] == (Label.BAD, "It jumps.")
+    assert found["bob", "motion_smoothness"] == (Label.GOOD, READY_REASON)
+    assert rows[0]["created_at"] and rows[0]["ui_version"].startswith("lift_trl")
+
+
+# ---- review --------------------------------------------------------------------------------------------------------------
+
+
+def queue_rows() -> list[dict[str, object]]:
+    shared = {"video": "a.mp4", "caption": "c", "dimension": "motion_smoothness", "annotator": "ada", "reason": "old"}
+    return [
+        {"id": n, **shared, "label": Label.GOOD.value, "critic_label": Label.BAD.value, "decision": None}
+        for n in "xyz"
+    ]
+
+
+def test_a_decision_is_durable_before_the_queue_changes(log):
+    written = []
+
+    def fail(decisions):
+        raise OSError("the queue's disk is gone")
+
+    queue = ReviewQueue(queue_rows(), log, fail)
+    assert queue.suggestion(queue.next_row()) == (Label.BAD, "")
+    with pytest.raises(OSError, match="gone"):
+        queue.decide("x", "ada", Label.BAD, "It jumps.")
+    # The next start gives the queue what the log kept.
+    again = ReviewQueue(queue_rows(), VoteLog(log.folder), written.extend)
+    assert [(d.row_id, d.label, d.reason, d.reviewer) for d in written] == [("x", Label.BAD, "It jumps.", "ada")]
+    assert again.num_done == 1 and again.next_row()["id"] == "y"
+
+
+def test_the_first_decision_stands_and_an_unchanged_label_keeps_its_reason(log):
+    written = []
+    queue = ReviewQueue(queue_rows(), log, written.extend)
+    queue.decide("x", "ada", Label.GOOD, "")
+    queue.decide("x", "bob", None, "", drop=True)
+    queue.decide("y", "bob", None, "off topic", drop=True)
+    assert [(d.row_id, d.label, d.reason, d.reviewer) for d in written] == [
+        ("x", Label.GOOD, "old", "ada"),
+        ("y", None, "off topic", "bob"),
+    ]
+    with pytest.raises(ValueError, match="Say why"):
+        queue.decide("z", "ada", Label.NORMAL, "")
+    with pytest.raises(ValueError, match="Choose a label"):
+        queue.decide("z", "ada", None, "")
+
+
+# ---- clips, gallery, generation ------------------------------------------------------------------------------------------
+
+
+def test_clips_pair_by_prompt_and_seed_and_in_order_without_one():
+    pairs = pair_clips(made("base", 3), made("lift", 5))
+    assert [(p.first.id, p.second.id) for p in pairs] == [(f"base-{n}", f"lift-{n}") for n in range(3)]
+    same = [GalleryClip(f"c{n}", f"{n}", Path(f"{n}"), "p", "", "s") for n in range(2)]
+    assert [(p.first.id, p.second.id) for p in pair_clips(same, same)] == [("c0", "c0"), ("c1", "c1")]
+    with pytest.raises(ValueError, match="no prompt and seed in common"):
+        pair_clips(made("base", 1), same)
+
+
+def test_bad_rows_are_named(tmp_path):
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": "none.mp4", "prompt": "p"}, {"file_name": "x.mp4"}])
+    with pytest.raises(BadRowsError, match="2 bad rows") as error:
+        load_clips(str(tmp_path))
+    assert "no such clip" in str(error.value) and "no prompt" in str(error.value)
+
+
+def test_a_dataset_of_somebody_else_names_no_file_of_this_machine(hub, tmp_path):
+    outside = tmp_path / "secret.mp4"
+    write_video(outside, np.zeros((1, 16, 16, 3), np.uint8), fps=8)
+    hub.api().create_repo("dev/evil-clips", repo_type="dataset")
+    for name in (str(outside), "../../../../../../../../" + str(outside).lstrip("/")):
+        row = f'{{"file_name": "{name}", "prompt": "p"}}\n'.encode()
+        hub.api().upload_file(
+            path_or_fileobj=row, path_in_repo="metadata.jsonl", repo_id="dev/evil-clips", repo_type="dataset"
+        )
+        with pytest.raises(BadRowsError, match="outside the dataset"):
+            load_clips("dev/evil-clips")
+
+
+def test_a_gallery_joins_verdicts_by_id():
+    probs = {d.value: {"Good": 0.7, "Normal": 0.2, "Bad": 0.1} for d in Dimension}
+    judged = {
+        "id": "lift-0",
+        **{d.value: "Good" for d in Dimension},
+        "probs": probs,
+        "reasons": {"motion_smoothness": NASTY},
+    }
+    gallery = Gallery(made("base", 2), {"lift": made("lift", 2)}, {"lift-0": judged})
+    clips = gallery.get("lift", "prompt 0", "0")
+    assert clips.scores[0] is None and clips.scores[1].reward == pytest.approx(0.9)
+    html = verdict_html("lift", clips.scores[1])
+    assert "70 %" in html and "<img" not in html and "&#36;&#123;1&#125;" in html
+    assert gallery.get("lift", "prompt 9", "0") is None
+    assert "unscored, broken" in verdict_html("x", score_of({"id": "1", "unscored": "broken"}))
+    assert score_of({"id": "1", "prompt": "p"}) is None
+
+
+@pytest.mark.parametrize(
+    ("gpu_gb", "how"), [(None, "no"), (70.0, "gpu"), (16.7, "gpu"), (12.0, "offload"), (8.0, "no")]
+)
+def test_a_model_runs_where_it_fits(gpu_gb, how):
+    plan = plan_for({"text_encoder": 9.5, "transformer": 3.4, "vae": 0.4}, gpu_gb=gpu_gb)
+    assert plan.how == how and plan.is_live == (how != "no")
+    assert plan_for({"transformer": 0.01}, gpu_gb=None).how == "cpu"
+
+
+# ---- identity and HTML ---------------------------------------------------------------------------------------------------
+
+
+def request(cookie: str = "", **query: str) -> SimpleNamespace:
+    return SimpleNamespace(headers={"cookie": cookie}, query_params=query, session_hash="s")
+
+
+def test_a_login_is_a_name_and_a_cookie_a_salted_hash(identity):
+    cookie = f"{COOKIE}={'x' * 43}"
+    anonymous = identity.voter(request(cookie), None)
+    assert (
+        anonymous
+        == identity.voter(request(cookie + "; other=1"), None)
+        != Identity(b"other").voter(request(cookie), None)
+    )
+    assert anonymous.startswith("anon:") and len(anonymous) == 21
+    assert identity.voter(request(cookie), SimpleNamespace(username="ada")) == "hf:ada"
+    assert identity.voter(request("lift_voter=short"), None) == identity.voter(request(), None) != anonymous
+    assert cookie_token(f"{COOKIE}=") is None and cookie_token("=;;\x00") is None
+
+
+def test_the_owner_is_a_login_or_the_holder_of_the_key(identity):
+    assert identity.is_owner(request(), SimpleNamespace(username="ada"))
+    assert not identity.is_owner(request(), SimpleNamespace(username="eve"))
+    assert identity.is_owner(request(owner=identity.owner_key), None)
+    assert not identity.is_owner(request(owner="caf\u00e9"), None) and not identity.is_owner(request(), None)
+
+
+def test_what_people_wrote_is_text():
+    for html in (prompt_html(NASTY), player_html([("clips/a.mp4", NASTY)], fps=8, size=(16, 16))):
+        assert "<img" not in html and "${" not in html and "{{" not in html
+        assert "&lt;img src=x onerror=alert(1)&gt; &#36;&#123;1&#125;" in html
+
+
+def test_variables_that_name_several_things():
+    assert named("base=user/a, user/b/") == {"base": "user/a", "b": "user/b/"}
+    assert named("") == {}
