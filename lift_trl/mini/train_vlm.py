@@ -18,27 +18,33 @@ from transformers import Idefics3ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .checkpoints import TOKENS_PER_IMAGE, build_tiny_vlm
-from .shapes import COLOURS, DIRECTIONS, SHAPES, FidelityDefect, MotionDefect
+from .shapes import COLOURS, DIRECTIONS, SHAPES, SIZE, FidelityDefect, MotionDefect
 from .training import FlatMuon, Run, clip_and_step, cooldown, set_rate
-from .vlm_tasks import IGNORED, PackedClips, Pictures, Tokenize, draw_checks, draw_clips, draw_pictures, pack
+from .vlm_tasks import IGNORED, NUM_IMAGES, PackedClips, Pictures, Tokenize, draw_checks, draw_clips, draw_pictures, pack
 
 
 SAVE_EVERY_S = 120.0
 #: Layer of the language model from whose state after the last picture the helper heads read the clip.
 HELPER_LAYER = 2
 HELPER_WEIGHT = 0.3
+#: Layers of the language model after which a picture's last token tells the step from the picture before, and how that
+#: step differs from the one before it: without these two, motion is not learned (`weights/TRAINING.md`).
+STEP_LAYERS = (1, 2)
+#: Pixels that count as 1 in the losses of steps.
+STEP_SCALE = 3.0
 #: Clip steps after which the rate falls with the square root of the steps: Muon's steps do not shrink by themselves.
 SETTLED = 200
 NUM_CLASSES = (len(COLOURS), len(SHAPES), len(DIRECTIONS), len(MotionDefect), len(FidelityDefect))
 
 
 class Helpers(nn.Module):
-    """Linear heads that only training uses: one set on the connector's tokens of a picture, one on the clip's state."""
+    """Linear heads that only training uses: on the connector's tokens of a picture, on the clip's state, on steps."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.picture = nn.Linear(TOKENS_PER_IMAGE * width, len(COLOURS) + len(SHAPES) + 4)
         self.clip = nn.Linear(width, sum(NUM_CLASSES))
+        self.steps = nn.ModuleList(nn.Linear(width, 2) for _ in STEP_LAYERS)
 
 
 def encode_pictures(model: Idefics3ForConditionalGeneration, pictures: Pictures) -> Tensor:
@@ -60,8 +66,8 @@ def picture_loss(helpers: Helpers, encoded: Tensor, pictures: Pictures) -> Tenso
 
 def clip_outputs(
     model: Idefics3ForConditionalGeneration, encoded: Tensor, batch: PackedClips
-) -> tuple[Tensor, Tensor]:
-    """Last hidden states `[B, L, D]` and the state after the last picture, `HELPER_LAYER` layers up, `[B, D]`."""
+) -> tuple[Tensor, ...]:
+    """The hidden states `[B, L, D]`: the embeddings, then those after each layer, the last one normed."""
     with torch.autocast("cpu", torch.bfloat16):
         output = model.model(
             input_ids=batch.input_ids,
@@ -71,7 +77,18 @@ def clip_outputs(
             output_hidden_states=True,
             use_cache=False,
         )
-    return output.last_hidden_state, output.hidden_states[HELPER_LAYER][:, batch.prefix_length - 1]
+    return tuple(output.hidden_states)
+
+
+def step_loss(helpers: Helpers, states: tuple[Tensor, ...], batch: PackedClips) -> Tensor:
+    """Squared error of each picture's step from the one before, and of the step's change, read at its last token."""
+    places = batch.pictures.measures[:, :2].unflatten(0, (-1, NUM_IMAGES)) * (SIZE / 4 / STEP_SCALE)
+    ends = batch.prefix_length - 1 - torch.arange(NUM_IMAGES - 1, -1, -1) * (batch.prefix_length // NUM_IMAGES)
+    loss = torch.zeros(())
+    for order, (layer, head) in enumerate(zip(STEP_LAYERS, helpers.steps, strict=True), start=1):
+        told = head(states[layer][:, ends[order:]].float())
+        loss = loss + nn.functional.mse_loss(told, places.diff(n=order, dim=1))
+    return loss
 
 
 def clip_loss(model: Idefics3ForConditionalGeneration, helpers: Helpers, batch: PackedClips) -> tuple[Tensor, Tensor]:
@@ -81,7 +98,8 @@ def clip_loss(model: Idefics3ForConditionalGeneration, helpers: Helpers, batch: 
     An answer's first word, which decides, counts as much as all that follow it.
     """
     encoded = encode_pictures(model, batch.pictures)
-    states, summary = clip_outputs(model, encoded, batch)
+    hidden = clip_outputs(model, encoded, batch)
+    states, summary = hidden[-1], hidden[HELPER_LAYER][:, batch.prefix_length - 1]
     targets = batch.labels[:, 1:].clone()
     row, position = batch.first_answers.T
     first = targets[row, position - 1]
@@ -91,7 +109,7 @@ def clip_loss(model: Idefics3ForConditionalGeneration, helpers: Helpers, batch: 
     answer = answer + nn.functional.cross_entropy(model.lm_head(states[:, :-1][rest].float()), targets[rest])
     heads = helpers.clip(summary.float()).split(NUM_CLASSES, -1)
     helper = sum(nn.functional.cross_entropy(head, batch.classes[:, i]) for i, head in enumerate(heads))
-    return answer, helper + picture_loss(helpers, encoded, batch.pictures)
+    return answer, helper + picture_loss(helpers, encoded, batch.pictures) + step_loss(helpers, hidden, batch)
 
 
 @torch.no_grad()
@@ -103,7 +121,7 @@ def evaluate(model: Idefics3ForConditionalGeneration, tokenize: Tokenize, num_cl
     for _ in range(num_clips // 32):
         clips = draw_clips(rng, 32)
         batch = pack(tokenize, clips, [draw_checks(rng, clip) for clip in clips])
-        states, _ = clip_outputs(model, encode_pictures(model, batch.pictures), batch)
+        states = clip_outputs(model, encode_pictures(model, batch.pictures), batch)[-1]
         row, position = batch.first_answers.T
         guesses = model.lm_head(states[row, position - 1].float()).argmax(-1)
         for kind, hit in zip(batch.kinds, guesses == batch.labels[row, position], strict=True):
@@ -112,10 +130,20 @@ def evaluate(model: Idefics3ForConditionalGeneration, tokenize: Tokenize, num_cl
     return {kind: float(np.mean(hits)) for kind, hits in right.items() if kind != "blind"}
 
 
-def train(out: Path, vision_steps: int, clip_steps: int, batch_size: int, seed: int) -> None:
+def train(
+    out: Path,
+    vision_steps: int,
+    clip_steps: int,
+    batch_size: int,
+    seed: int,
+    rate: float = 1.0,
+    start_from: str | None = None,
+) -> None:
     """Trains what is left of `vision_steps` and `clip_steps` and saves model and processor to `out/vlm`."""
     torch.manual_seed(seed)
     model, processor = build_tiny_vlm(seed=seed)
+    if start_from is not None:
+        model = Idefics3ForConditionalGeneration.from_pretrained(start_from, dtype=torch.float32)
     # At this size plain matrix products take two thirds of the time of torch's fused attention on a CPU.
     model.set_attn_implementation("eager")
     model.train()
@@ -128,8 +156,8 @@ def train(out: Path, vision_steps: int, clip_steps: int, batch_size: int, seed: 
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and (".layers." in n or "connector" in n)]
     known = {id(p) for p in matrices}
     others = [p for p in (*model.parameters(), *helpers.parameters()) if id(p) not in known]
-    muon = FlatMuon(matrices, lr=0.02, momentum=0.95)
-    adam = torch.optim.Adam(others, lr=2e-3, betas=(0.9, 0.98))
+    muon = FlatMuon(matrices, lr=0.02 * rate, momentum=0.95)
+    adam = torch.optim.Adam(others, lr=2e-3 * rate, betas=(0.9, 0.98))
     run = Run(out, {"model": model, "helpers": helpers, "muon": muon, "adam": adam})
     run.resume()
     saved_s, num_steps = time.monotonic(), vision_steps + clip_steps
@@ -167,10 +195,12 @@ def main() -> None:
     parser.add_argument("--clip-steps", type=int, default=2500)
     parser.add_argument("--batch-size", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=1.0, help="Factor of the learning rates.")
+    parser.add_argument("--start-from", help="A VLM to go on from, e.g. that of the package; new weights if not given.")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    train(args.out, args.vision_steps, args.clip_steps, args.batch_size, args.seed)
+    train(args.out, args.vision_steps, args.clip_steps, args.batch_size, args.seed, args.rate, args.start_from)
 
 
 if __name__ == "__main__":

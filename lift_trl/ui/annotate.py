@@ -124,7 +124,7 @@ def _annotation(queue: AnnotationQueue, shelf: ClipShelf, rater: str) -> list[An
     cleared: list[Any] = [gr.Radio(value=None), gr.Textbox(value="")] * len(Dimension)
     if clip is None:
         return [
-            notice_html("Every clip has its ratings. Thank you!"),
+            notice_html("Nothing is left for you to rate now. Thank you!"),
             "",
             "",
             gr.Column(visible=False),
