@@ -24,6 +24,7 @@ _EXPORTS = {
     "ServedCritic": "critic.served",
     "VideoModel": "protocols",
     "cache_videos": "alignment.cache",
+    "generate_videos": "alignment.generate",
     "load_hra": "feedback.hra",
     "load_rated_videos": "store.rated_videos",
     "score_videos": "alignment.score",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 # Tiling bounds the memory of decoding. A small clip needs none, and tiles of a few pixels overlap to a wrong width.
-_TILING_PIXELS = 256 * 256
+TILING_PIXELS = 256 * 256
 
 
 class ValidationVideos(TrainerCallback):
@@ -97,7 +97,7 @@ class ValidationVideos(TrainerCallback):
         was_training = model.training
         model.eval()
         pipe = self.source.load("vae", dtype=self.dtype, device=state.device)
-        if self.height * self.width > _TILING_PIXELS:
+        if self.height * self.width > TILING_PIXELS:
             pipe.vae.enable_tiling()
         pipe.transformer = model.get_base_model() if isinstance(model, PeftModel) else model
         pipe.set_progress_bar_config(disable=True)

@@ -20,7 +20,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .checkpoints import TOKENS_PER_IMAGE, build_tiny_vlm
 from .shapes import COLOURS, DIRECTIONS, SHAPES, SIZE, FidelityDefect, MotionDefect
 from .training import FlatMuon, Run, clip_and_step, cooldown, set_rate
-from .vlm_tasks import IGNORED, NUM_IMAGES, PackedClips, Pictures, Tokenize, draw_checks, draw_clips, draw_pictures, pack
+from .vlm_tasks import (
+    IGNORED,
+    NUM_IMAGES,
+    PackedClips,
+    Pictures,
+    Tokenize,
+    draw_checks,
+    draw_clips,
+    draw_pictures,
+    pack,
+)
 
 
 SAVE_EVERY_S = 120.0

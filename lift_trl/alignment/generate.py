@@ -1,0 +1,329 @@
+"""Prompts to a `generated/` artefact of videos through any pipeline that has an adapter: sharded, batched, resumable."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.logging import get_logger
+from numpy.typing import NDArray
+
+from ..records import VideoSample, content_id, seed_from
+from ..runtime import process_state
+from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, read_rows
+from ..store.sharding import chunks, share
+from ..store.video_io import write_video
+from ..video_models import PipelineSource
+from ..video_models.source import TEXT_COMPONENTS, release_memory
+from .cache import encoding_dtype
+from .text_cache import TextCache
+from .validation import TILING_PIXELS
+
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+logger = get_logger(__name__)
+
+VIDEOS_DIR = "videos"
+_WORK_DIR = ".text"
+_SEED_RANGE = 2**32
+
+
+class PromptSeed(NamedTuple):
+    """One video to make. `number` counts the videos of a prompt."""
+
+    prompt: str
+    seed: int
+    number: int = 0
+
+    @property
+    def id(self) -> str:
+        """16 hex digits of (prompt, seed), the same for every model, so that two models' videos are compared by it."""
+        return content_id(self.prompt, self.seed)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """
+    How videos are sampled and stored.
+
+    Attributes:
+        num_frames, height, width: size of a video, frames and pixels; the checkpoint's own for `None`.
+        num_inference_steps: steps of the sampler.
+        guidance_scale: classifier-free guidance; 1 or less does without.
+        batch_size: videos that are sampled together. Batches are fixed by the list of videos, so it belongs to the
+            settings: other batches may change the last bits.
+        enlarge: each pixel is stored as so many by so many, which keeps H.264 from deciding the looks of tiny videos.
+    """
+
+    num_frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    num_inference_steps: int = 50
+    guidance_scale: float = 6.0
+    batch_size: int = 1
+    enlarge: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("num_inference_steps", "batch_size", "enlarge"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; give 1 or more.")
+
+    def sized(self, source: PipelineSource) -> "Sampling":
+        """With the size filled in, which the model's family has checked."""
+        size = tuple(
+            given or own
+            for given, own in zip((self.num_frames, self.height, self.width), source.adapter.default_size, strict=True)
+        )
+        source.adapter.check_size(*size)
+        names = ("num_frames", "height", "width")
+        return Sampling(**{**asdict(self), **dict(zip(names, size, strict=True))})
+
+
+def read_prompts(path: Path | str, *, videos_per_prompt: int = 1, seed: int = 0) -> list[PromptSeed]:
+    """
+    The videos that a file asks for.
+
+    Args:
+        path: a text file with one prompt a line; or JSON lines (or a folder with `metadata.jsonl`, such as a plan of
+            `lift-trl eval plan`) with `prompt` and optionally `seed` in each row.
+        videos_per_prompt: videos of a prompt that comes without a seed. Each gets a seed made of (`seed`, prompt, index).
+
+    Raises:
+        FileNotFoundError, ValueError: naming file and row.
+    """
+    file = Path(path)
+    file = file / METADATA_FILE if file.is_dir() else file
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file}: missing. Name a text file with one prompt a line, or a folder that eval plan wrote."
+        )
+    if file.suffix != ".jsonl":
+        return plan_videos(file.read_text().splitlines(), videos_per_prompt=videos_per_prompt, seed=seed)
+    videos: list[PromptSeed] = []
+    for number, row in enumerate(read_rows(file), start=1):
+        prompt, own_seed = row.get("prompt"), row.get("seed")
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ValueError(f"{file}, row {number}: no prompt; fill the column prompt, or delete the row.")
+        if own_seed is None:
+            videos += plan_videos([prompt], videos_per_prompt=videos_per_prompt, seed=seed)
+        elif not isinstance(own_seed, int) or not 0 <= own_seed < 2**63:
+            raise ValueError(f"{file}, row {number}: seed {own_seed!r} is not a whole number from 0 to 2^63 - 1.")
+        else:
+            videos.append(PromptSeed(prompt.strip(), own_seed, int(row.get("index", 0))))
+    return videos
+
+
+def plan_videos(prompts: Iterable[str], *, videos_per_prompt: int = 1, seed: int = 0) -> list[PromptSeed]:
+    """
+    `videos_per_prompt` videos of each prompt, a prompt's videos together; empty prompts and repeats are left out.
+
+    A video's seed depends on (`seed`, prompt, index) alone: more videos or other prompts change no video.
+
+    >>> [v.number for v in plan_videos(["a fox", "a bird", "a fox"], videos_per_prompt=2)]
+    [0, 1, 0, 1]
+    """
+    if videos_per_prompt < 1:
+        raise ValueError(f"videos_per_prompt={videos_per_prompt}; give 1 or more.")
+    texts = dict.fromkeys(prompt.strip() for prompt in prompts if prompt.strip())
+    return [
+        PromptSeed(text, seed_from(seed, text, index) % _SEED_RANGE, index)
+        for text in texts
+        for index in range(videos_per_prompt)
+    ]
+
+
+def generate_videos(
+    model: "str | Path | DiffusionPipeline | PipelineSource",
+    videos: Sequence[PromptSeed],
+    output_dir: Path | str,
+    *,
+    sampling: Sampling = Sampling(),
+    adapter: str | Path | None = None,
+    state: PartialState | None = None,
+) -> Path:
+    """
+    Samples every video of `videos`; returns `output_dir`, an artefact with one row (`VideoSample`) a video.
+
+    Kill it at any time, with any number of processes, and call it again: a finished video is not sampled again, and what
+    comes out is what an uninterrupted run would have made. Each prompt is embedded once, and the text encoder has left
+    before transformer and VAE are loaded. A video's noise depends on its seed alone.
+
+    Args:
+        adapter: folder or repo of a LoRA that `load_lora_weights` reads, put on top of `model`.
+
+    Raises:
+        ValueError: if nothing is asked for, two videos have prompt and seed in common, the size does not suit the model,
+            `output_dir` holds videos of other settings, or a video is not finite.
+    """
+    source = model if isinstance(model, PipelineSource) else PipelineSource(model)
+    state = state or process_state()
+    sampling = sampling.sized(source)
+    folder = Path(output_dir)
+    ids = [video.id for video in videos]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(
+            "no prompt to sample from: the list is empty."
+            if not ids
+            else f"{next(v for v, i in zip(videos, ids, strict=True) if ids.count(i) > 1)} stands twice; delete one."
+        )
+    dtype = encoding_dtype(source, state)
+    manifest = Manifest(folder, rank=state.process_index)
+    settings = _settings(source, sampling, adapter, dtype)
+    done = _done(manifest, settings)
+    # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
+    todo = [batch for batch in chunks(list(videos), sampling.batch_size) if not done.issuperset(v.id for v in batch)]
+    state.wait_for_everyone()
+    (folder / ARTIFACT_FILE).unlink(missing_ok=True)
+    logger.info("%d videos, %d of %d batches to sample", len(ids), len(todo), -(-len(ids) // sampling.batch_size))
+    texts = TextCache(folder / _WORK_DIR, content_id(source.fingerprint(*TEXT_COMPONENTS), dtype))
+    texts.embed(source, ["", *(video.prompt for batch in todo for video in batch)], state, dtype)
+    mine = share(todo, rank=state.process_index, world_size=state.num_processes)
+    if mine:
+        pipe = _load(source, adapter, sampling, dtype, state)
+        started_s = time.monotonic()
+        for number, batch in enumerate(mine, start=1):
+            frames = _sample(pipe, source, batch, texts, sampling, dtype, state.device)
+            for video, clip in zip(batch, frames, strict=True):
+                if video.id not in done:
+                    _store(manifest, video, clip, source, sampling, adapter, settings)
+            left_s = (time.monotonic() - started_s) / number * (len(mine) - number)
+            logger.info("batch %d of %d, %.1f minutes left", number, len(mine), left_s / 60)
+        del pipe
+        release_memory()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _finish(manifest, ids, source, sampling, adapter)
+    state.wait_for_everyone()
+    return folder
+
+
+def _settings(source: PipelineSource, sampling: Sampling, adapter: str | Path | None, dtype: torch.dtype) -> str:
+    """The key of all that makes the videos, beside prompt and seed."""
+    weights = source.fingerprint(*TEXT_COMPONENTS, "transformer", "vae", "scheduler")
+    return content_id(weights, _adapter_digest(adapter), json.dumps(asdict(sampling), sort_keys=True), dtype)
+
+
+def _adapter_digest(adapter: str | Path | None) -> str:
+    """sha256 over a folder's LoRA files; a repo goes by its name."""
+    if adapter is None or not Path(adapter).is_dir():
+        return str(adapter)
+    files = sorted(Path(adapter).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(
+            f"{adapter}: holds no LoRA. Name the output_dir of recipes/align.py, or a checkpoint of it."
+        )
+    return content_id(*(path.read_bytes() for path in files))
+
+
+def _done(manifest: Manifest, settings: str) -> set[str]:
+    """Ids of finished videos."""
+    rows = manifest.rows()
+    if any(row.get("settings") != settings for row in rows):
+        raise ValueError(
+            f"{manifest.folder}: holds videos of another model, adapter or settings. Name a new output_dir, or delete "
+            "this one."
+        )
+    return {row["id"] for row in rows}
+
+
+def _load(
+    source: PipelineSource, adapter: str | Path | None, sampling: Sampling, dtype: torch.dtype, state: PartialState
+) -> Any:
+    """The pipeline without its text encoder, with the adapter on."""
+    pipe: Any = source.load("transformer", "vae", dtype=dtype, device=state.device)
+    if adapter is not None:
+        pipe.load_lora_weights(str(adapter))
+    assert sampling.height is not None and sampling.width is not None
+    if sampling.height * sampling.width > TILING_PIXELS:
+        pipe.vae.enable_tiling()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@torch.no_grad()
+def _sample(
+    pipe: Any,
+    source: PipelineSource,
+    batch: Sequence[PromptSeed],
+    texts: TextCache,
+    sampling: Sampling,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> NDArray[np.uint8]:
+    """One batch, [B, F, H, W, 3]."""
+    embeds = torch.stack([texts.load(video.prompt).prompt_embeds for video in batch]).to(device, dtype)
+    empty = texts.load("").prompt_embeds.to(device, dtype).expand_as(embeds)
+    # On the CPU, so that a seed means the same noise on every device.
+    generators = [torch.Generator().manual_seed(video.seed) for video in batch]
+    frames = pipe(
+        prompt_embeds=embeds,
+        negative_prompt_embeds=empty if sampling.guidance_scale > 1 else None,
+        num_frames=sampling.num_frames,
+        height=sampling.height,
+        width=sampling.width,
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+        generator=generators,
+        output_type="np",
+        **source.adapter.pipeline_arguments,
+    ).frames
+    if not np.isfinite(frames).all():
+        bad = next(video for video, clip in zip(batch, frames, strict=True) if not np.isfinite(clip).all())
+        raise ValueError(f"{bad}: the video is not finite in {dtype}. What was finished is kept.")
+    video: NDArray[np.uint8] = (np.asarray(frames) * 255).round().clip(0, 255).astype(np.uint8)
+    return video.repeat(sampling.enlarge, axis=2).repeat(sampling.enlarge, axis=3)
+
+
+def _store(
+    manifest: Manifest,
+    video: PromptSeed,
+    clip: NDArray[np.uint8],
+    source: PipelineSource,
+    sampling: Sampling,
+    adapter: str | Path | None,
+    settings: str,
+) -> None:
+    """The file first, then its row: a row means that the file is whole."""
+    name = f"{VIDEOS_DIR}/{video.id}.mp4"
+    path = manifest.folder / name
+    write_video(path, clip, fps=source.adapter.fps)
+    assert sampling.num_frames and sampling.height and sampling.width
+    sample = VideoSample(
+        id=video.id,
+        prompt=video.prompt,
+        video=name,
+        seed=video.seed,
+        model=source.identity,
+        adapter=None if adapter is None else str(adapter),
+        num_frames=sampling.num_frames,
+        height=sampling.height,
+        width=sampling.width,
+        fps=source.adapter.fps,
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+    )
+    # `load_dataset` looks for file_name.
+    row = {"file_name": name, **asdict(sample), "index": video.number}
+    del row["video"]
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest.append({**row, "enlarge": sampling.enlarge, "sha256": sha256, "settings": settings})
+
+
+def _finish(
+    manifest: Manifest, ids: Sequence[str], source: PipelineSource, sampling: Sampling, adapter: str | Path | None
+) -> None:
+    """The artefact's own page last: a folder with `artifact.yaml` is whole."""
+    rows = manifest.merge(ids)
+    parents = {"model": source.identity} | ({} if adapter is None else {"adapter": str(adapter)})
+    config = {**asdict(sampling), "num_videos": len(rows), "num_prompts": len({row["prompt"] for row in rows})}
+    Artifact(kind="generated", config=config, parents=parents).save(manifest.folder)
+    shutil.rmtree(manifest.folder / _WORK_DIR, ignore_errors=True)

@@ -1,0 +1,55 @@
+"""Stage 3a: prompts to videos, from the base model or with a LoRA on top.
+
+    accelerate launch --config_file recipes/configs/accelerate/multi_gpu.yaml recipes/generate.py \
+        --config recipes/configs/cogvideox-2b/generate.yaml [--adapter runs/cogvideox-2b/lora_rwl]
+"""
+
+from dataclasses import dataclass, field
+
+from trl import TrlParser
+
+from lift_trl.alignment.generate import Sampling, generate_videos, read_prompts
+from lift_trl.runtime import process_state, setup_logging
+
+
+@dataclass
+class GenerateArguments:
+    model_name_or_path: str = field(metadata={"help": "Hub id or folder of the text-to-video pipeline."})
+    prompts: str = field(metadata={"help": "Text file, one prompt a line; or rows with prompt and seed (eval plan)."})
+    output_dir: str = field(metadata={"help": "Folder of the videos."})
+    adapter: str | None = field(default=None, metadata={"help": "Folder or repo of a LoRA; the base alone without."})
+    videos_per_prompt: int = field(default=1, metadata={"help": "Videos of each prompt that comes without a seed."})
+    seed: int = field(default=0, metadata={"help": "With prompt and index it makes a video's own seed."})
+    num_frames: int | None = field(default=None, metadata={"help": "Frames; by default the checkpoint's own."})
+    height: int | None = field(default=None, metadata={"help": "Pixels; by default the checkpoint's own."})
+    width: int | None = field(default=None, metadata={"help": "Pixels; by default the checkpoint's own."})
+    num_inference_steps: int = field(default=50, metadata={"help": "Steps of the sampler."})
+    guidance_scale: float = field(default=6.0, metadata={"help": "Classifier-free guidance; 1 or less does without."})
+    batch_size: int = field(default=1, metadata={"help": "Videos that are sampled together, in one process."})
+    enlarge: int = field(default=1, metadata={"help": "Store each pixel as so many by so many (tiny videos)."})
+
+
+ARGUMENTS = (GenerateArguments,)
+
+
+def main(args: GenerateArguments) -> None:
+    state = process_state()
+    setup_logging(state)
+    sampling = Sampling(
+        num_frames=args.num_frames,
+        height=args.height,
+        width=args.width,
+        num_inference_steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        batch_size=args.batch_size,
+        enlarge=args.enlarge,
+    )
+    videos = read_prompts(args.prompts, videos_per_prompt=args.videos_per_prompt, seed=args.seed)
+    generate_videos(
+        args.model_name_or_path, videos, args.output_dir, sampling=sampling, adapter=args.adapter, state=state
+    )
+    state.print(f"{len(videos)} videos are in {args.output_dir}. Next: recipes/score.py --videos {args.output_dir}")
+
+
+if __name__ == "__main__":
+    main(*TrlParser(ARGUMENTS).parse_args_and_config())

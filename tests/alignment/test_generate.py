@@ -1,0 +1,158 @@
+"""Prompts to videos: seeds, batches, resuming, processes, adapters, the plan of VBench, bad input."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_dataset
+from diffusers import CogVideoXPipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+
+from lift_trl.alignment.generate import PromptSeed, Sampling, generate_videos, plan_videos, read_prompts
+from lift_trl.evaluation.vbench_plan import PlannedVideo
+from lift_trl.store.manifest import PARTS_DIR, Artifact, read_rows
+from lift_trl.store.video_io import probe_video, read_video, write_video
+
+
+FAST = Sampling(num_inference_steps=2, guidance_scale=1.0, batch_size=3)
+PROMPTS = ("a red circle moving left", "a blue square moving up")
+
+
+def digests(folder):
+    return {row["id"]: row["sha256"] for row in read_rows(folder / "metadata.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def videos():
+    return plan_videos(PROMPTS, videos_per_prompt=4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def lora_dir(pipeline_dir, tmp_path_factory):
+    """A LoRA that does something: both of its halves are drawn."""
+    pipe = CogVideoXPipeline.from_pretrained(pipeline_dir)
+    torch.manual_seed(0)
+    pipe.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    folder = tmp_path_factory.mktemp("lora")
+    CogVideoXPipeline.save_lora_weights(folder, get_peft_model_state_dict(pipe.transformer))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(pipeline_dir, videos, tmp_path_factory):
+    return generate_videos(pipeline_dir, videos, tmp_path_factory.mktemp("generated") / "whole", sampling=FAST)
+
+
+def test_a_row_says_all_that_made_the_video_and_load_dataset_reads_it(whole, videos, pipeline_dir):
+    rows = list(read_rows(whole / "metadata.jsonl"))
+    assert [(row["prompt"], row["seed"], row["index"]) for row in rows] == [tuple(video) for video in videos]
+    assert len({row["sha256"] for row in rows}) == 8
+    first = rows[0]
+    assert (first["model"], first["adapter"]) == (str(pipeline_dir), None)
+    assert (first["num_frames"], first["height"], first["width"], first["fps"]) == (9, 48, 48, 8.0)
+    assert (first["num_inference_steps"], first["guidance_scale"]) == (2, 1.0)
+    info = probe_video(whole / first["file_name"])
+    assert (info.num_frames, info.height, info.width, info.fps) == (9, 48, 48, 8.0)
+    assert Artifact.load(whole).config["num_videos"] == 8
+    assert not (whole / ".text").exists()
+    dataset = load_dataset(str(whole), split="train")
+    assert dataset["seed"] == [video.seed for video in videos]
+
+
+def test_a_seed_depends_on_prompt_and_number_alone(videos):
+    more = plan_videos(["another", *reversed(PROMPTS)], videos_per_prompt=6, seed=3)
+    assert {video for video in more if video.number < 4 and video.prompt != "another"} == set(videos)
+    assert not {video.seed for video in plan_videos(PROMPTS, videos_per_prompt=4, seed=4)} & {v.seed for v in videos}
+
+
+def test_the_video_is_the_pipelines_own(whole, videos, pipeline_dir, tmp_path):
+    pipe = CogVideoXPipeline.from_pretrained(pipeline_dir)
+    batch = videos[:3]
+    frames = pipe(
+        prompt=[video.prompt for video in batch],
+        num_frames=9,
+        num_inference_steps=2,
+        guidance_scale=1.0,
+        max_sequence_length=pipe.transformer.config.max_text_seq_length,
+        generator=[torch.Generator().manual_seed(video.seed) for video in batch],
+        output_type="np",
+    ).frames
+    for video, clip in zip(batch, frames, strict=True):
+        write_video(tmp_path / "own.mp4", (clip * 255).round().astype(np.uint8), fps=8)
+        assert (whole / "videos" / f"{video.id}.mp4").read_bytes() == (tmp_path / "own.mp4").read_bytes()
+
+
+def test_a_run_that_was_cut_equals_a_whole_one(whole, videos, pipeline_dir, tmp_path):
+    folder = tmp_path / "cut"
+    # What a kill within the second batch leaves: four finished videos, half a row of the fifth, and its half file.
+    rows = [json.dumps(row) for row in read_rows(whole / "metadata.jsonl")]
+    (folder / PARTS_DIR).mkdir(parents=True)
+    (folder / PARTS_DIR / "rank0.jsonl").write_text("\n".join(rows[:4]) + "\n" + rows[4][:40])
+    (folder / "videos").mkdir()
+    for video in videos[:4]:
+        (folder / "videos" / f"{video.id}.mp4").write_bytes((whole / "videos" / f"{video.id}.mp4").read_bytes())
+    (folder / "videos" / f".{videos[4].id}.mp4.1.tmp").write_bytes(b"half")
+    before = (folder / "videos" / f"{videos[0].id}.mp4").stat().st_mtime_ns
+    generate_videos(pipeline_dir, videos, folder, sampling=FAST)
+    assert digests(folder) == digests(whole)
+    assert (folder / "videos" / f"{videos[0].id}.mp4").stat().st_mtime_ns == before
+
+
+def test_an_adapter_changes_the_videos_and_its_folder_is_its_own(whole, videos, pipeline_dir, lora_dir, tmp_path):
+    folder = generate_videos(pipeline_dir, videos[:3], tmp_path / "lora", sampling=FAST, adapter=lora_dir)
+    base = digests(whole)
+    assert (
+        all(base[name] != digest for name, digest in digests(folder).items()) and digests(folder).keys() < base.keys()
+    )
+    assert Artifact.load(folder).parents["adapter"] == str(lora_dir)
+    with pytest.raises(ValueError, match="another model, adapter or settings"):
+        generate_videos(pipeline_dir, videos[:3], folder, sampling=FAST)
+
+
+def test_guidance_and_enlargement(videos, pipeline_dir, whole, tmp_path):
+    sampling = Sampling(num_inference_steps=2, guidance_scale=3.0, batch_size=3, enlarge=2)
+    folder = generate_videos(pipeline_dir, videos[:1], tmp_path / "guided", sampling=sampling)
+    stored = read_video(folder / "videos" / f"{videos[0].id}.mp4").frames
+    plain = read_video(whole / "videos" / f"{videos[0].id}.mp4").frames
+    assert stored.shape == (9, 96, 96, 3)
+    assert abs(stored[:, ::2, ::2].astype(int) - plain).max() > 5
+
+
+def test_a_plan_gives_prompts_with_their_seeds(tmp_path):
+    planned = PlannedVideo("x", "a long prompt", "a prompt", 1, "a prompt-1.mp4", 77, ("scene",))
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(planned.__dict__) + "\n" + '{"prompt": " a fox "}\n')
+    first, *others = read_prompts(tmp_path, videos_per_prompt=2, seed=5)
+    assert first == PromptSeed("a long prompt", 77, 1)
+    assert others == plan_videos(["a fox"], videos_per_prompt=2, seed=5)
+    (tmp_path / "prompts.txt").write_text("a fox\n\n  a bird\na fox\n")
+    assert [video.prompt for video in read_prompts(tmp_path / "prompts.txt")] == ["a fox", "a bird"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"seed": 1}', "row 1: no prompt"),
+        ('{"prompt": "a fox", "seed": "7"}', "row 1: seed '7' is not a whole number"),
+    ],
+)
+def test_bad_rows_are_named(row, message, tmp_path):
+    (tmp_path / "plan.jsonl").write_text(row + "\n")
+    with pytest.raises(ValueError, match=message):
+        read_prompts(tmp_path / "plan.jsonl")
+
+
+def test_bad_input_is_refused(videos, pipeline_dir, tmp_path):
+    with pytest.raises(FileNotFoundError, match="one prompt a line"):
+        read_prompts(tmp_path / "missing.txt")
+    with pytest.raises(ValueError, match="the list is empty"):
+        generate_videos(pipeline_dir, [], tmp_path / "out", sampling=FAST)
+    with pytest.raises(ValueError, match="stands twice"):
+        generate_videos(pipeline_dir, [videos[0], videos[0]], tmp_path / "out", sampling=FAST)
+    with pytest.raises(ValueError, match="8N \\+ 1"):
+        generate_videos(pipeline_dir, videos, tmp_path / "out", sampling=Sampling(num_frames=13))
+    with pytest.raises(ValueError, match="batch_size=0"):
+        Sampling(batch_size=0)
+    with pytest.raises(FileNotFoundError, match="holds no LoRA"):
+        generate_videos(pipeline_dir, videos, tmp_path / "out", sampling=FAST, adapter=tmp_path)
