@@ -197,6 +197,15 @@ def _mini_world(args: argparse.Namespace) -> int:
     return 0
 
 
+def _mini_rate(args: argparse.Namespace) -> int:
+    """The mini world's raters, or its oracle, rate a folder of its clips."""
+    from .mini.world import rate_folder
+
+    number = rate_folder(args.clips, args.path, oracle=args.oracle)
+    print(f"{number} clips rated by {'the oracle' if args.oracle else 'the raters'} in {args.path}")
+    return 0
+
+
 def _add_data_commands(command: Command) -> None:
     validate = command("validate", _validate)
     validate.add_argument("path", help="folder with metadata.jsonl, metadata.csv or metadata.parquet")
@@ -271,6 +280,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_push(command)
     command("recipes", _recipes).add_argument("path", help="new folder")
     command("mini-world", _mini_world).add_argument("path", help="new folder")
+    rate = command("mini-rate", _mini_rate)
+    rate.add_argument("clips", help="folder of clips of the mini world, with metadata.jsonl")
+    rate.add_argument("path", help="folder of the ratings")
+    rate.add_argument("--oracle", action="store_true", help="the oracle's labels and rewards instead of the raters'")
     return parser
 
 

@@ -1,22 +1,62 @@
 #!/usr/bin/env bash
-# The story on a laptop: rated clips become a cache, the cache a LoRA that diffusers loads. No GPU, no network.
-# Every line is what you would run for a real model; recipes/cogvideox_2b.sh has those.
+# The whole paper on a laptop: people rate a model's videos, a critic learns their ratings, the critic's rewards make the
+# model better, and a report says by how much. Two CPU cores, ten minutes, no GPU, no network.
+# Every stage is what you would run for a real model; recipes/cogvideox_2b.sh has those lines. Kill it, start it again: it
+# goes on where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" HF_HUB_OFFLINE=1
+export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+MINI=recipes/configs/mini
 
+one() { accelerate launch --config_file recipes/configs/accelerate/cpu.yaml "$@"; }    # one process
+two() { accelerate launch --config_file recipes/configs/accelerate/cpu_2.yaml "$@"; }  # two processes
+# Runs its arguments side by side; fails if one of them fails.
+both() {
+    local first status=0
+    "$1" & first=$!
+    "$2" || status=$?
+    wait "$first" || status=$?
+    return "$status"
+}
+
+echo "== 0. the world: a tiny CogVideoX, a tiny chat VLM, prompts, real videos"
 lift-trl mini-world runs/mini/world
-lift-trl validate runs/mini/world/rated
-accelerate launch --config_file recipes/configs/accelerate/cpu.yaml recipes/cache.py --config recipes/configs/mini/cache.yaml
-accelerate launch --config_file recipes/configs/accelerate/cpu.yaml recipes/align.py --config recipes/configs/mini/align_rwl.yaml
-lift-trl inspect runs/mini/cache
-lift-trl inspect runs/mini/lora_rwl
+
+echo "== 1. human feedback: people rate videos of the base model and say why"
+two recipes/generate.py --config $MINI/generate.yaml --seed 0 --output_dir runs/mini/to_rate
+lift-trl mini-rate runs/mini/to_rate runs/mini/rated
+lift-trl validate runs/mini/rated
+
+echo "== 2. the critic learns their labels and reasons"
+two recipes/train_critic.py --config $MINI/train_critic.yaml
+
+echo "== 3. alignment: new videos, their rewards, a LoRA by reward-weighted likelihood, and plain fine-tuning as the control"
+two recipes/generate.py --config $MINI/generate.yaml
+two recipes/score.py --config $MINI/score.yaml
+two recipes/cache.py --config $MINI/cache.yaml
+rwl() { one recipes/align.py --config $MINI/align_rwl.yaml; }
+sft() { one recipes/align.py --config $MINI/align_sft.yaml; }
+both rwl sft
+
+echo "== 4. evaluation: the same prompts and seeds from each model, judged by the critic and by the oracle"
+sample() {  # name, further options
+    one recipes/generate.py --config $MINI/generate_eval.yaml --output_dir "runs/mini/eval_$1" "${@:2}"
+    one recipes/score.py --config $MINI/score.yaml --videos "runs/mini/eval_$1" --output_dir "runs/mini/scored_$1"
+    lift-trl mini-rate "runs/mini/eval_$1" "runs/mini/oracle_$1" --oracle
+}
+base() { sample base; }
+tuned() { sample rwl --adapter runs/mini/lora_rwl; }
+both base tuned
+control() { sample sft --adapter runs/mini/lora_sft; }
+critic() { one recipes/evaluate_critic.py --config $MINI/evaluate_critic.yaml; }
+both control critic
+one recipes/evaluate.py --config $MINI/evaluate.yaml
 
 cat <<'NEXT'
 
-Done. The LoRA is runs/mini/lora_rwl/pytorch_lora_weights.safetensors; videos of base and tuned model are in
-runs/mini/lora_rwl/validation. Next:
+Done. Open runs/mini/report/report.html. The LoRA is runs/mini/lora_rwl/pytorch_lora_weights.safetensors. Next:
+  * look at base and tuned model side by side: python spaces/compare/app.py
   * your own clips: docs/index.md says how the folder looks, `lift-trl validate DIR` checks it
   * the real model: recipes/cogvideox_2b.sh
-  * rejection sampling or plain fine-tuning instead: recipes/configs/mini/align_rs.yaml, align_sft.yaml
+  * several rounds, rejection sampling: recipes/iterate.py, recipes/configs/mini/align_rs.yaml
 NEXT

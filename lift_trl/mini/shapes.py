@@ -186,15 +186,29 @@ def render(
     scene: Scene,
     motion: MotionDefect = MotionDefect.NONE,
     fidelity: FidelityDefect = FidelityDefect.NONE,
+    *,
+    motion_strength: float = 1.0,
+    static_strength: float = 1.0,
+    deformed: float = 0.0,
 ) -> Video:
-    """A video of `scene`, uint8 `[9, 48, 48, 3]`, with the given defects; size, speed, ground and path are drawn."""
+    """
+    A video of `scene`, uint8 `[9, 48, 48, 3]`, with the given defects; size, speed, ground and path are drawn.
+
+    Args:
+        motion_strength, static_strength: factors of the defects' sizes.
+        deformed: share of another shape that is blended in, in [0, 1].
+    """
     radius = rng.uniform(*RADIUS)
-    centres = _draw_path(rng, scene, radius, motion)
+    centres = _draw_path(rng, scene, radius, motion, motion_strength)
     coverage = shape_coverage(scene.shape, centres, radius)[..., None]
+    if deformed:
+        other = str(rng.choice([shape for shape in SHAPES if shape != scene.shape]))
+        coverage = (1 - deformed) * coverage + deformed * shape_coverage(other, centres, radius)[..., None]
     colour = np.clip(np.asarray(COLOURS[scene.colour], np.float32) * rng.uniform(0.94, 1.04), 0, 1)
     frames = coverage * colour + (1 - coverage) * np.float32(rng.uniform(*GROUND))
     if fidelity is not FidelityDefect.NONE:
         amplitude = rng.uniform(*(FAINT_STATIC if fidelity is FidelityDefect.FAINT_STATIC else STRONG_STATIC))
+        amplitude *= static_strength
         cells = SIZE // STATIC_BLOCK
         static = rng.uniform(-1, 1, (NUM_FRAMES, cells, cells, 1)) * amplitude * np.sqrt(3.0)
         frames = frames + static.repeat(STATIC_BLOCK, 1).repeat(STATIC_BLOCK, 2)
@@ -262,7 +276,9 @@ def _with_wrong_attributes(rng: np.random.Generator, caption: Scene, num_wrong: 
     return Scene(**{name: str(word) for name, word in words.items()})
 
 
-def _draw_path(rng: np.random.Generator, scene: Scene, radius: float, motion: MotionDefect) -> NDArray[np.float64]:
+def _draw_path(
+    rng: np.random.Generator, scene: Scene, radius: float, motion: MotionDefect, strength: float
+) -> NDArray[np.float64]:
     """Centroid (x, y) in each frame, `[9, 2]`: a straight run across the picture, and the motion defect on top."""
     low, high = _room(scene.shape, radius)
     heading = np.asarray(DIRECTIONS[scene.direction])
@@ -274,10 +290,10 @@ def _draw_path(rng: np.random.Generator, scene: Scene, radius: float, motion: Mo
     if motion is MotionDefect.HOP:
         across = np.abs(heading[::-1])
         towards_middle = np.where((low + high) / 2 > middle, 1.0, -1.0)
-        path[rng.integers(3, 7) :] += across * towards_middle * rng.uniform(*HOP)
+        path[rng.integers(3, 7) :] += across * towards_middle * rng.uniform(*HOP) * strength
     elif motion is MotionDefect.JITTER:
         angle = rng.uniform(0, 2 * np.pi, NUM_FRAMES)
-        path += np.stack((np.cos(angle), np.sin(angle)), -1) * rng.uniform(*JITTER, (NUM_FRAMES, 1))
+        path += np.stack((np.cos(angle), np.sin(angle)), -1) * rng.uniform(*JITTER, (NUM_FRAMES, 1)) * strength
     return path
 
 

@@ -1,7 +1,7 @@
 """Pre-trains the mini world's VLM from nothing: `python -m lift_trl.mini.train_vlm --out runs/mini_vlm`. Resumable.
 
 First the vision tower alone learns from single pictures (in place of a pre-trained tower), then the whole model answers
-questions about clips. It sees renderings only and no rating.
+questions about clips: renderings, and samples of the base model. It sees no rating.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import functools
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +18,24 @@ from torch import Tensor, nn
 from transformers import Idefics3ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from ..store.sharding import chunks
 from .checkpoints import TOKENS_PER_IMAGE, build_tiny_vlm
-from .shapes import COLOURS, DIRECTIONS, SHAPES, SIZE, FidelityDefect, MotionDefect
+from .shapes import COLOURS, DIRECTIONS, SHAPES, SIZE
 from .training import FlatMuon, Run, clip_and_step, cooldown, set_rate
 from .vlm_tasks import (
+    FLAW_WORDS,
     IGNORED,
     NUM_IMAGES,
+    WOBBLE_WORDS,
     PackedClips,
     Pictures,
+    SeenClip,
     Tokenize,
     draw_checks,
     draw_clips,
     draw_pictures,
     pack,
+    read_samples,
 )
 
 
@@ -44,7 +50,9 @@ STEP_LAYERS = (1, 2)
 STEP_SCALE = 3.0
 #: Clip steps after which the rate falls with the square root of the steps: Muon's steps do not shrink by themselves.
 SETTLED = 200
-NUM_CLASSES = (len(COLOURS), len(SHAPES), len(DIRECTIONS), len(MotionDefect), len(FidelityDefect))
+#: Of the samples, the first are never trained on.
+HELD_OUT = 192
+NUM_CLASSES = (len(COLOURS), len(SHAPES), len(DIRECTIONS), len(WOBBLE_WORDS), len(FLAW_WORDS))
 
 
 class Helpers(nn.Module):
@@ -74,9 +82,7 @@ def picture_loss(helpers: Helpers, encoded: Tensor, pictures: Pictures) -> Tenso
     )
 
 
-def clip_outputs(
-    model: Idefics3ForConditionalGeneration, encoded: Tensor, batch: PackedClips
-) -> tuple[Tensor, ...]:
+def clip_outputs(model: Idefics3ForConditionalGeneration, encoded: Tensor, batch: PackedClips) -> tuple[Tensor, ...]:
     """The hidden states `[B, L, D]`: the embeddings, then those after each layer, the last one normed."""
     with torch.autocast("cpu", torch.bfloat16):
         output = model.model(
@@ -123,13 +129,14 @@ def clip_loss(model: Idefics3ForConditionalGeneration, helpers: Helpers, batch: 
 
 
 @torch.no_grad()
-def evaluate(model: Idefics3ForConditionalGeneration, tokenize: Tokenize, num_clips: int = 192) -> dict[str, float]:
-    """Share of checks of held-out clips whose first answer word is the likeliest, by kind."""
+def evaluate(
+    model: Idefics3ForConditionalGeneration, tokenize: Tokenize, held_out: Sequence[SeenClip] | None = None
+) -> dict[str, float]:
+    """Share of checks of held-out clips, 192 renderings by default, whose first answer word is the likeliest, by kind."""
     model.eval()
     right: dict[str, list[bool]] = defaultdict(list)
     rng = np.random.default_rng(1_000_003)
-    for _ in range(num_clips // 32):
-        clips = draw_clips(rng, 32)
+    for clips in chunks(held_out or draw_clips(rng, 192), 32):
         batch = pack(tokenize, clips, [draw_checks(rng, clip) for clip in clips])
         states = clip_outputs(model, encode_pictures(model, batch.pictures), batch)[-1]
         row, position = batch.first_answers.T
@@ -148,6 +155,7 @@ def train(
     seed: int,
     rate: float = 1.0,
     start_from: str | None = None,
+    samples: Sequence[SeenClip] = (),
 ) -> None:
     """Trains what is left of `vision_steps` and `clip_steps` and saves model and processor to `out/vlm`."""
     torch.manual_seed(seed)
@@ -163,11 +171,7 @@ def train(
     def tokenize(text: str) -> list[int]:
         return processor.tokenizer(text).input_ids
 
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and (".layers." in n or "connector" in n)]
-    known = {id(p) for p in matrices}
-    others = [p for p in (*model.parameters(), *helpers.parameters()) if id(p) not in known]
-    muon = FlatMuon(matrices, lr=0.02 * rate, momentum=0.95)
-    adam = torch.optim.Adam(others, lr=2e-3 * rate, betas=(0.9, 0.98))
+    muon, adam = _optimizers(model, helpers, rate)
     run = Run(out, {"model": model, "helpers": helpers, "muon": muon, "adam": adam})
     run.resume()
     saved_s, num_steps = time.monotonic(), vision_steps + clip_steps
@@ -181,7 +185,7 @@ def train(
         else:
             step = run.step - vision_steps
             set_rate((muon, adam), min(1.0, (SETTLED / (step + 1)) ** 0.5) * cooldown(step, clip_steps, share=0.4))
-            clips = draw_clips(rng, batch_size)
+            clips = _draw_batch(rng, batch_size, samples)
             batch = pack(tokenize, clips, [draw_checks(rng, clip) for clip in clips])
             answer, helper = clip_loss(model, helpers, batch)
         clip_and_step(model, (muon, adam), answer + HELPER_WEIGHT * helper)
@@ -189,12 +193,39 @@ def train(
         if run.step % 50 == 0:
             run.report(loss=answer.item(), helper=helper.item())
         if run.step > vision_steps and (run.step % 250 == 0 or run.step == num_steps):
-            run.report(**evaluate(model, tokenize))
+            run.report(**_accuracies(model, tokenize, samples))
         if time.monotonic() - saved_s > SAVE_EVERY_S or run.step == num_steps:
             run.save()
             model.save_pretrained(out / "vlm")
             processor.save_pretrained(out / "vlm")
             saved_s = time.monotonic()
+
+
+def _accuracies(
+    model: Idefics3ForConditionalGeneration, tokenize: Tokenize, samples: Sequence[SeenClip]
+) -> dict[str, float]:
+    """On renderings and, where there are samples, on those that are held out."""
+    on_samples = evaluate(model, tokenize, samples[:HELD_OUT]) if samples else {}
+    return evaluate(model, tokenize) | {f"samples_{kind}": value for kind, value in on_samples.items()}
+
+
+def _optimizers(
+    model: Idefics3ForConditionalGeneration, helpers: Helpers, rate: float
+) -> tuple[FlatMuon, torch.optim.Adam]:
+    """Muon for the layers' matrices, Adam for all else."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and (".layers." in n or "connector" in n)]
+    known = {id(p) for p in matrices}
+    others = [p for p in (*model.parameters(), *helpers.parameters()) if id(p) not in known]
+    muon = FlatMuon(matrices, lr=0.02 * rate, momentum=0.95)
+    return muon, torch.optim.Adam(others, lr=2e-3 * rate, betas=(0.9, 0.98))
+
+
+def _draw_batch(rng: np.random.Generator, batch_size: int, samples: Sequence[SeenClip]) -> list[SeenClip]:
+    """Renderings, or half renderings and half samples."""
+    if not samples:
+        return draw_clips(rng, batch_size)
+    drawn = rng.integers(HELD_OUT, len(samples), size=batch_size // 2)
+    return draw_clips(rng, batch_size - len(drawn)) + [samples[i] for i in drawn]
 
 
 def main() -> None:
@@ -206,11 +237,17 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=1.0, help="Factor of the learning rates.")
-    parser.add_argument("--start-from", help="A VLM to go on from, e.g. that of the package; new weights if not given.")
+    parser.add_argument(
+        "--start-from", help="A VLM to go on from, e.g. that of the package; new weights if not given."
+    )
+    parser.add_argument("--samples", type=Path, help="Videos of the base model, half of each batch of clips.")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    train(args.out, args.vision_steps, args.clip_steps, args.batch_size, args.seed, args.rate, args.start_from)
+    samples = read_samples(args.samples) if args.samples else ()
+    train(
+        args.out, args.vision_steps, args.clip_steps, args.batch_size, args.seed, args.rate, args.start_from, samples
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """What the mini world's VLM is pre-trained on: single pictures with known content, and clips with packed questions.
 
-No rating is among them: clips are renderings, most questions are about one attribute at a time. To the rubric's questions
-the answer is what there is to see, without a label. Labels appear only without a view of the clip, drawn at random, so
-that the words are no strangers later.
+No rating is among them: clips are renderings or samples of the base model with what their pixels show, many questions are
+about one attribute at a time. To the rubric's questions
+the answer is what there is to see, on finer scales than the rubric's and without its labels. Labels appear only without a
+view of the clip, drawn at random, so that the words are no strangers later.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,23 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..rubric import Dimension, Label, format_answer, question
+from ..store.manifest import METADATA_FILE, read_rows
+from ..store.video_io import read_video
 from .annotator import WORDS, Rater
 from .checkpoints import TOKENS_PER_IMAGE
 from .language import COUNT_WORDS, FIDELITY_WORDS, MOTION_WORDS, check_questions
-from .oracle import Observation, fit_frames
+from .oracle import Observation, fit_frames, observe
 from .shapes import (
     ATTRIBUTES,
     COLOURS,
     DIRECTIONS,
-    FAINT_STATIC,
     GROUND,
     RADIUS,
     SCENES,
     SHAPES,
     SIZE,
     STATIC_BLOCK,
-    STRONG_STATIC,
-    Clip,
     FidelityDefect,
     Floats,
     MotionDefect,
@@ -39,6 +39,7 @@ from .shapes import (
     Video,
     render,
     shape_coverage,
+    shrink,
     wrong_attributes,
 )
 
@@ -50,14 +51,26 @@ BLIND_SHARE = 0.3
 IGNORED = -100
 #: Added to an attention logit that is to count for nothing.
 HIDDEN = -1e4
-#: Standard deviation of the static of each defect, in the middle of its range.
-STATIC_LEVELS = {
-    FidelityDefect.NONE: 0.0,
-    FidelityDefect.FAINT_STATIC: sum(FAINT_STATIC) / 2,
-    FidelityDefect.STRONG_STATIC: sum(STRONG_STATIC) / 2,
-}
+#: Upper bounds of wobble (pixels) and what is said up to each; the last word has none. Likewise of what is wrong with the
+#: picture: static (of 0.1) or misfit (of 0.25), whichever is more. A rater's bounds lie elsewhere.
+WOBBLE_WORDS = (
+    (0.25, "smooth"),
+    (0.5, "even"),
+    (0.75, "slightly"),
+    (1.0, "uneven"),
+    (1.5, "jumps"),
+    (np.inf, "erratic"),
+)
+FLAW_WORDS = ((0.2, "clean"), (0.5, "clear"), (0.75, "faint"), (1.0, "noisy"), (1.4, "deformed"), (np.inf, "badly"))
+_WOBBLE_STEPS = ((0.6, MotionDefect.NONE), (1.5, MotionDefect.HOP), (np.inf, MotionDefect.JITTER))
+_STATIC_STEPS = (
+    (0.04, FidelityDefect.NONE),
+    (0.12, FidelityDefect.FAINT_STATIC),
+    (np.inf, FidelityDefect.STRONG_STATIC),
+)
 #: Text to token ids.
 Tokenize = Callable[[str], list[int]]
+T = TypeVar("T")
 
 
 class Pictures(NamedTuple):
@@ -78,6 +91,29 @@ class Check(NamedTuple):
     blind: bool = False
 
 
+class SeenClip(NamedTuple):
+    """A clip, the scene that it shows, and what can be measured of it."""
+
+    video: Video
+    shown: Scene
+    seen: Observation
+
+    @property
+    def motion(self) -> MotionDefect:
+        """The word's own defect: small ones count as none."""
+        return _up_to(_WOBBLE_STEPS, self.seen.wobble)
+
+    @property
+    def fidelity(self) -> FidelityDefect:
+        """Likewise, of static."""
+        return _up_to(_STATIC_STEPS, self.seen.static)
+
+    @property
+    def flaw(self) -> float:
+        """How bad the picture is."""
+        return max(self.seen.static / 0.1, self.seen.misfit / 0.25)
+
+
 class PackedClips(NamedTuple):
     """
     Clips with several questions each in one sequence: every question sees the pictures and itself, no other question.
@@ -91,7 +127,7 @@ class PackedClips(NamedTuple):
         prefix_length: tokens of the pictures, the same in every row.
         first_answers: `[Q, 2]`, row and position of each answer's first token.
         kinds: what each of the Q questions asks for.
-        classes: `[B, 5]`: index of colour, shape, direction, motion defect and fidelity defect.
+        classes: `[B, 5]`: index of colour, shape, direction, of the word for its wobble and of that for its flaws.
     """
 
     pictures: Pictures
@@ -127,29 +163,48 @@ def draw_pictures(rng: np.random.Generator, num: int) -> Pictures:
     return _pictures(frames, colour, static)
 
 
-def draw_clips(rng: np.random.Generator, num: int) -> list[Clip]:
-    """Clips whose captions are right, with every defect about as often as none."""
+def draw_clips(rng: np.random.Generator, num: int) -> list[SeenClip]:
+    """Clips with every defect about as often as none, from hardly visible to full size."""
     clips = []
     for _ in range(num):
         scene = SCENES[rng.integers(len(SCENES))]
-        motion = list(MotionDefect)[rng.choice(3, p=(0.4, 0.3, 0.3))]
+        motion = list(MotionDefect)[rng.choice(3, p=(0.3, 0.3, 0.4))]
         fidelity = list(FidelityDefect)[rng.choice(3, p=(0.4, 0.3, 0.3))]
-        clips.append(Clip(render(rng, scene, motion, fidelity), scene, scene, motion, fidelity))
+        strength = 1.0 if rng.random() < 0.4 else rng.uniform(0.05, 1.0)
+        deformed = rng.uniform(0.1, 0.5) if rng.random() < 0.3 else 0.0
+        static = rng.uniform(0.3, 1.2)
+        video = render(
+            rng, scene, motion, fidelity, motion_strength=strength, static_strength=static, deformed=deformed
+        )
+        clips.append(SeenClip(video, scene, observe(video)))
     return clips
 
 
-def draw_checks(rng: np.random.Generator, clip: Clip) -> list[Check]:
-    """Questions about one clip: one attribute at a time, direction and motion most often, as they are the hardest."""
+def read_samples(folder: Path) -> list[SeenClip]:
+    """
+    Samples of the base model (a folder of recipes/generate.py) with what their pixels show; no prompt and no rating is read.
+
+    Clips without an object that moves are left out.
+    """
+    clips = []
+    for row in read_rows(folder / METADATA_FILE):
+        video = shrink(read_video(folder / row["file_name"]).frames)
+        seen = observe(video)
+        if seen.direction:
+            clips.append(SeenClip(video, Scene(seen.colour, seen.shape, seen.direction), seen))
+    return clips
+
+
+def draw_checks(rng: np.random.Generator, clip: SeenClip) -> list[Check]:
+    """Questions about one clip: single attributes, its caption, and the rubric's own."""
     scene, texts = clip.shown, check_questions()
     motion, fidelity = MOTION_WORDS[clip.motion], FIDELITY_WORDS[clip.fidelity]
     checks = [Check("describe", texts["describe"], f"{scene.prompt}, {motion}, {fidelity}.")]
-    looks = "colour" if rng.random() < 0.5 else "shape"
-    for kind in (looks, "direction"):
+    for kind in ("shape", "direction") if rng.random() < 0.8 else ("colour",):
         checks.append(_yes_no(rng, kind, getattr(scene, kind), WORDS[kind]))
-    for _ in range(2):
-        checks.append(_yes_no(rng, "motion", motion, tuple(MOTION_WORDS.values())))
+    checks.append(_yes_no(rng, "motion", motion, tuple(MOTION_WORDS.values())))
     checks.append(_yes_no(rng, "fidelity", fidelity, tuple(FIDELITY_WORDS.values())))
-    for kind in (looks, "direction", "direction", "direction"):
+    for kind in ("shape", "direction") if rng.random() < 0.8 else ("colour",):
         caption = _caption(rng, scene, kind)
         word = getattr(scene, kind)
         answer = "yes." if getattr(caption, kind) == word else f"no, it is {word}."
@@ -157,13 +212,13 @@ def draw_checks(rng: np.random.Generator, clip: Clip) -> list[Check]:
     caption = _caption(rng, scene)
     count = len(wrong_attributes(caption, scene))
     checks.append(Check("wrong", texts["wrong"].format(prompt=caption.prompt), f"{COUNT_WORDS[count]}."))
-    checks.append(_finding(rng, replace(clip, caption=_caption(rng, scene))))
+    checks += [_finding(rng, clip, dimension) for dimension in Dimension]
     if rng.random() < BLIND_SHARE:
         checks.append(_blind_rating(rng, _caption(rng, scene)))
     return checks
 
 
-def pack(tokenize: Tokenize, clips: list[Clip], checks: list[list[Check]]) -> PackedClips:
+def pack(tokenize: Tokenize, clips: list[SeenClip], checks: list[list[Check]]) -> PackedClips:
     """One sequence for each clip: its pictures, then all its questions with their answers, hidden from one another."""
     image = "<fake_token_around_image><global-img>" + "<image>" * TOKENS_PER_IMAGE + "<fake_token_around_image>"
     prefix = tokenize("User:" + image * NUM_IMAGES)
@@ -213,12 +268,12 @@ def _pictures(frames: Floats, colour: NDArray[np.integer], static: NDArray[np.fl
     )
 
 
-def _frames_of(clips: list[Clip]) -> Pictures:
+def _frames_of(clips: list[SeenClip]) -> Pictures:
     """The 8 frames of each clip that the VLM sees, one after the other."""
     index = np.linspace(0, len(clips[0].video) - 1, NUM_IMAGES, dtype=int)
     frames = np.concatenate([clip.video[index] for clip in clips]).astype(np.float32) / np.float32(255)
     colour = [list(COLOURS).index(clip.shown.colour) for clip in clips]
-    static = [STATIC_LEVELS[clip.fidelity] for clip in clips]
+    static = [clip.seen.static for clip in clips]
     return _pictures(frames, np.repeat(colour, NUM_IMAGES), np.repeat(static, NUM_IMAGES))
 
 
@@ -251,12 +306,17 @@ def _caption(rng: np.random.Generator, scene: Scene, asked: str = "") -> Scene:
     return Scene(**words)
 
 
-def _finding(rng: np.random.Generator, clip: Clip) -> Check:
-    """A question of the rubric, with the clip in view, and what there is to say of the clip; no label."""
-    dimension = list(Dimension)[rng.choice(3, p=(0.5, 0.3, 0.2))]
-    seen = Observation(9, *clip.shown, wobble=0.0, static=0.0, misfit=0.0)
-    reason = Rater("", 0.0, int(rng.integers(2))).reason(rng, dimension, clip.labels[dimension], seen, clip.caption)
-    return Check(f"finding_{dimension}", question(dimension, clip.caption.prompt), reason)
+def _finding(rng: np.random.Generator, clip: SeenClip, dimension: Dimension) -> Check:
+    """A question of the rubric, with the clip in view, and what there is to see; no label."""
+    caption = _caption(rng, clip.shown)
+    if dimension is Dimension.SEMANTIC_CONSISTENCY:
+        wrong = wrong_attributes(caption, clip.shown)
+        answer = " ".join([COUNT_WORDS[len(wrong)], *wrong])
+    elif dimension is Dimension.MOTION_SMOOTHNESS:
+        answer = _up_to(WOBBLE_WORDS, clip.seen.wobble)
+    else:
+        answer = _up_to(FLAW_WORDS, clip.flaw)
+    return Check(f"finding_{dimension}", question(dimension, caption.prompt), f"{answer}.")
 
 
 def _blind_rating(rng: np.random.Generator, caption: Scene) -> Check:
@@ -274,11 +334,16 @@ def _encode(tokenize: Tokenize, check: Check) -> tuple[list[int], list[int]]:
     return asked, tokenize(f" {check.answer}<end_of_utterance>")
 
 
-def _classes(clip: Clip) -> tuple[int, ...]:
+def _classes(clip: SeenClip) -> tuple[int, ...]:
     return (
         list(COLOURS).index(clip.shown.colour),
         SHAPES.index(clip.shown.shape),
         list(DIRECTIONS).index(clip.shown.direction),
-        list(MotionDefect).index(clip.motion),
-        list(FidelityDefect).index(clip.fidelity),
+        [word for _, word in WOBBLE_WORDS].index(_up_to(WOBBLE_WORDS, clip.seen.wobble)),
+        [word for _, word in FLAW_WORDS].index(_up_to(FLAW_WORDS, clip.flaw)),
     )
+
+
+def _up_to(steps: Sequence[tuple[float, T]], value: float) -> T:
+    """What stands beside the first bound that is above `value`."""
+    return next(said for bound, said in steps if value < bound)

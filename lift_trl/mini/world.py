@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..rubric import Dimension
+from ..rubric import Dimension, mean_reward
 from ..store.manifest import METADATA_FILE, read_rows, write_text
 from ..store.video_io import read_video, write_video
 from .annotator import first_reason, pooled_labels, rate_clip
 from .checkpoints import build_tiny_pipeline, build_tiny_vlm, load_pipeline, load_vlm
-from .shapes import CLEAN, SCENES, Clip, DefectRates, Scene, draw_clip, enlarge
+from .oracle import judge
+from .shapes import CLEAN, SCENES, Clip, DefectRates, Scene, Video, draw_clip, enlarge, parse_prompt
 
 
 FPS = 8
@@ -81,26 +82,44 @@ def write_clips(directory: Path, clips: Iterable[Clip], **columns: Any) -> None:
     _write_rows(directory, rows)
 
 
-def rate_folder(source: str | Path, destination: str | Path) -> None:
+def rate_folder(source: str | Path, destination: str | Path, *, oracle: bool = False) -> int:
     """
-    Lets the raters rate the clips of `source`, for instance samples of the base model.
+    Lets the raters rate the clips of `source`, for instance samples of the base model; returns how many clips.
 
     `source/metadata.jsonl` names `file_name` and `prompt`. `destination/metadata.jsonl` gets the same rows with the pooled
     label of each dimension, `reasons` (of the raters' that fit it, the first) and `annotations` (every rater's). Clips stay
     where they are: `file_name` is relative to `destination`.
+
+    Args:
+        oracle: write the oracle's labels and the `reward` they give instead of the raters': the truth that a critic's
+            scores are compared with, never its training data.
     """
     source, destination = Path(source), Path(destination)
     rows = []
     for row in read_rows(source / METADATA_FILE):
         path = source / row["file_name"]
-        ratings = rate_clip(str(row.get("id", row["file_name"])), read_video(path).frames, row["prompt"])
-        labels = pooled_labels(ratings)
-        row = {**row, "file_name": os.path.relpath(path, destination)}
-        row |= {dimension.value: labels[dimension].value for dimension in Dimension}
-        row["reasons"] = {d.value: first_reason(ratings, d, labels[d]) for d in Dimension}
-        row["annotations"] = [rating._asdict() for rating in ratings]
-        rows.append(row)
+        video = read_video(path).frames
+        clip_id = str(row.get("id", row["file_name"]))
+        judged = _oracle_columns(video, row["prompt"]) if oracle else _rater_columns(clip_id, video, row["prompt"])
+        rows.append({**row, "file_name": os.path.relpath(path, destination), **judged})
     _write_rows(destination, rows)
+    return len(rows)
+
+
+def _rater_columns(clip_id: str, video: Video, prompt: str) -> dict[str, Any]:
+    ratings = rate_clip(clip_id, video, prompt)
+    labels = pooled_labels(ratings)
+    return {
+        **{dimension.value: labels[dimension].value for dimension in Dimension},
+        "reasons": {d.value: first_reason(ratings, d, labels[d]) for d in Dimension},
+        "annotations": [rating._asdict() for rating in ratings],
+    }
+
+
+def _oracle_columns(video: Video, prompt: str) -> dict[str, Any]:
+    labels = judge(video, parse_prompt(prompt))
+    named = {dimension.value: label.value for dimension, label in labels.items()}
+    return {**named, "reward": mean_reward(labels), "critic": "oracle"}
 
 
 def _scene(index: int) -> Scene:

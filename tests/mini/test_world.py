@@ -8,10 +8,10 @@ from datasets import load_dataset
 from transformers import AutoProcessor
 
 from lift_trl.mini.annotator import RATERS
-from lift_trl.mini.shapes import SCENES
-from lift_trl.mini.world import build_world
-from lift_trl.rubric import Dimension, Label
-from lift_trl.store.manifest import METADATA_FILE
+from lift_trl.mini.shapes import SCENES, DefectRates, draw_clip
+from lift_trl.mini.world import build_world, rate_folder
+from lift_trl.rubric import Dimension, Label, mean_reward
+from lift_trl.store.manifest import METADATA_FILE, read_rows
 from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.store.video_io import read_video
 
@@ -63,3 +63,13 @@ def test_the_same_seed_gives_the_same_world(world, tmp_path):
         ).read_text()
     weights = "transformer/diffusion_pytorch_model.safetensors"
     assert (world.video_model / weights).read_bytes() == (again.video_model / weights).read_bytes()
+
+
+def test_the_oracle_rates_a_folder_as_the_renderings_were_made(world, tmp_path):
+    assert rate_folder(world.rated, tmp_path / "oracle", oracle=True) == 12
+    rng = np.random.default_rng([0, 1])
+    clips = [draw_clip(rng, DefectRates(), SCENES[index]) for index in range(12)]
+    rows = list(read_rows(tmp_path / "oracle" / METADATA_FILE))
+    assert [{d: row[d] for d in Dimension} for row in rows] == [clip.labels for clip in clips]
+    assert [row["reward"] for row in rows] == [mean_reward(clip.labels) for clip in clips]
+    assert (tmp_path / "oracle" / rows[0]["file_name"]).is_file()

@@ -1,0 +1,37 @@
+"""The notebook runs from top to bottom, over fewer videos and steps than it shows."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "quickstart.ipynb"
+REDUCED = {
+    "NUM_PROMPTS": 8,
+    "RATED_PER_PROMPT": 1,
+    "TRAIN_PER_PROMPT": 1,
+    "EVAL_PER_PROMPT": 1,
+    "CRITIC_STEPS": 4,
+    "ALIGN_STEPS": 3,
+}
+
+
+@pytest.mark.timeout(300)
+def test_the_notebook_runs(tmp_path):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    for name, value in REDUCED.items():
+        parameters.source, replaced = re.subn(rf"^{name} = \d+", f"{name} = {value}", parameters.source, flags=re.M)
+        assert replaced == 1
+    executed = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = "".join(out.get("text", "") for cell in executed.cells for out in cell.get("outputs", []))
+    for name in ("base", "sft", "rwl"):
+        assert len(list((tmp_path / "runs" / "notebook" / f"eval_{name}" / "videos").glob("*.mp4"))) == 8
+        assert f"'{name}': 0." in printed
+    gain = re.search(r"rwl - base: ([+-]\d\.\d{3}), 95 % interval ([+-]\d\.\d{3}) to ([+-]\d\.\d{3})", printed)
+    assert gain and float(gain[2]) <= float(gain[1]) <= float(gain[3])
+    assert any("<video" in str(out.get("data", {})) for cell in executed.cells for out in cell.get("outputs", []))
