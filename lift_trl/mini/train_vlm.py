@@ -147,21 +147,14 @@ def evaluate(
     return {kind: float(np.mean(hits)) for kind, hits in right.items() if kind != "blind"}
 
 
-def train(
-    out: Path,
-    vision_steps: int,
-    clip_steps: int,
-    batch_size: int,
-    seed: int,
-    rate: float = 1.0,
-    start_from: str | None = None,
-    samples: Sequence[SeenClip] = (),
-) -> None:
-    """Trains what is left of `vision_steps` and `clip_steps` and saves model and processor to `out/vlm`."""
+def train(args: argparse.Namespace) -> None:
+    """Trains what is left of the vision and the clip steps and saves model and processor to `out/vlm`."""
+    samples = read_samples(args.samples) if args.samples else []
+    out, seed, vision_steps, clip_steps = args.out, args.seed, args.vision_steps, args.clip_steps
     torch.manual_seed(seed)
     model, processor = build_tiny_vlm(seed=seed)
-    if start_from is not None:
-        model = Idefics3ForConditionalGeneration.from_pretrained(start_from, dtype=torch.float32)
+    if args.start_from is not None:
+        model = Idefics3ForConditionalGeneration.from_pretrained(args.start_from, dtype=torch.float32)
     # At this size plain matrix products take two thirds of the time of torch's fused attention on a CPU.
     model.set_attn_implementation("eager")
     model.train()
@@ -171,7 +164,7 @@ def train(
     def tokenize(text: str) -> list[int]:
         return processor.tokenizer(text).input_ids
 
-    muon, adam = _optimizers(model, helpers, rate)
+    muon, adam = _optimizers(model, helpers, args.rate)
     run = Run(out, {"model": model, "helpers": helpers, "muon": muon, "adam": adam})
     run.resume()
     saved_s, num_steps = time.monotonic(), vision_steps + clip_steps
@@ -179,13 +172,13 @@ def train(
         rng = np.random.default_rng([seed, run.step])
         if run.step < vision_steps:
             set_rate((muon, adam), cooldown(run.step, vision_steps))
-            pictures = draw_pictures(rng, 4 * batch_size)
+            pictures = draw_pictures(rng, 4 * args.batch_size)
             answer = picture_loss(helpers, encode_pictures(model, pictures), pictures)
             helper = torch.zeros(())
         else:
             step = run.step - vision_steps
             set_rate((muon, adam), min(1.0, (SETTLED / (step + 1)) ** 0.5) * cooldown(step, clip_steps, share=0.4))
-            clips = _draw_batch(rng, batch_size, samples)
+            clips = _draw_batch(rng, args.batch_size, samples)
             batch = pack(tokenize, clips, [draw_checks(rng, clip) for clip in clips])
             answer, helper = clip_loss(model, helpers, batch)
         clip_and_step(model, (muon, adam), answer + HELPER_WEIGHT * helper)
@@ -244,10 +237,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    samples = read_samples(args.samples) if args.samples else ()
-    train(
-        args.out, args.vision_steps, args.clip_steps, args.batch_size, args.seed, args.rate, args.start_from, samples
-    )
+    train(args)
 
 
 if __name__ == "__main__":
