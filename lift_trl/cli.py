@@ -188,6 +188,18 @@ def _recipes(args: argparse.Namespace) -> int:
     return 0
 
 
+def _prompts(args: argparse.Namespace) -> int:
+    """Writes long prompts drawn from the paper's categories, one a line, for recipes/generate.py."""
+    from .feedback.prompts import chat_model_expander, draw_prompts
+    from .store.manifest import write_text
+
+    expand = chat_model_expander(args.model) if args.model else None
+    prompts = draw_prompts(args.num, seed=args.seed, expand=expand)
+    write_text(args.path, "".join(f"{prompt}\n" for prompt in prompts))
+    print(f"{len(prompts)} prompts in {args.path}. Next: recipes/generate.py --prompts {args.path}")
+    return 0
+
+
 def _mini_world(args: argparse.Namespace) -> int:
     """The mini world: tiny checkpoints, rated clips and prompts."""
     from .mini.world import build_world
@@ -279,6 +291,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("options", nargs=argparse.REMAINDER)
     _add_push(command)
     command("recipes", _recipes).add_argument("path", help="new folder")
+    prompts = command("prompts", _prompts)
+    prompts.add_argument("path", help="text file, one prompt a line")
+    prompts.add_argument("--num", type=int, default=500, help="how many (default: 500)")
+    prompts.add_argument("--seed", type=int, default=0)
+    prompts.add_argument("--model", help="chat model that words them; a template without")
     command("mini-world", _mini_world).add_argument("path", help="new folder")
     rate = command("mini-rate", _mini_rate)
     rate.add_argument("clips", help="folder of clips of the mini world, with metadata.jsonl")

@@ -1,12 +1,31 @@
 #!/usr/bin/env bash
-# The same story for CogVideoX-2B on GPUs: rated clips in runs/cogvideox-2b/rated, real ones in runs/cogvideox-2b/real.
-# These lines were never run on a GPU by us: their options and YAMLs are checked by tests, their arithmetic on a CPU.
+# The story of recipes/mini.sh for CogVideoX-2B on GPUs: a critic from the published ratings, the base's own videos and their
+# rewards, a LoRA, VBench. Put real videos with captions into runs/cogvideox-2b/real (docs/index.md) before you start.
+# Never run on a GPU by us: a test checks each line's options and YAML, and the sizes without weights.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ACCELERATE="${ACCELERATE:-recipes/configs/accelerate/single_gpu.yaml}"
+VIDEO=recipes/configs/cogvideox-2b
+CRITIC="${CRITIC:-recipes/configs/qwen2.5-vl-7b}"
+VBENCH_SUITE="${VBENCH_SUITE:-Vbench_full_info_opt.json}"
 
-lift-trl validate runs/cogvideox-2b/rated
+# 1, 2: LiFT-HRA is fetched from the Hub; for ratings of your own start with spaces/annotate and recipes/correct.py.
+accelerate launch --config_file "$ACCELERATE" recipes/train_critic.py --config "$CRITIC/train_critic.yaml"
+accelerate launch --config_file "$ACCELERATE" recipes/evaluate_critic.py --config "$CRITIC/evaluate_critic.yaml"
+
+# 3: videos of the base, their rewards, a cache, LoRAs by reward-weighted likelihood and by rejection sampling.
+lift-trl prompts runs/cogvideox-2b/prompts.txt --num 1000
 lift-trl validate runs/cogvideox-2b/real
-accelerate launch --config_file "$ACCELERATE" recipes/cache.py --config recipes/configs/cogvideox-2b/cache.yaml
-accelerate launch --config_file "$ACCELERATE" recipes/align.py --config recipes/configs/cogvideox-2b/align_rwl.yaml
+accelerate launch --config_file "$ACCELERATE" recipes/generate.py --config "$VIDEO/generate.yaml"
+accelerate launch --config_file "$ACCELERATE" recipes/score.py --config "$CRITIC/score.yaml"
+accelerate launch --config_file "$ACCELERATE" recipes/cache.py --config "$VIDEO/cache.yaml"
+accelerate launch --config_file "$ACCELERATE" recipes/align.py --config "$VIDEO/align_rwl.yaml"
+accelerate launch --config_file "$ACCELERATE" recipes/align.py --config "$VIDEO/align_rs.yaml"
 lift-trl export runs/cogvideox-2b/lora_rwl --format comfyui
+
+# 4: the same prompts and seeds from base and LoRAs, VBench and one report.
+lift-trl eval plan --suite "$VBENCH_SUITE" --prompts lift_opt --output runs/cogvideox-2b/vbench_plan
+accelerate launch --config_file "$ACCELERATE" recipes/generate.py --config "$VIDEO/generate_vbench.yaml"
+accelerate launch --config_file "$ACCELERATE" recipes/generate.py --config "$VIDEO/generate_vbench.yaml" --adapter runs/cogvideox-2b/lora_rwl --output_dir runs/cogvideox-2b/vbench_rwl
+accelerate launch --config_file "$ACCELERATE" recipes/generate.py --config "$VIDEO/generate_vbench.yaml" --adapter runs/cogvideox-2b/lora_rs --output_dir runs/cogvideox-2b/vbench_rs
+python recipes/evaluate.py --config "$VIDEO/evaluate.yaml"

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -37,9 +38,9 @@ def load_recipe(path: Path) -> ModuleType:
     return module
 
 
-def parse_config(arguments: tuple[type, ...], path: Path) -> tuple[object, ...]:
+def parse_config(arguments: tuple[type, ...], path: Path, options: Sequence[str] = ()) -> tuple[object, ...]:
     """What the recipe itself does with `--config path`, on a machine without a GPU."""
-    args = ["--config", str(path)]
+    args = ["--config", str(path), *options]
     if any(field.name == "use_cpu" for dataclass in arguments for field in dataclasses.fields(dataclass)):
         args += ["--use_cpu", "true"]  # bf16 is refused without it where there is no GPU
     return TrlParser(arguments).parse_args_and_config(args)
