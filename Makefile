@@ -9,10 +9,10 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all test-real quality format docs clean
+.PHONY: help install quickstart test test-learning test-all test-real quality format docs clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## make .venv with the package (editable) and all extras
 
@@ -23,11 +23,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install -e '.[dev]'
 	touch $@
 
-quickstart: install  ## the main job on a tiny model and rendered clips: ends with a LoRA on disk
+quickstart: install  ## the whole paper on a tiny model, some ten minutes on two cores: ends with a report
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash recipes/mini.sh
 
-test: install  ## everything but the slow tests, at most 10 minutes on two cores
-	$(BIN)/python -m pytest --session-timeout=1200 -m "not slow and not real"
+test: install  ## everything but the slow and the learning tests, at most 10 minutes on two cores
+	$(BIN)/python -m pytest --session-timeout=1200 -m "not slow and not real and not learning"
+
+test-learning: install  ## do rewards teach? trains the mini world, at most 4 minutes on two cores
+	$(BIN)/python -m pytest -m learning tests/learning
 
 test-all: install  ## everything, minutes to hours; adds DeepSpeed for the ZeRO runs, and VBench in its own environment
 	$(BIN)/python -m pip install wheel

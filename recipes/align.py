@@ -6,10 +6,9 @@
 
 from dataclasses import dataclass, field
 
-from peft import LoraConfig
 from trl import TrlParser
 
-from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
+from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.runtime import fit, setup_logging
@@ -22,37 +21,20 @@ class AlignArguments:
     cache: str = field(metadata={"help": "Folder written by recipes/cache.py, or a dataset repo that holds one."})
     eval_cache: str | None = field(default=None, metadata={"help": "The same, of held-out clips."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub id."})
-    use_peft: bool = field(default=True, metadata={"help": "Train a LoRA; false trains the whole transformer."})
-    lora_r: int = field(default=128, metadata={"help": "Rank of the LoRA."})
-    lora_alpha: int = field(default=128, metadata={"help": "The LoRA's output is scaled by alpha / rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the LoRA."})
-    lora_target_modules: list[str] | None = field(
-        default=None,
-        metadata={"help": "Names of the adapted modules; by default the model family's attention layers."},
-    )
-
-    def lora_config(self) -> LoraConfig | None:
-        if not self.use_peft:
-            return None
-        return LoraConfig(
-            r=self.lora_r,
-            lora_alpha=self.lora_alpha,
-            lora_dropout=self.lora_dropout,
-            target_modules=self.lora_target_modules,
-        )
 
 
-ARGUMENTS = (AlignArguments, RewardWeightedVideoConfig)
+ARGUMENTS = (AlignArguments, LoraArguments, RewardWeightedVideoConfig)
 
 
-def main(script_args: AlignArguments, training_args: RewardWeightedVideoConfig) -> None:
+def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
     setup_logging(training_args.distributed_state)
     trainer = RewardWeightedVideoTrainer(
         model=PipelineSource(script_args.model_name_or_path, revision=script_args.model_revision),
         args=training_args,
         train_dataset=CachedVideoDataset(script_args.cache),
         eval_dataset=CachedVideoDataset(script_args.eval_cache) if script_args.eval_cache else None,
-        peft_config=script_args.lora_config(),
+        peft_config=lora_args.lora_config(),
+        adapter=lora_args.adapter,
     )
     fit(trainer)
     training_args.distributed_state.print(

@@ -1,14 +1,44 @@
-"""Settings of `RewardWeightedVideoTrainer`."""
+"""Settings of `RewardWeightedVideoTrainer`, and of the LoRA that it trains."""
 
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from peft import LoraConfig
 from transformers import TrainingArguments
 
 from ..rubric import Dimension, check_dimension_weights
 from ..runtime import check_world, has_accelerator
 from .objectives import OBJECTIVES
+
+
+@dataclass
+class LoraArguments:
+    """What is trained: a LoRA, a LoRA that goes on from an earlier one, or the whole transformer."""
+
+    use_peft: bool = field(default=True, metadata={"help": "Train a LoRA; false trains the whole transformer."})
+    adapter: str | None = field(
+        default=None,
+        metadata={"help": "Folder or repo of an earlier LoRA that training goes on from; lora_r etc. are as there."},
+    )
+    lora_r: int = field(default=128, metadata={"help": "Rank of the LoRA."})
+    lora_alpha: int = field(default=128, metadata={"help": "The LoRA's output is scaled by alpha / rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the LoRA."})
+    lora_target_modules: list[str] | None = field(
+        default=None,
+        metadata={"help": "Names of the adapted modules; by default the model family's attention layers."},
+    )
+
+    def lora_config(self) -> LoraConfig | None:
+        """What PEFT takes, `None` for the whole transformer."""
+        if not self.use_peft:
+            return None
+        return LoraConfig(
+            r=self.lora_r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            target_modules=self.lora_target_modules,
+        )
 
 
 @dataclass

@@ -19,7 +19,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
 from ..hub.cards import AlignedModelCard, BaseModel
-from ..hub.lora import DIFFUSERS_LORA_FILE, export_diffusers_lora
+from ..hub.lora import DIFFUSERS_LORA_FILE, export_diffusers_lora, load_adapter
 from ..records import TextCondition, TrainBatch
 from ..runtime import strategy
 from ..store.rated_videos import load_rated_videos
@@ -61,9 +61,11 @@ class RewardWeightedVideoTrainer(Trainer):
         optimizers: an optimiser and a schedule of your own.
         peft_config: a `LoraConfig`; targets that are left empty come from the model family. `None` trains the whole
             transformer, in float32.
+        adapter: an earlier LoRA that training goes on from (its folder or repo); it has the values of `peft_config`.
 
     Raises:
-        ValueError: if the cache was made by another model, a target matches nothing, or no row is left to train on.
+        ValueError: if the cache was made by another model, a target matches nothing, or no row is left to train on, or
+            `adapter` does not fit `peft_config` or the model.
 
     Source: arXiv 2412.04814, equations 2 to 4.
     """
@@ -81,8 +83,12 @@ class RewardWeightedVideoTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Optimizer | None, LambdaLR | None] = (None, None),
         peft_config: LoraConfig | None = None,
+        adapter: str | Path | None = None,
     ) -> None:
         args = args or RewardWeightedVideoConfig("lift_lora")
+        if adapter is not None and peft_config is None:
+            raise ValueError(f"adapter={str(adapter)!r} is a LoRA: give its peft_config, or set use_peft: true.")
+        self.adapter = adapter
         self.config = args
         self.output_dir = Path(args.output_dir or "lift_lora")
         self.source = model if isinstance(model, PipelineSource) else PipelineSource(model)
@@ -91,15 +97,7 @@ class RewardWeightedVideoTrainer(Trainer):
         base_dtype = self._set_precision(args)
         train = self._prepare_dataset(train_dataset, args, "train")
         evaluation = self._prepare_dataset(eval_dataset, args, "eval")
-        transformer = self.source.load("transformer", dtype=base_dtype if peft_config else torch.float32).transformer
-        # Trackers of transformers ask a configuration for these; diffusers has the first on the model.
-        transformer.config.to_json_string = transformer.to_json_string
-        transformer.config.to_dict = lambda: dict(transformer.config)
-        if args.activation_checkpointing:
-            transformer.enable_gradient_checkpointing()
-            # The Trainer calls this name; diffusers models have the other one, which was just called.
-            transformer.activation_checkpointing_enable = lambda **kwargs: None
-        network = self._add_lora(transformer, peft_config) if peft_config else transformer.requires_grad_(True)
+        network = self._load_network(args, peft_config, base_dtype)
         super().__init__(
             model=network,
             args=args,
@@ -250,6 +248,20 @@ class RewardWeightedVideoTrainer(Trainer):
                 f"not that of {self.source.name}. Encode it again with recipes/cache.py, or name the model that made it."
             )
 
+    def _load_network(
+        self, args: RewardWeightedVideoConfig, peft_config: LoraConfig | None, dtype: torch.dtype
+    ) -> Any:
+        """The transformer, ready to train: a LoRA on a frozen base in `dtype`, or all of it in float32."""
+        transformer = self.source.load("transformer", dtype=dtype if peft_config else torch.float32).transformer
+        # Trackers of transformers ask a configuration for these; diffusers has the first on the model.
+        transformer.config.to_json_string = transformer.to_json_string
+        transformer.config.to_dict = lambda: dict(transformer.config)
+        if args.activation_checkpointing:
+            transformer.enable_gradient_checkpointing()
+            # The Trainer calls this name; diffusers models have the other one, which was just called.
+            transformer.activation_checkpointing_enable = lambda **kwargs: None
+        return self._add_lora(transformer, peft_config) if peft_config else transformer.requires_grad_(True)
+
     def _add_lora(self, transformer: Any, peft_config: LoraConfig) -> PeftModel:
         """`transformer` with float32 adapters on it; what `peft_config` leaves empty comes from the family."""
         peft_config = deepcopy(peft_config)  # the caller's stays as it was given
@@ -264,6 +276,8 @@ class RewardWeightedVideoTrainer(Trainer):
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        if self.adapter is not None:
+            load_adapter(model, self.adapter)
         return model
 
     def _validation_callback(self, dataset: CachedVideoDataset) -> ValidationVideos:
@@ -364,6 +378,7 @@ class RewardWeightedVideoTrainer(Trainer):
                 on_hub=self.source.on_hub,
             ),
             args=self.config,
+            adapter=None if self.adapter is None else str(self.adapter),
             lora=self.model.peft_config["default"].to_dict() if isinstance(self.model, PeftModel) else None,
             ratings=dataset.ratings._asdict() if dataset else {},
             clip=dataset.artifact.config if dataset else {},

@@ -52,6 +52,7 @@ class AlignedModelCard:
     Attributes:
         repo: the Hub id that it will have, or its folder.
         args: the trainer's configuration.
+        adapter: the earlier LoRA that training went on from.
         lora: `r`, `lora_alpha` and `target_modules`; `None` where the whole transformer was trained.
         ratings: `reward` f32 [N] (NaN where real) and `is_real` bool [N] of the training rows.
         clip: `num_frames, height, width, fps` of the training clips.
@@ -61,6 +62,7 @@ class AlignedModelCard:
     repo: str
     base: BaseModel
     args: TrainingArguments
+    adapter: str | None
     lora: Mapping[str, Any] | None
     ratings: Mapping[str, Tensor]
     clip: Mapping[str, Any]
@@ -138,6 +140,8 @@ class AlignedModelCard:
             rows.insert(
                 2, ["LoRA", f"r = {self.lora['r']}, alpha = {self.lora['lora_alpha']}, on {_targets(self.lora)}"]
             )
+        if self.adapter:
+            rows.insert(1, ["goes on from", f"`{self.adapter}`"])
         return rows
 
 

@@ -1,17 +1,22 @@
-"""PEFT adapter folders to LoRA files of other tools: diffusers (with alpha), merged pipelines, ComfyUI keys."""
+"""PEFT adapter folders: training goes on from them, and they become LoRA files of other tools (diffusers, ComfyUI)."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from accelerate.logging import get_logger
 from diffusers import DiffusionPipeline
-from peft import LoraConfig
+from huggingface_hub import snapshot_download
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+
+logger = get_logger(__name__)
 
 DIFFUSERS_LORA_FILE = "pytorch_lora_weights.safetensors"
 COMFYUI_LORA_FILE = "comfyui_lora.safetensors"
@@ -39,6 +44,45 @@ def read_peft_adapter(adapter_dir: Path | str) -> tuple[dict[str, Tensor], dict[
             f"{path}: {len(empty)} of {len(weights)} tensors are empty; the adapter was not gathered when saved."
         )
     return weights, LoraConfig.from_pretrained(str(adapter_dir)).to_dict()
+
+
+def load_adapter(model: PeftModel, adapter: Path | str) -> None:
+    """
+    Puts the weights of an earlier LoRA into the adapter of `model`, which then computes what base and LoRA computed.
+
+    Args:
+        adapter: folder that the trainer saved, or a repo that holds one.
+
+    Raises:
+        FileNotFoundError: if there is no PEFT adapter.
+        ValueError: if it has another rank, another scale or other targets than `model`'s, or another network's shapes.
+    """
+    folder = Path(adapter)
+    if not folder.is_dir() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(adapter)):
+        folder = Path(snapshot_download(str(adapter), allow_patterns=["adapter_*"]))
+    weights, config = read_peft_adapter(folder)
+    own = model.peft_config["default"].to_dict()
+    for name in ("r", "lora_alpha", "use_rslora"):
+        if config[name] != own[name]:
+            raise ValueError(
+                f"{adapter}: its LoRA has {name}={config[name]}, this run's has {name}={own[name]}. Training goes on with "
+                f"the values that it began with: give {name}={config[name]} (in a YAML, r is lora_r)."
+            )
+    base, own_base = config["base_model_name_or_path"], own["base_model_name_or_path"]
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    wanted = {key.removeprefix(_PEFT_PREFIX): tuple(tensor.shape) for key, tensor in state.items()}
+    given = {key: tuple(tensor.shape) for key, tensor in weights.items()}
+    if wrong := sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key)):
+        raise ValueError(
+            f"{adapter}: {len(wrong)} tensors do not fit {own_base}, first {wrong[0]} (shape there {given.get(wrong[0])}, "
+            f"here {wanted.get(wrong[0])}). It was trained on {base}, on {_json_values(config)['target_modules']}: "
+            "name that model and these lora_target_modules."
+        )
+    if base != own_base:
+        logger.warning(
+            "%s was trained on %s, this run's base is %s; fine if the weights are the same", adapter, base, own_base
+        )
+    set_peft_model_state_dict(model, {f"{_PEFT_PREFIX}{key}": tensor for key, tensor in weights.items()})
 
 
 def export_diffusers_lora(adapter_dir: Path | str, output_dir: Path | str, *, pipeline_class: str) -> Path:

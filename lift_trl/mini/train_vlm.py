@@ -144,7 +144,7 @@ def evaluate(
         for kind, hit in zip(batch.kinds, guesses == batch.labels[row, position], strict=True):
             right[kind].append(bool(hit))
     model.train()
-    return {kind: float(np.mean(hits)) for kind, hits in right.items() if kind != "blind"}
+    return {kind: float(np.mean(hits)) for kind, hits in right.items() if kind not in ("blind", "label")}
 
 
 def train(args: argparse.Namespace) -> None:

@@ -47,6 +47,10 @@ from .shapes import (
 NUM_IMAGES = 8
 #: Share of clips with a question of the rubric, which is long.
 BLIND_SHARE = 0.3
+#: Further captions of a clip that the rubric's first question is asked with.
+MORE_CAPTIONS = 1
+#: Share of the rubric's questions that are answered by a label drawn at random.
+LABEL_SHARE = 0.33
 #: Label of a token that is not to be predicted.
 IGNORED = -100
 #: Added to an attention logit that is to count for nothing.
@@ -196,14 +200,16 @@ def read_samples(folder: Path) -> list[SeenClip]:
 
 
 def draw_checks(rng: np.random.Generator, clip: SeenClip) -> list[Check]:
-    """Questions about one clip: single attributes, its caption, and the rubric's own."""
+    """Questions about one clip: at times single attributes and its description, always the rubric's own."""
     scene, texts = clip.shown, check_questions()
     motion, fidelity = MOTION_WORDS[clip.motion], FIDELITY_WORDS[clip.fidelity]
-    checks = [Check("describe", texts["describe"], f"{scene.prompt}, {motion}, {fidelity}.")]
-    for kind in ("shape", "direction") if rng.random() < 0.8 else ("colour",):
-        checks.append(_yes_no(rng, kind, getattr(scene, kind), WORDS[kind]))
-    checks.append(_yes_no(rng, "motion", motion, tuple(MOTION_WORDS.values())))
-    checks.append(_yes_no(rng, "fidelity", fidelity, tuple(FIDELITY_WORDS.values())))
+    checks = []
+    if rng.random() < 0.5:
+        checks.append(Check("describe", texts["describe"], f"{scene.prompt}, {motion}, {fidelity}."))
+        for kind in ("shape", "direction") if rng.random() < 0.8 else ("colour",):
+            checks.append(_yes_no(rng, kind, getattr(scene, kind), WORDS[kind]))
+        checks.append(_yes_no(rng, "motion", motion, tuple(MOTION_WORDS.values())))
+        checks.append(_yes_no(rng, "fidelity", fidelity, tuple(FIDELITY_WORDS.values())))
     for kind in ("shape", "direction") if rng.random() < 0.8 else ("colour",):
         caption = _caption(rng, scene, kind)
         word = getattr(scene, kind)
@@ -212,7 +218,8 @@ def draw_checks(rng: np.random.Generator, clip: SeenClip) -> list[Check]:
     caption = _caption(rng, scene)
     count = len(wrong_attributes(caption, scene))
     checks.append(Check("wrong", texts["wrong"].format(prompt=caption.prompt), f"{COUNT_WORDS[count]}."))
-    checks += [_finding(rng, clip, dimension) for dimension in Dimension]
+    dimensions = (*Dimension, *[Dimension.SEMANTIC_CONSISTENCY] * MORE_CAPTIONS)
+    checks += [_finding(rng, clip, dimension) for dimension in dimensions]
     if rng.random() < BLIND_SHARE:
         checks.append(_blind_rating(rng, _caption(rng, scene)))
     return checks
@@ -307,8 +314,15 @@ def _caption(rng: np.random.Generator, scene: Scene, asked: str = "") -> Scene:
 
 
 def _finding(rng: np.random.Generator, clip: SeenClip, dimension: Dimension) -> Check:
-    """A question of the rubric, with the clip in view, and what there is to see; no label."""
+    """
+    A question of the rubric, with the clip in view, and what there is to see.
+
+    A third of the time a label drawn at random comes instead, which says nothing of the clip: the words are no strangers
+    in this place, or a LoRA would spend its steps on making them likely at all.
+    """
     caption = _caption(rng, clip.shown)
+    if rng.random() < LABEL_SHARE:
+        return Check("label", question(dimension, caption.prompt), format_answer(list(Label)[rng.integers(3)], ""))
     if dimension is Dimension.SEMANTIC_CONSISTENCY:
         wrong = wrong_attributes(caption, clip.shown)
         answer = " ".join([COUNT_WORDS[len(wrong)], *wrong])

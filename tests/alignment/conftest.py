@@ -78,7 +78,7 @@ def cached(cache_dir) -> CachedVideoDataset:
 
 
 def make_trainer(
-    pipeline, output_dir: Path, dataset, *, peft_config="default", eval_dataset=None, **overrides
+    pipeline, output_dir: Path, dataset, *, peft_config="default", eval_dataset=None, adapter=None, **overrides
 ) -> RewardWeightedVideoTrainer:
     """A trainer on the tiny checkpoint: LoRA with alpha != r, no trackers, a batch of four."""
     settings = {
@@ -100,6 +100,7 @@ def make_trainer(
         train_dataset=dataset,
         eval_dataset=eval_dataset,
         peft_config=peft_config,
+        adapter=adapter,
     )
 
 

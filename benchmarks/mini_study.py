@@ -1,0 +1,267 @@
+"""What reward-weighted likelihood, rejection sampling and their controls do in the mini world, over several seeds.
+
+    make quickstart                                         # first: its critic and its real videos are used
+    OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier core     # some two hours on two cores, resumable
+    OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier sweep    # judge's noise x number of videos, RWL against RS
+
+Every arm learns from the same samples of the base and differs in objective, rewards or real term alone. Evaluation: the same
+prompts and seeds for every arm, judged by the oracle. `runs/mini_study/results.jsonl` gets one row an arm and seed,
+`results.md` the table with 95 % intervals over prompts. Start it again to go on.
+"""
+
+import argparse
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from peft import LoraConfig
+
+from lift_trl.alignment.cache import cache_videos
+from lift_trl.alignment.generate import Sampling, generate_videos, plan_videos
+from lift_trl.alignment.iterate import CriticSource, iterate
+from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
+from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
+from lift_trl.alignment.score import score_videos
+from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.evaluation.intervals import bootstrap_mean
+from lift_trl.mini.world import rate_folder
+from lift_trl.rubric import Dimension, Label, mean_reward
+from lift_trl.store.manifest import METADATA_FILE, Manifest, read_rows, write_rows, write_text
+from lift_trl.store.rated_videos import load_rated_videos
+from lift_trl.store.video_io import read_video
+
+
+SAMPLING = Sampling(num_inference_steps=20, guidance_scale=1.0, batch_size=24, enlarge=4)
+SIZE = {"num_frames": 9, "height": 48, "width": 48}
+TRAINING = {"max_steps": 200, "per_device_train_batch_size": 48, "learning_rate": 1.5e-3, "warmup_steps": 10}
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
+
+
+class Arm(NamedTuple):
+    """One way to train. `labels`: whose rewards; `num_videos`: of the base, all for `None`."""
+
+    name: str
+    objective: str
+    labels: str = "critic"
+    real_weight: float = 1.0
+    num_videos: int | None = None
+
+
+CORE = (
+    Arm("SFT", "sft"),
+    Arm("RWL", "rwl"),
+    Arm("RS", "rs"),
+    Arm("RWL, shuffled rewards", "rwl", labels="shuffled"),
+    Arm("RWL, oracle's rewards", "rwl", labels="oracle"),
+    Arm("SFT, no real videos", "sft", real_weight=0.0),
+    Arm("RWL, no real videos", "rwl", real_weight=0.0),
+)
+SWEEP = tuple(
+    Arm(f"{objective.upper()}, noise {noise}, {number} videos", objective, f"noise {noise}", 0.0, number)
+    for noise in (0.0, 0.15, 0.3)
+    for number in (96, 192, 384)
+    for objective in ("rwl", "rs")
+)
+
+
+class Study:
+    """The folders of a study, and what every arm shares: samples of the base, their labels, a cache of each kind."""
+
+    def __init__(self, out: Path, quickstart: Path, videos_per_prompt: int) -> None:
+        self.out, self.quickstart = out, quickstart
+        self.model = str(quickstart / "world" / "video_model")
+        self.prompts = (quickstart / "world" / "prompts.txt").read_text().splitlines()
+        self.held_out = plan_videos(self.prompts, videos_per_prompt=videos_per_prompt, seed=2)
+
+    def labels(self, kind: str) -> Path:
+        """A folder of the base's samples with the labels of `kind`."""
+        generated = self.out / "generated"
+        videos = plan_videos(self.prompts, videos_per_prompt=8, seed=1)
+        generate_videos(self.model, videos, generated, sampling=SAMPLING)
+        folder = self.out / f"labels {kind}"
+        if kind == "critic":
+            if not (folder / METADATA_FILE).is_file():
+                critic = LiFTCritic.from_pretrained(str(self.quickstart / "critic"), batch_size=16)
+                score_videos(critic, generated, folder, batch_size=16)
+        elif kind == "oracle":
+            rate_folder(generated, folder, oracle=True)
+        else:
+            source = self.labels("critic" if kind == "shuffled" else "oracle")
+            rows = list(read_rows(source / METADATA_FILE))
+            write_rows(
+                folder / METADATA_FILE, _shuffled(rows) if kind == "shuffled" else _noisy(rows, float(kind[6:]))
+            )
+        return folder
+
+    def cache(self, arm: Arm) -> Path:
+        """The cache of the arm's videos; kinds of labels share what is encoded."""
+        shared, folder = self.out / "cache", self.out / f"cache {arm.labels} {arm.num_videos}"
+        real = load_rated_videos(self.quickstart / "world" / "real")
+        rated = load_rated_videos(self.labels(arm.labels))
+        # Prompts in turn, so that few videos are still of all prompts.
+        chosen = sorted(range(len(rated)), key=lambda i: (i % 8, i))[: arm.num_videos]
+        if not shared.is_dir():
+            cache_videos(self.model, [*rated, *real], shared, **SIZE)
+        if not folder.is_dir():
+            shutil.copytree(shared, folder)
+        return cache_videos(self.model, [*(rated[i] for i in chosen), *real], folder, **SIZE)
+
+    def train(self, arm: Arm, seed: int) -> Path:
+        """The arm's LoRA."""
+        folder = self.out / "arms" / f"{arm.name}, seed {seed}"
+        if not (folder / "pytorch_lora_weights.safetensors").is_file():
+            args = training(folder, seed, objective=arm.objective, real_weight=arm.real_weight)
+            dataset = CachedVideoDataset(self.cache(arm))
+            trainer = RewardWeightedVideoTrainer(self.model, args, train_dataset=dataset, peft_config=lora())
+            trainer.train()
+            trainer.save_model()
+        return folder
+
+    def rounds(self, number: int, seed: int) -> list[Path]:
+        """The LoRAs of `number` rounds, from the first on."""
+        folder = self.out / "rounds" / f"seed {seed}"
+        name = str(self.quickstart / "critic")
+        critic = LiFTCritic.from_pretrained(name, batch_size=16)
+        iterate(
+            self.model,
+            CriticSource(critic.name, lambda: critic),
+            self.quickstart / "world" / "prompts.txt",
+            training(folder, seed, objective="rwl", real_weight=1.0),
+            rounds=number,
+            peft_config=lora(),
+            sampling=SAMPLING,
+            videos_per_prompt=8,
+            real=[self.quickstart / "world" / "real"],
+        )
+        return [folder / f"round_{i}" / "lora" for i in range(1, number + 1)]
+
+    def measure(self, name: str, adapter: Path | None) -> dict[str, Any]:
+        """The oracle's verdict on the arm's videos of the held-out seeds, and how different videos of a prompt are."""
+        folder = self.out / "videos" / name
+        generate_videos(self.model, self.held_out, folder, sampling=SAMPLING, adapter=adapter)
+        rate_folder(folder, self.out / "judged" / name, oracle=True)
+        rows = list(read_rows(self.out / "judged" / name / METADATA_FILE))
+        by_prompt = defaultdict(list)
+        for row in rows:
+            by_prompt[row["prompt"]].append(
+                read_video(folder / "videos" / f"{row['id']}.mp4").frames.astype(np.float32)
+            )
+        apart = [float(np.abs(a - b).mean()) / 255 for v in by_prompt.values() for a, b in combinations(v, 2)]
+        labels = {d.value: [row[d.value] for row in rows] for d in Dimension}
+        return {"rewards": [row["reward"] for row in rows], "labels": labels, "diversity": float(np.mean(apart))}
+
+
+def training(folder: Path, seed: int, **options: Any) -> RewardWeightedVideoConfig:
+    """Settings of an arm: those of recipes/configs/mini/align_rwl.yaml."""
+    settings = {**TRAINING, **options, "seed": seed, "lr_scheduler_type": "linear", "adam_beta2": 0.99}
+    return RewardWeightedVideoConfig(
+        output_dir=str(folder), save_strategy="no", report_to="none", disable_tqdm=True, **settings
+    )
+
+
+def lora() -> LoraConfig:
+    """The LoRA of every arm."""
+    return LoraConfig(r=16, lora_alpha=16, target_modules=TARGETS)
+
+
+def _shuffled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the labels and rewards of other rows."""
+    order = np.random.default_rng(0).permutation(len(rows))
+    names = [*(d.value for d in Dimension), "reward"]
+    return [{**row, **{name: rows[i][name] for name in names}} for row, i in zip(rows, order, strict=True)]
+
+
+def _noisy(rows: list[dict[str, Any]], rate: float) -> list[dict[str, Any]]:
+    """Rows in which each label is a neighbouring one by the chance `rate`."""
+    rng, ranked = np.random.default_rng(1), sorted(Label, key=lambda label: label.rank)
+    noisy = []
+    for row in rows:
+        labels = {d: Label(row[d.value]) for d in Dimension}
+        for dimension, label in labels.items():
+            if rng.random() < rate:
+                near = [other for other in ranked if abs(other.rank - label.rank) == 1]
+                labels[dimension] = near[rng.integers(len(near))]
+        reward = mean_reward(labels)
+        noisy.append({**row, **{d.value: label.value for d, label in labels.items()}, "reward": reward})
+    return noisy
+
+
+def expected(rewards: Sequence[float], objective: str) -> float:
+    """Mean reward of p'(x|z) proportional to p(x|z) r(x, z), the samples of a perfect fit (RS: of the best only)."""
+    r = np.asarray(rewards)
+    weights = r if objective == "rwl" else (r == r.max()).astype(float)
+    return float((weights * r).sum() / weights.sum())
+
+
+def table(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
+    """Every arm over its seeds, beside the base and beside SFT of the same real term and seed, paired."""
+    asked = [video.prompt for video in study.held_out]
+    by_arm: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for row in results:
+        by_arm[row["arm"]][row["seed"]] = row
+    base = np.asarray(by_arm["base"][0]["rewards"])
+    lines = ["| arm | seeds | reward | minus base | minus SFT | diversity |", "|---|---|---|---|---|---|"]
+    for arm, seeds in by_arm.items():
+        control = by_arm.get("SFT, no real videos" if "no real" in arm else "SFT", {})
+        rewards = np.mean([row["rewards"] for row in seeds.values()], 0)
+        shared = sorted(seeds.keys() & control.keys())
+        gains = [np.subtract(seeds[s]["rewards"], control[s]["rewards"]) for s in shared]
+        beside = _signed(np.mean(gains, 0), asked) if gains and not arm.startswith("SFT") else ""
+        diversity = np.mean([row["diversity"] for row in seeds.values()])
+        minus_base = "" if arm == "base" else _signed(rewards - base, asked)
+        lines.append(f"| {arm} | {len(seeds)} | {rewards.mean():.3f} | {minus_base} | {beside} | {diversity:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _signed(values: np.ndarray, clusters: Sequence[str]) -> str:
+    estimate = bootstrap_mean(values.tolist(), clusters)
+    low, high = estimate.ci95 or (float("nan"), float("nan"))
+    return f"{estimate.value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def main() -> None:
+    """Reads the command line, runs what is missing, prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tier", choices=["core", "sweep"], default="core")
+    parser.add_argument("--out", type=Path, default=Path("runs/mini_study"))
+    parser.add_argument("--quickstart", type=Path, default=Path("runs/mini"), help="what make quickstart wrote")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of iterated LiFT; 0 leaves it out")
+    parser.add_argument("--videos-per-prompt", type=int, default=6, help="held-out videos of each prompt")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    study = Study(args.out, args.quickstart, args.videos_per_prompt)
+    manifest = Manifest(args.out / f"results {args.tier}")
+
+    def add(name: str, seed: int, adapter: Path | None) -> None:
+        unit = f"{name}, seed {seed}"
+        if unit not in manifest.done_ids():
+            manifest.append({"id": unit, "arm": name, "seed": seed, **study.measure(unit, adapter)})
+
+    add("base", 0, None)
+    for seed in range(args.seeds):
+        for arm in CORE if args.tier == "core" else SWEEP:
+            add(arm.name, seed, study.train(arm, seed))
+    if args.tier == "core" and args.rounds:
+        for seed in range(args.seeds):
+            for number, adapter in enumerate(study.rounds(args.rounds, seed), start=1):
+                add(f"RWL, round {number}", seed, adapter)
+    rows = manifest.rows()
+    text = table(study, rows)
+    write_text(args.out / f"{args.tier}.md", text)
+    print(text)
+    for objective in ("rwl", "rs"):
+        oracle = [row["reward"] for row in read_rows(study.labels("oracle") / METADATA_FILE)]
+        print(f"expected_{objective}: {expected(oracle, objective):.4f}")
+    for name in sorted({row["arm"] for row in rows}):
+        print(f"reward {name}: {np.mean([row['rewards'] for row in rows if row['arm'] == name]):.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Iterated LiFT: generate, score, cache, align, and again, each round from the LoRA of the round before."""
+
+import json
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accelerate import PartialState
+from accelerate.logging import get_logger
+from peft import LoraConfig
+
+from ..records import content_id, seed_from
+from ..runtime import fit
+from ..store.manifest import ARTIFACT_FILE, Artifact
+from ..store.rated_videos import load_rated_videos
+from ..video_models import PipelineSource
+from ..video_models.source import release_memory
+from .cache import cache_videos
+from .generate import PromptSeed, Sampling, generate_videos, read_prompts
+from .reward_weighted_config import RewardWeightedVideoConfig
+from .reward_weighted_trainer import RewardWeightedVideoTrainer
+from .score import NamedRewardModel, score_videos
+from .video_dataset import CachedVideoDataset
+
+
+logger = get_logger(__name__)
+
+#: The stages of a round and the folders of their artefacts.
+GENERATED, SCORED, CACHE, LORA = "generated", "scored", "cache", "lora"
+# What a finished LoRA says of its training, and is compared by when the run is started again.
+_TRAINING = (
+    *("objective", "real_weight", "normalize_rewards", "dimension_weights", "caption_dropout", "learning_rate"),
+    *("max_steps", "num_train_epochs", "seed"),
+)
+
+
+class CriticSource(NamedTuple):
+    """A critic that is in memory only while it scores: `load` returns it, `name` is its `name`."""
+
+    name: str
+    load: Callable[[], NamedRewardModel]
+
+
+def iterate(
+    model: str | Path | PipelineSource,
+    critic: CriticSource,
+    prompts: Path | str,
+    args: RewardWeightedVideoConfig,
+    *,
+    rounds: int,
+    peft_config: LoraConfig,
+    sampling: Sampling,
+    videos_per_prompt: int = 1,
+    real: Sequence[Path | str] = (),
+    adapter: Path | str | None = None,
+    critic_batch_size: int = 8,
+    rows_per_shard: int = 100,
+) -> Path:
+    """
+    Repeats generate, score, cache and align, from the last LoRA each time; returns the folder of the last one.
+
+    `round_1/`, `round_2/`, ... in `args.output_dir` hold `generated/`, `scored/`, `cache/` and `lora/`. Each round samples
+    and trains with a seed of its own, made of `args.seed` and its number. Kill it at any time and call it again: finished
+    artefacts are kept, an unfinished one goes on; more rounds are added to those that are there. One model is in memory at
+    a time.
+
+    Args:
+        prompts: what `read_prompts` takes; no row may have a seed of its own.
+        rounds: how often.
+        sampling: how each round's videos are sampled; real clips are resized to the same size.
+        peft_config: of every round's LoRA; a round goes on training the LoRA of the last one.
+        real: folders or repos of clips that every round trains on beside its own samples.
+        adapter: a LoRA that the first round starts from instead of the base.
+        critic_batch_size: clips that the critic sees at once.
+
+    Raises:
+        ValueError: if an argument does not apply, or a finished artefact was made with other settings.
+    """
+    source = model if isinstance(model, PipelineSource) else PipelineSource(model)
+    _check(source, args, rounds)
+    sampling, state = sampling.sized(source), args.distributed_state
+    seeds = [seed_from("round", args.seed, number) % 2**32 for number in range(1, rounds + 1)]
+    plans = [read_prompts(prompts, videos_per_prompt=videos_per_prompt, seed=seed) for seed in seeds]
+    if len({video.id for videos in plans for video in videos}) < sum(map(len, plans)):
+        raise ValueError(
+            f"{prompts}: rows with a seed would be the same videos in each round. Leave out the column seed."
+        )
+    for number, (seed, videos) in enumerate(zip(seeds, plans, strict=True), start=1):
+        folder = Path(args.output_dir or ".") / f"round_{number}"
+        logger.info("round %d of %d, from %s", number, rounds, adapter or "the base")
+        _generate(source, videos, folder, sampling, adapter, state)
+        _score(critic, videos, folder, critic_batch_size, state)
+        _cache(source, [folder / SCORED, *real], folder / CACHE, sampling, rows_per_shard, args)
+        own = copy(args)
+        own.output_dir, own.seed = str(folder / LORA), seed
+        _align(source, own, folder / CACHE, peft_config, adapter)
+        adapter = folder / LORA
+    return Path(str(adapter))
+
+
+def _check(source: PipelineSource, args: RewardWeightedVideoConfig, rounds: int) -> None:
+    refused = [
+        (rounds < 1, f"rounds={rounds}; give 1 or more."),
+        (source.pipeline is not None, "every round loads the model anew: give its folder or Hub id, not a pipeline."),
+        (args.resume_from_checkpoint is not None, "resume_from_checkpoint: rounds find their own; leave it out."),
+        (args.push_to_hub, "push_to_hub: there is a LoRA a round; leave it out and `lift-trl push` the one you want."),
+    ]
+    for is_wrong, message in refused:
+        if is_wrong:
+            raise ValueError(message)
+
+
+def _is_finished(folder: Path, **made_with: Any) -> bool:
+    """
+    Whether the artefact is whole.
+
+    Raises:
+        ValueError: if its `config` or `parents` differ from `made_with`.
+    """
+    if not (folder / ARTIFACT_FILE).is_file():
+        return False
+    artifact = Artifact.load(folder)
+    found = {**artifact.config, **artifact.parents}
+    for name, value in json.loads(json.dumps(made_with)).items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{folder}: was made with {name}={found.get(name)}, now {name}={value}. Name another output_dir, or delete "
+                f"{folder} and the stages and rounds after it."
+            )
+    logger.info("%s is finished and kept", folder)
+    return True
+
+
+def _generate(
+    source: PipelineSource,
+    videos: Sequence[PromptSeed],
+    folder: Path,
+    sampling: Sampling,
+    adapter: Path | str | None,
+    state: PartialState,
+) -> None:
+    made_with = {"model": source.identity, "adapter": adapter and str(adapter), "num_videos": len(videos)}
+    if not _is_finished(folder / GENERATED, **made_with, **asdict(sampling)):
+        generate_videos(source, videos, folder / GENERATED, sampling=sampling, adapter=adapter, state=state)
+
+
+def _score(
+    critic: CriticSource, videos: Sequence[PromptSeed], folder: Path, batch_size: int, state: PartialState
+) -> None:
+    ids = content_id(*(video.id for video in videos))
+    if not _is_finished(folder / SCORED, videos=ids, critic=critic.name):
+        reward_model = critic.load()
+        score_videos(reward_model, folder / GENERATED, folder / SCORED, batch_size=batch_size, state=state)
+        del reward_model
+        release_memory()
+
+
+def _cache(
+    source: PipelineSource,
+    clips: Sequence[Path | str],
+    folder: Path,
+    sampling: Sampling,
+    rows_per_shard: int,
+    args: RewardWeightedVideoConfig,
+) -> None:
+    size: dict[str, Any] = {name: asdict(sampling)[name] for name in ("num_frames", "height", "width")}
+    videos = [video for data in clips for video in load_rated_videos(data)]
+    num_real = sum(video.is_real for video in videos)
+    if not _is_finished(
+        folder, model=source.identity, num_real=num_real, num_generated=len(videos) - num_real, **size
+    ):
+        prompts, state = args.validation_prompts or (), args.distributed_state
+        cache_videos(source, videos, folder, rows_per_shard=rows_per_shard, extra_prompts=prompts, state=state, **size)
+
+
+def _align(
+    source: PipelineSource,
+    args: RewardWeightedVideoConfig,
+    cache: Path,
+    peft_config: LoraConfig,
+    adapter: Path | str | None,
+) -> None:
+    folder = Path(str(args.output_dir))
+    dataset = CachedVideoDataset(cache)
+    config = {name: getattr(args, name) for name in _TRAINING}
+    config["clips_per_step"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    config |= {"r": peft_config.r, "lora_alpha": peft_config.lora_alpha}
+    parents = {"model": source.identity, "clips": content_id(*(video.id for video in dataset.videos))}
+    parents |= {} if adapter is None else {"adapter": str(adapter)}
+    if _is_finished(folder, **config, **parents):
+        return
+    trainer = RewardWeightedVideoTrainer(source, args, train_dataset=dataset, peft_config=peft_config, adapter=adapter)
+    fit(trainer)
+    if args.distributed_state.is_main_process:
+        Artifact(kind="lora", config=config, parents=parents).save(folder)
+    args.distributed_state.wait_for_everyone()
+    trainer.accelerator.free_memory()
+    del trainer
+    release_memory()

@@ -1,0 +1,85 @@
+"""Iterated LiFT: generate, score, cache, align; each round from the LoRA of the round before.
+
+    accelerate launch --config_file recipes/configs/accelerate/multi_gpu.yaml recipes/iterate.py \
+        --config recipes/configs/cogvideox-2b/iterate.yaml --rounds 3
+"""
+
+from dataclasses import dataclass, field
+
+from trl import TrlParser
+
+from lift_trl.alignment.generate import Sampling
+from lift_trl.alignment.iterate import CriticSource, iterate
+from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
+from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.critic.settings import find_revision
+from lift_trl.runtime import setup_logging
+from lift_trl.video_models import PipelineSource
+
+
+@dataclass
+class IterateArguments:
+    model_name_or_path: str = field(metadata={"help": "Hub id or folder of the text-to-video pipeline."})
+    critic: str = field(metadata={"help": "Folder or repo of a critic or chat VLM."})
+    prompts: str = field(metadata={"help": "Text file, one prompt a line; every round samples all of them."})
+    rounds: int = field(default=2, metadata={"help": "How often to generate, score, cache and align."})
+    real: list[str] = field(default_factory=list, metadata={"help": "Folders or repos of real clips for every round."})
+    videos_per_prompt: int = field(default=4, metadata={"help": "Videos of each prompt, in each round."})
+    num_inference_steps: int = field(default=50, metadata={"help": "Steps of the sampler."})
+    guidance_scale: float = field(default=6.0, metadata={"help": "Guidance of the rounds' samples; 1 does without."})
+    sampling_batch_size: int = field(default=1, metadata={"help": "Videos sampled together, in one process."})
+    critic_batch_size: int = field(default=8, metadata={"help": "Clips scored together, in one process."})
+    enlarge: int = field(default=1, metadata={"help": "Store each pixel as so many by so many (tiny videos)."})
+    rows_per_shard: int = field(default=100, metadata={"help": "Clips in one shard of a cache, its unit of resuming."})
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's Hub id."})
+    critic_revision: str | None = field(default=None, metadata={"help": "The same, of the critic."})
+
+
+ARGUMENTS = (IterateArguments, LoraArguments, RewardWeightedVideoConfig)
+
+
+def main(script_args: IterateArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
+    setup_logging(training_args.distributed_state)
+    peft_config = lora_args.lora_config()
+    if peft_config is None:
+        raise ValueError("use_peft is false: the rounds hand a LoRA on. Leave it true, or run the stages one by one.")
+
+    def load_critic() -> LiFTCritic:
+        return LiFTCritic.from_pretrained(
+            script_args.critic,
+            revision=script_args.critic_revision,
+            device=training_args.device,
+            batch_size=script_args.critic_batch_size,
+        )
+
+    revision = find_revision(script_args.critic, script_args.critic_revision)
+    lora = iterate(
+        PipelineSource(script_args.model_name_or_path, revision=script_args.model_revision),
+        CriticSource(f"{script_args.critic}@{revision}", load_critic),
+        script_args.prompts,
+        training_args,
+        rounds=script_args.rounds,
+        peft_config=peft_config,
+        sampling=Sampling(
+            num_frames=training_args.num_frames,
+            height=training_args.height,
+            width=training_args.width,
+            num_inference_steps=script_args.num_inference_steps,
+            guidance_scale=script_args.guidance_scale,
+            batch_size=script_args.sampling_batch_size,
+            enlarge=script_args.enlarge,
+        ),
+        videos_per_prompt=script_args.videos_per_prompt,
+        real=script_args.real,
+        adapter=lora_args.adapter,
+        critic_batch_size=script_args.critic_batch_size,
+        rows_per_shard=script_args.rows_per_shard,
+    )
+    training_args.distributed_state.print(
+        f"The LoRA of the last round is {lora}. Next: recipes/generate.py --adapter with the LoRA of each round, and "
+        "recipes/evaluate.py"
+    )
+
+
+if __name__ == "__main__":
+    main(*TrlParser(ARGUMENTS).parse_args_and_config())

@@ -1,0 +1,106 @@
+"""Training that goes on from an earlier LoRA: where it starts, what it writes, and what does not fit."""
+
+import pytest
+import torch
+from diffusers import CogVideoXPipeline
+from peft import LoraConfig
+from safetensors.torch import load_file
+
+from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.hub.push import push
+from lift_trl.mini.checkpoints import build_tiny_pipeline
+from tests.alignment.conftest import make_trainer, trainable
+from tests.alignment.test_reward_weighted_trainer import sample
+
+
+def sample_with(pipeline_dir, *, transformer=None, lora=None) -> torch.Tensor:
+    pipe = CogVideoXPipeline.from_pretrained(pipeline_dir)
+    if transformer is not None:
+        pipe.transformer = transformer.eval()
+    if lora is not None:
+        pipe.load_lora_weights(lora)
+    return sample(pipe)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, pipeline_dir, cache_dir):
+    """A LoRA of rank 4 and alpha 16 after four steps."""
+    folder = tmp_path_factory.mktemp("first")
+    trainer = make_trainer(pipeline_dir, folder, CachedVideoDataset(cache_dir), max_steps=4)
+    trainer.train()
+    trainer.save_model()
+    return folder
+
+
+def test_training_starts_where_the_adapter_ended_and_its_result_loads(tmp_path, pipeline_dir, cached, first):
+    trainer = make_trainer(pipeline_dir, tmp_path, cached, adapter=first, seed=7)
+    base, start = sample_with(pipeline_dir), sample_with(pipeline_dir, lora=first)
+    assert torch.equal(sample_with(pipeline_dir, transformer=trainer.model.get_base_model()), start)
+    assert (start - base).abs().max() > 1e-3
+    saved = load_file(first / "adapter_model.safetensors")
+    assert {name.replace(".default.", "."): p for name, p in trainable(trainer).items()}.keys() == saved.keys()
+
+    trainer.train()
+    trainer.save_model()
+    result = sample_with(pipeline_dir, transformer=trainer.model.get_base_model())
+    assert torch.equal(sample_with(pipeline_dir, lora=tmp_path), result)
+    assert (result - start).abs().max() > 1e-3
+    assert f"| goes on from | `{first}` |" in (tmp_path / "README.md").read_text()
+    assert "goes on from" not in (first / "README.md").read_text()
+
+
+def test_a_run_that_goes_on_resumes_to_the_same_weights(tmp_path, pipeline_dir, cached, first):
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "adapter": first}
+    whole = make_trainer(pipeline_dir, tmp_path / "whole", cached, **settings)
+    whole.train()
+    resumed = make_trainer(pipeline_dir, tmp_path / "resumed", cached, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    for name, value in trainable(whole).items():
+        assert torch.equal(trainable(resumed)[name], value), name
+
+
+def test_the_adapter_may_be_a_repo(tmp_path, pipeline_dir, cached, first, hub):
+    push(first, "dev/first-lora")
+    trainer = make_trainer(pipeline_dir, tmp_path, cached, adapter="dev/first-lora")
+    start = sample_with(pipeline_dir, transformer=trainer.model.get_base_model())
+    assert torch.equal(start, sample_with(pipeline_dir, lora=first))
+
+
+@pytest.mark.parametrize(
+    ("peft_config", "message"),
+    [
+        (LoraConfig(r=8, lora_alpha=16), r"its LoRA has r=4, this run's has r=8.*give r=4"),
+        (LoraConfig(r=4, lora_alpha=4), "its LoRA has lora_alpha=16, this run's has lora_alpha=4"),
+        (
+            LoraConfig(r=4, lora_alpha=16, target_modules=["to_q"]),
+            r"12 tensors do not fit.*'to_k', 'to_out.0', 'to_q'",
+        ),
+        (None, "is a LoRA: give its peft_config, or set use_peft"),
+    ],
+)
+def test_another_lora_is_refused(tmp_path, pipeline_dir, cached, first, peft_config, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(pipeline_dir, tmp_path, cached, adapter=first, peft_config=peft_config)
+
+
+def test_a_lora_of_another_network_is_refused(tmp_path, cached, first):
+    """Same VAE and text encoder, so that the cache fits, but a transformer of one block."""
+    pipeline = build_tiny_pipeline(seed=0)
+    pipeline.transformer = build_tiny_pipeline(num_layers=1).transformer
+    pipeline.save_pretrained(tmp_path / "other")
+    with pytest.raises(
+        ValueError, match=r"8 tensors do not fit .*other, first transformer_blocks.1.*trained on .*tiny"
+    ):
+        make_trainer(tmp_path / "other", tmp_path / "out", cached, adapter=first)
+
+
+def test_a_base_of_another_name_is_warned_of(tmp_path, pipeline_dir, cached, first, caplog):
+    other = tmp_path / "same_shapes"
+    other.symlink_to(pipeline_dir)
+    make_trainer(other, tmp_path / "out", cached, adapter=first)
+    assert f"was trained on {pipeline_dir}, this run's base is {other}" in caplog.text
+
+
+def test_a_folder_without_an_adapter_is_named(tmp_path, pipeline_dir, cached):
+    with pytest.raises(FileNotFoundError, match=r"empty/adapter_model.safetensors: missing. Name a folder"):
+        make_trainer(pipeline_dir, tmp_path / "out", cached, adapter=tmp_path / "empty")

@@ -1,0 +1,206 @@
+"""Iterated LiFT: what each round starts from, what it writes, and that a killed run ends in the same LoRA."""
+
+import gc
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
+from peft import LoraConfig
+from safetensors.torch import load_file
+from torch.testing import assert_close
+from transformers import Idefics3ForConditionalGeneration
+
+from lift_trl.alignment.generate import Sampling
+from lift_trl.alignment.iterate import CriticSource, iterate
+from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
+from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.critic.settings import find_revision
+from lift_trl.mini.checkpoints import build_tiny_vlm
+from lift_trl.store.manifest import Artifact, read_rows, write_rows
+from tests.alignment.conftest import moving_square
+from tests.alignment.test_recipes import launch, write
+
+
+PROMPTS = ("a red circle moving left", "a blue square moving up")
+SAMPLING = {"num_inference_steps": 2, "guidance_scale": 1.0}
+# Plain gradient descent: two processes and one then agree to rounding.
+TRAINING = {
+    "max_steps": 3, "per_device_train_batch_size": 6, "learning_rate": 1.0, "optim": "sgd", "save_steps": 1,
+    "logging_steps": 1, "report_to": "none", "num_frames": 9, "height": 32, "width": 32,
+}  # fmt: skip
+LORA_FILE = "adapter_model.safetensors"
+
+
+class Dies(LiFTCritic):
+    """A critic whose process is interrupted after two clips of the second round."""
+
+    def score(self, videos, captions, *, with_reason=False):
+        if "round_2" in str(videos[0]) and len(list(Path(videos[0]).parents[2].glob("scored/.parts/*"))):
+            raise KeyboardInterrupt
+        return super().score(videos, captions, with_reason=with_reason)
+
+
+class World:
+    """Folders of a tiny base, a tiny critic, prompts and real clips."""
+
+    def __init__(self, root: Path, base: Path) -> None:
+        self.base, self.critic, self.real, self.prompts = base, root / "vlm", root / "real", root / "prompts.txt"
+        build_tiny_vlm(self.critic, seed=7)  # of the first seeds, one whose labels differ between the clips
+        self.prompts.write_text("\n".join(PROMPTS))
+        for number in range(len(PROMPTS)):
+            moving_square(self.real / f"{number}.mp4", 40 + number)
+        rows = [{"file_name": f"{n}.mp4", "prompt": prompt, "is_real": True} for n, prompt in enumerate(PROMPTS)]
+        write_rows(self.real / "metadata.jsonl", rows)
+
+    def critic_source(self, critic_class=LiFTCritic, on_load=lambda: None) -> CriticSource:
+        def load():
+            on_load()
+            return critic_class.from_pretrained(self.critic)
+
+        return CriticSource(f"{self.critic}@{find_revision(str(self.critic))}", load)
+
+    def iterate(self, folder, *, rounds=2, critic=None, learning_rate=1.0, **options) -> Path:
+        return iterate(
+            self.base,
+            critic or self.critic_source(),
+            options.pop("prompts", self.prompts),
+            RewardWeightedVideoConfig(
+                str(folder), disable_tqdm=True, **{**TRAINING, "learning_rate": learning_rate}, **options
+            ),
+            rounds=rounds,
+            peft_config=LoraConfig(r=4, lora_alpha=16),
+            sampling=Sampling(num_frames=9, height=32, width=32, batch_size=2, **SAMPLING),
+            videos_per_prompt=2,
+            real=[self.real],
+            critic_batch_size=2,
+        )
+
+
+def rows_of(folder):
+    return list(read_rows(folder / "metadata.jsonl"))
+
+
+def alive(kind) -> int:
+    gc.collect()
+    return sum(isinstance(thing, kind) for thing in gc.get_objects())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, pipeline_dir):
+    return World(tmp_path_factory.mktemp("world"), pipeline_dir)
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """Two rounds without an interruption, and how many models of other stages were alive when a critic was loaded."""
+    models = (CogVideoXTransformer3DModel, Idefics3ForConditionalGeneration)
+    before, found = alive(models), []
+    folder = tmp_path_factory.mktemp("iterated")
+    last = world.iterate(folder, critic=world.critic_source(on_load=lambda: found.append(alive(models) - before)))
+    assert last == folder / "round_2" / "lora" and found == [0, 0]
+    return folder
+
+
+def test_each_round_starts_from_the_lora_of_the_last(world, whole):
+    first, second = (rows_of(whole / f"round_{number}" / "generated") for number in (1, 2))
+    assert {row["adapter"] for row in first} == {None}
+    assert {row["adapter"] for row in second} == {str(whole / "round_1" / "lora")}
+    assert [row["prompt"] for row in first] == [row["prompt"] for row in second] == [p for p in PROMPTS for _ in "ab"]
+    assert len({row["seed"] for row in first + second}) == len({row["id"] for row in first + second}) == 8
+    loras = [load_file(whole / f"round_{number}" / "lora" / LORA_FILE) for number in (1, 2)]
+    assert all((loras[1][name] != tensor).any() for name, tensor in loras[0].items())
+    assert f"goes on from | `{whole / 'round_1' / 'lora'}`" in (whole / "round_2" / "lora" / "README.md").read_text()
+    parents = Artifact.load(whole / "round_2" / "lora").parents
+    assert (parents["model"], parents["adapter"]) == (str(world.base), str(whole / "round_1" / "lora"))
+    pipe = CogVideoXPipeline.from_pretrained(world.base)
+    pipe.load_lora_weights(whole / "round_2" / "lora")
+    (name,) = [n for n in pipe.transformer.state_dict() if n.endswith("blocks.0.attn1.to_q.lora_B.default_0.weight")]
+    assert torch.equal(
+        pipe.transformer.state_dict()[name], loras[1]["base_model.model.transformer_blocks.0.attn1.to_q.lora_B.weight"]
+    )
+
+
+def test_rewards_are_the_critics_and_real_clips_are_in_each_round(world, whole):
+    critic, rewards = LiFTCritic.from_pretrained(world.critic), set()
+    for number in (1, 2):
+        folder = whole / f"round_{number}"
+        generated, scored = rows_of(folder / "generated"), rows_of(folder / "scored")
+        clips = [folder / "generated" / row["file_name"] for row in generated]
+        expected = critic.score(clips, [row["prompt"] for row in generated])
+        rewards |= {row["reward"] for row in scored}
+        assert [row["reward"] for row in scored] == pytest.approx([s.reward for s in expected])
+        assert [row["expected_reward"] for row in scored] == pytest.approx([s.expected_reward for s in expected])
+        assert {row["critic"] for row in scored} == {critic.name}
+        cached = {row["id"]: row for row in rows_of(folder / "cache")}
+        assert sum(row["is_real"] for row in cached.values()) == 2 and len(cached) == 6
+        for row in scored:
+            labels = {name: row[name] for name in cached[row["id"]]["labels"]}
+            assert cached[row["id"]]["labels"] == labels and len(labels) == 3
+        assert "4 sampled, 2 real; 9 frames of 32x32 px" in (folder / "lora" / "README.md").read_text()
+    assert len(rewards) > 1
+
+
+def test_a_killed_run_ends_in_the_same_lora_and_keeps_what_was_finished(world, whole, tmp_path):
+    folder = tmp_path / "killed"
+    shutil.copytree(whole, folder)
+    for path in folder.rglob("metadata.jsonl"):  # adapters are named by folder; the copy's is another
+        path.write_text(path.read_text().replace(str(whole), str(folder)))
+    for path in folder.rglob("artifact.yaml"):
+        path.write_text(path.read_text().replace(str(whole), str(folder)))
+    # What a kill after the first optimiser step of the second round leaves.
+    lora = folder / "round_2" / "lora"
+    for path in [*lora.glob("*.*"), lora / "checkpoint-2", lora / "checkpoint-3"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
+
+    def must_not_load():
+        raise AssertionError("the critic was loaded again")
+
+    world.iterate(folder, critic=world.critic_source(on_load=must_not_load))
+    assert (lora / LORA_FILE).read_bytes() == (whole / "round_2" / "lora" / LORA_FILE).read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")} == kept
+
+
+def test_what_one_process_left_in_the_second_round_two_finish(world, whole, tmp_path):
+    """One process dies while the critic scores; two processes come to the same scores and, up to rounding, LoRA."""
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        world.iterate(folder, critic=world.critic_source(Dies))
+    assert not (folder / "round_2" / "cache").exists()
+    settings = {
+        **TRAINING, **SAMPLING, "per_device_train_batch_size": 3, "model_name_or_path": world.base,
+        "critic": world.critic, "prompts": world.prompts, "real": [str(world.real)], "videos_per_prompt": 2,
+        "sampling_batch_size": 2, "critic_batch_size": 2, "lora_r": 4, "lora_alpha": 16, "rounds": 2,
+        "output_dir": folder,
+    }  # fmt: skip
+    run = launch("iterate.py", write(tmp_path / "iterate.yaml", **settings), "cpu_2.yaml")
+    assert run.returncode == 0, run.stderr
+    assert f"The LoRA of the last round is {folder / 'round_2' / 'lora'}" in run.stdout
+    mine, others = (rows_of(root / "round_2" / "scored") for root in (folder, whole))
+    assert [row["reward"] for row in mine] == [row["reward"] for row in others]
+    assert [row["expected_reward"] for row in mine] == pytest.approx([row["expected_reward"] for row in others])
+    mine, others = (load_file(root / "round_2" / "lora" / LORA_FILE) for root in (folder, whole))
+    for name, tensor in mine.items():
+        assert_close(tensor, others[name], rtol=1e-3, atol=1e-6)
+
+
+def test_other_settings_over_finished_rounds_are_refused(world, whole, tmp_path):
+    with pytest.raises(ValueError, match=r"round_1/lora: was made with learning_rate=1.0, now learning_rate=2.0"):
+        world.iterate(whole, learning_rate=2.0)
+    other = CriticSource("another@1", lambda: None)
+    with pytest.raises(ValueError, match=r"round_1/scored: was made with critic=.*vlm@.*, now critic=another@1"):
+        world.iterate(whole, critic=other)
+
+
+def test_what_does_not_apply_is_refused(world, tmp_path):
+    write_rows(tmp_path / "plan.jsonl", [{"prompt": "a red circle moving left", "seed": 5}])
+    with pytest.raises(ValueError, match="would be the same videos in each round"):
+        world.iterate(tmp_path / "a", prompts=tmp_path / "plan.jsonl")
+    with pytest.raises(ValueError, match="rounds=0; give 1 or more"):
+        world.iterate(tmp_path / "b", rounds=0)
+    with pytest.raises(ValueError, match="rounds find their own"):
+        world.iterate(tmp_path / "c", resume_from_checkpoint="x")
+    with pytest.raises(ValueError, match="there is a LoRA a round"):
+        world.iterate(tmp_path / "d", push_to_hub=True)
