@@ -84,7 +84,7 @@ def rows_of(folder):
 
 def alive(kind) -> int:
     gc.collect()
-    return sum(isinstance(thing, kind) for thing in gc.get_objects())
+    return sum(issubclass(type(thing), kind) for thing in gc.get_objects())
 
 
 @pytest.fixture(scope="module")
