@@ -45,7 +45,8 @@ def main(args: EvaluateCriticArguments) -> None:
     figures = evaluate_verdicts(rows, system=args.critic)
     shown = clips[: args.num_audit_clips]
     checks = audit(critic, [video_of(test, clip.row) for clip in shown], [c.caption for c in shown]) if shown else []
-    write_rows(folder / "figures.jsonl", [asdict(row) for row in [*figures, *checks]])
+    write_rows(folder / "figures.jsonl", [asdict(row) for row in figures])
+    write_rows(folder / "checks.jsonl", [asdict(check) for check in checks])
     report = critic_report(rows, figures, checks)
     write_text(folder / "report.md", report)
     print(report)

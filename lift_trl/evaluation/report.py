@@ -17,7 +17,7 @@ from . import report_tables as tables
 from .drift import MEASURES
 from .drift import SUITE as DRIFT_SUITE
 from .intervals import Estimate
-from .report_data import CalibrationBin, ClipRow, Curve, LabelRate, Report, default_summary
+from .report_data import CalibrationBin, ClipRow, Curve, LabelRate, Paired, Report, default_summary
 from .report_tables import TEMPLATES, Table
 from .vbench_eval import DIMENSIONS, PROTOCOLS
 
@@ -49,7 +49,7 @@ class Section(NamedTuple):
 
 def sections(report: Report) -> list[Section]:
     """The parts that `report` has data for, in reading order."""
-    makers = (_labels, _rewards, _wins, _clips, _vbench, _videoscore, _drift, _critics, _others, _curves)
+    makers = (_labels, _rewards, _paired, _wins, _clips, _vbench, _videoscore, _drift, _critics, _others, _curves)
     return [section for make in makers for section in make(report)]
 
 
@@ -75,6 +75,16 @@ def _rewards(report: Report) -> Iterator[Section]:
     found = ([tables.rows_table(means)] if means else []) + ([tables.delta_table(deltas)] if deltas else [])
     text = "Reward of each clip, and paired differences."
     yield Section("rewards", "Rewards", text, tuple(graphics), tuple(found))
+
+
+def _paired(report: Report) -> Iterator[Section]:
+    if report.paired:
+        names = [f"{p.judge}: {p.measure.replace('_', ' ')}\n{p.a} - {p.b}" for p in report.paired]
+        estimates = [Estimate(p.value, p.ci95, p.n) for p in report.paired]
+        svg = figures.forest(names, estimates, unit="paired difference, 95% interval")
+        text = "Each system against the base and against the others on the same prompts and seeds, by judge."
+        graphic = Graphic(svg, "Paired differences by judge; figures below.")
+        yield Section("paired", "Pairs, by judge", text, (graphic,), (tables.paired_table(report.paired),))
 
 
 def _wins(report: Report) -> Iterator[Section]:
@@ -142,8 +152,9 @@ def _critics(report: Report) -> Iterator[Section]:
         chart = Graphic(figures.calibration(report.calibration), "Accuracy against confidence.")
         graphics = (chart,) if report.calibration else ()
         text = "How far the critic agrees with held-out human ratings, and whether it knows when it is right."
-        found = (tables.critic_table(rows),) if rows else ()
-        yield Section("critic", "The critic", text, graphics, found)
+        found = [tables.critic_table(rows)] if rows else []
+        found += [tables.reliability_table(report.calibration)] if report.calibration else []
+        yield Section("critic", "The critic", text, graphics, tuple(found))
 
 
 def _others(report: Report) -> Iterator[Section]:
@@ -195,7 +206,7 @@ def _clean(value: Any) -> Any:
     """`value` for JSON: enums and paths as text, named tuples (which `asdict` keeps) as objects, NaN as null."""
     if isinstance(value, Mapping):
         return {str(key): _clean(entry) for key, entry in value.items()}
-    if isinstance(value, Estimate | LabelRate | CalibrationBin | Curve | ClipRow):
+    if isinstance(value, Estimate | LabelRate | CalibrationBin | Curve | ClipRow | Paired):
         return _clean(value._asdict())
     if isinstance(value, list | tuple):
         return [_clean(entry) for entry in value]

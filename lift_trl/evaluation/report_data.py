@@ -32,6 +32,18 @@ class CalibrationBin(NamedTuple):
     n: int
 
 
+class Paired(NamedTuple):
+    """`a` minus `b` in one measure of one judge, over `n` prompts; `ci95` is None where there is one prompt only."""
+
+    judge: str
+    a: str
+    b: str
+    measure: str
+    value: float
+    ci95: tuple[float, float] | None
+    n: int
+
+
 class Curve(NamedTuple):
     """One training curve: `group` is the plot that it belongs to ("critic loss"), `name` the line in it."""
 
@@ -61,6 +73,7 @@ class Report:
         rewards: system -> reward of each clip, for the histogram.
         calibration: critic -> its bins (`calibration_bins`).
         deltas: paired differences of any metric (rewards, VBench dimensions).
+        paired: differences of each pair of systems, by judge and measure.
         stamps: how it was made: models and revisions, protocol, seeds, versions.
         notes: caveats, shown at the end.
     """
@@ -72,6 +85,7 @@ class Report:
     label_rates: tuple[LabelRate, ...] = ()
     rewards: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     deltas: tuple[PairedDelta, ...] = ()
+    paired: tuple[Paired, ...] = ()
     win_rates: tuple[WinRate, ...] = ()
     clips: tuple[ClipRow, ...] = ()
     calibration: Mapping[str, tuple[CalibrationBin, ...]] = field(default_factory=dict)

@@ -14,7 +14,8 @@ from ..store.manifest import METADATA_FILE, Artifact, library_versions, read_row
 from ..store.rated_videos import check_rated_videos
 from .drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from .intervals import wilson
-from .report_data import ClipRow, Curve, LabelRate, Report, mean_row, paired_delta
+from .report_data import CalibrationBin, ClipRow, Curve, LabelRate, Report, mean_row, paired_delta
+from .report_judges import Judged, JudgedClip, compare_judges, judge_wins, measures, paired_differences
 from .vbench_eval import Protocol
 from .vbench_results import read_results
 from .vbench_run import RUN_FILE
@@ -43,6 +44,10 @@ class ReportArguments:
     systems: list[str] = field(
         default_factory=list,
         metadata={"help": "name=FOLDER of clips with metadata (generated/ or scored/), the base first."},
+    )
+    judges: list[str] = field(
+        default_factory=list,
+        metadata={"help": "judge/system=FOLDER: the same clips rated by another judge (labels, reward)."},
     )
     title: str = field(default="Evaluation", metadata={"help": "Heading of the report."})
     vbench: list[str] = field(default_factory=list, metadata={"help": "name=FOLDER of VBench's *_eval_results.json."})
@@ -126,6 +131,7 @@ def build_report(args: ReportArguments) -> Report:
         if name != base and base in rewards
     ]
     found, changes = _vbench(args, base)
+    more, judged, calibration = _judges(args, paths, systems)
     drift: tuple[DriftAlarm, ...] = ()
     if args.drift:
         logger.info("pixel statistics of %d clips", sum(map(len, systems.values())))
@@ -135,19 +141,73 @@ def build_report(args: ReportArguments) -> Report:
     return Report(
         title=args.title,
         base=base,
-        rows=(*rows, *found, *(row for path in args.figures for row in read_figures(Path(path)))),
+        rows=(*rows, *more, *found, *(row for path in args.figures for row in read_figures(Path(path)))),
         label_rates=_label_rates(systems),
         rewards={name: tuple(values.values()) for name, values in rewards.items()},
         deltas=(*deltas, *changes),
-        win_rates=tuple(
-            rate for judge, path in named_paths(args.votes).items() for rate in _wins(judge, path, systems)
+        win_rates=(
+            *(rate for judge, path in named_paths(args.votes).items() for rate in _wins(judge, path, systems)),
+            *(rate for judge, rated in judged.items() for rate in judge_wins(judge, rated)),
         ),
+        paired=tuple(row for judge, rated in judged.items() for row in paired_differences(judge, rated)),
+        calibration=calibration,
         clips=_clip_rows(systems, args.num_clips),
         drift=drift,
         curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
         stamps=_stamps(paths, args),
         notes=tuple(note for name, path in named_paths(args.vbench).items() for note in _not_measured(name, path)),
     )
+
+
+def _judges(
+    args: ReportArguments, paths: Mapping[str, Path], systems: Mapping[str, list[SystemClip]]
+) -> tuple[list[EvalRow], dict[str, Judged], dict[str, tuple[CalibrationBin, ...]]]:
+    """Figures of the other judges and the critic's agreement with them, each judge's ratings, the critic's reliability."""
+    by_judge = {"critic": systems, **_load_judges(args.judges, paths)}
+    judged: dict[str, Judged] = {judge: _judged(rated) for judge, rated in by_judge.items()}
+    rows = [row for judge, rated in by_judge.items() if judge != "critic" for row in _judge_rows(judge, rated)]
+    compared = {j: compare_judges(j, paths, of) for j, of in _judge_paths(args.judges, paths).items()}
+    rows += [row for figures, _ in compared.values() for row in figures]
+    return rows, judged, {f"critic against {judge}": bins for judge, (_, bins) in compared.items() if bins}
+
+
+def _judge_paths(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
+    """`judge/system=FOLDER` entries as judge -> system -> folder, systems in the report's order."""
+    found: dict[str, dict[str, Path]] = {}
+    for name, path in named_paths(entries).items():
+        judge, _, system = name.partition("/")
+        if system not in systems or judge in ("", "critic"):
+            raise ValueError(
+                f"judges: {name!r}: write judge/system=FOLDER with one of the systems {', '.join(systems)}; the judge "
+                "'critic' stands for the ratings in the systems' own folders."
+            )
+        found.setdefault(judge, {})[system] = path
+    return {judge: {s: folders[s] for s in systems if s in folders} for judge, folders in found.items()}
+
+
+def _load_judges(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[str, dict[str, list[SystemClip]]]:
+    folders = _judge_paths(entries, systems)
+    return {judge: {s: load_system(path) for s, path in of.items()} for judge, of in folders.items()}
+
+
+def _judged(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, dict[str, JudgedClip]]:
+    return {
+        name: {clip.key: JudgedClip(clip.prompt, measures(clip.labels, clip.reward)) for clip in clips}
+        for name, clips in systems.items()
+    }
+
+
+def _judge_rows(judge: str, systems: Mapping[str, Sequence[SystemClip]]) -> list[EvalRow]:
+    """Another judge's mean rewards and label shares."""
+    rows = []
+    for name, clips in systems.items():
+        values = {clip.key: clip.reward for clip in clips if clip.reward is not None}
+        if values:
+            rows.append(mean_row(judge, "mean_reward", name, values, {clip.key: clip.prompt for clip in clips}))
+    for rate in _label_rates(systems):
+        metric = f"{judge}/{rate.dimension}/{rate.label}"
+        rows.append(EvalRow(judge, metric, rate.system, rate.rate.value, rate.rate.n, rate.rate.ci95))
+    return rows
 
 
 def _label_rates(systems: Mapping[str, Sequence[SystemClip]]) -> tuple[LabelRate, ...]:
@@ -202,9 +262,14 @@ def _wins(judge: str, path: Path, systems: Mapping[str, Sequence[SystemClip]]) -
 
 
 def _clip_rows(systems: Mapping[str, Sequence[SystemClip]], limit: int) -> tuple[ClipRow, ...]:
+    """The first clip that all systems have of `limit` prompts, spread over the list of prompts."""
     by_key = {name: {clip.key: clip for clip in clips} for name, clips in systems.items()}
     base = next(iter(by_key.values()))
-    shared = [key for key in base if all(key in clips for clips in by_key.values())][:limit]
+    first: dict[str, str] = {}
+    for key, clip in base.items():
+        if all(key in clips for clips in by_key.values()):
+            first.setdefault(clip.prompt, key)
+    shared = list(first.values())[:: max(1, len(first) // max(1, limit))][:limit]
     return tuple(
         ClipRow(
             base[key].prompt,

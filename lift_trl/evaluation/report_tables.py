@@ -11,7 +11,7 @@ from ..records import EvalRow
 from ..rubric import Dimension, Label
 from .drift import MEASURES, NOT_VBENCH, DriftAlarm
 from .intervals import FEW_UNITS, Estimate
-from .report_data import LabelRate
+from .report_data import CalibrationBin, LabelRate, Paired
 from .vbench_eval import DIMENSIONS
 from .vbench_score import QUALITY, SEMANTIC, TOTAL, PairedDelta
 from .win_rate import WinRate
@@ -88,6 +88,32 @@ def delta_table(deltas: Sequence[PairedDelta]) -> Table:
         f"{FEW_UNITS} prompts; with fewer the interval is too narrow."
     )
     return Table(("metric", "pair", "base", "system", "difference", "prompts", "verdict"), tuple(rows), caption)
+
+
+def paired_table(pairs: Sequence[Paired]) -> Table:
+    """Paired differences by judge and measure."""
+    rows = tuple(
+        (
+            p.judge,
+            p.measure.replace("_", " "),
+            f"{p.a} - {p.b}",
+            with_interval(p.value, p.ci95, sign="+"),
+            str(p.n),
+            verdict(Estimate(p.value, p.ci95, p.n)),
+        )
+        for p in pairs
+    )
+    caption = "Reward, or reward of one dimension's label; 95% bootstrap interval over prompts."
+    return Table(("judge", "measure", "pair", "difference", "prompts", "verdict"), rows, caption)
+
+
+def reliability_table(calibration: Mapping[str, Sequence[CalibrationBin]]) -> Table:
+    """How often answers of each confidence were right."""
+    rows = tuple(
+        (name, number(b.confidence), number(b.accuracy), str(b.n)) for name, bins in calibration.items() for b in bins
+    )
+    caption = "Answers grouped by the probability of the given label; a reliable critic is right as often as it says."
+    return Table(("critic", "mean confidence", "accuracy", "answers"), rows, caption)
 
 
 def verdict(estimate: Estimate) -> str:

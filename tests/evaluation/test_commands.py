@@ -179,3 +179,42 @@ def test_container_command_lines_are_written_not_run(two_systems, tmp_path):
     script = (tmp_path / "vbench" / "base" / "commands.sh").read_text()
     assert "never run it" in script and script.count("docker run") == 1
     assert Path(tmp_path / "vbench" / "base" / "videos-vbench" / "a still lake-0.mp4").is_file()
+
+
+def test_a_second_judge(tmp_path, make_clip):
+    columns = {"reward": 0.9, **dict.fromkeys(Dimension, "Good")}, {"reward": 0.05, **dict.fromkeys(Dimension, "Bad")}
+    probs = {d.value: {"Bad": 0.1, "Normal": 0.1, "Good": 0.8} for d in Dimension}
+
+    def rate(name, good):
+        folder = tmp_path / name
+        rows = []
+        for i, is_good in enumerate(good):
+            clip = make_clip(tmp_path / f"{i}.mp4", seed=i)
+            row = {"id": str(i), "file_name": f"../{clip.name}", "prompt": f"p{i}", **columns[not is_good]}
+            rows.append({**row, "probs": probs} if is_good else row)
+        folder.mkdir()
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return folder
+
+    systems = [f"base={rate('base', [0, 0, 0])}", f"rwl={rate('rwl', [1, 1, 1])}", f"sft={rate('sft', [1, 1, 0])}"]
+    judges = [f"eye/base={rate('a', [0, 0, 0])}", f"eye/rwl={rate('b', [1, 1, 0])}", f"eye/sft={rate('c', [1, 0, 0])}"]
+    args = ReportArguments(str(tmp_path / "r"), systems, judges, drift=False, num_clips=1)
+    report(args)
+    data = json.loads((tmp_path / "r" / "report.json").read_text())
+    paired = {(p["judge"], p["a"], p["b"], p["measure"]): p for p in data["paired"]}
+    assert len(paired) == 2 * 3 * 4
+    assert paired["critic", "rwl", "base", "reward"]["ci95"] == pytest.approx([0.85, 0.85])
+    assert paired["eye", "rwl", "base", "reward"]["value"] == pytest.approx(0.85 * 2 / 3)
+    assert paired["eye", "rwl", "sft", "reward"]["value"] == pytest.approx(0.85 / 3)
+    wins = {(w["judge"], w["first"], w["second"], w["dimension"]): w["win"]["value"] for w in data["win_rates"]}
+    assert wins["eye", "sft", "base", None] == pytest.approx(1 / 3) and wins["critic", "rwl", "sft", None] > 0.3
+    rows = {(row["suite"], row["metric"], row["system"]): row["value"] for row in data["rows"]}
+    assert rows["eye", "eye/video_fidelity/Good", "rwl"] == pytest.approx(2 / 3)
+    # Of the judge's 3 good and 6 bad clips the critic calls 3 and 4 so.
+    assert rows["critic against eye", "overall/accuracy", "critic"] == pytest.approx(7 / 9)
+    assert rows["critic against eye", "video_fidelity/balanced_accuracy", "critic"] == pytest.approx((1 + 4 / 6) / 2)
+    assert data["calibration"]["critic against eye"] == [
+        {"confidence": pytest.approx(0.8), "accuracy": pytest.approx(3 / 5), "n": 15}
+    ]
+    with pytest.raises(ValueError, match="judge/system=FOLDER"):
+        build_report(ReportArguments(str(tmp_path / "r"), systems, ["eye/other=x"]))

@@ -84,7 +84,7 @@ def spaces(
             CLIPS=str(clips["flawed"]),
             GOLD=str(clips["gold"]),
             QUEUE=str(queue),
-            RATERS="2",
+            RATERS="3",  # of each clip: one more than the raters before the one who must be shown every clip
         ),
         "compare": Space("compare", root / "compare"),
         "gallery": Space("compare", root / "gallery", GALLERY=f"base={clips['flawed']},lift={clips['clean']}"),
