@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +52,20 @@ def check_world(num_processes: int) -> None:
             "jobs over one output folder. Use recipes/configs/accelerate/cpu_2.yaml on a CPU, and check the YAML's "
             "distributed_type."
         )
+
+
+@contextmanager
+def leaving_processes() -> Iterator[None]:
+    """
+    Leaves the process group after the body, as every launched script must.
+
+    A process that ends with the group still open tears its threads down with the interpreter, and now and then aborts
+    ("terminate called without an active exception", exit code -6) after all its work is done. A body that raises leaves
+    the group to the launcher, since closing it could wait for processes that no longer answer.
+    """
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def strategy(accelerator: "Accelerator") -> str:

@@ -11,7 +11,7 @@ from trl import TrlParser
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
 from lift_trl.alignment.video_dataset import CachedVideoDataset
-from lift_trl.runtime import fit, setup_logging
+from lift_trl.runtime import fit, leaving_processes, setup_logging
 from lift_trl.video_models import PipelineSource
 
 
@@ -44,4 +44,5 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
 
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    with leaving_processes():
+        main(*TrlParser(ARGUMENTS).parse_args_and_config())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from trl import TrlParser
 
 from lift_trl.alignment.cache import cache_videos
-from lift_trl.runtime import process_state, setup_logging
+from lift_trl.runtime import leaving_processes, process_state, setup_logging
 from lift_trl.store.rated_videos import load_rated_videos
 
 
@@ -49,4 +49,5 @@ def main(args: CacheArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    with leaving_processes():
+        main(*TrlParser(ARGUMENTS).parse_args_and_config())

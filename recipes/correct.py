@@ -18,7 +18,7 @@ from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.feedback.correction import CorrectionConfig, correct
 from lift_trl.feedback.hra import load_hra
 from lift_trl.rubric import Label
-from lift_trl.runtime import fit, process_state, setup_logging
+from lift_trl.runtime import fit, leaving_processes, process_state, setup_logging
 
 
 @dataclass
@@ -61,4 +61,5 @@ def main(script_args: CorrectArguments, training_args: LiFTCriticConfig, model_a
 
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    with leaving_processes():
+        main(*TrlParser(ARGUMENTS).parse_args_and_config())

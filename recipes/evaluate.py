@@ -13,7 +13,7 @@ from trl import TrlParser
 
 from lift_trl.evaluation.commands import VBenchArguments, evaluate
 from lift_trl.evaluation.report_inputs import ReportArguments
-from lift_trl.runtime import process_state, setup_logging
+from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
 ARGUMENTS = (ReportArguments, VBenchArguments)
@@ -31,4 +31,5 @@ def main(report_args: ReportArguments, vbench_args: VBenchArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    with leaving_processes():
+        main(*TrlParser(ARGUMENTS).parse_args_and_config())

@@ -14,7 +14,7 @@ from lift_trl.critic.examples import rated_clips, read_examples, undecoded, vide
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.evaluation.critic_eval import audit, critic_report, evaluate_verdicts, verdicts
 from lift_trl.feedback.hra import load_hra
-from lift_trl.runtime import process_state, setup_logging
+from lift_trl.runtime import leaving_processes, process_state, setup_logging
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows, write_text
 
 
@@ -54,4 +54,5 @@ def main(args: EvaluateCriticArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    with leaving_processes():
+        main(*TrlParser(ARGUMENTS).parse_args_and_config())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from trl import TrlParser
 
 from lift_trl.alignment.generate import Sampling, generate_videos, read_prompts
-from lift_trl.runtime import process_state, setup_logging
+from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
 @dataclass
@@ -52,4 +52,5 @@ def main(args: GenerateArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    with leaving_processes():
+        main(*TrlParser(ARGUMENTS).parse_args_and_config())

@@ -13,7 +13,7 @@ from lift_trl.alignment.iterate import CriticSource, iterate
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import find_revision
-from lift_trl.runtime import setup_logging
+from lift_trl.runtime import leaving_processes, setup_logging
 from lift_trl.video_models import PipelineSource
 
 
@@ -82,4 +82,5 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
 
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    with leaving_processes():
+        main(*TrlParser(ARGUMENTS).parse_args_and_config())

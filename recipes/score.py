@@ -11,7 +11,7 @@ from trl import TrlParser
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.served import ServedCritic
-from lift_trl.runtime import process_state, setup_logging
+from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
 @dataclass
@@ -51,4 +51,5 @@ def main(args: ScoreArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    with leaving_processes():
+        main(*TrlParser(ARGUMENTS).parse_args_and_config())

@@ -11,7 +11,7 @@ from trl import ModelConfig, TrlParser, get_peft_config
 from lift_trl.critic.critic_config import LiFTCriticConfig
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.feedback.hra import load_hra
-from lift_trl.runtime import fit, setup_logging
+from lift_trl.runtime import fit, leaving_processes, setup_logging
 
 
 @dataclass
@@ -49,4 +49,5 @@ def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, mod
 
 
 if __name__ == "__main__":
-    main(*TrlParser(ARGUMENTS).parse_args_and_config())
+    with leaving_processes():
+        main(*TrlParser(ARGUMENTS).parse_args_and_config())

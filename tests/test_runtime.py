@@ -1,0 +1,37 @@
+"""Processes leave as they came: no process group outlives a recipe."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests.structure.source import RECIPES
+
+
+CODE = """
+import torch
+from lift_trl.runtime import leaving_processes
+torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+try:
+    with leaving_processes():
+        {body}
+finally:
+    print("open:", torch.distributed.is_initialized())
+"""
+
+
+@pytest.mark.parametrize("body, code, still_open", [("pass", 0, False), ("raise KeyError('body')", 1, True)])
+def test_a_body_that_ends_well_leaves_the_process_group(body, code, still_open):
+    run = subprocess.run([sys.executable, "-c", CODE.format(body=body)], capture_output=True, text=True, timeout=120)
+    assert run.returncode == code, run.stderr
+    assert f"open: {still_open}" in run.stdout
+    assert ("KeyError: 'body'" in run.stderr) == bool(code)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.py")), ids=lambda path: path.name)
+def test_every_recipe_leaves_the_process_group(recipe):
+    last = ast.parse(recipe.read_text()).body[-1]
+    assert isinstance(last, ast.If) and ast.unparse(last.test) == "__name__ == '__main__'"
+    (block,) = last.body
+    assert isinstance(block, ast.With) and ast.unparse(block.items[0]) == "leaving_processes()"
