@@ -2,20 +2,19 @@
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from ..records import Comparison, EvalRow
 from ..rubric import Dimension, Label
-from ..store.manifest import METADATA_FILE, Artifact, library_versions, read_rows
-from ..store.rated_videos import check_rated_videos
+from ..store.manifest import Artifact, library_versions, read_rows
 from .drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from .intervals import wilson
 from .report_data import CalibrationBin, ClipRow, Curve, LabelRate, Report, mean_row, paired_delta
 from .report_judges import Judged, JudgedClip, compare_judges, judge_wins, measures, paired_differences
+from .report_systems import SystemClip, describe_clip, num_unscored, pair_systems
+from .report_systems import load_system as load_system
 from .vbench_eval import Protocol
 from .vbench_results import read_results
 from .vbench_run import RUN_FILE
@@ -24,16 +23,6 @@ from .win_rate import WinRate, to_votes, win_rates
 
 
 logger = logging.getLogger(__name__)
-
-
-class SystemClip(NamedTuple):
-    """One clip of a system; `key` (prompt and how many-th clip of it) pairs it with the other systems' clips."""
-
-    key: str
-    prompt: str
-    video: Path
-    labels: Mapping[Dimension, Label] | None
-    reward: float | None
 
 
 @dataclass
@@ -78,35 +67,6 @@ def named_paths(entries: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def load_system(folder: Path) -> list[SystemClip]:
-    """
-    The clips of a folder with `metadata.*`, with labels or rewards where it has them.
-
-    Raises:
-        ValueError: naming the rows, if clips are missing or ratings malformed.
-    """
-    checked = check_rated_videos(folder)
-    if checked.videos and not checked.errors:
-        rows = [(v.prompt, Path(str(v.video)), v.labels, None if v.is_real else v.reward()) for v in checked.videos]
-    elif (folder / METADATA_FILE).is_file():
-        listed = list(read_rows(folder / METADATA_FILE))
-        rated = [
-            row for row in listed if row.get("reward") is not None or row.get(Dimension.VIDEO_FIDELITY) is not None
-        ]
-        if rated:
-            raise ValueError(f"{folder}: " + "; ".join(map(str, checked.errors[:5])))
-        names = [row.get("file_name") or row.get("video") for row in listed]
-        rows = [(row["prompt"], folder / str(name), None, None) for row, name in zip(listed, names)]
-    else:
-        raise ValueError(f"{folder}: " + "; ".join(map(str, checked.errors[:5])))
-    seen: Counter[str] = Counter()
-    clips = []
-    for prompt, video, labels, reward in rows:
-        clips.append(SystemClip(f"{prompt}#{seen[prompt]}", prompt, video, labels, reward))
-        seen[prompt] += 1
-    return clips
-
-
 def build_report(args: ReportArguments) -> Report:
     """
     Everything that the folders of `args` hold, as a report.
@@ -117,7 +77,7 @@ def build_report(args: ReportArguments) -> Report:
     paths = named_paths(args.systems)
     if not paths:
         raise ValueError("systems is empty; name at least the base: base=FOLDER.")
-    systems = {name: load_system(path) for name, path in paths.items()}
+    systems = pair_systems({name: load_system(path) for name, path in paths.items()})
     base = next(iter(systems))
     prompts = {clip.key: clip.prompt for clips in systems.values() for clip in clips}
     rewards = {
@@ -155,7 +115,17 @@ def build_report(args: ReportArguments) -> Report:
         drift=drift,
         curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
         stamps=_stamps(paths, args),
-        notes=tuple(note for name, path in named_paths(args.vbench).items() for note in _not_measured(name, path)),
+        notes=(
+            *(note for name, path in paths.items() for note in _unscored(name, path)),
+            *(note for name, path in named_paths(args.vbench).items() for note in _not_measured(name, path)),
+        ),
+    )
+
+
+def _unscored(name: str, folder: Path) -> list[str]:
+    count, total = num_unscored(folder)
+    return (
+        [f"{name}: {count} of {total} clips {'is' if count == 1 else 'are'} unscored and left out."] if count else []
     )
 
 
@@ -187,7 +157,7 @@ def _judge_paths(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[st
 
 def _load_judges(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[str, dict[str, list[SystemClip]]]:
     folders = _judge_paths(entries, systems)
-    return {judge: {s: load_system(path) for s, path in of.items()} for judge, of in folders.items()}
+    return {judge: pair_systems({s: load_system(path) for s, path in of.items()}) for judge, of in folders.items()}
 
 
 def _judged(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, dict[str, JudgedClip]]:
@@ -278,14 +248,6 @@ def _clip_rows(systems: Mapping[str, Sequence[SystemClip]], limit: int) -> tuple
         )
         for key in shared
     )
-
-
-def describe_clip(clip: SystemClip) -> str:
-    """A clip's reward and labels in one line, empty where it has none."""
-    parts = [] if clip.reward is None else [f"reward {clip.reward:.2f}"]
-    if clip.labels:
-        parts += [f"{dimension.words} {clip.labels[dimension]}" for dimension in Dimension]
-    return ", ".join(parts)
 
 
 def read_figures(path: Path) -> list[EvalRow]:
