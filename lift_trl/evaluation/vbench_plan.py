@@ -49,7 +49,8 @@ class Plan:
 
     Attributes:
         videos: in the suite's order, samples of a prompt together.
-        rows: VBench's rows for these prompts, restricted to the planned dimensions; what VBench is given to read.
+        rows: VBench's rows of these prompts, whole, since VBench-Long takes a clip's length from *all* dimensions of its
+            prompt; what VBench is given to read.
         config: the settings, the suite's sha256 and the notes on duplicates and collisions.
     """
 
@@ -118,12 +119,7 @@ def make_plan(
         wanted = tuple(d for d in chosen if d in prompt.dimensions)
         count = max(flicker_samples if d == FLICKERING else samples for d in wanted)
         videos += [_planned(prompt, wanted, index, seed) for index in range(count)]
-    rows = [
-        {**row, "dimension": [d for d in row["dimension"] if d in chosen]}
-        for prompt in prompts
-        for row in prompt.rows
-        if set(row["dimension"]) & set(chosen)
-    ]
+    rows = tuple(row for prompt in prompts for row in prompt.rows)
     config = {
         "dimensions": list(chosen),
         "prompts": suite.prompt_set,
@@ -132,7 +128,7 @@ def make_plan(
         "suite_sha256": suite.sha256,
         "notes": list(suite.notes),
     }
-    return Plan(tuple(videos), tuple(rows), config)
+    return Plan(tuple(videos), rows, config)
 
 
 def _planned(prompt: SuitePrompt, dimensions: tuple[str, ...], index: int, seed: int) -> PlannedVideo:
@@ -172,8 +168,11 @@ def locate_videos(plan: Plan, source: Path | str) -> dict[str, Path]:
     """
     Where each planned clip lies: file name -> path, for those that exist.
 
-    `source` is a `generated/` artefact (rows of its `metadata.jsonl` are joined by prompt and seed) or a folder whose
+    `source` is a `generated/` or `scored/` artefact (rows of its `metadata.jsonl` are joined by `id`) or a folder whose
     files already have VBench's names.
+
+    Raises:
+        ValueError: if a row of the metadata has no `id`.
     """
     root = Path(source)
     metadata = root / METADATA_FILE
@@ -181,15 +180,15 @@ def locate_videos(plan: Plan, source: Path | str) -> dict[str, Path]:
         # What the disk lists, not is_file(): on a case-insensitive disk one file would answer for two names.
         present = set(os.listdir(root))
         return {video.file_name: root / video.file_name for video in plan.videos if video.file_name in present}
-    rows = {(row["prompt"], row["seed"]): row for row in read_rows(metadata)}
-    found = {}
-    for video in plan.videos:
-        row = rows.get((video.prompt, video.seed))
-        if row is not None:
-            path = root / str(row.get("file_name") or row["video"])
-            if path.is_file():
-                found[video.file_name] = path
-    return found
+    rows = {}
+    for number, row in enumerate(read_rows(metadata), start=1):
+        if "id" not in row:
+            raise ValueError(
+                f"{metadata}, line {number}: no id; generate the clips of the plan by recipes/generate.py, "
+                "or give a folder of clips under VBench's names, without metadata.jsonl."
+            )
+        rows[row["id"]] = root / str(row.get("file_name") or row["video"])
+    return {v.file_name: rows[v.id] for v in plan.videos if v.id in rows and rows[v.id].is_file()}
 
 
 def link_videos(plan: Plan, source: Path | str, target: Path | str) -> int:

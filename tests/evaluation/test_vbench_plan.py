@@ -26,12 +26,16 @@ def test_long_prompts_are_generated_under_the_original_names(suite_file):
     assert [v.seed for v in plan.videos] == [v.seed for v in original.videos]
 
 
-def test_a_subset_needs_fewer_clips_and_only_its_rows(suite, tmp_path):
+def test_a_subset_needs_fewer_clips_but_whole_rows(suite, tmp_path):
+    """VBench-Long takes a clip's length from all dimensions of its prompt, chosen or not."""
     plan = make_plan(suite, dimensions=["aesthetic_quality"], samples=5)
     assert len(plan.videos) == 3 * 5
     write_full_info(plan, tmp_path / "info.json")
     rows = json.loads((tmp_path / "info.json").read_text())
-    assert [row["dimension"] for row in rows] == [["aesthetic_quality"]] * 3
+    assert [row["dimension"] for row in rows] == [
+        ["appearance_style"], *[["overall_consistency", "aesthetic_quality"]] * 3,
+    ]  # fmt: skip
+    assert {v.dimensions for v in plan.videos} == {("aesthetic_quality",)}
 
 
 def test_the_draw_is_stratified_and_shared(suite):
@@ -75,6 +79,23 @@ def test_links_are_clean_and_from_either_form(suite, tmp_path, make_clip):
         link_videos(plan, target, again)
 
 
+def test_scored_clips_are_found_by_their_id(suite, tmp_path, make_clip):
+    plan = make_plan(suite, dimensions=["human_action"], samples=2)
+    rows = []
+    for number, video in enumerate(plan.videos):
+        make_clip(tmp_path / f"{number}.mp4", seed=number)
+        rows.append({"id": video.id, "prompt": "as the critic saw it", "file_name": f"{number}.mp4", "reward": 0.5})
+    metadata = tmp_path / "metadata.jsonl"
+    metadata.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert locate_videos(plan, tmp_path) == {
+        "a person is running-0.mp4": tmp_path / "0.mp4",
+        "a person is running-1.mp4": tmp_path / "1.mp4",
+    }
+    metadata.write_text('{"file_name": "0.mp4", "prompt": "a person is running", "seed": 1}\n')
+    with pytest.raises(ValueError, match="metadata.jsonl, line 1: no id; generate"):
+        locate_videos(plan, tmp_path)
+
+
 def test_check_names_what_is_wrong(suite, tmp_path, make_clip):
     plan = make_plan(suite, dimensions=["aesthetic_quality"], samples=2)
     names = [video.file_name for video in plan.videos]
@@ -98,8 +119,9 @@ def test_check_names_what_is_wrong(suite, tmp_path, make_clip):
         ("form", names[2]),
         ("undecodable", names[3]),
         ("frames", names[4]),
-        ("stray", "notes.json"),
     }
+    # The links that VBench is given hold the planned clips only.
+    assert [p.where for p in found.problems if p.kind == "stray"] == ["notes.json"]
     assert "5 of 6 clips found" in found.summary()
 
 
