@@ -9,7 +9,7 @@ import numpy as np
 
 from ..records import CriticScore, EvalRow
 from ..rubric import Dimension, Label
-from .drift import DriftAlarm
+from .drift import MEASURES, DriftAlarm
 from .intervals import FEW_UNITS, Estimate, bootstrap_mean, wilson
 from .vbench_score import PairedDelta
 from .win_rate import WinRate
@@ -184,12 +184,14 @@ def default_summary(report: Report) -> tuple[str, ...]:
                 f"{rate.judge.capitalize()}: {rate.first} wins {rate.win.value:.0%}, ties {rate.tie.value:.0%} and loses "
                 f"{rate.loss.value:.0%} of {rate.num_votes} comparisons with {rate.second}."
             )
-    raised = [alarm for alarm in report.drift if alarm.level != "ok"]
-    if raised:
-        listed = ", ".join(f"{a.measure.replace('_', ' ')} {a.change.value:+.0%} ({a.level})" for a in raised)
-        sentences.append(f"Drift against {report.base}: {listed}.")
-    elif report.drift:
-        sentences.append(f"No drift alarm against {report.base} in {len(report.drift)} pixel statistics.")
+    for system in dict.fromkeys(alarm.system for alarm in report.drift):
+        mine = [alarm for alarm in report.drift if alarm.system == system]
+        raised = [alarm for alarm in mine if alarm.level != "ok"]
+        if raised:
+            listed = "; ".join(f"{MEASURES[a.measure].title} {a.change_in_words}, {a.level}" for a in raised)
+            sentences.append(f"Drift of {system} against {report.base}: {listed}.")
+        else:
+            sentences.append(f"No drift alarm for {system} in {len(mine)} pixel statistics.")
     return tuple(sentences)
 
 

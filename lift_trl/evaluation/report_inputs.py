@@ -96,8 +96,8 @@ def build_report(args: ReportArguments) -> Report:
     if args.drift:
         logger.info("pixel statistics of %d clips", sum(map(len, systems.values())))
         statistics = {n: {c.key: clip_statistics(c.video) for c in clips} for n, clips in systems.items()}
-        rows += drift_rows(statistics)
-        drift = tuple(drift_alarms(statistics, base=base))
+        rows += drift_rows(statistics, prompts)
+        drift = tuple(drift_alarms(statistics, prompts, base=base))
     return Report(
         title=args.title,
         base=base,

@@ -217,8 +217,7 @@ def drift_table(alarms: Sequence[DriftAlarm]) -> Table:
             f"{a.system} against {a.base}",
             number(a.base_value, 4),
             number(a.value, 4),
-            f"{a.change.value:+.0%}"
-            + (f" ({a.change.ci95[0]:+.0%} to {a.change.ci95[1]:+.0%})" if a.change.ci95 else ""),
+            a.change_in_words,
             _threshold(a.measure),
             a.level,
         )

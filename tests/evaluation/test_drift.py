@@ -1,8 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 
 from lift_trl.evaluation.drift import (
     clip_statistics,
+    distances,
     drift_alarms,
     drift_rows,
     flicker_formula,
@@ -32,7 +35,11 @@ def grey(frames):
 def levels(change, num=8):
     base = {f"p{i}": frame_statistics(noise(i)) for i in range(num)}
     tuned = {f"p{i}": frame_statistics(change(noise(i), i)) for i in range(num)}
-    return {alarm.measure: alarm for alarm in drift_alarms({"base": base, "tuned": tuned}, base="base")}
+    return alarms_of({"base": base, "tuned": tuned}, {key: key for key in base})
+
+
+def alarms_of(statistics, prompts):
+    return {alarm.measure: alarm for alarm in drift_alarms(statistics, prompts, base="base")}
 
 
 def test_values_of_simple_clips():
@@ -83,12 +90,51 @@ def test_few_clips_are_watched_not_accused():
 
 def test_rows_and_errors(tmp_path, make_clip):
     clips = {p: clip_statistics(make_clip(tmp_path / f"{p}.mp4", seed)) for seed, p in enumerate("ab")}
-    rows = {row.metric: row for row in drift_rows({"base": clips})}
+    prompts = {"a": "a", "b": "b", "c": "c"}
+    rows = {row.metric: row for row in drift_rows({"base": clips}, prompts)}
     assert set(rows) == {
         f"drift/{m}" for m in ("motion_energy", "sharpness", "saturation", "brightness", "steadiness", "diversity")
     }
     assert rows["drift/motion_energy"].n == 2 and 0 < rows["drift/motion_energy"].value < 0.1
-    with pytest.raises(ValueError, match="share no prompt"):
-        drift_alarms({"base": clips, "tuned": {"c": clips["a"]}}, base="base")
+    with pytest.raises(ValueError, match="share no clip"):
+        drift_alarms({"base": clips, "tuned": {"c": clips["a"]}}, prompts, base="base")
     with pytest.raises(ValueError, match="at least two"):
         frame_statistics(noise(0, num_frames=1))
+
+
+def test_clips_of_one_prompt_are_not_independent():
+    """Two prompts with eight clips each are two units, not sixteen: nothing is sure."""
+    base = {f"{p}#{i}": frame_statistics(noise(10 * p + i)) for p in range(2) for i in range(8)}
+    tuned = {key: frame_statistics(still(noise(i))) for i, key in enumerate(base)}
+    prompts = {key: key[0] for key in base}
+    found = alarms_of({"base": base, "tuned": tuned}, prompts)
+    assert found["motion_energy"].change.n == 2 and found["motion_energy"].level == "watch"
+    assert {row.n for row in drift_rows({"base": base}, prompts)} == {2}
+    # One more clip of a prompt weighs as a clip, as in the mean that is shown.
+    assert found["motion_energy"].base_value == pytest.approx(np.mean([c.motion_energy for c in base.values()]))
+
+
+def test_diversity_is_between_prompts_only():
+    black, white = np.zeros((2, 8, 8, 3), np.uint8), np.full((2, 8, 8, 3), 255, np.uint8)
+    clips = {"p#0": frame_statistics(black), "p#1": frame_statistics(black), "q#0": frame_statistics(white)}
+    rows = {row.metric: row.value for row in drift_rows({"base": clips}, {key: key[0] for key in clips})}
+    assert rows["drift/diversity"] == pytest.approx(1)
+    one = dict.fromkeys(clips, "p")
+    assert "drift/diversity" not in {row.metric for row in drift_rows({"base": clips}, one)}
+    alarms = alarms_of({"base": clips, "tuned": clips}, one)
+    assert "diversity" not in alarms and alarms["brightness"].change.ci95 is None
+
+
+def test_distances_are_those_of_the_differences():
+    thumbnails = [np.random.default_rng(i).random((4, 8, 8, 3)).astype(np.float32) for i in range(5)]
+    expected = [[np.sqrt(np.mean((a - b) ** 2)) for b in thumbnails] for a in thumbnails]
+    assert distances(thumbnails) == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_a_base_of_zero_has_no_relative_change():
+    """Colour where the base is grey, motion where it stands still: to be looked at, not `ok` at +nan%."""
+    base = {f"p{i}": frame_statistics(still(grey(noise(i)))) for i in range(8)}
+    tuned = {f"p{i}": frame_statistics(still(noise(i))) for i in range(8)}
+    found = alarms_of({"base": base, "tuned": tuned}, {key: key for key in base})
+    assert math.isnan(found["saturation"].change.value) and found["saturation"].level == "watch"
+    assert found["motion_energy"].change.value == 0 and found["motion_energy"].level == "ok"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lift_trl.evaluation.drift import clip_statistics, drift_alarms, drift_rows
+from lift_trl.evaluation.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from lift_trl.evaluation.intervals import Estimate
 from lift_trl.evaluation.report import save_report, sections, to_html
 from lift_trl.evaluation.report_data import (
@@ -43,12 +43,12 @@ def full(tmp_path, make_clip):
     rewards = {name: {k: s.reward for k, s in found.items()} for name, found in (("base", base), ("rwl", tuned))}
     prompts = {key: key for key in base}
     clips = {name: make_clip(tmp_path / f"{name}.mp4", seed) for seed, name in enumerate(rewards)}
-    statistics = {name: {"p": clip_statistics(path)} for name, path in clips.items()}
+    statistics = {name: {"p0#0": clip_statistics(path)} for name, path in clips.items()}
     return Report(
         title="Base <b>against</b> tuned",
         base="base",
         rows=(
-            *drift_rows(statistics),
+            *drift_rows(statistics, prompts),
             *(mean_row("reward", "mean_reward", name, values, prompts) for name, values in rewards.items()),
             *(EvalRow("vbench", f"vbench/{d}", s, 0.9, 5, (0.8, 1.0)) for d in list(DIMENSIONS)[:4] for s in rewards),
             EvalRow("videoscore", "videoscore/VQ", "rwl", 2.5, 4),
@@ -61,7 +61,7 @@ def full(tmp_path, make_clip):
         win_rates=tuple(win_rates(critic_votes(tuned, base, prompts), judge="critic", first="rwl", second="base")),
         clips=(ClipRow("a square moves", clips, {"rwl": "reward 0.90"}),),
         calibration={"tiny": (CalibrationBin(0.5, 0.4, 10), CalibrationBin(0.9, 0.8, 30))},
-        drift=tuple(drift_alarms(statistics, base="base")),
+        drift=tuple(drift_alarms(statistics, prompts, base="base")),
         curves=(Curve("loss", "rwl", (1.0, 2.0), (0.5, math.nan)),),
         stamps={"base": "tiny@main"},
         notes=("made by a test",),
@@ -127,6 +127,21 @@ def test_the_summary_says_what_is_sure(full):
     assert replace(full, summary=("Mine.",)).summary == ("Mine.",)
 
 
+def test_the_summary_names_the_system_of_each_alarm():
+    def alarm(system, change, level="watch"):
+        return DriftAlarm("motion_energy", system, "base", 0.5, 0.5 * (1 + change), Estimate(change, None, 1), level)
+
+    nan = DriftAlarm("saturation", "sft", "base", 0.0, 0.25, Estimate(math.nan, None, 1), "watch")
+    told = default_summary(Report("t", "base", drift=(alarm("rwl", -0.47), alarm("sft", -0.4), nan)))
+    assert told == (
+        "Drift of rwl against base: motion energy -47%, watch.",
+        "Drift of sft against base: motion energy -40%, watch; saturation from 0 to 0.25, watch.",
+    )
+    assert default_summary(Report("t", "base", drift=(alarm("rwl", 0.0, "ok"),))) == (
+        "No drift alarm for rwl in 1 pixel statistics.",
+    )
+
+
 def test_few_prompts_get_no_verdict():
     assert verdict(Estimate(0.1, (0.05, 0.15), 7)) == "few prompts"
     assert verdict(Estimate(0.1, (0.05, 0.15), 8)) == "better"
@@ -159,12 +174,12 @@ def test_the_four_real_pairs(real_data, tmp_path, tiny_judge):
     prompts = dict(zip(keys, (pair["prompt"] for pair in pairs)))
     judged = {n: dict(zip(keys, tiny_judge.score(paths, list(prompts.values())))) for n, paths in clips.items()}
     statistics = {name: dict(zip(keys, map(clip_statistics, paths))) for name, paths in clips.items()}
-    alarms = drift_alarms(statistics, base="base")
+    alarms = drift_alarms(statistics, prompts, base="base")
     votes = critic_votes(judged["lift"], judged["base"], prompts)
     report = Report(
         title="CogVideoX-2B and CogVideoX-2B-LiFT",
         base="base",
-        rows=tuple(drift_rows(statistics)),
+        rows=tuple(drift_rows(statistics, prompts)),
         label_rates=label_rates({name: list(found.values()) for name, found in judged.items()}),
         rewards={name: tuple(score.reward for score in found.values()) for name, found in judged.items()},
         win_rates=tuple(win_rates(votes, judge="random judge", first="lift", second="base")),
