@@ -20,6 +20,8 @@ FULL_INFO = "VBench_full_info.json"
 FLICKERING = "temporal_flickering"
 #: Standard mode reads the samples 0 to 4 of a prompt and no others.
 SAMPLES_READ = 5
+#: Samples a prompt of temporal flickering, of which VBench keeps the first five static ones.
+FLICKER_SAMPLES = 25
 
 
 class WeightFile(NamedTuple):
@@ -36,6 +38,7 @@ class VBenchDimension:
     One of the 16 dimensions.
 
     Attributes:
+        num_prompts: distinct prompts of the suite that it is measured on.
         minimum, maximum: raw values that are normalised to 0 and 1.
         weight: in the quality or semantic score.
         video_scale: what a per-video value is multiplied by to be in [0, 1] (imaging_quality's are 0 to 100).
@@ -47,6 +50,7 @@ class VBenchDimension:
 
     name: str
     group: Literal["quality", "semantic"]
+    num_prompts: int
     minimum: float = 0.0
     maximum: float = 1.0
     weight: float = 1.0
@@ -110,35 +114,36 @@ _DETECTRON: dict[str, Any] = {
     "hub_models": ("bert-base-uncased",),
 }
 
-#: Source: scripts/constant.py (minima, maxima, weights, order), vbench/utils.py (files).
+#: Source: scripts/constant.py (minima, maxima, weights, order), vbench/utils.py (files), vbench/VBench_full_info.json.
 DIMENSIONS: Mapping[str, VBenchDimension] = MappingProxyType(
     {
         d.name: d
         for d in (
-            VBenchDimension("subject_consistency", "quality", 0.1462, custom_input=True, weights=_DINO),
-            VBenchDimension("background_consistency", "quality", 0.2615, custom_input=True, weights=(_CLIP_B32,)),
-            VBenchDimension(FLICKERING, "quality", 0.6293),
-            VBenchDimension("motion_smoothness", "quality", 0.706, 0.9975, custom_input=True, weights=(_AMT,)),
-            VBenchDimension("dynamic_degree", "quality", weight=0.5, custom_input=True, weights=(_RAFT,)),
-            VBenchDimension("aesthetic_quality", "quality", custom_input=True, weights=(_CLIP_L14, _AESTHETIC)),
-            VBenchDimension("imaging_quality", "quality", video_scale=0.01, custom_input=True, weights=(_MUSIQ,)),
-            VBenchDimension("object_class", "semantic", **_DETECTRON),
-            VBenchDimension("multiple_objects", "semantic", **_DETECTRON),
-            VBenchDimension("human_action", "semantic", weights=(_UMT,)),
-            VBenchDimension("color", "semantic", **_DETECTRON),
-            VBenchDimension("spatial_relationship", "semantic", **_DETECTRON),
+            VBenchDimension("subject_consistency", "quality", 72, 0.1462, custom_input=True, weights=_DINO),
+            VBenchDimension("background_consistency", "quality", 86, 0.2615, custom_input=True, weights=(_CLIP_B32,)),
+            VBenchDimension(FLICKERING, "quality", 75, 0.6293),
+            VBenchDimension("motion_smoothness", "quality", 72, 0.706, 0.9975, custom_input=True, weights=(_AMT,)),
+            VBenchDimension("dynamic_degree", "quality", 72, weight=0.5, custom_input=True, weights=(_RAFT,)),
+            VBenchDimension("aesthetic_quality", "quality", 93, custom_input=True, weights=(_CLIP_L14, _AESTHETIC)),
+            VBenchDimension("imaging_quality", "quality", 93, video_scale=0.01, custom_input=True, weights=(_MUSIQ,)),
+            VBenchDimension("object_class", "semantic", 79, **_DETECTRON),
+            VBenchDimension("multiple_objects", "semantic", 82, **_DETECTRON),
+            VBenchDimension("human_action", "semantic", 100, weights=(_UMT,)),
+            VBenchDimension("color", "semantic", 85, **_DETECTRON),
+            VBenchDimension("spatial_relationship", "semantic", 84, **_DETECTRON),
             VBenchDimension(
                 "scene",
                 "semantic",
+                86,
                 0.0,
                 0.8222,
                 auxiliary=True,
                 weights=(_TAG2TEXT,),
                 hub_models=("bert-base-uncased",),
             ),
-            VBenchDimension("appearance_style", "semantic", 0.0009, 0.2855, auxiliary=True, weights=(_CLIP_B32,)),
-            VBenchDimension("temporal_style", "semantic", 0.0, 0.364, weights=_VICLIP),
-            VBenchDimension("overall_consistency", "semantic", 0.0, 0.364, weights=_VICLIP),
+            VBenchDimension("appearance_style", "semantic", 90, 0.0009, 0.2855, auxiliary=True, weights=(_CLIP_B32,)),
+            VBenchDimension("temporal_style", "semantic", 100, 0.0, 0.364, weights=_VICLIP),
+            VBenchDimension("overall_consistency", "semantic", 93, 0.0, 0.364, weights=_VICLIP),
         )
     }
 )

@@ -10,7 +10,7 @@ from typing import Any
 from ..records import EvalRow
 from .vbench_eval import DIMENSIONS
 from .vbench_results import DimensionResult
-from .vbench_score import aggregate
+from .vbench_score import IncompleteResultsError, aggregate
 
 
 def model_index(rows: Sequence[EvalRow], *, model_name: str) -> list[dict[str, Any]]:
@@ -56,10 +56,18 @@ def write_leaderboard_zip(results: Mapping[str, DimensionResult], path: Path | s
     The scores are those that VBench wrote, in its form `{dimension: [score, [per-video values]]}`.
 
     Raises:
-        IncompleteResultsError: unless all 16 dimensions are there; the leaderboard would count 0 for the rest.
+        IncompleteResultsError: unless all 16 dimensions are there with all prompts and samples of VBench's protocol; the
+            leaderboard would count 0 for the rest.
         ValueError: if the protocol is not VBench's own.
     """
     aggregate({name: result.reported for name, result in results.items()})
+    less = [
+        f"{r.dimension}: {', '.join(filter(None, (r.missing, r.estimate)))}"
+        for r in results.values()
+        if r.missing or r.estimate
+    ]
+    if less:
+        raise IncompleteResultsError(f"VBench's leaderboard takes whole results only; less is {'; '.join(less)}.")
     protocols = {result.protocol for result in results.values()}
     if protocols != {"vbench"}:
         raise ValueError(f"protocol {sorted(protocols)}: VBench's leaderboard compares results of `vbench` only.")

@@ -16,12 +16,12 @@ from ..store.manifest import write_text
 from .vbench_check import Problem
 from .vbench_env import REQUIREMENTS, WORKER, VBenchEnvironment, check_environment
 from .vbench_eval import DIMENSIONS, FLICKERING, Protocol
+from .vbench_results import RUN_FILE as RUN_FILE
 
 
 logger = logging.getLogger(__name__)
 
 Status = Literal["done", "failed", "not ready"]
-RUN_FILE = "run.json"
 MODES = {"vbench": "vbench_standard", "vbench-long": "long_vbench_standard", "vbench-custom": "custom_input"}
 IMAGE = "pytorch/pytorch:2.5.1-cuda12.4-cudnn9-devel"
 

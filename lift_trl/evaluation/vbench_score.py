@@ -5,7 +5,7 @@ P prompts, R bootstrap resamples.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ from .vbench_results import DimensionResult
 QUALITY_WEIGHT = 4
 SEMANTIC_WEIGHT = 1
 QUALITY, SEMANTIC, TOTAL = "quality_score", "semantic_score", "total_score"
+#: What the name of a score ends in if it is of fewer prompts or samples than VBench's protocol has.
+ESTIMATE = "_estimate"
 
 
 class IncompleteResultsError(ValueError):
@@ -135,19 +137,31 @@ def _resampled_means(sums: _Sums, draws: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(sums.names, means.T))
 
 
-def _with_totals(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`raw` [R] by dimension, and the aggregate scores whose dimensions are all there."""
-    out = dict(raw)
+def _aggregates(results: Mapping[str, DimensionResult]) -> dict[str, str]:
+    """
+    The aggregate scores that `results` allow, by what they are to be called: those whose dimensions are all there and
+    miss no clip, an estimate if a dimension is one.
+    """
+    names = {}
+    for key, subset in ((QUALITY, "quality"), (SEMANTIC, "semantic"), (TOTAL, "all")):
+        parts = [results[name] for name in SUBSETS[subset] if name in results and not results[name].missing]
+        if len(parts) == len(SUBSETS[subset]):
+            names[key] = key + ESTIMATE if any(part.estimate for part in parts) else key
+    return names
+
+
+def _with_totals(raw: Mapping[str, np.ndarray], aggregates: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """`raw` [R] by dimension, and the scores in `aggregates` under the names that they have there."""
+    scores = {}
     for key, group in ((QUALITY, "quality"), (SEMANTIC, "semantic")):
-        if set(SUBSETS[group]) <= set(raw):
+        if key in aggregates:
             weights = np.array([DIMENSIONS[name].weight for name in SUBSETS[group]])
             normalised = np.stack([_normalise(name, raw[name]) for name in SUBSETS[group]])
-            out[key] = weights @ normalised / weights.sum()
-    if QUALITY in out and SEMANTIC in out:
-        out[TOTAL] = (QUALITY_WEIGHT * out[QUALITY] + SEMANTIC_WEIGHT * out[SEMANTIC]) / (
-            QUALITY_WEIGHT + SEMANTIC_WEIGHT
-        )
-    return out
+            scores[key] = weights @ normalised / weights.sum()
+    if TOTAL in aggregates:
+        weighted = QUALITY_WEIGHT * scores[QUALITY] + SEMANTIC_WEIGHT * scores[SEMANTIC]
+        scores[TOTAL] = weighted / (QUALITY_WEIGHT + SEMANTIC_WEIGHT)
+    return {**raw, **{aggregates[key]: values for key, values in scores.items()}}
 
 
 def _normalise(name: str, values: np.ndarray) -> np.ndarray:
@@ -162,8 +176,9 @@ def _prompts(results: Mapping[str, DimensionResult]) -> list[str]:
 def _estimates(results: Mapping[str, DimensionResult], seed: int) -> dict[str, Estimate]:
     names, prompts = tuple(results), _prompts(results)
     sums = _sums(results, names, prompts)
-    once = _with_totals(_resampled_means(sums, np.ones((1, len(prompts)))))
-    draws = _with_totals(_resampled_means(sums, _resample(prompts, results, seed)))
+    totals = _aggregates(results)
+    once = _with_totals(_resampled_means(sums, np.ones((1, len(prompts)))), totals)
+    draws = _with_totals(_resampled_means(sums, _resample(prompts, results, seed)), totals)
     number = {name: int((sums.counts[:, column] > 0).sum()) for column, name in enumerate(names)}
     return {
         name: Estimate(
@@ -179,7 +194,9 @@ def vbench_rows(results: Mapping[str, DimensionResult], system: str, *, seed: in
     """
     One row a dimension, and the aggregate scores that are complete, with intervals by bootstrap over prompts.
 
-    `n` is the number of prompts; `suite` is the protocol, so that VBench and VBench-Long cannot be mixed up.
+    A score of fewer prompts or samples than VBench's protocol has is called `..._estimate`; one whose dimensions miss
+    planned clips is left out. `n` is the number of prompts; `suite` is the protocol, so that VBench and VBench-Long
+    cannot be mixed up.
 
     Raises:
         ValueError: if `results` are of several protocols or hold no per-video values.
@@ -229,8 +246,9 @@ def paired_deltas(
     prompts = sorted(set(_prompts(pair[0])) | set(_prompts(pair[1])))
     draws = _resample(prompts, pair[0], seed)
     sums = [_sums(side, names, prompts) for side in pair]
-    once = [_with_totals(_resampled_means(side, np.ones((1, len(prompts))))) for side in sums]
-    many = [_with_totals(_resampled_means(side, draws)) for side in sums]
+    totals = _aggregates(pair[0])
+    once = [_with_totals(_resampled_means(side, np.ones((1, len(prompts)))), totals) for side in sums]
+    many = [_with_totals(_resampled_means(side, draws), totals) for side in sums]
     number = {name: int((sums[0].counts[:, column] > 0).sum()) for column, name in enumerate(names)}
     deltas = []
     for name in once[0]:
@@ -247,4 +265,5 @@ def _common(side: DimensionResult, base: DimensionResult, other: DimensionResult
     videos = tuple(v for v in side.videos if v.prompt_en in shared)
     if not videos:
         raise ValueError(f"{side.dimension}: {base.source} and {other.source} share no prompt; pair runs of one plan.")
-    return DimensionResult(side.dimension, side.protocol, side.reported, videos, side.source)
+    missing, estimate = base.missing or other.missing, base.estimate or other.estimate
+    return replace(side, videos=videos, missing=missing, estimate=estimate)

@@ -17,12 +17,12 @@ from lift_trl.evaluation.vbench_score import (
 )
 
 
-def write_dimension(folder, name, values, *, reported=None, long=False, prompts=None):
+def write_dimension(folder, name, values, *, reported=None, long=False, prompts=None, samples=2, videos="/videos"):
     """One file as VBench writes it; `values` in [0, 1]."""
     scale = 100 if name == "imaging_quality" else 1
-    prompts = prompts or [f"prompt {i // 2}" for i in range(len(values))]
+    prompts = prompts or [f"prompt {i // samples}" for i in range(len(values))]
     rows = [
-        {"video_path": f"/videos/{prompt}-{i % 2}.mp4", "video_results": value * scale}
+        {"video_path": f"{videos}/{prompt}-{i % samples}.mp4", "video_results": value * scale}
         for i, (prompt, value) in enumerate(zip(prompts, values))
     ]
     score = float(np.mean(values)) if reported is None else reported
@@ -36,10 +36,16 @@ def write_dimension(folder, name, values, *, reported=None, long=False, prompts=
     (folder / f"{name}_full_info.json").write_text("[]")
 
 
-def write_all(folder, offset=0.0, seed=0, num_prompts=12):
+def write_all(folder, offset=0.0, seed=0, limit=100, samples=5, videos="/out/filtered_videos"):
+    """All 16 dimensions, by default with the prompts and samples of VBench's protocol."""
     generator = np.random.default_rng(seed)
-    for name in DIMENSIONS:
-        write_dimension(folder, name, 0.6 + offset + generator.normal(0, 0.05, 2 * num_prompts))
+    for name, dimension in DIMENSIONS.items():
+        values = 0.6 + offset + generator.normal(0, 0.05, samples * min(limit, dimension.num_prompts))
+        write_dimension(folder, name, values, samples=samples, videos=videos)
+
+
+def write_run(folder, planned, protocol="vbench"):
+    (folder / "run.json").write_text(json.dumps({"protocol": protocol, "planned": planned, "runs": []}))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +87,7 @@ def test_results_are_averaged_from_the_videos(tmp_path, caplog):
     assert list(results) == ["imaging_quality", "appearance_style"]
     assert results["appearance_style"].value == pytest.approx(0.25)
     assert results["imaging_quality"].value == pytest.approx(0.6)
-    assert "appearance_style is 0.9000" in caplog.text and "imaging_quality" not in caplog.text
+    assert "appearance_style is 0.9000" in caplog.text and "imaging_quality is" not in caplog.text
     assert results["imaging_quality"].videos[1][:2] == ("prompt 0", 1)
 
 
@@ -93,6 +99,7 @@ def test_long_results_use_the_whole_videos(tmp_path):
     results = read_results(tmp_path, protocol="vbench-long")
     assert results["scene"].value == pytest.approx(0.3)
     assert [row.metric for row in vbench_rows(results, "x")] == ["vbench-long/scene"]
+    assert results["scene"].missing == "2 of 430 clips, 1 of 86 prompts"
 
 
 def test_foreign_files_are_refused(tmp_path):
@@ -119,19 +126,81 @@ def test_rows_hold_totals_only_when_all_are_there(tmp_path):
         assert rows[f"vbench/{name}"].value == pytest.approx(value, abs=1e-12)
         low, high = rows[f"vbench/{name}"].ci95
         assert low < value < high
-    assert rows["vbench/scene"].n == 12
+    assert rows["vbench/scene"].n == 86
     (tmp_path / "color_eval_results.json").unlink()
     left = {row.metric for row in vbench_rows(read_results(tmp_path), "base")}
     assert "vbench/quality_score" in left
     assert not {"vbench/semantic_score", "vbench/total_score", "vbench/color"} & left
 
 
+AGGREGATES = ("quality_score", "semantic_score", "total_score")
+
+
+def aggregates(folder, **options):
+    names = (row.metric.partition("/")[2] for row in vbench_rows(read_results(folder, **options), "x"))
+    return [name for name in names if "_score" in name]
+
+
+def test_a_file_with_one_clip_each_makes_no_total(tmp_path, caplog):
+    write_all(tmp_path, limit=1, samples=1)
+    assert aggregates(tmp_path) == []
+    assert "scene has only 1 of 430 clips, 1 of 86 prompts; no total is made of it" in caplog.text
+    with pytest.raises(IncompleteResultsError, match="scene: 1 of 430 clips"):
+        write_leaderboard_zip(read_results(tmp_path), tmp_path / "x.zip")
+
+
+def test_a_mini_draw_is_an_estimate_and_a_hole_in_it_is_refused(tmp_path, caplog):
+    write_all(tmp_path, limit=4, samples=2)
+    planned = {name: [4, 2, 8] for name in DIMENSIONS}
+    write_run(tmp_path, {**planned, "temporal_flickering": [4, 25, 8]})
+    assert aggregates(tmp_path) == [f"{name}_estimate" for name in AGGREGATES]
+    assert "scene is an estimate of VBench's figure: 4 of 86 prompts, 2 of 5 samples a prompt" in caplog.text
+    assert "temporal_flickering is an estimate of VBench's figure: 4 of 75 prompts." in caplog.text
+    with pytest.raises(IncompleteResultsError, match="scene: 4 of 86 prompts"):
+        write_leaderboard_zip(read_results(tmp_path), tmp_path / "x.zip")
+    write_dimension(tmp_path, "scene", [0.5] * 7)
+    assert aggregates(tmp_path) == ["quality_score_estimate"]
+
+
+def test_unfiltered_flickering_is_an_estimate(tmp_path):
+    write_all(tmp_path, videos="/videos")
+    assert aggregates(tmp_path) == ["quality_score_estimate", "semantic_score", "total_score_estimate"]
+
+
+def test_what_vbench_itself_leaves_out_is_not_missing(tmp_path):
+    """Color is without the clips whose object was not found, filtered flickering without those that move."""
+    write_all(tmp_path)
+    for name, count in (("color", 84), ("temporal_flickering", 70)):
+        write_dimension(tmp_path, name, [0.9] * count, samples=1, videos="/out/filtered_videos")
+    assert aggregates(tmp_path) == []  # by hand: nobody knows whether the other prompts were there
+    full = {name: [d.num_prompts, 5, 5 * d.num_prompts] for name, d in DIMENSIONS.items()}
+    write_run(tmp_path, {**full, "temporal_flickering": [75, 25, 375]})
+    assert aggregates(tmp_path) == list(AGGREGATES)
+
+
+def test_figures_cannot_be_restamped(tmp_path):
+    write_all(tmp_path)
+    write_run(tmp_path, {}, protocol="vbench-long")
+    with pytest.raises(ValueError, match="results of vbench-long, not of vbench"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize("values", [[0.2, math.nan], []])
+def test_a_dimension_without_a_figure_is_left_out_alone(tmp_path, values, caplog):
+    write_all(tmp_path)
+    write_dimension(tmp_path, "color", values, reported=0.5)
+    assert aggregates(tmp_path) == ["quality_score"]
+    assert "color_eval_results.json: color is left out: " in caplog.text
+    (tmp_path / "color_eval_results.json").write_text('{"color": [null, []]}')
+    assert "color" not in read_results(tmp_path)
+
+
 def test_pairing_finds_a_small_gain_in_wide_noise(tmp_path):
     write_all(tmp_path / "base", seed=3)
-    write_all(tmp_path / "tuned", seed=3, offset=0.01)
+    write_all(tmp_path / "tuned", seed=3, offset=0.002)
     base, tuned = read_results(tmp_path / "base"), read_results(tmp_path / "tuned")
     deltas = {d.metric: d for d in paired_deltas(base, tuned, base_name="base", system="tuned")}
-    assert deltas["vbench/scene"].estimate.value == pytest.approx(0.01)
+    assert deltas["vbench/scene"].estimate.value == pytest.approx(0.002)
     assert deltas["vbench/scene"].estimate.is_above_zero and deltas["vbench/total_score"].estimate.is_above_zero
     ours = {row.metric: row.ci95 for row in vbench_rows(tuned, "tuned")}
     assert ours["vbench/scene"][0] < deltas["vbench/scene"].base_value  # unpaired, the gain drowns
