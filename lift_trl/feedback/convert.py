@@ -167,7 +167,7 @@ def _resplit(
             raise ValueError(f"test_fraction={test_fraction}; give a number between 0 and 1.")
         held = {clip.id for clip in clips if is_test_video(clip.id, test_fraction=test_fraction)}
     else:
-        known = read_hra(HraSource(str(train_on)), missing_videos="keep").splits
+        known = read_hra(HraSource(str(train_on)), missing_videos="keep", fetch_videos=False).splits
         held = {clip.id for clip in clips} - {clip.id for part in known.values() for clip in part}
     divided = {
         "train": [clip for clip in clips if clip.id not in held],

@@ -20,6 +20,7 @@ def load_hra(
     source: str | None = None,
     video_dir: Path | str | None = None,
     missing_videos: MissingVideos = "raise",
+    fetch_videos: bool = True,
     test_fraction: float | None = None,
 ) -> "DatasetDict":
     """
@@ -35,7 +36,9 @@ def load_hra(
             nothing, clips named as those of VIDGEN-1M are real.
         video_dir: where the clips or zips of a JSON file are, the file's folder by default.
         missing_videos: what to do with a clip that is not there: `"raise"`, `"drop"` its rows, or `"keep"` them with the
-            path as the file gives it. `"keep"` fetches no clips of the authors' repositories.
+            path as the file gives it.
+        fetch_videos: download the clips of a repository in the authors' form. `False` with `missing_videos="keep"` loads
+            the labels alone, for statistics.
         test_fraction: splits a dataset that has one split only, by video (see `split_by_video`).
 
     Raises:
@@ -47,7 +50,7 @@ def load_hra(
     from datasets import DatasetDict
 
     origin = HraSource(name_or_path, revision, source, video_dir)
-    data = read_hra(origin, missing_videos=missing_videos)
+    data = read_hra(origin, missing_videos=missing_videos, fetch_videos=fetch_videos)
     if data.errors:
         raise BadRowsError(data.errors)
     splits = DatasetDict({name: tidy_dataset(annotations_of(clips)) for name, clips in data.splits.items()})

@@ -54,9 +54,15 @@ class HraData:
     revision: str | None = None
 
 
-def read_hra(origin: HraSource, *, missing_videos: MissingVideos = "raise", cache_dir: Path | None = None) -> HraData:
+def read_hra(
+    origin: HraSource,
+    *,
+    missing_videos: MissingVideos = "raise",
+    fetch_videos: bool = True,
+    cache_dir: Path | None = None,
+) -> HraData:
     """
-    All clips of `origin`, in the order of their first row.
+    All clips of `origin`, in the order of their first row. The arguments are those of `load_hra`.
 
     Raises:
         FileNotFoundError: if there is neither such a path nor such a repository.
@@ -68,7 +74,7 @@ def read_hra(origin: HraSource, *, missing_videos: MissingVideos = "raise", cach
         raise ValueError(f"source={origin.source!r}; use 'synthetic' or 'real'.")
     cache = default_cache_dir() if cache_dir is None else cache_dir
     data = HraData()
-    for split, rows, folder in _splits(origin, data, fetch_videos=missing_videos != "keep"):
+    for split, rows, folder in _splits(origin, data, fetch_videos=fetch_videos):
         finder = ClipFinder(folder, cache) if folder else None
         # A dataset from the Hub must not name files of this machine.
         reader = _Reader(origin.source, missing_videos, finder, cache, data.errors, trust_paths=data.revision is None)

@@ -55,9 +55,16 @@ def test_the_authors_repository_loads_with_its_zips(hub: LocalHub, authors: Path
 def test_labels_alone_fetch_no_clips(hub: LocalHub, authors: Path):
     name = push(hub, authors, "dev/LiFT-HRA-labels")
     hub.forget_requests()
-    rows = load_hra(name, missing_videos="keep")["train"]
+    rows = load_hra(name, missing_videos="keep", fetch_videos=False)["train"]
     assert rows.num_rows == 9 and rows[0]["video"]["path"] == "videos/a.mp4"
     assert not hub.requests("GET", "HRA_part1.zip")
+
+
+def test_keeping_rows_without_a_clip_fetches_the_others(hub: LocalHub, authors: Path, tmp_path: Path):
+    write_authors_json(authors / "LiFT-HRA-data.json", ["videos/a.mp4", "videos/gone.mp4"])
+    rows = load_hra(push(hub, authors, "dev/LiFT-HRA-partly"), missing_videos="keep")["train"]
+    assert Path(rows[0]["video"]["path"]).read_bytes() == (tmp_path / "a.mp4").read_bytes()
+    assert rows[3]["video"]["path"] == "videos/gone.mp4"
 
 
 def test_a_repository_cannot_name_files_of_this_machine(hub: LocalHub, tmp_path: Path):
