@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from trl import ModelConfig, TrlParser, get_peft_config
 
-from lift_trl.critic.critic_config import LiFTCriticConfig
+from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.feedback.hra import load_hra
 from lift_trl.runtime import fit, leaving_processes, setup_logging
@@ -30,11 +30,7 @@ ARGUMENTS = (TrainCriticArguments, LiFTCriticConfig, ModelConfig)
 def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, model_args: ModelConfig) -> None:
     setup_logging(training_args.distributed_state)
     hra = load_hra(script_args.hra, revision=script_args.hra_revision, test_fraction=script_args.test_fraction)
-    training_args.model_init_kwargs = {
-        "revision": model_args.model_revision,
-        "dtype": model_args.dtype,
-        "attn_implementation": model_args.attn_implementation,
-    }
+    training_args.model_init_kwargs = model_init_kwargs(model_args, training_args.model_init_kwargs)
     trainer = LiFTCriticTrainer(
         model=model_args.model_name_or_path,
         args=training_args,

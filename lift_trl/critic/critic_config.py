@@ -1,8 +1,10 @@
 """`LiFTCriticConfig`: TRL's `SFTConfig` with the paper's values, and what concerns clips."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trl import ModelConfig, get_quantization_config
 from trl.trainer.sft_config import SFTConfig
 
 from ..runtime import has_accelerator
@@ -85,3 +87,27 @@ class LiFTCriticConfig(SFTConfig):
         if not isinstance(options, dict):
             raise ValueError(f"processor_kwargs={options!r}; give a mapping, as in {{crop_to_patches: false}}.")
         return CriticSettings(self.num_frames, self.with_reason, self.native_video, options)
+
+
+def model_init_kwargs(model_args: ModelConfig, given: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """
+    What a model is loaded with: revision, precision, attention and quantisation of `model_args`, under `given`.
+
+    Args:
+        given: `model_init_kwargs` of a `LiFTCriticConfig`, which goes first.
+
+    >>> model_init_kwargs(ModelConfig(model_revision="v2", attn_implementation="sdpa"), {"revision": "v3"})
+    {'revision': 'v3', 'dtype': 'float32', 'attn_implementation': 'sdpa'}
+
+    Raises:
+        ValueError: if `given` is no mapping.
+    """
+    if not isinstance(given, Mapping | None):
+        raise ValueError(f"model_init_kwargs={given!r}; give a mapping, as in {{revision: main}}.")
+    named = {
+        "revision": model_args.model_revision,
+        "dtype": model_args.dtype,
+        "attn_implementation": model_args.attn_implementation,
+        "quantization_config": get_quantization_config(model_args),
+    }
+    return {name: value for name, value in named.items() if value is not None} | dict(given or {})

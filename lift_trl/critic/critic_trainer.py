@@ -71,9 +71,11 @@ class LiFTCriticTrainer(SFTTrainer):
         adapter = self.critic_settings.adapter(config.model_type)
         processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
         self._parents = {str(name): find_revision(str(name), revision)} if name else {}
-        if peft_config is not None and peft_config.target_modules is None:
-            peft_config.target_modules = adapter.lora_target_modules
-            logger.info("LoRA on %s", peft_config.target_modules)
+        if peft_config is not None:
+            peft_config.revision = revision  # the adapter is loaded on the base that it was trained on
+            if peft_config.target_modules is None:
+                peft_config.target_modules = adapter.lora_target_modules
+                logger.info("LoRA on %s", peft_config.target_modules)
 
         examples = read_examples(train_dataset)
         examples += mismatched_examples(examples, args.mismatched_captions, seed=args.seed)

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftConfig
+from trl import ModelConfig
 
-from lift_trl.critic.critic_config import LiFTCriticConfig
+from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import load_settings
@@ -192,3 +193,21 @@ def test_defaults_are_the_papers(tmp_path):
     assert (args.num_train_epochs, args.num_frames, args.max_length) == (20, 8, None)
     if not torch.accelerator.is_available():
         assert args.use_cpu and args.bf16 is False
+
+
+def test_quantisation_reaches_the_model_and_what_the_user_gave_stays():
+    quantised = model_init_kwargs(ModelConfig(load_in_4bit=True, dtype="bfloat16"), {"attn_implementation": "eager"})
+    assert quantised.pop("quantization_config").bnb_4bit_compute_dtype is torch.bfloat16
+    assert quantised == {"revision": "main", "dtype": "bfloat16", "attn_implementation": "eager"}
+    assert model_init_kwargs(ModelConfig(load_in_8bit=True), None)["quantization_config"].load_in_8bit
+    with pytest.raises(ValueError, match="give a mapping"):
+        model_init_kwargs(ModelConfig(), "revision=v2")
+
+
+def test_the_adapter_remembers_the_revision_of_its_base(ratings, tmp_path):
+    """Else it would be loaded on the base's main branch, whatever it was trained on."""
+    build_vlm("idefics3", save_directory=tmp_path / "vlm")
+    args = config(tmp_path / "critic", model_init_kwargs={"revision": "v2"})
+    trainer = LiFTCriticTrainer(str(tmp_path / "vlm"), args, train_dataset=ratings, peft_config=lora())
+    trainer.save_model()
+    assert PeftConfig.from_pretrained(str(tmp_path / "critic")).revision == "v2"
