@@ -252,6 +252,11 @@ def votes_card(repo_id: str, first: str, second: str) -> str:
     return _page_card("votes_card.md", repo_id, "preference", first=first, second=second, questions=questions)
 
 
+def comparison_card(repo_id: str, adapters: str) -> str:
+    """The card of the comparison page's votes, which are not blind."""
+    return _page_card("comparison_card.md", repo_id, "preference", adapters=adapters)
+
+
 def ratings_card(repo_id: str, items: str) -> str:
     """The card of the annotation page's ratings."""
     dimensions = ", ".join(dimension.words for dimension in Dimension)
