@@ -5,12 +5,14 @@
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from trl import ModelConfig, TrlParser, get_peft_config
 
 from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.feedback.hra import load_hra
+from lift_trl.hub.parents import hub_parent
 from lift_trl.runtime import fit, leaving_processes, setup_logging
 
 
@@ -29,7 +31,8 @@ ARGUMENTS = (TrainCriticArguments, LiFTCriticConfig, ModelConfig)
 
 def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, model_args: ModelConfig) -> None:
     setup_logging(training_args.distributed_state)
-    hra = load_hra(script_args.hra, revision=script_args.hra_revision, test_fraction=script_args.test_fraction)
+    name, revision = script_args.hra, script_args.hra_revision
+    hra = load_hra(name, revision=revision, test_fraction=script_args.test_fraction)
     training_args.model_init_kwargs = model_init_kwargs(model_args, training_args.model_init_kwargs)
     trainer = LiFTCriticTrainer(
         model=model_args.model_name_or_path,
@@ -37,6 +40,7 @@ def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, mod
         train_dataset=hra["train"],
         eval_dataset=hra.get("test"),
         peft_config=get_peft_config(model_args),
+        parents=None if Path(name).exists() else {"ratings": hub_parent(name, repo_type="dataset", revision=revision)},
     )
     fit(trainer)
     training_args.distributed_state.print(

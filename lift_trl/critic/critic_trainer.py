@@ -1,15 +1,23 @@
 """`LiFTCriticTrainer`: TRL's `SFTTrainer` on ratings, with the accuracy of the labels that scoring would give."""
 
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from peft import LoraConfig, PeftModel
 from transformers import AutoConfig, AutoProcessor
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import HubStrategy
 from trl.trainer.sft_trainer import SFTTrainer
 
+from ..hub.artifact_cards import artifact_card
+from ..records import content_id
 from ..rubric import Dimension
 from ..runtime import check_world
+from ..store.manifest import ARTIFACT_FILE, write_text
 from ..store.sharding import share
 from .collator import CriticCollator, FrameCache
 from .critic_config import LiFTCriticConfig
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = get_logger(__name__)
+
+_CARD = "README.md"
 
 
 class LiFTCriticTrainer(SFTTrainer):
@@ -37,6 +47,8 @@ class LiFTCriticTrainer(SFTTrainer):
         train_dataset, eval_dataset: LiFT-HRA rows, tidy or one a clip (`read_examples`).
         processing_class: the processor; that of `model` by default.
         peft_config: for instance `LoraConfig(r=128, lora_alpha=256)`; without one the whole language model is trained.
+        parents: what the ratings came from, for instance `{"ratings": "datasets/user/hra@<commit>"}`, for the card; a hash
+            of the ratings by default.
         kwargs: as in `SFTTrainer`.
 
     Source: arXiv 2412.04814, section 3.3; CodeGoat24/LiFT.
@@ -61,6 +73,7 @@ class LiFTCriticTrainer(SFTTrainer):
         eval_dataset: "Dataset | None" = None,
         processing_class: Any = None,
         peft_config: LoraConfig | None = None,
+        parents: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         check_world(args.world_size)
@@ -78,6 +91,7 @@ class LiFTCriticTrainer(SFTTrainer):
                 logger.info("LoRA on %s", peft_config.target_modules)
 
         examples = read_examples(train_dataset)
+        self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
         examples += mismatched_examples(examples, args.mismatched_captions, seed=args.seed)
         frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
         args.dataset_kwargs = {"skip_prepare_dataset": True}
@@ -154,10 +168,41 @@ class LiFTCriticTrainer(SFTTrainer):
         ]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves adapter (or model), processor and the critic's settings."""
+        """Saves adapter (or model), processor, the critic's settings and its card."""
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            self.critic_settings.save(output_dir or str(self.args.output_dir), parents=self._parents)
+            folder = output_dir or str(self.args.output_dir)
+            self.critic_settings.save(folder, parents=self._parents)
+            self.create_model_card(output_dir=folder)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Puts the checkpoint's settings and card where stock pushes from; stock copies only file names that it knows."""
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            for name in (ARTIFACT_FILE, TRAINER_STATE_NAME, _CARD):
+                shutil.copy(Path(checkpoint_folder) / name, str(self.args.output_dir))
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: str | list[str] | None = None,
+        *,
+        output_dir: str | None = None,
+    ) -> None:
+        """Writes the card of the critic that `output_dir` holds; none where it holds none yet (before the first save)."""
+        folder = Path(output_dir or str(self.args.output_dir))
+        if not self.is_world_process_zero() or not (folder / ARTIFACT_FILE).is_file():
+            return
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))  # the card's figures
+        added = [tags] if isinstance(tags, str) else tags or []
+        card = artifact_card(
+            folder,
+            self.hub_model_id or self.args.hub_model_id or model_name or str(folder),
+            tags=[*self._tag_names, *added],
+            datasets=[dataset_name] if dataset_name else [],
+        )
+        write_text(folder / _CARD, card)
 
 
 def freeze_vision(model: Any) -> None:

@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import CONFIG_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ..critic_models import find_critic_model
@@ -72,18 +73,24 @@ def find_revision(name_or_path: str, revision: str | None = None) -> str:
 
 def load_settings(name_or_path: str, revision: str | None = None) -> CriticSettings:
     """
-    The settings of a critic folder or Hub repository; the defaults where it has none (a model that was never tuned).
+    The settings of a critic folder or Hub repository; the defaults for a whole model without any (it was never tuned).
 
     Raises:
-        ValueError: if the artefact is no critic, or was taught other dimensions.
+        ValueError: if the artefact is no critic, was taught other dimensions, or is an adapter without its settings.
     """
-    path = cached_file(
+    find = partial(
+        cached_file,
         name_or_path,
-        ARTIFACT_FILE,
         revision=revision,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_gated_repo=False,
     )
+    path = find(ARTIFACT_FILE)
+    if path is None and find(ADAPTER_CONFIG_NAME) is not None:
+        raise ValueError(
+            f"{name_or_path}: an adapter with no {ARTIFACT_FILE}, so nothing says with how many frames it was taught. "
+            f"Copy {ARTIFACT_FILE} from the output_dir of its training beside it, or push that folder with lift-trl push."
+        )
     if path is None:
         return CriticSettings()
     artifact = Artifact.load(Path(path).parent)

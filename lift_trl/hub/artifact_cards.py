@@ -13,6 +13,7 @@ from jinja2 import Template
 
 from ..rubric import REWARDS, Dimension, Label
 from ..store.manifest import METADATA_FILE, Artifact, library_versions, read_rows
+from .parents import find_hub_parent, hub_parents
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -59,7 +60,6 @@ _COMMANDS = {
     "critic": "accelerate launch recipes/train_critic.py --config ...",
     "report": "lift-trl eval report --config ...",
 }
-_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class CardPart(NamedTuple):
@@ -70,13 +70,21 @@ class CardPart(NamedTuple):
     data: Mapping[str, Any]
 
 
-def artifact_card(folder: Path | str, repo_id: str, *, license: str = "other") -> str:
+def artifact_card(
+    folder: Path | str,
+    repo_id: str,
+    *,
+    license: str = "other",
+    tags: Iterable[str] = (),
+    datasets: Iterable[str] = (),
+) -> str:
     """
     The README of an artefact as it stands in `repo_id`.
 
     Args:
         folder: with `artifact.yaml`.
         license: a licence of the Hub's list; `other` says that the parents' licences hold.
+        tags, datasets: further ones, beside the kind's and those among the parents.
 
     Raises:
         FileNotFoundError: if the artefact is not finished.
@@ -88,11 +96,14 @@ def artifact_card(folder: Path | str, repo_id: str, *, license: str = "other") -
         raise ValueError(f"{folder}: no card for a {artifact.kind} artefact; there is one for {', '.join(_PARTS)}.")
     part = _PARTS[artifact.kind](path, artifact)
     is_model = artifact.kind == "critic"
-    tags = [*TAGS, f"lift-{artifact.kind}"]
+    data = {**part.data, "tags": list(dict.fromkeys([*TAGS, f"lift-{artifact.kind}", *tags]))}
+    linked = [*(parent.repo_id for parent in hub_parents(artifact.parents, "dataset")), *datasets]
+    if is_model and linked:
+        data["datasets"] = list(dict.fromkeys(linked))
     card_class: type[ModelCard] | type[DatasetCard] = ModelCard if is_model else DatasetCard
     data_class: Any = ModelCardData if is_model else DatasetCardData
     card = card_class.from_template(
-        data_class(license=license, tags=tags, **part.data),
+        data_class(license=license, **data),
         template_path=str(TEMPLATES / f"{artifact.kind}_card.md"),
         title=repo_id,
         snippet=part.snippet.format(repo=repo_id, **_split(path)),
@@ -114,9 +125,8 @@ def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def _provenance(artifact: Artifact) -> str:
     rows = []
     for name, revision in artifact.parents.items():
-        # A parent is `repo: revision`, or `role: repo@revision`.
-        repo = next((text for text in (name, str(revision).split("@")[0]) if _REPO_ID.fullmatch(text)), None)
-        rows.append([f"[{name}](https://huggingface.co/{repo})" if repo else f"`{Path(name).name}`", f"`{revision}`"])
+        hub = find_hub_parent(name, revision)
+        rows.append([f"[{name}]({hub.url})" if hub else f"`{Path(name).name}`", f"`{revision}`"])
     return Template((TEMPLATES / "_provenance.md").read_text()).render(
         command=_COMMANDS[artifact.kind],
         config=yaml.safe_dump(dict(artifact.config), sort_keys=False).strip(),
@@ -204,7 +214,7 @@ def _critic(folder: Path, artifact: Artifact) -> CardPart:
     last = next((line for line in reversed(log) if any("accuracy" in name for name in line)), None)
     last = last or next((line for line in reversed(log) if "eval_loss" in line), None)
     figures = {name: f"{value:.4f}" for name, value in (last or {}).items() if isinstance(value, float)}
-    base = next((name for name in artifact.parents if _REPO_ID.fullmatch(name)), None)
+    base = next((parent.repo_id for parent in hub_parents(artifact.parents, "model")), None)
     fields = {
         "contents": _pairs(contents),
         "dimensions": ", ".join(dimension.words for dimension in Dimension),

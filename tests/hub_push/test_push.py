@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import ModelCard, RepoCard, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
+from lift_trl.hub.artifact_cards import artifact_card
 from lift_trl.hub.push import artifact_kind, insist, push
 from lift_trl.records import hra_features
 from lift_trl.rubric import Dimension, Label
@@ -19,7 +20,13 @@ from lift_trl.store.video_io import write_video
 from tests.hub.fixtures import LocalHub
 
 
-PARENTS = {"zai-org/CogVideoX-2b": "abc123", "critic": "user/critic@def456"}
+BASE_COMMIT, CRITIC_COMMIT, DATA_COMMIT = "a" * 40, "b" * 40, "c" * 40
+PARENTS = {
+    "zai-org/CogVideoX-2b": BASE_COMMIT,
+    "critic": f"user/critic@{CRITIC_COMMIT}",
+    "ratings": f"datasets/user/hra@{DATA_COMMIT}",
+    "runs/base": "0123456789abcdef",  # a folder of that name, by its content
+}
 CONFIG = {"seed": 7, "num_frames": 9}
 LABELS = {dimension.value: Label.GOOD.value for dimension in Dimension}
 
@@ -38,11 +45,11 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for number in range(2):
         clip(generated / f"{number}.mp4", 90 * number)
         row = {"id": f"clip-{number}", "file_name": f"{number}.mp4", "prompt": "a fox | a hen", "seed": number}
-        rows.append({**row, "model": "zai-org/CogVideoX-2b@abc123", "adapter": None, "num_frames": 9, "height": 32})
+        rows.append({**row, "model": "zai-org/CogVideoX-2b@aaaa", "adapter": None, "num_frames": 9, "height": 32})
     write_rows(generated / "metadata.jsonl", rows)
     scored = root / "scored"
-    verdict = {**LABELS, "reward": 0.9, "expected_reward": 0.8, "unscored": None, "critic": "user/critic@def456"}
-    unscored = {"reward": None, "expected_reward": None, "unscored": "no frame", "critic": "user/critic@def456"}
+    verdict = {**LABELS, "reward": 0.9, "expected_reward": 0.8, "unscored": None, "critic": "user/critic@bbbb"}
+    unscored = {"reward": None, "expected_reward": None, "unscored": "no frame", "critic": "user/critic@bbbb"}
     write_rows(
         scored / "metadata.jsonl",
         [{"id": "clip-0", "prompt": "a fox", **verdict}, {"id": "clip-1", "prompt": "a hen", **unscored}],
@@ -110,8 +117,15 @@ def test_a_dataset_comes_back_as_it_went(kind: str, printed: str, artefacts, hub
     assert all((back / name).read_bytes() == data for name, data in sent.items())
 
     card = (back / "README.md").read_text()
-    for wanted in ("zai-org/CogVideoX-2b](https://huggingface.co/", "`abc123`", "seed: 7", "license: other", "Limits"):
+    for wanted in (f"`{BASE_COMMIT}`", "seed: 7", "license: other", "Limits"):
         assert wanted in card, wanted
+    links = dict(re.findall(r"^\| \[(.+?)\]\((.+?)\) \|", card, re.MULTILINE))
+    assert links == {
+        "zai-org/CogVideoX-2b": f"{hub.endpoint}/zai-org/CogVideoX-2b/tree/{BASE_COMMIT}",
+        "critic": f"{hub.endpoint}/user/critic/tree/{CRITIC_COMMIT}",
+        "ratings": f"{hub.endpoint}/datasets/user/hra/tree/{DATA_COMMIT}",
+    }
+    assert "| `base` | `0123456789abcdef` |" in card
     assert "lift_trl" in card and "huggingface_hub" in card.split("Versions:")[1]
     assert printed in run_snippet(card, tmp_path)
 
@@ -255,11 +269,20 @@ def test_a_critic_comes_back_with_a_card_that_works(hub: LocalHub, tmp_path: Pat
     push(folder, "dev/push-critic")
     card = ModelCard.load("dev/push-critic")
     assert card.data.base_model == "zai-org/CogVideoX-2b" and card.data.library_name == "lift_trl"
+    assert card.data.datasets == ["user/hra"]
     assert "| eval_accuracy | 0.8750 |" in card.content and "| num frames | 4 |" in card.content
     clip(tmp_path / "fox.mp4")
     printed = run_snippet(card.content, tmp_path)
     assert all(dimension.value in printed for dimension in Dimension)
     assert 0.05 <= float(printed.split()[0]) <= 0.9
+
+
+def test_a_critic_of_a_folder_has_no_base_model_on_the_hub(tmp_path: Path):
+    from lift_trl.critic.settings import CriticSettings
+
+    CriticSettings().save(tmp_path, parents={"runs/base": "0123456789abcdef"})
+    data = ModelCard(artifact_card(tmp_path, "dev/critic")).data
+    assert data.base_model is None and data.datasets is None
 
 
 def test_a_cache_streams_back(tiny_pipeline: Path, hub: LocalHub, tmp_path: Path):
