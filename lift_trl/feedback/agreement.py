@@ -103,11 +103,11 @@ def krippendorff_alpha(rows: Iterable[Row], dimension: Dimension) -> float | Non
     for row in rows:
         if row["dimension"] == dimension:
             given[row["annotator"], row["video_id"]].append(Label(row["label"]))
-    raters = sorted({rater for rater, _ in given})
-    videos = sorted({video for _, video in given})
-    data = np.full((len(raters), len(videos)), np.nan)
+    line = {rater: n for n, rater in enumerate(sorted({rater for rater, _ in given}))}
+    column = {video: n for n, video in enumerate(sorted({video for _, video in given}))}
+    data = np.full((len(line), len(column)), np.nan)
     for (rater, video), labels in given.items():
-        data[raters.index(rater), videos.index(video)] = majority_label(labels).rank
+        data[line[rater], column[video]] = majority_label(labels).rank
     pairable = data[:, (~np.isnan(data)).sum(axis=0) >= 2]
     if pairable.size == 0 or len(np.unique(pairable[~np.isnan(pairable)])) < 2:
         return None

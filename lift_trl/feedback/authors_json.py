@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..rubric import OFFICIAL_NAMES, parse_answer
+from .clips import VIDEO_SUFFIXES
 
 
 class Rating(NamedTuple):
@@ -78,13 +79,14 @@ def source_of(video_id: str) -> str:
 
 def clip_id(reference: str) -> str:
     """
-    The id of a clip: its path without the folder `videos` and without the suffix.
+    The id of a clip: its path without the folder `videos` and without the suffix of a video file.
 
-    >>> clip_id("videos/part1/waiter.mp4")
-    'part1/waiter'
+    >>> clip_id("videos/part1/waiter.mp4"), clip_id("panda v1.5")
+    ('part1/waiter', 'panda v1.5')
     """
     path = PurePosixPath(reference)
-    parts = [part for part in path.with_suffix("").parts if part not in (".", "/")]
+    path = path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES else path
+    parts = [part for part in path.parts if part not in (".", "/")]
     return "/".join(parts[1:] if len(parts) > 1 and parts[0] == "videos" else parts)
 
 

@@ -129,6 +129,19 @@ def test_critic_output(tmp_path: Path):
     assert set(rows["annotator"]) == {"critic_output_13b"} and set(rows["video_id"]) == {"id_0.mp4"}
 
 
+def test_a_point_in_a_name_is_no_suffix(tmp_path: Path):
+    """'panda v1.5' and 'panda v1.6' are two clips, whether the file names their suffix or not."""
+    for name, grey in (("panda v1.5", 40), ("panda v1.6", 200)):
+        write_clip(tmp_path / "videos" / f"{name}.mp4", grey)
+    rows = [
+        conversation(f"videos/{name}", "A panda.", MOTION, "Bad. Jumps.") for name in ("panda v1.5", "panda v1.6.mp4")
+    ]
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    loaded = load_hra(tmp_path)["train"]
+    assert loaded["video_id"] == ["panda v1.5", "panda v1.6"]
+    assert [Path(row["video"]["path"]).name for row in loaded] == ["panda v1.5.mp4", "panda v1.6.mp4"]
+
+
 def test_every_bad_row_of_a_json_is_listed(tmp_path: Path):
     write_clip(tmp_path / "a.mp4")
     good = conversation("a.mp4", "A fox runs.", MOTION, "Good. Fine.")
