@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lift_trl.feedback.coarse_filter import Rule, clip_problem, find_drop
 from lift_trl.mini.language import DEFORMED, NOTHING, PRAISE, STATIC, UNEVEN, describe_mismatch
@@ -40,6 +42,22 @@ def rule(label: Label, reason: str, caption: str = CAPTION) -> Rule | None:
         (BAD, "The shape should be square but is circle."),
         (BAD, "The crane."),
         (BAD, "\u9e64\u7684\u773c\u775b\u6ca1\u6709\u751f\u6210"),
+        # Denied, wanted or small faults, and praise of what is not there.
+        (GOOD, "No deformed hands or missing limbs."),
+        (GOOD, "Hands are visible, never distorted, with nothing missing."),
+        (GOOD, "I didn\u2019t see a deformed hand."),
+        (GOOD, "The background is blurred."),
+        (GOOD, "The camera does not move."),
+        (GOOD, "The sun disappears behind the crane."),
+        (GOOD, "The tranquil wetland shows, hard to find anything wrong."),
+        (BAD, "Smooth motion is absent"),
+        (BAD, "The crane moves against natural laws."),
+        (BAD, "Consistent flashing."),
+        (BAD, "No natural motion."),
+        (BAD, "No motion."),
+        (BAD, "The face is smooth."),
+        (NORMAL, "No major problems."),
+        (BAD, "It blinks too often."),
     ],
 )
 def test_good_rows_pass(label: Label, reason: str):
@@ -71,12 +89,65 @@ def test_bad_reasons_are_found(label: Label, reason: str, broken: Rule):
         ("A [subject] runs in a park", Rule.AMBIGUOUS_CAPTION),
         ("A {animal} runs in a park", Rule.AMBIGUOUS_CAPTION),
         ("Someone does something somewhere", Rule.AMBIGUOUS_CAPTION),
+        ("A woman cooks something", None),
         ("a red circle moving left", None),
         ("A woman holds something small and round in her hand while the evening light falls on the table.", None),
     ],
 )
 def test_captions(caption: str, broken: Rule | None):
     assert rule(BAD, "The crane's wing is missing.", caption) is broken
+
+
+def test_a_fault_that_the_caption_asks_for_is_none():
+    assert rule(GOOD, "The distorted mirror stands there.", "A distorted mirror in a dark room") is None
+    assert rule(GOOD, "The distorted mirror stands there.", "A mirror in a dark room") is Rule.REASON_CONTRADICTS_LABEL
+
+
+NOUNS = ("hands", "face", "crane", "legs", "wings", "water", "motion", "video")
+FAULTS = ("missing", "deformed", "distorted", "jittering", "wrong", "artifacts", "unnatural", "choppy")
+PRAISES = ("smooth", "perfect", "natural", "fluid", "flawless", "excellent")
+DENIALS = (
+    "no",
+    "not",
+    "without",
+    "never",
+    "nothing",
+    "neither",
+    "hardly",
+    "isn't",
+    "doesn't",
+    "free",
+    "lacks",
+    "absent",
+)
+
+
+@given(
+    words=st.lists(st.sampled_from([word for word in NOUNS + FAULTS + PRAISES if word != "artifacts"]), max_size=7),
+    denial=st.sampled_from(DENIALS),
+    place=st.integers(0, 7),
+    label=st.sampled_from(list(Label)),
+)
+def test_a_reason_with_a_denial_in_it_never_contradicts(words: list[str], denial: str, place: int, label: Label):
+    """What is denied is for people to read. A plain 'no problems' or 'no artifacts' is all that a rule understands."""
+    assert rule(label, " ".join([*words[:place], denial, *words[place:]])) is not Rule.REASON_CONTRADICTS_LABEL
+
+
+@given(
+    words=st.lists(st.sampled_from(PRAISES + ("motion", "video", "the")), max_size=6), other=st.sampled_from(NOUNS[:6])
+)
+def test_praise_of_one_thing_only_is_no_contradiction(words: list[str], other: str):
+    for label in (BAD, NORMAL):
+        assert rule(label, " ".join([*words, other])) is not Rule.REASON_CONTRADICTS_LABEL
+
+
+@given(
+    words=st.lists(st.sampled_from(NOUNS), min_size=1, max_size=5),
+    faults=st.lists(st.sampled_from(FAULTS), min_size=1),
+)
+def test_a_plain_fault_is_found_among_any_things(words: list[str], faults: list[str]):
+    assert rule(GOOD, " ".join([*words, *faults])) is Rule.REASON_CONTRADICTS_LABEL
+    assert rule(BAD, " ".join([*words, *faults])) is None
 
 
 def test_unreadable_clips(tmp_path: Path):
