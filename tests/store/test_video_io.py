@@ -1,5 +1,9 @@
+import struct
+
+import av
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 
 from lift_trl.store.video_io import probe_video, read_video, sample_frames, write_video
 
@@ -58,6 +62,82 @@ def test_uniform_frames_include_the_first_and_the_last(tmp_path):
     assert clip.times_s[0] == 0 and clip.times_s[-1] == pytest.approx(6.0)
 
 
+def encode(path, *, codec="libx264", num_frames=49, stamps=None, **options):
+    """A moving square on noise, as `options` of the encoder say."""
+    generator = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30, options=options)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for index in range(num_frames):
+            image = generator.integers(0, 60, (64, 96, 3), dtype=np.uint8)
+            image[20:40, index : index + 20] = (220, 40, 40)
+            frame = VideoFrame.from_ndarray(image, format="rgb24")
+            if stamps:
+                frame.pts = stamps[index]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def hide_frames(path, count):
+    """Moves the beginning of an mp4's edit list `count` frames on."""
+    with av.open(str(path)) as container:
+        tick = container.streams.video[0].time_base
+    data = bytearray(path.read_bytes())
+    place = data.index(b"elst") + 16
+    (start,) = struct.unpack_from(">i", data, place)
+    struct.pack_into(">i", data, place, start + int(count / 30 / tick))
+    path.write_bytes(data)
+    return path
+
+
+CLIPS = {
+    "b_frames": lambda folder: encode(folder / "a.mp4", bf="5", **{"x264-params": "b-pyramid=normal:ref=6"}),
+    "open_gop": lambda folder: encode(folder / "a.mkv", **{"x264-params": "open-gop=1:keyint=12:bframes=4"}),
+    "fields": lambda folder: encode(folder / "a.ts", **{"x264-params": "tff=1:bframes=3"}),
+    "no_b_frames": lambda folder: encode(folder / "a.mp4", bf="0"),
+    "uneven_times": lambda folder: encode(folder / "a.mp4", stamps=[i * i // 7 + i for i in range(49)]),
+    "hidden_frames": lambda folder: hide_frames(encode(folder / "a.mp4"), 2),
+    "wrong_stamps": lambda folder: encode(folder / "a.avi", bf="3"),
+    "no_stamps": lambda folder: encode(folder / "a.h264", bf="3"),
+    "vp9": lambda folder: encode(folder / "a.webm", codec="libvpx-vp9", **{"cpu-used": "8"}),
+    "hevc": lambda folder: encode(folder / "a.mp4", codec="libx265", **{"x265-params": "log-level=none:bframes=4"}),
+    "one_frame": lambda folder: encode(folder / "a.mp4", num_frames=1),
+}
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_sampled_frames_are_those_of_a_full_decode(clip, tmp_path):
+    path = CLIPS[clip](tmp_path)
+    whole = read_video(path)
+    assert len(whole.frames) == {"hidden_frames": 47, "one_frame": 1}.get(clip, 49)
+    for num_frames in (1, 2, 8, 30):
+        index = np.linspace(0, len(whole.frames) - 1, num_frames, dtype=int)
+        sampled = sample_frames(path, num_frames)
+        np.testing.assert_array_equal(sampled.frames, whole.frames[index])
+        np.testing.assert_allclose(sampled.times_s, whole.times_s[index])
+        assert sampled.fps == whole.fps
+
+
+def test_what_is_neither_sampled_nor_serves_another_frame_is_not_decoded(tmp_path):
+    """Its bytes are wiped out: a full decode stumbles over them, sampling does not."""
+    path = encode(tmp_path / "a.mp4", bf="3")
+    before = sample_frames(path, 8)
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    sampled = [sorted(packet.pts for packet in packets)[i] for i in np.linspace(0, 48, 8, dtype=int)]
+    # The first byte of a slice, behind the four of its length, says whether another frame refers to it.
+    idle = [p for p in packets if data[p.pos + 4] >> 5 == 0 and p.pts not in sampled]
+    assert len(idle) > 10
+    for packet in idle:
+        data[packet.pos + 5 : packet.pos + packet.size] = bytes(packet.size - 5)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(sample_frames(path, 8).frames, before.frames)
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        read_video(path)
+
+
 @pytest.mark.parametrize(
     "frames, message",
     [
@@ -81,6 +161,8 @@ def test_truncated_files_are_errors_that_name_the_file(tmp_path, keep):
     (tmp_path / "cut.mp4").write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
     with pytest.raises(ValueError, match=r"cut\.mp4: .*(truncated|no video)"):
         read_video(tmp_path / "cut.mp4")
+    with pytest.raises(ValueError, match=r"cut\.mp4: .*(truncated|no video)"):
+        sample_frames(tmp_path / "cut.mp4", 8)
 
 
 def test_missing_files_and_other_files_are_named(tmp_path):
