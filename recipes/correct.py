@@ -12,12 +12,12 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from trl import ModelConfig, TrlParser, get_peft_config
 
-from lift_trl.critic.critic_config import LiFTCriticConfig
+from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.feedback.correction import CorrectionConfig, correct
 from lift_trl.feedback.hra import load_hra
-from lift_trl.rubric import Label
+from lift_trl.records import Judgement
 from lift_trl.runtime import fit, leaving_processes, process_state, setup_logging
 
 
@@ -35,7 +35,9 @@ def main(script_args: CorrectArguments, training_args: LiFTCriticConfig, model_a
     state = process_state(use_cpu=training_args.use_cpu)
     setup_logging(state)
 
-    def fit_and_label(train: Dataset, rows: Dataset, folder: Path) -> list[Label | None]:
+    training_args.model_init_kwargs = model_init_kwargs(model_args, training_args.model_init_kwargs)
+
+    def fit_and_judge(train: Dataset, rows: Dataset, folder: Path) -> list[Judgement | None]:
         args = copy(training_args)
         args.output_dir = str(folder)  # a killed training goes on from its last checkpoint there
         model = model_args.model_name_or_path
@@ -43,15 +45,17 @@ def main(script_args: CorrectArguments, training_args: LiFTCriticConfig, model_a
         state.wait_for_everyone()  # until the main process has saved the critic
         critic = LiFTCritic.from_pretrained(folder)
         clips = dict.fromkeys((row["video"]["path"], row["caption"]) for row in rows)
+        state.print(f"{folder.parent.name}: labelling {len(clips)} clips", flush=True)
         with state.split_between_processes(list(clips)) as part:
-            scores = critic.score([Path(video) for video, _ in part], [caption for _, caption in part])
-            labels = dict(gather_object([(clip, score.labels) for clip, score in zip(part, scores)]))
-        found = [labels[row["video"]["path"], row["caption"]] for row in rows]
-        return [rated and rated[row["dimension"]] for row, rated in zip(rows, found)]
+            videos, captions = [Path(video) for video, _ in part], [caption for _, caption in part]
+            judged = critic.score(videos, captions, with_reason=args.with_reason)
+            scores = dict(gather_object(list(zip(part, judged))))
+        found = [scores[row["video"]["path"], row["caption"]] for row in rows]
+        return [None if score.unscored else score[row["dimension"]] for row, score in zip(rows, found)]
 
     config = CorrectionConfig(min_caption_words=script_args.min_caption_words, seed=training_args.seed)
     dataset = load_hra(script_args.hra, missing_videos="keep")[script_args.split]
-    status = correct(dataset, training_args.output_dir, fit_and_label, config=config)
+    status = correct(dataset, training_args.output_dir, fit_and_judge, config=config)
     if status.finished:
         state.print(f"Corrected ratings in {status.folder}. Next: train_critic.py with hra: {status.folder}")
     else:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from accelerate.logging import get_logger
 
-from ..records import Annotation, content_id
+from ..records import Annotation, Judgement, content_id
 from ..rubric import Dimension, Label
 from ..runtime import process_state
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows, write_rows
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-#: `fit_and_label(train, rows, folder)`: fits a critic on the tidy rows `train`, may keep its work in `folder`, and gives a
-#: label for each of `rows`, or `None` where it has none (that row goes to review).
-FitAndLabel = Callable[["Dataset", "Dataset", Path], Sequence[Label | None]]
+#: `fit_and_judge(train, rows, folder)`: fits a critic on the tidy rows `train`, may keep its work in `folder`, and judges
+#: each of `rows` in the row's dimension, or gives `None` where it cannot (that row goes to review).
+FitAndJudge = Callable[["Dataset", "Dataset", Path], Sequence[Judgement | None]]
 Rows = dict[str, Annotation]  # by row id, in the order of the dataset
 
 STEPS = ("1_filter", "2a_refine", "2b_refine", "3_integrate")
@@ -74,6 +74,13 @@ class CorrectionStatus(NamedTuple):
     num_waiting: int = 0
 
 
+class _Judged(NamedTuple):
+    """What the critic says of a row; no label where it could not judge it."""
+
+    label: Label | None = None
+    reason: str = ""
+
+
 class _Waiting(Exception):
     """A queue has rows without a decision."""
 
@@ -84,7 +91,7 @@ class _Waiting(Exception):
 def correct(
     dataset: "Dataset",
     output_dir: Path | str,
-    fit_and_label: FitAndLabel,
+    fit_and_judge: FitAndJudge,
     *,
     config: CorrectionConfig | None = None,
 ) -> CorrectionStatus:
@@ -94,14 +101,14 @@ def correct(
     Fill in the queue that the status names (`feedback.review`) and call again with the same arguments.
 
     Raises:
-        ValueError: if `output_dir` belongs to other rows or settings, a half has no video, `fit_and_label` does not give
-            one label a row, or a decision in the queue cannot be read.
+        ValueError: if `output_dir` belongs to other rows or settings, a half has no video, `fit_and_judge` does not give
+            one judgement a row, or a decision in the queue cannot be read.
     """
     root, config = Path(output_dir), config or CorrectionConfig()
     process_state()
     rows = _identified(dataset)
     origin = {**asdict(config), "rows": content_id(*rows), "num_rows": len(rows)}
-    run = _Correction(root, fit_and_label, origin)
+    run = _Correction(root, fit_and_judge, origin)
     try:
         run.check_origin()
         kept, dropped = run.filter(rows, config)
@@ -122,7 +129,7 @@ class _Correction:
     """The steps. A step's `artifact.yaml` is written last, so a step with one is finished."""
 
     root: Path
-    fit_and_label: FitAndLabel
+    fit_and_judge: FitAndJudge
     origin: Mapping[str, Any]
 
     def check_origin(self) -> None:
@@ -159,13 +166,10 @@ class _Correction:
         """Step 2, one direction: the corrected `rows`."""
         folder = self.root / step
         if _absent(folder / ARTIFACT_FILE):
-            labels = self._labels(folder, train, rows)
-            doubtful = {row_id for row_id, row in rows.items() if labels[row_id] != row.label}
-            queue = [
-                queue_row(row_id, rows[row_id], critic_label=labels[row_id], why="the critic's label differs")
-                for row_id in rows
-                if row_id in doubtful
-            ]
+            critic = self._judged(folder, train, rows)
+            doubtful = {row_id for row_id, row in rows.items() if critic[row_id].label != row.label}
+            why = "the critic's label differs"
+            queue = [queue_row(name, row, *critic[name], why=why) for name, row in rows.items() if name in doubtful]
             decisions = self._decisions(folder, queue)
             kept, history = {}, []
             for row_id, row in rows.items():
@@ -173,7 +177,7 @@ class _Correction:
                 if row_id in doubtful:
                     after = _decided(row, decisions[row_id])
                 event = "agreed" if row_id not in doubtful else _outcome(row, after)
-                history.append(_event(step, row_id, event, row, after, labels[row_id], decisions.get(row_id)))
+                history.append(_event(step, row_id, event, row, after, critic[row_id].label, decisions.get(row_id)))
                 if after is not None:
                     kept[row_id] = after
             self._save(folder, kept, history)
@@ -186,9 +190,9 @@ class _Correction:
         folder = self.root / STEPS[3]
         if _absent(folder / ARTIFACT_FILE):
             rows = {row_id: row for row_id, (row, rule) in dropped.items() if rule != Rule.UNREADABLE_CLIP}
-            labels = self._labels(folder, train, rows) if rows else {}
+            critic = self._judged(folder, train, rows) if rows else {}
             queue = [
-                queue_row(row_id, row, critic_label=labels[row_id], why=f"dropped in step 1: {dropped[row_id][1]}")
+                queue_row(row_id, row, *critic[row_id], why=f"dropped in step 1: {dropped[row_id][1]}")
                 for row_id, row in rows.items()
             ]
             decisions = self._decisions(folder, queue)
@@ -199,7 +203,8 @@ class _Correction:
                 after = None if still else after
                 event = "put back" if after is not None else "stays out"
                 why = f"{still.rule}: {still.detail}" if still else ""
-                history.append(_event(STEPS[3], row_id, event, row, after, labels[row_id], decisions[row_id], why=why))
+                label, decision = critic[row_id].label, decisions[row_id]
+                history.append(_event(STEPS[3], row_id, event, row, after, label, decision, why=why))
                 if after is not None:
                     back[row_id] = after
             self._save(folder, back, history)
@@ -214,18 +219,18 @@ class _Correction:
             write_hra(self.root / CORRECTED, {"train": _clips(rows.values())}, artifact)
         state.wait_for_everyone()
 
-    def _labels(self, folder: Path, train: Rows, rows: Rows) -> dict[str, Label | None]:
-        """The critic's label of each row, from the disk if it was given before."""
+    def _judged(self, folder: Path, train: Rows, rows: Rows) -> dict[str, _Judged]:
+        """What the critic says of each row, from the disk if it was said before."""
         path = folder / _LABELS
         if _absent(path):
             logger.info("%s: fitting a critic on %d rows to label %d", folder.name, len(train), len(rows))
             work = (tidy_dataset(train.values()), tidy_dataset(rows.values()))
-            labels = list(self.fit_and_label(*work, folder / "critic"))
-            if len(labels) != len(rows):
-                raise ValueError(f"fit_and_label gave {len(labels)} labels for {len(rows)} rows; give one for each.")
-            named = [None if label is None else Label(label).value for label in labels]
-            _write(path, ({"id": row_id, "label": label} for row_id, label in zip(rows, named)))
-        return {row["id"]: row["label"] and Label(row["label"]) for row in read_rows(path)}
+            given = list(self.fit_and_judge(*work, folder / "critic"))
+            if len(given) != len(rows):
+                raise ValueError(f"fit_and_judge gave {len(given)} judgements of {len(rows)} rows; give one for each.")
+            judged = [_Judged() if one is None else _Judged(one.label, one.reason) for one in given]
+            _write(path, ({"id": row_id, **one._asdict()} for row_id, one in zip(rows, judged)))
+        return {row["id"]: _Judged(row["label"] and Label(row["label"]), row["reason"]) for row in read_rows(path)}
 
     def _decisions(self, folder: Path, queue: list[dict[str, Any]]) -> dict[str, Decision]:
         """

@@ -28,7 +28,9 @@ class Decision:
     decided_at: str | None = None  # ISO 8601, UTC
 
 
-def queue_row(row_id: str, row: Annotation, *, critic_label: Label | None, why: str) -> dict[str, Any]:
+def queue_row(
+    row_id: str, row: Annotation, critic_label: Label | None, critic_reason: str, *, why: str
+) -> dict[str, Any]:
     """A line of the queue that waits for a decision."""
     return {
         "id": row_id,
@@ -40,6 +42,7 @@ def queue_row(row_id: str, row: Annotation, *, critic_label: Label | None, why: 
         "label": row.label.value,
         "reason": row.reason,
         "critic_label": critic_label and critic_label.value,
+        "critic_reason": critic_reason,
         "decision": None,
         "decision_reason": None,
         "reviewer": None,

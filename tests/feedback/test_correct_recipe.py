@@ -40,11 +40,12 @@ def test_the_recipe_stops_for_each_review_and_finishes(
     while queues := run(world, folder):
         (queue,) = queues
         assert f"rows of {queue} wait" in capsys.readouterr().out
-        labels = {row["id"]: row["label"] for row in read_rows(queue.parent / "labels.jsonl")}
+        said = {row["id"]: (row["label"], row["reason"]) for row in read_rows(queue.parent / "labels.jsonl")}
         asked = list(read_rows(queue))
-        assert all(row["critic_label"] == labels[row["id"]] != row["label"] for row in asked)
+        assert all((row["critic_label"], row["critic_reason"]) == said[row["id"]] for row in asked)
+        assert all(row["critic_label"] != row["label"] for row in asked)
         decide(queue, {row["id"]: Decision(Label(row["label"]), row["reason"], "ann") for row in asked})
-        assert (queue.parent / "critic" / "adapter_model.safetensors").is_file()
+        assert json.loads((queue.parent / "critic" / "adapter_config.json").read_text())["revision"] == "main"
         reviews += 1
     assert reviews >= 1
     assert "Corrected ratings in" in capsys.readouterr().out
@@ -84,3 +85,8 @@ def test_the_authors_repository_is_corrected_with_its_clips(world: World, hub: L
     assert all(event["why"].startswith("unreadable_clip") for event in dropped)
     labels = [row["label"] for row in read_rows(tmp_path / "run" / "2a_refine" / "labels.jsonl")]
     assert len(labels) in (3, 6) and set(labels) <= set(Label)
+
+
+def test_options_of_the_model_reach_the_training(world: World, tmp_path: Path):
+    with pytest.raises(ValueError, match="no_such_attention"):
+        run(world, tmp_path / "run", attn_implementation="no_such_attention")

@@ -19,7 +19,7 @@ from lift_trl.feedback.correction import STEPS, CorrectionConfig, correct
 from lift_trl.feedback.hra import load_hra, tidy_dataset
 from lift_trl.feedback.review import Decision, decide, read_decisions
 from lift_trl.mini.shapes import COLOURS, DIRECTIONS, DefectRates, draw_clip, enlarge, parse_prompt
-from lift_trl.records import Annotation
+from lift_trl.records import Annotation, Judgement
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import Artifact, read_rows
 from lift_trl.store.video_io import read_video, write_video
@@ -78,9 +78,9 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, steps: int = 400) -> np.ndarray:
     return weights
 
 
-def logistic_critic(train: Dataset, rows: Dataset, folder: Path) -> list[Label | None]:
-    """A `FitAndLabel`."""
-    labels: list[Label | None] = [None] * len(rows)
+def logistic_critic(train: Dataset, rows: Dataset, folder: Path) -> list[Judgement | None]:
+    """A `FitAndJudge`."""
+    judged: list[Judgement | None] = [None] * len(rows)
     x_train, x_rows = features(train), features(rows)
     mean, scale = x_train.mean(0), x_train.std(0) + 1e-6
     for dimension in Dimension:
@@ -89,8 +89,9 @@ def logistic_critic(train: Dataset, rows: Dataset, folder: Path) -> list[Label |
         weights = fit_logistic(np.clip((x_train[chosen] - mean) / scale, -4, 4), y)
         for n, name in enumerate(rows["dimension"]):
             if name == dimension:
-                labels[n] = list(Label)[int((np.clip((x_rows[n] - mean) / scale, -4, 4) @ weights).argmax())]
-    return labels
+                rank = int((np.clip((x_rows[n] - mean) / scale, -4, 4) @ weights).argmax())
+                judged[n] = Judgement(dimension, list(Label)[rank])
+    return judged
 
 
 # ---- data ----------------------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def review(queue: Path, truth: Truth, reviewer: str = "ann") -> set[Key]:
     return set(keys.values())
 
 
-def run_all(dataset: Dataset, folder: Path, critic: correction.FitAndLabel, truth: Truth) -> set[Key]:
+def run_all(dataset: Dataset, folder: Path, critic: correction.FitAndJudge, truth: Truth) -> set[Key]:
     """Runs to the end with reviews; returns every row that a person was asked about in step 2."""
     asked: set[Key] = set()
     while not (status := correct(dataset, folder, critic)).finished:
@@ -166,11 +167,12 @@ def brightness(video: str) -> float:
     return float(read_video(video).frames.mean())
 
 
-def nearest_critic(train: Dataset, rows: Dataset, folder: Path) -> list[Label | None]:
+def nearest_critic(train: Dataset, rows: Dataset, folder: Path) -> list[Judgement | None]:
     """The label of the training clip that is nearest in brightness. Small, and it reads the clips."""
     known = [(brightness(row["video"]["path"]), Label(row["label"])) for row in train]
     light = [brightness(row["video"]["path"]) for row in rows]
-    return [min(known, key=lambda pair: (abs(pair[0] - value), pair[1].rank))[1] for value in light]
+    labels = [min(known, key=lambda pair: (abs(pair[0] - value), pair[1].rank))[1] for value in light]
+    return [Judgement(Dimension(row["dimension"]), label, reason="As its like.") for row, label in zip(rows, labels)]
 
 
 @pytest.fixture
@@ -237,6 +239,9 @@ def test_provenance_tells_the_way_of_every_row(small: tuple[Dataset, Truth], tmp
     for event in events:
         by_video.setdefault(event["video_id"], []).append(event)
     assert set(by_video) == set(dataset["video_id"])
+    assert {row["critic_reason"] for row in read_rows(tmp_path / "run" / STEPS[1] / "review_queue.jsonl")} == {
+        "As its like."
+    }
     changed = by_video["c3"][0]
     assert changed["event"] == "changed" and changed["critic_label"] == "Good" and changed["reviewer"] == "ann"
     assert changed["before"] == {"label": "Normal", "reason": "The shape moves.", "annotator": "x"}
@@ -251,7 +256,7 @@ def test_each_half_is_checked_by_a_critic_that_never_saw_its_videos(small: tuple
     dataset, truth = small
     calls: list[tuple[set[str], set[str], list[str]]] = []
 
-    def critic(train: Dataset, rows: Dataset, folder: Path) -> Sequence[Label | None]:
+    def critic(train: Dataset, rows: Dataset, folder: Path) -> Sequence[Judgement | None]:
         calls.append((set(train["video_id"]), set(rows["video_id"]), train["label"][:]))
         return nearest_critic(train, rows, folder)
 
@@ -266,7 +271,7 @@ def test_rows_without_a_critic_label_go_to_review(small: tuple[Dataset, Truth], 
     dataset, truth = small
     status = correct(dataset, tmp_path / "run", lambda train, rows, folder: [None] * len(rows))
     assert status.queue is not None and status.num_waiting == len(list(read_rows(status.queue)))
-    assert {row["critic_label"] for row in read_rows(status.queue)} == {None}
+    assert {(row["critic_label"], row["critic_reason"]) for row in read_rows(status.queue)} == {(None, "")}
     with pytest.raises(ValueError, match="one for each"):
         correct(dataset, tmp_path / "other", lambda train, rows, folder: [])
 
@@ -370,7 +375,7 @@ def test_killed_from_outside_while_a_critic_trains(small: tuple[Dataset, Truth],
     run_all(dataset, tmp_path / "whole", nearest_critic, truth)
     started = tmp_path / "started"
 
-    def endless(train: Dataset, rows: Dataset, folder: Path) -> Sequence[Label | None]:
+    def endless(train: Dataset, rows: Dataset, folder: Path) -> Sequence[Judgement | None]:
         if folder.parent.name == step:
             started.touch()
             time.sleep(600)
