@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from trl import TrlParser
 
-from lift_trl.alignment.cache import cache_videos
+from lift_trl.alignment.cache import cache_videos, clip_parents
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 from lift_trl.store.rated_videos import load_rated_videos
 
@@ -43,6 +43,7 @@ def main(args: CacheArguments) -> None:
         fps=args.fps,
         rows_per_shard=args.rows_per_shard,
         extra_prompts=args.validation_prompts,
+        parents=clip_parents(args.videos),
         state=state,
     )
     state.print(f"{len(videos)} clips cached in {args.output_dir}. Next: recipes/align.py --cache {args.output_dir}")

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from accelerate import PartialState
 from accelerate.logging import get_logger
 
+from ..hub.parents import hub_parent
 from ..records import RatedVideo, content_id
 from ..runtime import process_state
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, write_rows
@@ -72,6 +73,7 @@ def cache_videos(
     fps: float | None = None,
     rows_per_shard: int = 100,
     extra_prompts: Sequence[str] = (),
+    parents: Mapping[str, str] | None = None,
     state: PartialState | None = None,
 ) -> Path:
     """
@@ -89,6 +91,7 @@ def cache_videos(
         fps: frames a second to sample at, by time; the model family's own by default.
         rows_per_shard: 100 rows of 49 x 480 x 720 are 0.5 GB.
         extra_prompts: further prompts to embed (for validation); the empty prompt always is.
+        parents: what the clips and their ratings came from (`clip_parents`).
 
     Raises:
         ValueError, FileNotFoundError: naming the clip, if one cannot be read or has the wrong length. Nothing that was
@@ -126,7 +129,7 @@ def cache_videos(
         release_memory()
     state.wait_for_everyone()
     if state.is_main_process:
-        _finish(folder, rows, source, keys)
+        _finish(folder, rows, source, keys, parents or {})
     state.wait_for_everyone()
     return folder
 
@@ -225,7 +228,25 @@ def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield group
 
 
-def _finish(folder: Path, rows: Sequence[dict[str, Any]], source: PipelineSource, keys: CacheKeys) -> None:
+def clip_parents(clips: Sequence[Path | str]) -> dict[str, str]:
+    """
+    What rated clips came from: the commit of a dataset on the Hub; of an artefact's folder its own parents (critic, videos),
+    named `<folder>/<parent>`.
+    """
+    parents: dict[str, str] = {}
+    for source in clips:
+        folder = Path(source)
+        if (folder / ARTIFACT_FILE).is_file():
+            for name, revision in Artifact.load(folder).parents.items():
+                parents[f"{folder.name}/{Path(name).name}"] = revision if "@" in revision else f"{name}@{revision}"
+        elif not folder.exists():
+            parents[folder.name] = hub_parent(str(source), repo_type="dataset")
+    return parents
+
+
+def _finish(
+    folder: Path, rows: Sequence[dict[str, Any]], source: PipelineSource, keys: CacheKeys, parents: Mapping[str, str]
+) -> None:
     """Metadata last: a cache with `artifact.yaml` is whole."""
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
     write_rows(folder / METADATA_FILE, rows)
@@ -239,6 +260,6 @@ def _finish(folder: Path, rows: Sequence[dict[str, Any]], source: PipelineSource
             "num_generated": sum(not row["is_real"] for row in rows),
             "num_real": sum(row["is_real"] for row in rows),
         },
-        parents={"model": source.identity},
+        parents={"model": source.identity, "clips": content_id(*(row["key"] for row in rows)), **parents},
     ).save(folder)
     shutil.rmtree(folder / _WORK_DIR, ignore_errors=True)

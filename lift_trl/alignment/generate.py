@@ -15,6 +15,7 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 from numpy.typing import NDArray
 
+from ..hub.lora import adapter_identity
 from ..records import VideoSample, content_id, seed_from
 from ..runtime import process_state
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, read_rows
@@ -209,19 +210,9 @@ def generate_videos(
 def _settings(source: PipelineSource, sampling: Sampling, adapter: str | Path | None, dtype: torch.dtype) -> str:
     """The key of all that makes the videos, beside prompt and seed."""
     weights = source.fingerprint(*TEXT_COMPONENTS, "transformer", "vae", "scheduler")
-    return content_id(weights, _adapter_digest(adapter), json.dumps(asdict(sampling), sort_keys=True), dtype)
-
-
-def _adapter_digest(adapter: str | Path | None) -> str:
-    """sha256 over a folder's LoRA files; a repo goes by its name."""
-    if adapter is None or not Path(adapter).is_dir():
-        return str(adapter)
-    files = sorted(Path(adapter).glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(
-            f"{adapter}: holds no LoRA. Name the output_dir of recipes/align.py, or a checkpoint of it."
-        )
-    return content_id(*(path.read_bytes() for path in files))
+    # Its content only: the folder of a LoRA may be moved.
+    lora = None if adapter is None else adapter_identity(adapter).rpartition("@")[2]
+    return content_id(weights, lora, json.dumps(asdict(sampling), sort_keys=True), dtype)
 
 
 def _done(manifest: Manifest, settings: str) -> set[str]:
@@ -323,7 +314,7 @@ def _finish(
 ) -> None:
     """The artefact's own page last: a folder with `artifact.yaml` is whole."""
     rows = manifest.merge(ids)
-    parents = {"model": source.identity} | ({} if adapter is None else {"adapter": str(adapter)})
+    parents = {"model": source.identity} | ({} if adapter is None else {"adapter": adapter_identity(adapter)})
     config = {**asdict(sampling), "num_videos": len(rows), "num_prompts": len({row["prompt"] for row in rows})}
     Artifact(kind="generated", config=config, parents=parents).save(manifest.folder)
     shutil.rmtree(manifest.folder / _WORK_DIR, ignore_errors=True)

@@ -11,13 +11,14 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 from peft import LoraConfig
 
+from ..hub.lora import adapter_identity
 from ..records import content_id, seed_from
 from ..runtime import fit
 from ..store.manifest import ARTIFACT_FILE, Artifact
 from ..store.rated_videos import load_rated_videos
 from ..video_models import PipelineSource
 from ..video_models.source import release_memory
-from .cache import cache_videos
+from .cache import cache_videos, clip_parents
 from .generate import PromptSeed, Sampling, generate_videos, read_prompts
 from .reward_weighted_config import RewardWeightedVideoConfig
 from .reward_weighted_trainer import RewardWeightedVideoTrainer
@@ -141,7 +142,8 @@ def _generate(
     adapter: Path | str | None,
     state: PartialState,
 ) -> None:
-    made_with = {"model": source.identity, "adapter": adapter and str(adapter), "num_videos": len(videos)}
+    lora = None if adapter is None else adapter_identity(adapter)
+    made_with = {"model": source.identity, "adapter": lora, "num_videos": len(videos)}
     if not _is_finished(folder / GENERATED, **made_with, **asdict(sampling)):
         generate_videos(source, videos, folder / GENERATED, sampling=sampling, adapter=adapter, state=state)
 
@@ -172,7 +174,16 @@ def _cache(
         folder, model=source.identity, num_real=num_real, num_generated=len(videos) - num_real, **size
     ):
         prompts, state = args.validation_prompts or (), args.distributed_state
-        cache_videos(source, videos, folder, rows_per_shard=rows_per_shard, extra_prompts=prompts, state=state, **size)
+        cache_videos(
+            source,
+            videos,
+            folder,
+            rows_per_shard=rows_per_shard,
+            extra_prompts=prompts,
+            parents=clip_parents(clips),
+            state=state,
+            **size,
+        )
 
 
 def _align(
@@ -188,7 +199,7 @@ def _align(
     config["clips_per_step"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     config |= {"r": peft_config.r, "lora_alpha": peft_config.lora_alpha}
     parents = {"model": source.identity, "clips": content_id(*(video.id for video in dataset.videos))}
-    parents |= {} if adapter is None else {"adapter": str(adapter)}
+    parents |= {} if adapter is None else {"adapter": adapter_identity(adapter)}
     if _is_finished(folder, **config, **parents):
         return
     trainer = RewardWeightedVideoTrainer(source, args, train_dataset=dataset, peft_config=peft_config, adapter=adapter)

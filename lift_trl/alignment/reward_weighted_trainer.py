@@ -19,7 +19,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
 from ..hub.cards import AlignedModelCard, BaseModel
-from ..hub.lora import DIFFUSERS_LORA_FILE, export_diffusers_lora, load_adapter
+from ..hub.lora import DIFFUSERS_LORA_FILE, adapter_identity, export_diffusers_lora, load_adapter
 from ..records import TextCondition, TrainBatch
 from ..runtime import strategy
 from ..store.rated_videos import load_rated_videos
@@ -88,8 +88,7 @@ class RewardWeightedVideoTrainer(Trainer):
         args = args or RewardWeightedVideoConfig("lift_lora")
         if adapter is not None and peft_config is None:
             raise ValueError(f"adapter={str(adapter)!r} is a LoRA: give its peft_config, or set use_peft: true.")
-        self.adapter = adapter
-        self.config = args
+        self.config, self.adapter = args, adapter
         self.output_dir = Path(args.output_dir or "lift_lora")
         self.source = model if isinstance(model, PipelineSource) else PipelineSource(model)
         self.video_model = self.source.adapter
@@ -98,6 +97,7 @@ class RewardWeightedVideoTrainer(Trainer):
         train = self._prepare_dataset(train_dataset, args, "train")
         evaluation = self._prepare_dataset(eval_dataset, args, "eval")
         network = self._load_network(args, peft_config, base_dtype)
+        self._adapter_identity = None if adapter is None else adapter_identity(adapter)
         super().__init__(
             model=network,
             args=args,
@@ -378,10 +378,10 @@ class RewardWeightedVideoTrainer(Trainer):
                 on_hub=self.source.on_hub,
             ),
             args=self.config,
-            adapter=None if self.adapter is None else str(self.adapter),
+            adapter=self._adapter_identity,
             lora=self.model.peft_config["default"].to_dict() if isinstance(self.model, PeftModel) else None,
             ratings=dataset.ratings._asdict() if dataset else {},
-            clip=dataset.artifact.config if dataset else {},
+            cache=dataset.artifact if dataset else None,
             log_history=self.state.log_history,
         ).save(Path(output_dir or self.output_dir) / "README.md")
 

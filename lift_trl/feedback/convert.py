@@ -82,7 +82,8 @@ def convert(
         "train_on": None if train_on is None else Path(train_on).name,
         "num_clips": {split: len(clips) for split, clips in splits.items()},
     }
-    parents = {Path(src).name if Path(src).exists() else str(src): data.revision or rows_digest(data.splits)}
+    name = Path(src).name if Path(src).exists() else f"datasets/{src}"
+    parents = {name: data.revision or rows_digest(data.splits)}
     write_hra(target, splits, Artifact("hra", config, parents), max_shard_bytes=max_shard_bytes)
     clips = [clip for part in splits.values() for clip in part]
     return Converted(

@@ -13,7 +13,8 @@ from jinja2 import Template
 
 from ..rubric import REWARDS, Dimension, Label
 from ..store.manifest import METADATA_FILE, Artifact, library_versions, read_rows
-from .parents import find_hub_parent, hub_parents
+from .parents import hub_parents, parent_table
+from .tables import markdown_table
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -52,14 +53,6 @@ from huggingface_hub import snapshot_download
 
 folder = Path(snapshot_download("{repo}", repo_type="dataset"))
 print((folder / "report.md").read_text())"""
-_COMMANDS = {
-    "hra": "lift-trl convert SRC DST",
-    "generated": "accelerate launch recipes/generate.py --config ...",
-    "scored": "accelerate launch recipes/score.py --config ...",
-    "cache": "accelerate launch recipes/cache.py --config ...",
-    "critic": "accelerate launch recipes/train_critic.py --config ...",
-    "report": "lift-trl eval report --config ...",
-}
 
 
 class CardPart(NamedTuple):
@@ -115,22 +108,11 @@ def artifact_card(
     return str(card)
 
 
-def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table of strings, whose bars and line breaks stay within their cells."""
-    from .cards import markdown_table as table
-
-    return table([*header], [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows])
-
-
 def _provenance(artifact: Artifact) -> str:
-    rows = []
-    for name, revision in artifact.parents.items():
-        hub = find_hub_parent(name, revision)
-        rows.append([f"[{name}]({hub.url})" if hub else f"`{Path(name).name}`", f"`{revision}`"])
     return Template((TEMPLATES / "_provenance.md").read_text()).render(
-        command=_COMMANDS[artifact.kind],
+        command=artifact.command,
         config=yaml.safe_dump(dict(artifact.config), sort_keys=False).strip(),
-        parents=markdown_table(["parent", "revision"], rows) if rows else "",
+        parents=parent_table(artifact.parents) if artifact.parents else "",
         versions=", ".join(f"{package} {number}" for package, number in artifact.versions.items() if number),
     )
 

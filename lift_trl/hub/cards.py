@@ -10,8 +10,10 @@ from torch import Tensor
 from transformers import SchedulerType, TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from ..store.manifest import library_versions
+from ..store.manifest import Artifact, command_line, library_versions
 from .lora import DIFFUSERS_LORA_FILE
+from .parents import parent_table
+from .tables import markdown_table
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -52,10 +54,10 @@ class AlignedModelCard:
     Attributes:
         repo: the Hub id that it will have, or its folder.
         args: the trainer's configuration.
-        adapter: the earlier LoRA that training went on from.
+        adapter: the earlier LoRA that training went on from, `repo@revision`.
         lora: `r`, `lora_alpha` and `target_modules`; `None` where the whole transformer was trained.
         ratings: `reward` f32 [N] (NaN where real) and `is_real` bool [N] of the training rows.
-        clip: `num_frames, height, width, fps` of the training clips.
+        cache: the training clips' artefact: their size, and what they and their ratings came from.
         log_history: the Trainer's log lines.
     """
 
@@ -65,8 +67,13 @@ class AlignedModelCard:
     adapter: str | None
     lora: Mapping[str, Any] | None
     ratings: Mapping[str, Tensor]
-    clip: Mapping[str, Any]
+    cache: Artifact | None
     log_history: Sequence[Mapping[str, Any]]
+
+    @property
+    def clip(self) -> Mapping[str, Any]:
+        """`num_frames, height, width, fps` of the training clips; empty where they are unknown."""
+        return self.cache.config if self.cache else {}
 
     def save(self, path: Path) -> None:
         """Writes the card to `path`."""
@@ -84,7 +91,9 @@ class AlignedModelCard:
             what="A LoRA" if self.lora else "A fine-tuned transformer",
             base=self.base,
             snippet=self.snippet(),
+            command=command_line(),
             how=markdown_table(["", ""], self._facts()),
+            parents=parent_table(self._parents()),
             reward_table=_reward_table(self.ratings),
             figure_table=_figure_table(self.log_history),
         )
@@ -104,7 +113,7 @@ class AlignedModelCard:
         lines = [
             "import torch",
             "from diffusers import DiffusionPipeline",
-            "from diffusers.utils import export_to_video",
+            "from diffusers.utils import encode_video",
             "",
             'device = "cuda" if torch.cuda.is_available() else "cpu"',
             f'dtype = {self.base.dtype} if device == "cuda" else torch.float32',
@@ -112,9 +121,17 @@ class AlignedModelCard:
             load,
             "pipe.to(device)",
             f"video = pipe({', '.join([prompt, *size, *extra])}).frames[0]",
-            f'export_to_video(video, "fox.mp4", fps={round(self.clip.get("fps", 8))})',
+            f'encode_video(video, fps={round(self.clip.get("fps", 8))}, output_path="fox.mp4")',
         ]
         return "\n".join(lines)
+
+    def _parents(self) -> dict[str, str]:
+        """The base, the earlier LoRA, and what the clips and their ratings came from."""
+        lora = {"adapter": self.adapter} if self.adapter else {}
+        clips = {
+            name: revision for name, revision in (self.cache.parents if self.cache else {}).items() if name != "model"
+        }
+        return {"base model": self.base.identity, **lora, **clips}
 
     def _facts(self) -> list[list[str]]:
         """How it was made, as rows of a table."""
@@ -123,7 +140,6 @@ class AlignedModelCard:
         step = f"{args.train_batch_size * args.gradient_accumulation_steps * args.world_size} clips a step, seed {args.seed}"
         schedule = SchedulerType(args.lr_scheduler_type).value
         rows = [
-            ["base model", f"`{self.base.identity}`"],
             ["objective", f"`{objective}` ({_OBJECTIVE_WORDS[objective]})"],
             ["real-video weight", f"lambda = {args.real_weight}"],  # type: ignore[attr-defined]
             [
@@ -135,13 +151,11 @@ class AlignedModelCard:
         ]
         if is_real is not None and self.clip:
             size = "{num_frames} frames of {width}x{height} px at {fps:g} fps".format(**self.clip)
-            rows.insert(1, ["clips", f"{int((~is_real).sum())} sampled, {int(is_real.sum())} real; {size}"])
+            rows.insert(0, ["clips", f"{int((~is_real).sum())} sampled, {int(is_real.sum())} real; {size}"])
         if self.lora:
             rows.insert(
-                2, ["LoRA", f"r = {self.lora['r']}, alpha = {self.lora['lora_alpha']}, on {_targets(self.lora)}"]
+                1, ["LoRA", f"r = {self.lora['r']}, alpha = {self.lora['lora_alpha']}, on {_targets(self.lora)}"]
             )
-        if self.adapter:
-            rows.insert(1, ["goes on from", f"`{self.adapter}`"])
         return rows
 
 
@@ -175,9 +189,3 @@ def _figure_table(log_history: Sequence[Mapping[str, Any]]) -> str:
     names = [name for name in _FIGURES if any(name in line for line in shown)]
     rows = [[str(line["step"]), *(f"{line[name]:.4f}" if name in line else "" for name in names)] for line in shown]
     return markdown_table(["step", *names], rows)
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of strings."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

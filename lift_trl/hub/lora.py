@@ -15,6 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..records import content_id
+from .parents import hub_parent
+
 
 logger = get_logger(__name__)
 
@@ -44,6 +47,18 @@ def read_peft_adapter(adapter_dir: Path | str) -> tuple[dict[str, Tensor], dict[
             f"{path}: {len(empty)} of {len(weights)} tensors are empty; the adapter was not gathered when saved."
         )
     return weights, LoraConfig.from_pretrained(str(adapter_dir)).to_dict()
+
+
+def adapter_identity(adapter: str | Path) -> str:
+    """`repo@commit` of a LoRA on the Hub, `folder@hash` of one on the disk, over the content of its files."""
+    if not Path(adapter).is_dir():
+        return hub_parent(str(adapter))
+    files = sorted(Path(adapter).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(
+            f"{adapter}: holds no LoRA. Name the output_dir of recipes/align.py, or a checkpoint of it."
+        )
+    return f"{adapter}@{content_id(*(path.read_bytes() for path in files))}"
 
 
 def load_adapter(model: PeftModel, adapter: Path | str) -> None:

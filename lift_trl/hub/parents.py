@@ -1,10 +1,14 @@
 """What an artefact came from, as `artifact.yaml` names it and as a card links it."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub import HfApi, constants
+
+from .tables import markdown_table
 
 
 _REPO = re.compile(r"(datasets/|spaces/)?([\w-][\w.-]*/[\w-][\w.-]*)")
@@ -55,3 +59,14 @@ def hub_parents(parents: Mapping[str, str], repo_type: str) -> Iterator[HubParen
         found = find_hub_parent(name, revision)
         if found is not None and found.repo_type == repo_type:
             yield found
+
+
+def parent_table(parents: Mapping[str, str]) -> str:
+    """The parents as a Markdown table, linked where they are on the Hub; of folders only the name is shown."""
+    rows = []
+    for name, revision in parents.items():
+        hub = find_hub_parent(name, revision)
+        role = f"[{name}]({hub.url})" if hub else name if "@" in revision else f"`{Path(name).name}`"
+        shown = Path(revision).name if os.path.isabs(revision) else revision
+        rows.append([role, f"`{shown}`"])
+    return markdown_table(["parent", "revision"], rows)

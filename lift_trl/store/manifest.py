@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,6 +42,32 @@ def library_versions() -> dict[str, str | None]:
     return {package: find(package) for package in _PACKAGES}
 
 
+def command_line(argv: Sequence[str] | None = None) -> str:
+    """
+    The command that runs this process, as it may be published; `""` where nobody typed one (a notebook, a test).
+
+    Absolute paths keep their name only, and tokens are left out. Scripts run under `accelerate launch`, which does for one
+    process too.
+
+    >>> command_line(["recipes/cache.py", "--config", "/home/ada/cache.yaml", "--hub_token", "hf_x"])
+    'accelerate launch recipes/cache.py --config cache.yaml --hub_token ...'
+    """
+    program, *words = sys.argv if argv is None else argv
+    path = Path(program)
+    if path.stem == "lift-trl":
+        shown = ["lift-trl"]
+    elif path.suffix == ".py" and "site-packages" not in path.parts:
+        shown = ["accelerate", "launch", path.name if path.is_absolute() else program]
+    else:
+        return ""
+    for word in words:
+        option, equals, value = word.rpartition("=")
+        is_token = "token" in (option or shown[-1]) and (option or shown[-1]).startswith("--")
+        value = "..." if is_token else Path(value).name if os.path.isabs(value) else value
+        shown.append(option + equals + value)
+    return shlex.join(shown)
+
+
 @dataclass(frozen=True)
 class Artifact:
     """
@@ -48,13 +76,16 @@ class Artifact:
     Attributes:
         kind: `hra`, `critic`, `generated`, `scored`, `cache`, `lora` or `report`.
         config: the settings that made it.
-        parents: the artefacts and models that it came from, name to revision or hash.
+        parents: the artefacts and models that it came from, name to revision or hash; or role to `repo@revision`, where a
+            dataset of the Hub is `datasets/user/name`.
+        command: what made it, `""` if it was called from Python.
     """
 
     kind: str
     config: Mapping[str, Any] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str | None] = field(default_factory=library_versions)
+    command: str = field(default_factory=command_line)
     schema_version: int = SCHEMA_VERSION
 
     def save(self, folder: Path | str) -> None:
@@ -79,7 +110,7 @@ class Artifact:
                 f"{path}: schema version {content.get('schema_version')}, this lift_trl reads {SCHEMA_VERSION}. "
                 "Make the artefact again, or use the lift_trl that wrote it."
             )
-        return cls(**content)
+        return cls(**{"command": "", **content})  # folders made earlier do not say
 
 
 def write_text(path: Path | str, text: str) -> None:

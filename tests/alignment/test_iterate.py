@@ -17,6 +17,7 @@ from lift_trl.alignment.iterate import CriticSource, iterate
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import find_revision
+from lift_trl.hub.lora import adapter_identity
 from lift_trl.mini.checkpoints import build_tiny_vlm
 from lift_trl.store.manifest import Artifact, read_rows, write_rows
 from tests.alignment.conftest import moving_square
@@ -111,9 +112,14 @@ def test_each_round_starts_from_the_lora_of_the_last(world, whole):
     assert len({row["seed"] for row in first + second}) == len({row["id"] for row in first + second}) == 8
     loras = [load_file(whole / f"round_{number}" / "lora" / LORA_FILE) for number in (1, 2)]
     assert all((loras[1][name] != tensor).any() for name, tensor in loras[0].items())
-    assert f"goes on from | `{whole / 'round_1' / 'lora'}`" in (whole / "round_2" / "lora" / "README.md").read_text()
     parents = Artifact.load(whole / "round_2" / "lora").parents
-    assert (parents["model"], parents["adapter"]) == (str(world.base), str(whole / "round_1" / "lora"))
+    first_lora = adapter_identity(whole / "round_1" / "lora")
+    assert (parents["model"], parents["adapter"]) == (str(world.base), first_lora)
+    critic = LiFTCritic.from_pretrained(world.critic).name
+    assert Artifact.load(whole / "round_2" / "cache").parents["scored/critic"] == critic
+    card = (whole / "round_2" / "lora" / "README.md").read_text()
+    for role, parent in (("adapter", first_lora), ("scored/critic", critic)):
+        assert f"| {role} | `{Path(parent).name}` |" in card
     pipe = CogVideoXPipeline.from_pretrained(world.base)
     pipe.load_lora_weights(whole / "round_2" / "lora")
     (name,) = [n for n in pipe.transformer.state_dict() if n.endswith("blocks.0.attn1.to_q.lora_B.default_0.weight")]

@@ -11,12 +11,13 @@ import pytest
 from huggingface_hub import ModelCard, RepoCard, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-from lift_trl.hub.artifact_cards import artifact_card
+from lift_trl.hub.artifact_cards import artifact_card, ratings_card, votes_card
 from lift_trl.hub.push import artifact_kind, insist, push
 from lift_trl.records import hra_features
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import Artifact, write_rows
 from lift_trl.store.video_io import write_video
+from lift_trl.ui.vote_log import VoteLog
 from tests.hub.fixtures import LocalHub
 
 
@@ -59,7 +60,7 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (report / "report.md").write_text("# Evaluation\n\nThe LoRA wins 60 %.\n")
     (report / "report.json").write_text('{"win": 0.6}')
     for folder in (generated, scored, report):
-        Artifact(folder.name, CONFIG, PARENTS).save(folder)
+        Artifact(folder.name, CONFIG, PARENTS, command="lift-trl made this").save(folder)
     _hra(root / "hra")
     return {path.name: path for path in root.iterdir()}
 
@@ -117,6 +118,7 @@ def test_a_dataset_comes_back_as_it_went(kind: str, printed: str, artefacts, hub
     assert all((back / name).read_bytes() == data for name, data in sent.items())
 
     card = (back / "README.md").read_text()
+    assert ("```bash\nlift-trl made this\n```" in card) is (kind != "hra")  # made from Python
     for wanted in (f"`{BASE_COMMIT}`", "seed: 7", "license: other", "Limits"):
         assert wanted in card, wanted
     links = dict(re.findall(r"^\| \[(.+?)\]\((.+?)\) \|", card, re.MULTILINE))
@@ -128,6 +130,16 @@ def test_a_dataset_comes_back_as_it_went(kind: str, printed: str, artefacts, hub
     assert "| `base` | `0123456789abcdef` |" in card
     assert "lift_trl" in card and "huggingface_hub" in card.split("Versions:")[1]
     assert printed in run_snippet(card, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["votes", "ratings"])
+def test_what_a_page_collects_is_read_by_its_card(kind: str, hub: LocalHub, tmp_path: Path):
+    repo = f"dev/page-{kind}"
+    card = {"votes": votes_card(repo, "base", "lift"), "ratings": ratings_card(repo, "dev/clips")}[kind]
+    with VoteLog(tmp_path / "log", repo_id=repo, card=card) as log:
+        log.add([{"id": "0", "choice": "tie", "reason": None}, {"id": "1", "choice": "a", "reason": "So it is."}])
+    assert RepoCard.load(repo, repo_type="dataset").content == card
+    assert run_snippet(card, tmp_path).startswith("2 {'id': '0', 'choice': 'tie'")
 
 
 def test_figures_of_the_cards(artefacts, hub: LocalHub):

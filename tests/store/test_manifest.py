@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lift_trl.store.manifest import Artifact, Manifest, read_rows, write_rows, write_text
+from lift_trl.store.manifest import Artifact, Manifest, command_line, read_rows, write_rows, write_text
 from lift_trl.store.sharding import chunks, pending, share
 
 
@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
 
 
 def test_artifacts_round_trip_and_other_schemas_are_refused(tmp_path):
-    Artifact("cache", {"num_frames": 9}, {"model": "a@b"}).save(tmp_path)
+    Artifact("cache", {"num_frames": 9}, {"model": "a@b"}, command="lift-trl x").save(tmp_path)
     loaded = Artifact.load(tmp_path)
     assert (loaded.kind, loaded.config, loaded.parents) == ("cache", {"num_frames": 9}, {"model": "a@b"})
     assert loaded.versions["torch"]
@@ -125,3 +125,28 @@ def test_bad_ranks_and_sizes_are_refused():
     with pytest.raises(ValueError, match="less than 1"):
         chunks([1], 0)
     assert chunks([1, 2, 3], 2) == [[1, 2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/opt/bin/lift-trl", "convert", "a b.json", "/home/ada/hra"], "lift-trl convert 'a b.json' hra"),
+        (["recipes/align.py", "--config", "x.yaml"], "accelerate launch recipes/align.py --config x.yaml"),
+        (["/home/ada/my.py", "--dir=/home/ada/out"], "accelerate launch my.py --dir=out"),
+        (["my.py", "--hub_token", "hf_a", "--token=hf_b"], "accelerate launch my.py --hub_token ... --token=..."),
+        (["my.py", "--systems", "base=/home/ada/b"], "accelerate launch my.py --systems base=b"),
+        (["/v/lib/site-packages/ipykernel_launcher.py", "-f", "k.json"], ""),
+        (["-c"], ""),
+    ],
+)
+def test_the_command_is_noted_without_homes_and_tokens(argv, command):
+    assert command_line(argv) == command
+
+
+def test_an_artefact_that_does_not_name_its_command_is_not_given_the_readers(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["recipes/score.py"])
+    Artifact("scored").save(tmp_path)
+    assert Artifact.load(tmp_path).command == "accelerate launch recipes/score.py"
+    text = (tmp_path / "artifact.yaml").read_text()
+    (tmp_path / "artifact.yaml").write_text(text.replace("command: accelerate launch recipes/score.py\n", ""))
+    assert Artifact.load(tmp_path).command == ""
