@@ -108,3 +108,18 @@ def bootstrap_mean(values: Sequence[float], clusters: Sequence[str] | None = Non
         return Estimate(float(array.mean()), None, 1)
     counts = resample_counts([0] * len(sums), seed=seed)
     return Estimate(float(array.mean()), interval((counts @ sums) / (counts @ sizes)), len(sums))
+
+
+def bootstrap_share(hits: Sequence[bool], clusters: Sequence[str] | None = None, *, seed: int = 0) -> Estimate:
+    """
+    The share of `hits` with an interval over `clusters`: the bootstrap's, or Wilson's where all clusters have one share.
+
+    The bootstrap of 5 wins in 5 draws nothing but wins, and would call the share sure to be 1.
+
+    >>> bootstrap_share([True] * 5).ci95
+    (0.5655175352168252, 1.0)
+    """
+    estimate = bootstrap_mean([float(hit) for hit in hits], clusters, seed=seed)
+    if estimate.ci95 is None or estimate.ci95[1] - estimate.ci95[0] > 1e-9:
+        return estimate
+    return wilson(estimate.value * estimate.n, estimate.n)

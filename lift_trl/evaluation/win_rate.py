@@ -10,7 +10,7 @@ import numpy as np
 
 from ..records import Comparison, CriticScore
 from ..rubric import Dimension
-from .intervals import Estimate, bootstrap_mean, interval, resample_counts
+from .intervals import Estimate, bootstrap_share, interval, resample_counts
 
 
 CHOICES = ("a", "b", "tie")
@@ -37,7 +37,7 @@ class WinRate:
 
     Attributes:
         judge: who voted, for the reader: "people", "critic", ...
-        win, tie, loss: shares of the votes; intervals by bootstrap over prompts.
+        win, tie, loss: shares of the votes; intervals over prompts (`bootstrap_share`).
         majority_win, majority_tie, majority_loss: shares of the pairs by majority vote; equal counts are a tie.
         strength: Bradley-Terry's log-strength of `first` over `second`, ties as half a win each.
         num_votes, num_pairs: what the shares are of.
@@ -59,13 +59,20 @@ class WinRate:
 
 
 def to_votes(
-    comparisons: Iterable[Comparison], system_of: Mapping[str, str] | Callable[[str], str], *, first: str, second: str
+    comparisons: Iterable[Comparison],
+    system_of: Mapping[str, str] | Callable[[str], str],
+    *,
+    first: str,
+    second: str,
+    key_of: Callable[[str], str] = str,
 ) -> list[Vote]:
     """
     The comparisons of `first` with `second`, whichever stood on the left; others are left out.
 
     Args:
         system_of: the system of a video, by its path.
+        key_of: the key that clips of one prompt and seed share, by the video's path; with it the votes are of the same
+            pairs as `critic_votes` by that key. By default pairs are told apart by their paths.
 
     Raises:
         ValueError: if a choice is not `a`, `b` or `tie`.
@@ -79,8 +86,8 @@ def to_votes(
         if systems not in ((first, second), (second, first)):
             continue
         sign = {"a": 1, "b": -1, "tie": 0}[row.choice] * (1 if systems[0] == first else -1)
-        videos = sorted((row.video_a, row.video_b))
-        votes.append(Vote(row.prompt, "|".join(videos), row.dimension, sign, row.voter))
+        keys = sorted({key_of(row.video_a), key_of(row.video_b)})
+        votes.append(Vote(row.prompt, "|".join(keys), row.dimension, sign, row.voter))
     return votes
 
 
@@ -103,7 +110,7 @@ def _win_rate(
 ) -> WinRate:
     prompts = [vote.prompt for vote in votes]
     win, tie, loss = (
-        bootstrap_mean([float(v.outcome == outcome) for v in votes], prompts, seed=seed) for outcome in (1, 0, -1)
+        bootstrap_share([v.outcome == outcome for v in votes], prompts, seed=seed) for outcome in (1, 0, -1)
     )
     majorities = Counter(majority(votes).values())
     num_pairs = sum(majorities.values())
@@ -146,7 +153,8 @@ def bradley_terry(
     """
     Log-strengths of `systems` (mean 0) from `results` (a, b, outcome for a), with intervals by bootstrap over `clusters`.
 
-    A tie counts as half a win for each side.
+    A tie counts as half a win for each side. There is no interval where all resamples are equal (every vote won, or one
+    cluster): the strength of a system that never lost has no upper bound.
 
     Raises:
         ValueError: if there is no result.
@@ -164,11 +172,13 @@ def bradley_terry(
         wins[cluster, place[a], place[b]] += 1 + outcome
         wins[cluster, place[b], place[a]] += 1 - outcome
     values = fit_strengths(wins.sum(0))
-    if num_clusters == 1:
-        return {s: Estimate(float(values[i]), None, 1) for s, i in place.items()}
     draws = resample_counts([0] * num_clusters, seed=seed, num_resamples=400)
     fitted = np.stack([fit_strengths(np.tensordot(draw, wins, 1)) for draw in draws])
-    return {s: Estimate(float(values[i]), interval(fitted[:, i]), num_clusters) for s, i in place.items()}
+    differ = np.ptp(fitted, axis=0) > 1e-9
+    return {
+        s: Estimate(float(values[i]), interval(fitted[:, i]) if differ[i] else None, num_clusters)
+        for s, i in place.items()
+    }
 
 
 def fit_strengths(half_wins: np.ndarray) -> np.ndarray:
@@ -180,9 +190,7 @@ def fit_strengths(half_wins: np.ndarray) -> np.ndarray:
         first, second = half_wins[0, 1] / 2 + ALPHA, half_wins[1, 0] / 2 + ALPHA
         log_ratio = math.log(first / second)
         return np.array([log_ratio / 2, -log_ratio / 2])
-    data = [(int(i), int(j)) for i, j in zip(*np.nonzero(half_wins)) for _ in range(int(half_wins[i, j]))]
-    # Twice the votes need twice the regularisation to mean the same.
-    strengths: np.ndarray = choix.ilsr_pairwise(len(half_wins), data, alpha=2 * ALPHA)
+    strengths: np.ndarray = choix.ilsr_pairwise_dense(half_wins / 2, alpha=ALPHA)
     return strengths - strengths.mean()
 
 
@@ -241,7 +249,8 @@ class Agreement(NamedTuple):
 
 def agreement(people: Sequence[Vote], critic: Sequence[Vote]) -> Agreement:
     """
-    Agreement of `critic` with the majority of `people` on the pairs (and dimensions) that both judged.
+    Agreement of `critic` with the majority of `people` on the pairs (and dimensions) that both judged. The pairs of both
+    need the same keys: `to_votes` with `key_of`, `critic_votes` by that key.
 
     Raises:
         ValueError: if they share none.
@@ -251,13 +260,15 @@ def agreement(people: Sequence[Vote], critic: Sequence[Vote]) -> Agreement:
     theirs = majority(keyed)
     shared = sorted(theirs.keys() & ours.keys())
     if not shared:
-        raise ValueError("people and critic judged no pair in common; use the same keys for both.")
+        raise ValueError(
+            "people and critic judged no pair in common; give `to_votes` the key_of that `critic_votes` uses."
+        )
     human = np.array([theirs[key] for key in shared])
     machine = np.array([ours[key].outcome for key in shared])
     prompts = [ours[key].prompt for key in shared]
     same = human == machine
     decided = human != 0
-    without = bootstrap_mean(same[decided], [p for p, d in zip(prompts, decided) if d]) if decided.any() else None
+    without = bootstrap_share(same[decided], [p for p, d in zip(prompts, decided) if d]) if decided.any() else None
     by_chance = sum(float((human == o).mean() * (machine == o).mean()) for o in (-1, 0, 1))
     kappa = (float(same.mean()) - by_chance) / (1 - by_chance) if by_chance < 1 else math.nan
-    return Agreement(bootstrap_mean(same, prompts), without, kappa)
+    return Agreement(bootstrap_share(same, prompts), without, kappa)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lift_trl.evaluation.intervals import Estimate, bootstrap_mean, resample_counts, wilson
+from lift_trl.evaluation.intervals import Estimate, bootstrap_mean, bootstrap_share, resample_counts, wilson
 
 
 def test_wilson_agrees_with_scipy():
@@ -43,3 +43,12 @@ def test_one_prompt_has_no_interval_and_nan_is_refused():
         bootstrap_mean([0.1, float("nan")])
     with pytest.raises(ValueError, match="successes"):
         wilson(3, 2)
+
+
+def test_a_share_of_all_or_none_is_not_sure():
+    assert bootstrap_share([True] * 5) == wilson(5, 5)
+    # Two votes on each of four prompts, all alike: four units, not eight.
+    assert bootstrap_share([True, False] * 4, [str(i // 2) for i in range(8)]) == wilson(2, 4)
+    mixed = [True, False, True, True]
+    assert bootstrap_share(mixed) == bootstrap_mean([1.0, 0.0, 1.0, 1.0])
+    assert bootstrap_share([True, True], ["p", "p"]) == Estimate(1.0, None, 1)

@@ -83,7 +83,11 @@ def test_two_systems_agree_with_choix_and_a_clean_sweep_stays_finite():
     assert fit_strengths(half_wins) == pytest.approx(expected - expected.mean(), abs=1e-3)
     (rate,) = win_rates([vote(f"p{i}", 1) for i in range(5)], judge="c", first="a", second="b")
     assert math.isfinite(rate.strength.value) and rate.strength.value > 5
-    assert all(map(math.isfinite, rate.strength.ci95))
+    # No resample differs: the bootstrap knows no bound of the strength, and Wilson's interval that of the share.
+    assert rate.strength.ci95 is None
+    assert rate.win.ci95 == pytest.approx((0.566, 1.0), abs=1e-3) and rate.loss.ci95 == pytest.approx(
+        (0, 0.434), abs=1e-3
+    )
 
 
 def score(key, *labels, unscored=None):
@@ -110,6 +114,23 @@ def test_agreement_with_people():
     assert found.without_ties.value == pytest.approx(1 / 3)
     # Cohen's kappa by hand: observed 1/2; by chance (+1) 2/4 * 2/4 + (0) 1/4 * 2/4 + (-1) 1/4 * 0.
     assert found.kappa == pytest.approx((0.5 - 0.375) / (1 - 0.375))
+
+
+def test_people_and_critic_meet_in_one_key():
+    """Votes name paths, a critic's scores are by clip: the key of a clip joins them."""
+    rows = [
+        comparison(1, "a fox", "lora/x.mp4", "base/x.mp4", "a"),
+        comparison(2, "a cat", "base/y.mp4", "lora/y.mp4", "a"),
+        comparison(3, "a cat", "base/y.mp4", "lora/x.mp4", "a"),  # clips of two seeds: no pair of the critic's
+    ]
+    people = to_votes(
+        rows, lambda video: video.split("/")[0], first="lora", second="base", key_of=lambda video: video.split("/")[1]
+    )
+    good, bad = score("k", *[Label.GOOD] * 3), score("k", *[Label.BAD] * 3)
+    scores = {"lora": {"x.mp4": good, "y.mp4": good}, "base": {"x.mp4": bad, "y.mp4": bad}}
+    critic = critic_votes(scores["lora"], scores["base"], {"x.mp4": "a fox", "y.mp4": "a cat"})
+    found = agreement(people, critic)
+    assert (found.with_ties.value, found.with_ties.n) == (0.5, 2)
 
 
 def test_agreement_needs_common_pairs():

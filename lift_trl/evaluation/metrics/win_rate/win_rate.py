@@ -4,11 +4,11 @@
 import datasets
 import evaluate
 
-from lift_trl.evaluation.intervals import bootstrap_mean
+from lift_trl.evaluation.intervals import bootstrap_share
 from lift_trl.evaluation.win_rate import CHOICES
 
 
-_DESCRIPTION = "Shares of comparisons that system a won, tied and lost, with bootstrap intervals over prompts."
+_DESCRIPTION = "Shares of comparisons that system a won, tied and lost, with intervals over prompts."
 _INPUTS = """
 Args:
     predictions: the choice of each comparison: "a", "b" or "tie".
@@ -35,7 +35,7 @@ class WinRateMetric(evaluate.Metric):
         if unknown:
             raise ValueError(f"choices {unknown}; use {', '.join(CHOICES)}.")
         win, tie, loss = (
-            bootstrap_mean([float(choice == wanted) for choice in predictions], references)
+            bootstrap_share([choice == wanted for choice in predictions], references)
             for wanted in ("a", "tie", "b")
         )
         low, high = win.ci95 or (float("nan"), float("nan"))
