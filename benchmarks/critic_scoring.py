@@ -3,7 +3,8 @@
     python benchmarks/critic_scoring.py
 
 The authors' procedure (CodeGoat24/LiFT, LiFT-Critic/test): for each of the three questions, decode the clip, process its
-frames and generate up to 64 tokens. Ours: `LiFTCritic.score`. Clips are those of the folder `clips/` in
+frames and generate up to 64 tokens. Its decoding is that of their `vidcap.read()`: every frame up to the last sampled one,
+decoded and converted. Ours: `LiFTCritic.score`. Clips are those of the folder `clips/` in
 LIFT_TRL_REAL_DATA where that is set, else rendered ones of the same size. A random model does not stop by itself, so both
 sides write exactly 64 tokens; with early stop, both stop at a full stop or the end of turn.
 """
@@ -14,12 +15,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
+from PIL import Image
 
 from lift_trl.critic.conversation import render_prompt
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.prefix import label_tokens
+from lift_trl.critic_models.chat_vlm import PROCESSOR_OPTIONS
 from lift_trl.mini.checkpoints import build_tiny_vlm
 from lift_trl.rubric import Dimension, Label, question
 from lift_trl.store.video_io import sample_frames, write_video
@@ -46,14 +50,33 @@ def find_clips(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.mp4"))
 
 
+def read_as_authors(path: Path, num_frames: int) -> list[Image.Image]:
+    """
+    Uniform frames of a clip, each frame on the way decoded and converted.
+
+    Source: CodeGoat24/LiFT, llava/mm_utils.py, get_frame_from_vcap (OpenCV there, PyAV here: both are FFmpeg).
+    """
+    images: list[Image.Image] = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        wanted = np.linspace(0, stream.frames - 1, num_frames, dtype=int)
+        for count, frame in enumerate(container.decode(stream)):
+            pixels = frame.to_ndarray(format="bgr24")
+            if count in wanted:
+                images.append(Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])))
+            if len(images) == num_frames:
+                break
+    return images
+
+
 def authors_procedure(critic: LiFTCritic, clips: list[Path], *, end_ids: list[int]) -> torch.Tensor:
     """Three decodes and three `generate` calls a clip; log-probabilities of the first token [clips, 3, V]."""
     first = []
     for clip in clips:
         for dimension in Dimension:
-            frames = sample_frames(clip, critic.settings.num_frames)
-            prompt = render_prompt(critic.adapter, critic.processor, list(frames.frames), question(dimension, CAPTION))
-            inputs = critic.adapter.encode(critic.processor, [prompt], [frames])
+            frames = read_as_authors(clip, critic.settings.num_frames)
+            prompt = render_prompt(critic.adapter, critic.processor, frames, question(dimension, CAPTION))
+            inputs = critic.processor(text=[prompt], images=[frames], **PROCESSOR_OPTIONS)
             output = critic.model.generate(
                 **inputs,
                 do_sample=False,

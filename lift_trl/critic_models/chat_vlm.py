@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -59,7 +58,7 @@ class ChatVLM:
 
     def encode(self, processor: Any, texts: Sequence[str], clips: Sequence[Clip]) -> Mapping[str, Tensor]:
         """Model inputs of B rendered prompts and their clips, padded on the right: `input_ids` [B, L] and so on."""
-        images = [[Image.fromarray(frame) for frame in clip.frames] for clip in clips]
+        images = [list(clip.frames) for clip in clips]
         return processor(text=list(texts), images=images, **PROCESSOR_OPTIONS, **self.processor_kwargs)
 
     def position_shift(self, model: Any) -> Tensor | int:

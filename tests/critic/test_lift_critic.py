@@ -4,9 +4,11 @@ import math
 import subprocess
 import sys
 
+import av
 import pytest
 import torch
 
+from benchmarks.critic_scoring import NUM_TOKENS, authors_procedure
 from lift_trl.critic.lift_critic import LiFTCritic, judgements
 from lift_trl.critic.settings import CriticSettings, load_settings
 from lift_trl.rubric import REWARDS, Dimension, Label
@@ -56,6 +58,41 @@ def test_paths_and_bytes_and_any_batch_size_give_equal_scores(checkpoint, critic
     ):
         for a, b in zip(one.judgements, other.judgements):
             assert a.probs == pytest.approx(b.probs, abs=1e-4)
+
+
+def test_a_clip_is_decoded_once_and_a_batch_runs_through_the_tower_once(critic, clips, monkeypatch):
+    """The work behind the speed, in calls: the authors' procedure on two clips, and ours."""
+    calls = {}
+
+    def counted(name):
+        calls[name] = 0
+
+        def count(*_):
+            calls[name] += 1
+
+        return count
+
+    def calls_of(work):
+        opened, open_file = counted("decodes"), av.open
+        with monkeypatch.context() as patch:
+            patch.setattr(av, "open", lambda *args, **options: opened() or open_file(*args, **options))
+            modules = {"tower": critic.model.model.vision_model, "language_model": critic.model.get_decoder()}
+            hooks = [module.register_forward_hook(counted(name)) for name, module in modules.items()]
+            work()
+        for hook in hooks:
+            hook.remove()
+        return dict(calls)
+
+    asked = 2 * len(Dimension)
+    theirs = calls_of(lambda: authors_procedure(critic, clips[:2], end_ids=[]))
+    assert theirs == {"decodes": asked, "tower": asked, "language_model": asked * NUM_TOKENS}
+    ours = calls_of(lambda: critic.score(clips[:2], CAPTIONS[:2]))
+    assert ours == {"decodes": 2, "tower": 1, "language_model": 2}  # one pass of what is shared, one of the rest
+    monkeypatch.setattr(critic, "end_ids", frozenset())
+    ours = calls_of(lambda: critic.score(clips[:2], CAPTIONS[:2], with_reason=True))
+    opening = max(len(tokens.rest) for tokens in critic._labels.values())
+    assert ours["decodes"] == 2 and ours["tower"] == 1
+    assert NUM_TOKENS <= ours["language_model"] - 2 <= NUM_TOKENS + opening
 
 
 def test_what_cannot_be_scored_is_unscored_with_the_why_and_leaves_the_others_alone(critic, clips, tmp_path):
