@@ -1,22 +1,42 @@
 """The steps of an evaluation as functions of plain arguments, for `lift-trl eval` and recipes/evaluate.py."""
 
+import logging
 import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..records import content_id
+import yaml
+
+from ..records import EvalRow, content_id
 from ..store.manifest import write_text
 from .report import save_report
 from .report_inputs import ReportArguments, build_report, load_system, named_paths
 from .vbench_check import CheckResult, check_videos
 from .vbench_env import VBenchEnvironment, check_environment, default_cache, fetch_weights, make_environment
-from .vbench_eval import FLICKERING, PROTOCOLS, PromptSet, Protocol, load_suite, select_dimensions
+from .vbench_eval import (
+    FLICKER_SAMPLES,
+    FLICKERING,
+    PROTOCOLS,
+    SAMPLES_READ,
+    PromptSet,
+    Protocol,
+    load_suite,
+    select_dimensions,
+)
+from .vbench_export import model_index, write_leaderboard_zip
 from .vbench_plan import Plan, link_file, link_videos, make_plan, write_full_info
-from .vbench_run import DimensionRun, VBenchJob, docker_commands, hf_jobs_commands, run_vbench
+from .vbench_remote import docker_commands, hand_commands, hf_jobs_commands
+from .vbench_results import Planned, load_results
+from .vbench_run import DimensionRun, VBenchJob, pending_dimensions, run_vbench, write_run
+from .vbench_score import IncompleteResultsError
 
+
+logger = logging.getLogger(__name__)
 
 Runner = Literal["venv", "python", "docker", "hf-jobs", "none"]
 RUNNERS: tuple[Runner, ...] = ("venv", "python", "docker", "hf-jobs", "none")
@@ -36,9 +56,9 @@ class PlanArguments:
         default_factory=lambda: ["all"],
         metadata={"help": "all, no-detectron, quality, semantic, custom6, or names of dimensions."},
     )
-    samples: int = field(default=5, metadata={"help": "Clips a prompt. VBench's protocol is 5."})
+    samples: int = field(default=SAMPLES_READ, metadata={"help": "Clips a prompt. VBench's protocol is 5."})
     flicker_samples: int = field(
-        default=25, metadata={"help": "Clips a prompt of temporal flickering (protocol: 25)."}
+        default=FLICKER_SAMPLES, metadata={"help": "Clips a prompt of temporal flickering (protocol: 25)."}
     )
     limit_per_dimension: int | None = field(
         default=None, metadata={"help": "Draw this many prompts of each dimension instead of all."}
@@ -71,12 +91,17 @@ class VBenchArguments:
     dims: list[str] = field(default_factory=list, metadata={"help": "Run only these dimensions (of the plan's)."})
     runner: Runner = field(default="none", metadata={"help": "venv, python, docker, hf-jobs or none."})
     venv: str = field(default="runs/vbench_env", metadata={"help": "Environment made for runner=venv (about 6 GB)."})
-    python: str | None = field(default=None, metadata={"help": "Interpreter that has vbench, for runner=python."})
+    python: str | None = field(
+        default=None,
+        metadata={"help": "Interpreter that has vbench; for runner=venv the one that makes it (Python 3.9 to 3.11)."},
+    )
     vbench_checkout: str | None = field(
         default=None, metadata={"help": "Git checkout of VBench; VBench-Long needs it."}
     )
     vbench_cache: str | None = field(default=None, metadata={"help": "Folder of VBench's weights."})
-    vbench_dir: str = field(default="runs/vbench", metadata={"help": "Where links, results and logs go, by system."})
+    vbench_dir: str = field(
+        default="runs/vbench", metadata={"help": "Where links, results and logs go, by system and protocol."}
+    )
     fetch: bool = field(default=False, metadata={"help": "Download missing weights first, and record their sha256."})
     static_filter: bool = field(default=True, metadata={"help": "Flickering on static clips only (protocol; CUDA)."})
     device: str = field(default="cuda", metadata={"help": "cuda or cpu."})
@@ -90,6 +115,16 @@ class VBenchArguments:
             raise ValueError("runner=python needs python, the interpreter of an environment that has vbench.")
         if self.runner == "hf-jobs" and self.bucket is None:
             raise ValueError("runner=hf-jobs needs bucket (user/name), where results and weights are kept.")
+        if self.runner in ("docker", "hf-jobs") and self.vbench_checkout is not None:
+            raise ValueError(
+                f"runner={self.runner} installs vbench's wheel; leave vbench_checkout out, or use venv or python."
+            )
+        if self.runner == "none" and self.fetch and self.plan is None:
+            raise ValueError("fetch=true needs a runner, or a plan that says which dimensions need weights.")
+        if self.runner == "hf-jobs" and self.fetch:
+            raise ValueError(
+                "runner=hf-jobs keeps the weights in the bucket, where VBench itself fetches them; use fetch=false."
+            )
 
     @property
     def cache(self) -> Path:
@@ -97,8 +132,11 @@ class VBenchArguments:
 
     def environment(self) -> VBenchEnvironment:
         """The Python that runs VBench; made first for `runner=venv`."""
-        python = make_environment(self.venv) if self.runner == "venv" else Path(self.python or sys.executable)
-        return VBenchEnvironment(python, self.cache, Path(self.vbench_checkout) if self.vbench_checkout else None)
+        python = Path(self.python or ("python" if self.runner == "none" else sys.executable))
+        if self.runner == "venv":
+            python = make_environment(self.venv, python=python)
+        checkout = Path(self.vbench_checkout).absolute() if self.vbench_checkout else None
+        return VBenchEnvironment(python, self.cache, checkout)
 
 
 @dataclass
@@ -112,6 +150,7 @@ class CheckArguments:
     vbench_checkout: str | None = field(default=None, metadata={"help": "Git checkout of VBench, if one is used."})
     vbench_cache: str | None = field(default=None, metadata={"help": "Folder of VBench's weights."})
     static_filter: bool = field(default=True, metadata={"help": "Flickering on static clips only (protocol; CUDA)."})
+    protocol: Protocol = field(default="vbench", metadata={"help": "vbench, or vbench-long with its own packages."})
 
 
 def check(args: CheckArguments) -> CheckResult:
@@ -123,84 +162,169 @@ def check(args: CheckArguments) -> CheckResult:
     cache = Path(args.vbench_cache) if args.vbench_cache else default_cache()
     checkout = Path(args.vbench_checkout) if args.vbench_checkout else None
     environment = VBenchEnvironment(Path(args.python), cache, checkout)
-    more = check_environment(environment, made.dimensions, environment.probe(), static_filter=args.static_filter)
+    more = check_environment(
+        environment,
+        made.dimensions,
+        environment.probe(),
+        static_filter=args.static_filter,
+        long=args.protocol == "vbench-long",
+    )
     return CheckResult(found.num_planned, found.num_found, (*found.problems, *more))
 
 
-def planned_job(args: VBenchArguments, root: Path, videos: Path, protocol: Protocol) -> VBenchJob:
+def make_job(args: VBenchArguments, system: str, videos: Path, protocol: Protocol) -> VBenchJob:
     """
-    The job of a plan: its clips among `videos`, checked, as links under VBench's names below `root`.
+    What VBench is to do with the clips of one system: they are checked, and linked under its names into a fresh folder
+    below `vbench_dir/system/protocol`, where the prompts that it reads and its results stand too.
 
     Raises:
-        ValueError: if there is no plan, or clips are missing or broken.
+        ValueError: if there is no plan, clips are missing or broken, or the runner cannot do the protocol.
     """
+    if protocol == "vbench-long" and args.runner in ("docker", "hf-jobs"):
+        raise ValueError(
+            f"runner={args.runner} cannot run vbench-long, which needs a git checkout; use venv or python."
+        )
+    root = Path(args.vbench_dir) / system / protocol
+    if (root / "videos").resolve() in (videos.resolve(), *videos.resolve().parents):
+        raise ValueError(f"{videos}: is where the links of this evaluation go; give the folder that they lead to.")
+    return custom_job(args, root, videos) if protocol == "vbench-custom" else planned_job(args, root, videos, protocol)
+
+
+def planned_job(args: VBenchArguments, root: Path, videos: Path, protocol: Protocol) -> VBenchJob:
+    """The job of a plan: see `make_job`."""
     if args.plan is None:
         raise ValueError(f"protocol {protocol} needs plan, a folder written by `lift-trl eval plan`.")
     made = Plan.load(args.plan)
     found = check_videos(made, videos, num_frames=args.video_frames or None)
     if not found.ok:
         raise ValueError(f"{videos}: VBench would give wrong figures.\n{found.summary()}")
-    # A folder of links for each protocol: VBench-Long works within it.
-    links = root / f"videos-{protocol}"
-    link_videos(made, videos, links)
+    shutil.rmtree(root / "videos", ignore_errors=True)
+    link_videos(made, videos, root / "videos")
     write_full_info(made, root / "info" / "full_info.json")
-    return _job(args, root, links, protocol, args.dims or made.dimensions)
+    dimensions = select_dimensions(args.dims) if args.dims else made.dimensions
+    planned = {}
+    for name in dimensions:
+        counts = Counter(video.prompt_en for video in made.videos if name in video.dimensions)
+        if not counts:
+            raise ValueError(f"{args.plan}: no clip is planned for {name}; plan again with it in --dims.")
+        planned[name] = _planned(counts)
+    shown = ("prompts", "samples", "flicker_samples", "limit_per_dimension", "seed", "suite_sha256")
+    stamps = {name: "none" if made.config[name] is None else str(made.config[name]) for name in shown}
+    return _job(args, root, protocol, planned, stamps)
 
 
 def custom_job(args: VBenchArguments, root: Path, videos: Path) -> VBenchJob:
     """The job of any clips: each under `{id of its prompt}-{which clip of it}.mp4`, so that systems can be paired."""
-    links = root / "videos-vbench-custom"
-    links.mkdir(parents=True, exist_ok=True)
-    for clip in load_system(videos):
+    links = root / "videos"
+    shutil.rmtree(links, ignore_errors=True)
+    links.mkdir(parents=True)
+    clips = load_system(videos)
+    for clip in clips:
         link_file(clip.video, links / f"{content_id(clip.prompt)}-{clip.key.rpartition('#')[2]}.mp4")
     write_text(root / "info" / "full_info.json", "[]")
-    return _job(args, root, links, "vbench-custom", args.dims or ("custom6", FLICKERING))
+    counts = Counter(clip.prompt for clip in clips)
+    everything = Planned(len(counts), min(counts.values()), len(clips))
+    dimensions = select_dimensions(args.dims or ("custom6", FLICKERING))
+    stamps = {"prompts": "your own", "samples": str(everything.samples)}
+    return _job(args, root, "vbench-custom", dict.fromkeys(dimensions, everything), stamps)
 
 
-def _job(args: VBenchArguments, root: Path, links: Path, protocol: Protocol, dimensions: Sequence[str]) -> VBenchJob:
-    info = root / "info" / "full_info.json"
-    return VBenchJob(links, info, root, select_dimensions(dimensions), protocol, args.device, args.static_filter)
+def _planned(counts: Mapping[str, int]) -> Planned:
+    """Of the clips a prompt; standard mode measures the first five."""
+    return Planned(len(counts), min(counts.values()), sum(min(count, SAMPLES_READ) for count in counts.values()))
 
 
-def run(args: VBenchArguments, system: str, videos: Path, protocol: Protocol) -> list[DimensionRun]:
+def _job(
+    args: VBenchArguments, root: Path, protocol: Protocol, planned: Mapping[str, Planned], stamps: Mapping[str, str]
+) -> VBenchJob:
+    return VBenchJob(
+        root / "videos",
+        root / "info" / "full_info.json",
+        root,
+        tuple(planned),
+        protocol,
+        args.device,
+        args.static_filter,
+        planned,
+        stamps,
+    )
+
+
+def run(args: VBenchArguments, job: VBenchJob, name: str) -> list[DimensionRun]:
     """
-    Runs VBench on the clips of one system, or writes the command lines that do (docker, hf-jobs), below
-    `vbench_dir/system`. Finished dimensions are not redone.
+    Runs VBench on `job`, or writes the command lines that do (runner none, docker, hf-jobs) to `commands.sh` beside its
+    results. Finished dimensions are not redone.
 
-    Raises:
-        ValueError: if clips are missing or broken; nothing is run then.
+    Args:
+        name: tells the job from others in the bucket of HF Jobs.
     """
-    root = Path(args.vbench_dir) / system
-    is_custom = protocol == "vbench-custom"
-    job = custom_job(args, root, videos) if is_custom else planned_job(args, root, videos, protocol)
-    if args.runner in ("docker", "hf-jobs"):
-        commands = (
-            docker_commands(job, args.cache) if args.runner == "docker" else hf_jobs_commands(job, args.bucket or "")
-        )
-        lines = ["#!/usr/bin/env bash", "# Written by lift_trl, which has never run it.", *map(shlex.join, commands)]
-        write_text(root / "commands.sh", "\n".join(lines) + "\n")
-        return [DimensionRun(name, "not ready", message=f"run {root / 'commands.sh'}") for name in job.dimensions]
     if args.fetch:
-        fetch_weights(job.dimensions, args.cache, static_filter=args.static_filter)
-    return run_vbench(job, args.environment())
+        fetch_weights(job.dimensions, args.cache, static_filter=job.filters_static)
+    if args.runner in ("venv", "python"):
+        return run_vbench(job, args.environment())
+    pending = pending_dimensions(job)
+    script = job.output / "commands.sh"
+    if args.runner == "docker":
+        commands = docker_commands(job, pending, args.cache)
+    elif args.runner == "hf-jobs":
+        commands = hf_jobs_commands(job, pending, args.bucket or "", name)
+    else:
+        commands = hand_commands(job, pending, args.environment())
+    lines = ["#!/usr/bin/env bash", "# Written by lift_trl, which has never run it.", *map(shlex.join, commands)]
+    write_text(script, "\n".join(lines) + "\n")
+    if pending:
+        logger.info("to measure %s, run `bash %s`, then this line again", ", ".join(pending), script)
+    undone = {dimension: DimensionRun(dimension, "not ready", message=f"run {script}") for dimension in pending}
+    runs = [undone.get(dimension, DimensionRun(dimension, "done")) for dimension in job.dimensions]
+    write_run(job, runs)
+    return runs
 
 
 def evaluate(args: ReportArguments, vbench: VBenchArguments) -> Path:
     """
-    VBench on every system (unless `runner` is none), then the report of all that is there; returns the page's path.
+    VBench on every system that `args.vbench` has no results of, then the report of all that is there; returns the page's
+    path. With `runner=none` the links and command lines are made where there is a plan.
 
     Dimensions without a result are logged with the reason and left out; the report never has a total of a part.
     """
     if args.protocol not in PROTOCOLS:
         raise ValueError(f"protocol={args.protocol!r}; use one of {', '.join(PROTOCOLS)}.")
-    results = list(args.vbench)
-    if vbench.runner != "none":
-        for name, folder in named_paths(args.systems).items():
-            if any(found.status == "done" for found in run(vbench, name, folder, args.protocol)):
-                results.append(f"{name}={Path(vbench.vbench_dir) / name}")
-    return report(ReportArguments(**{**vars(args), "vbench": results}))
+    results, systems = named_paths(args.vbench), named_paths(args.systems)
+    if vbench.runner == "none" and vbench.plan is None:
+        return report(args)
+    # All that can be wrong with the clips of any system is found before the first runs for days.
+    jobs = {
+        name: make_job(vbench, name, folder, args.protocol) for name, folder in systems.items() if name not in results
+    }
+    for name, job in jobs.items():
+        if any(found.status == "done" for found in run(vbench, job, f"{name}/{args.protocol}")):
+            results[name] = job.output
+    return report(ReportArguments(**{**vars(args), "vbench": [f"{name}={path}" for name, path in results.items()]}))
 
 
 def report(args: ReportArguments) -> Path:
-    """`lift-trl eval report`: the report of what the folders hold; returns the page's path."""
-    return save_report(build_report(args), args.report_dir)
+    """
+    `lift-trl eval report`: the report of what the folders hold; returns the page's path. Beside it, for each system with
+    VBench results, the `model-index` of a model card, and the leaderboard's zip if nothing is missing.
+    """
+    made = build_report(args)
+    page = save_report(made, args.report_dir)
+    for name, folder in named_paths(args.vbench).items():
+        rows = [row for row in made.rows if row.system == name and row.suite == args.protocol]
+        if rows:
+            _export(args, name, folder, rows)
+    return page
+
+
+def _export(args: ReportArguments, name: str, folder: Path, rows: list[EvalRow]) -> None:
+    root = Path(args.report_dir)
+    index = {"model-index": model_index(rows, model_name=name)}
+    write_text(root / f"{name}_model_index.yaml", yaml.safe_dump(index, sort_keys=False))
+    archive = root / f"{name}_vbench_leaderboard.zip"
+    archive.unlink(missing_ok=True)
+    if args.protocol == "vbench":
+        results, _ = load_results(folder, protocol=args.protocol)
+        try:
+            write_leaderboard_zip(results, archive)
+        except IncompleteResultsError as error:
+            logger.info("no zip of %s for VBench's leaderboard: %s", name, error)

@@ -2,28 +2,26 @@
 
 import json
 import logging
-import os
-import shlex
-import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ..records import content_id
 from ..store.manifest import write_text
 from .vbench_check import Problem
-from .vbench_env import REQUIREMENTS, WORKER, VBenchEnvironment, check_environment
+from .vbench_env import VBenchEnvironment, check_environment, needed_weights, sha256
 from .vbench_eval import DIMENSIONS, FLICKERING, Protocol
 from .vbench_results import RUN_FILE as RUN_FILE
+from .vbench_results import Planned, load_results
 
 
 logger = logging.getLogger(__name__)
 
 Status = Literal["done", "failed", "not ready"]
 MODES = {"vbench": "vbench_standard", "vbench-long": "long_vbench_standard", "vbench-custom": "custom_input"}
-IMAGE = "pytorch/pytorch:2.5.1-cuda12.4-cudnn9-devel"
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,10 @@ class VBenchJob:
     Attributes:
         videos: a clean folder of clips under VBench's names (`vbench_plan.link_videos`).
         full_info: the JSON of the planned prompts (`vbench_plan.write_full_info`).
-        output: where `{dimension}_eval_results.json` and `run.json` go.
+        output: where `{dimension}_eval_results.json`, its stamp and `run.json` go: a folder of this system and protocol.
         static_filter: measure temporal flickering on static clips only, as the leaderboard does (needs CUDA).
+        planned: what each dimension is to be measured on, to tell results that are incomplete or estimates.
+        stamps: how the clips were planned, for the report.
     """
 
     videos: Path
@@ -55,6 +55,8 @@ class VBenchJob:
     protocol: Protocol = "vbench"
     device: str = "cuda"
     static_filter: bool = True
+    planned: Mapping[str, Planned] = field(default_factory=dict)
+    stamps: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.protocol == "vbench-custom":
@@ -69,18 +71,36 @@ class VBenchJob:
         """Whether the static filter runs: it knows VBench's own prompts only."""
         return self.static_filter and self.protocol != "vbench-custom"
 
-    def options(self, dimension: str, output: Path | str, *, videos: Path | str | None = None) -> list[str]:
+    def keys(self) -> dict[str, str]:
+        """What the result of each dimension is made of, as one id: mode, filter, prompts, names and bytes of its clips."""
+        rows = json.loads(self.full_info.read_text(encoding="utf-8"))
+        clips = {path.name: sha256(path) for path in sorted(self.videos.glob("*.mp4"))}
+        keys = {}
+        for name in self.dimensions:
+            mine = [row for row in rows if name in row["dimension"]]
+            prompts = {row["prompt_en"] for row in mine}
+            is_custom = self.protocol == "vbench-custom"
+            used = [clip for clip in clips.items() if is_custom or clip[0].rpartition("-")[0] in prompts]
+            filters = self.filters_static and name == FLICKERING
+            keys[name] = content_id(MODES[self.protocol], filters, json.dumps(mine, sort_keys=True), json.dumps(used))
+        return keys
+
+    def options(self, dimension: str, key: str) -> list[str]:
         """The worker's options for one dimension."""
         options = {
-            "videos": videos or self.videos,
-            "full_info": self.full_info,
+            "videos": self.videos.absolute(),
+            "full_info": self.full_info.absolute(),
             "dimension": dimension,
-            "output": output,
+            "output": self.output.absolute(),
             "mode": MODES[self.protocol],
             "device": self.device,
+            "key": key,
         }
         listed = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        return [*listed, "--static_filter"] if self.filters_static and dimension == FLICKERING else listed
+        if self.filters_static and dimension == FLICKERING:
+            listed.append("--static_filter")
+        weights = [weight.path for weight in needed_weights([dimension], static_filter=self.filters_static)]
+        return [*listed, "--weights", *weights] if weights else listed
 
 
 def run_vbench(job: VBenchJob, environment: VBenchEnvironment) -> list[DimensionRun]:
@@ -90,20 +110,77 @@ def run_vbench(job: VBenchJob, environment: VBenchEnvironment) -> list[Dimension
     A dimension that misses packages or weights is not started, and says what it misses. A result appears whole or not at
     all, so a killed evaluation is resumed by the same call and ends with the same files.
     """
-    job.output.mkdir(parents=True, exist_ok=True)
-    pending = [name for name in job.dimensions if not result_path(job.output, name).is_file()]
+    pending = pending_dimensions(job)
     # Looking into the environment imports its torch, which takes seconds: not where nothing is left to do.
-    stamp = environment.probe() if pending else {}
-    is_long = job.protocol == "vbench-long"
     problems = (
-        check_environment(environment, pending, stamp, static_filter=job.filters_static, long=is_long)
+        check_environment(
+            environment,
+            tuple(pending),
+            environment.probe(),
+            static_filter=job.filters_static,
+            long=job.protocol == "vbench-long",
+        )
         if pending
         else []
     )
-    runs = [_run_dimension(job, environment, name, _blocking(problems, name), stamp) for name in job.dimensions]
-    content = {"protocol": job.protocol, "static_filter": job.filters_static, "runs": [asdict(run) for run in runs]}
-    write_text(job.output / RUN_FILE, json.dumps(content, indent=1))
+    runs = [
+        _run_dimension(job, environment, name, pending[name], _blocking(problems, name))
+        if name in pending
+        else DimensionRun(name, "done")
+        for name in job.dimensions
+    ]
+    write_run(job, runs)
     return runs
+
+
+def pending_dimensions(job: VBenchJob) -> dict[str, str]:
+    """
+    The dimensions that have no result yet, each with the key that its result will be stamped with. A result of other
+    clips, prompts or settings is moved to `{output}/stale`.
+    """
+    pending = {}
+    for name, key in job.keys().items():
+        result, stamp = result_path(job.output, name), stamp_path(job.output, name)
+        if not result.is_file():
+            pending[name] = key
+        elif not stamp.is_file() or json.loads(stamp.read_text(encoding="utf-8"))["key"] != key:
+            logger.warning("%s was measured on other clips, prompts or settings; measuring again", result)
+            set_aside(job, name)
+            pending[name] = key
+    return pending
+
+
+def set_aside(job: VBenchJob, dimension: str) -> None:
+    """Moves a result that does not count to `{output}/stale`, and its stamp."""
+    stale = job.output / "stale"
+    stale.mkdir(exist_ok=True)
+    for path in (result_path(job.output, dimension), stamp_path(job.output, dimension)):
+        if path.is_file():
+            path.replace(stale / path.name)
+
+
+def write_run(job: VBenchJob, runs: Sequence[DimensionRun]) -> None:
+    """Writes `run.json`: protocol, plan, what became of each dimension, and the stamps that a report shows."""
+    content = {
+        "protocol": job.protocol,
+        "planned": dict(job.planned),
+        "stamps": {**job.stamps, "static_filter": str(job.filters_static), **dict(_measured_stamps(job))},
+        "runs": [asdict(run) for run in runs],
+    }
+    write_text(job.output / RUN_FILE, json.dumps(content, indent=1))
+
+
+def _measured_stamps(job: VBenchJob) -> Iterator[tuple[str, str]]:
+    """What the stamps of the results say, in the order of the dimensions: the same after a kill as without."""
+    paths = [stamp_path(job.output, name) for name in job.dimensions if result_path(job.output, name).is_file()]
+    found: list[dict[str, Any]] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    for key in ("vbench", "torch", "gpu"):
+        values = dict.fromkeys(stamp[key] or "none" for stamp in found)
+        if values:
+            yield key, ", ".join(values)
+    weights = {f"{path} {digest[:16]}": None for stamp in found for path, digest in stamp["weights"].items()}
+    if weights:
+        yield "weights_sha256", ", ".join(weights)
 
 
 def _blocking(problems: Sequence[Problem], dimension: str) -> list[Problem]:
@@ -115,89 +192,41 @@ def result_path(output: Path, dimension: str) -> Path:
     return output / f"{dimension}_eval_results.json"
 
 
+def stamp_path(output: Path, dimension: str) -> Path:
+    """Where it stands what that result was made of."""
+    return output / f"{dimension}_stamp.json"
+
+
 def _run_dimension(
-    job: VBenchJob, environment: VBenchEnvironment, dimension: str, blocking: list[Problem], stamp: Mapping[str, Any]
+    job: VBenchJob, environment: VBenchEnvironment, dimension: str, key: str, blocking: list[Problem]
 ) -> DimensionRun:
-    if result_path(job.output, dimension).is_file():
-        return DimensionRun(dimension, "done")
     if blocking:
         message = "; ".join(problem.message for problem in blocking)
         logger.warning("%s is not ready: %s", dimension, message)
         return DimensionRun(dimension, "not ready", message=message)
-    work = job.output / ".work" / dimension
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
     log = job.output / "logs" / f"{dimension}.log"
-    log.parent.mkdir(exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with open(log, "wb") as file:
-        command = environment.worker(*job.options(dimension, work))
+        command = environment.worker(*job.options(dimension, key))
         code = subprocess.run(command, env=environment.variables(), stdout=file, stderr=subprocess.STDOUT).returncode
     seconds = time.monotonic() - started
-    result = result_path(work, dimension)
-    if code or not result.is_file():
+    if code:
         lines = log.read_text(errors="replace").strip().splitlines()
         message = f"exit code {code}: {lines[-1] if lines else 'no output'} (all of it in {log})"
+    else:
+        message = _unusable(job, dimension)
+    if message:
         logger.warning("%s failed: %s", dimension, message)
         return DimensionRun(dimension, "failed", seconds, message)
-    # The result last: it is what says that the dimension is done.
-    write_text(job.output / f"{dimension}_stamp.json", json.dumps({"protocol": job.protocol, **stamp}, indent=1))
-    os.replace(result, job.output / result.name)
-    shutil.rmtree(work)
     logger.info("%s done in %.0f s", dimension, seconds)
     return DimensionRun(dimension, "done", seconds)
 
 
-def docker_commands(job: VBenchJob, cache: Path, *, image: str = IMAGE) -> list[list[str]]:
-    """
-    One `docker run` a dimension, over the same files. Asserted by tests as text; never run by this project.
-
-    The image needs a CUDA driver on the host; the requirements are installed when the container starts.
-    """
-    mounts = {
-        f"{job.videos.resolve()}": "/videos:ro",
-        f"{job.full_info.resolve()}": "/full_info.json:ro",
-        f"{job.output.resolve()}": "/output",
-        f"{cache.resolve()}": "/cache",
-        str(WORKER): "/worker.py:ro",
-    }
-    volumes = [part for host, inside in mounts.items() for part in ("-v", f"{host}:{inside}")]
-    prefix = ["docker", "run", "--rm", "--gpus", "all", "-e", "VBENCH_CACHE_DIR=/cache", *volumes, image]
-    return [[*prefix, "bash", "-c", _inside(job, dimension)] for dimension in job.dimensions]
-
-
-def hf_jobs_commands(
-    job: VBenchJob, bucket: str, *, flavor: str = "a10g-large", image: str = IMAGE
-) -> list[list[str]]:
-    """
-    One `hf jobs run` a dimension. Clips and worker are synced to the Hub; results and weights stay in `bucket`
-    (`user/name`). Asserted by tests as text; never run by this project.
-    """
-    volumes = {
-        f"{job.videos.resolve()}": "/videos:ro",
-        f"{job.full_info.resolve().parent}": "/info:ro",
-        str(WORKER.parent): "/worker:ro",
-        f"hf://buckets/{bucket}": "/bucket:rw",
-    }
-    mounts = [part for source, inside in volumes.items() for part in ("-v", f"{source}:{inside}")]
-    common = ["hf", "jobs", "run", "--flavor", flavor, "--timeout", "12h", "--secrets", "HF_TOKEN"]
-    env = ["-e", "VBENCH_CACHE_DIR=/bucket/cache"]
-    paths = {"worker": "/worker/vbench_worker.py", "info": f"/info/{job.full_info.name}", "output": "/bucket/output"}
-    return [[*common, *env, *mounts, image, "bash", "-c", _inside(job, name, **paths)] for name in job.dimensions]
-
-
-def _inside(
-    job: VBenchJob,
-    dimension: str,
-    *,
-    worker: str = "/worker.py",
-    info: str = "/full_info.json",
-    output: str = "/output",
-) -> str:
-    """The shell line within a container: VBench's tools, its requirements, one dimension."""
-    inside = VBenchJob(
-        Path("/videos"), Path(info), Path(output), job.dimensions, job.protocol, job.device, job.static_filter
-    )
-    options = shlex.join(inside.options(dimension, output))
-    tools = "apt-get update -q && apt-get install -q -y git wget unzip libgl1 libglib2.0-0"
-    return f"{tools} && pip install -q {shlex.join(REQUIREMENTS)} && python -I {worker} {options}"
+def _unusable(job: VBenchJob, dimension: str) -> str:
+    """Why the result that VBench wrote is none (it is set aside then), empty if it is one."""
+    results, notes = load_results(result_path(job.output, dimension), protocol=job.protocol)
+    if results:
+        return ""
+    set_aside(job, dimension)
+    return notes[0]

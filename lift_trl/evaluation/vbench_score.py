@@ -201,6 +201,8 @@ def vbench_rows(results: Mapping[str, DimensionResult], system: str, *, seed: in
     Raises:
         ValueError: if `results` are of several protocols or hold no per-video values.
     """
+    if not results:
+        return []
     suite = protocol_of(results)
     return [
         EvalRow(suite, f"{suite}/{name}", system, estimate.value, estimate.n, estimate.ci95)
@@ -240,8 +242,10 @@ def paired_deltas(
     Raises:
         ValueError: if the protocols differ.
     """
-    suite = protocol_of({f"{i}{k}": v for i, r in enumerate((base, other)) for k, v in r.items()})
     names = tuple(name for name in base if name in other)
+    if not names:
+        return []
+    suite = protocol_of({f"{i}{k}": v for i, r in enumerate((base, other)) for k, v in r.items()})
     pair = tuple({name: _common(side[name], base[name], other[name]) for name in names} for side in (base, other))
     prompts = sorted(set(_prompts(pair[0])) | set(_prompts(pair[1])))
     draws = _resample(prompts, pair[0], seed)

@@ -1,15 +1,25 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
-from pathlib import Path
+import time
+import zipfile
+from dataclasses import replace
 
 import pytest
+import yaml
 
 from lift_trl.evaluation.commands import CheckArguments, PlanArguments, VBenchArguments, check, evaluate, plan, report
 from lift_trl.evaluation.report_inputs import ReportArguments, build_report, load_system, named_paths
+from lift_trl.evaluation.vbench_env import needed_weights
 from lift_trl.evaluation.vbench_plan import Plan
 from lift_trl.rubric import Dimension
+from lift_trl.store.video_io import write_video
+from tests.evaluation.conftest import clip
 from tests.evaluation.test_vbench_run import STAND_IN
+from tests.evaluation.test_vbench_score import write_all, write_dimension
 
 
 def write_system(folder, make_clip, rewards, *, labels=None, seed=0):
@@ -99,9 +109,21 @@ def test_malformed_entries_are_refused(tmp_path):
         ({"runner": "conda"}, "venv, python"),
         ({"runner": "python", "plan": "p"}, "needs python"),
         ({"runner": "hf-jobs", "plan": "p"}, "needs bucket"),
+        ({"runner": "hf-jobs", "plan": "p", "bucket": "me/b", "fetch": True}, "use fetch=false"),
+        ({"runner": "docker", "vbench_checkout": "VBench"}, "leave vbench_checkout out"),
+        ({"runner": "none", "fetch": True}, "needs a runner, or a plan"),
     ):
         with pytest.raises(ValueError, match=message):
             VBenchArguments(**settings)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """The stand-in for the package vbench; one for all tests, since looking into an environment imports torch."""
+    folder = tmp_path_factory.mktemp("checkout")
+    (folder / "vbench").mkdir()
+    (folder / "vbench" / "__init__.py").write_text(STAND_IN)
+    return folder
 
 
 @pytest.fixture
@@ -120,9 +142,6 @@ def two_systems(suite_file, tmp_path, make_clip, monkeypatch):
                 {"prompt": video.prompt, "seed": video.seed, "video": f"videos/{video.id}.mp4", "id": video.id}
             )
         (tmp_path / name / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    checkout = tmp_path / "checkout" / "vbench"
-    checkout.mkdir(parents=True)
-    (checkout / "__init__.py").write_text(STAND_IN)
     monkeypatch.setenv("STAND_IN_CALLS", str(tmp_path / "calls"))
     return ReportArguments(
         report_dir=str(tmp_path / "report"), systems=[f"base={tmp_path / 'base'}", f"rwl={tmp_path / 'rwl'}"]
@@ -139,9 +158,18 @@ def vbench_arguments(tmp_path, **more):
     return VBenchArguments(**{**settings, "static_filter": False, **more})
 
 
-def test_evaluate_runs_vbench_on_each_system_and_reports(two_systems, tmp_path):
+@pytest.fixture
+def python(checkout):
+    """Settings of a runner that has the stand-in for the package vbench."""
+    return {"runner": "python", "python": sys.executable, "vbench_checkout": str(checkout)}
+
+
+def calls(tmp_path):
+    return (tmp_path / "calls").read_text().split()
+
+
+def test_evaluate_runs_vbench_on_each_system_and_reports(two_systems, tmp_path, python):
     """From a plan and two folders of clips to the page, with the stand-in for the package vbench."""
-    python = {"runner": "python", "python": sys.executable, "vbench_checkout": str(tmp_path / "checkout")}
     page = evaluate(two_systems, vbench_arguments(tmp_path, **python))
     assert page == tmp_path / "report" / "report.html" and "VBench (vbench)" in page.read_text()
     data = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -149,17 +177,35 @@ def test_evaluate_runs_vbench_on_each_system_and_reports(two_systems, tmp_path):
     assert flicker == {"base": 2, "rwl": 2}
     assert [delta["metric"] for delta in data["deltas"]] == ["vbench/temporal_flickering"]
     assert not any("total_score" in row["metric"] for row in data["rows"])
-    assert "vbench checkout" in data["stamps"]["VBench of base"]
+    run = json.loads((tmp_path / "vbench" / "base" / "vbench" / "run.json").read_text())
+    assert run["planned"] == {"temporal_flickering": [2, 1, 2]}
+    assert run["stamps"] | {"suite_sha256": "", "torch": ""} == {
+        "prompts": "original", "samples": "1", "flicker_samples": "1", "limit_per_dimension": "none", "seed": "0",
+        "suite_sha256": "", "static_filter": "False", "vbench": "checkout", "torch": "", "gpu": "none",
+    }  # fmt: skip
+    index = yaml.safe_load((tmp_path / "report" / "rwl_model_index.yaml").read_text())["model-index"]
+    assert index[0]["name"] == "rwl" and index[0]["results"][0]["dataset"]["name"] == "vbench"
+    assert not (tmp_path / "report" / "base_vbench_leaderboard.zip").exists()
+
     first = page.read_bytes()
     evaluate(two_systems, vbench_arguments(tmp_path, **python))
-    assert (tmp_path / "calls").read_text().split() == ["temporal_flickering"] * 2 and page.read_bytes() == first
+    assert calls(tmp_path) == ["temporal_flickering"] * 2 and page.read_bytes() == first
+    # The same clips by another protocol are other figures, with results of their own.
+    custom = replace(two_systems, protocol="vbench-custom")
+    evaluate(custom, vbench_arguments(tmp_path, dims=["temporal_flickering"], **python))
+    assert calls(tmp_path) == ["temporal_flickering"] * 4
+    # A clip that is gone is not measured from an old link.
+    (tmp_path / "rwl" / "metadata.jsonl").write_text(
+        (tmp_path / "rwl" / "metadata.jsonl").read_text().splitlines()[0] + "\n"
+    )
+    evaluate(custom, vbench_arguments(tmp_path, dims=["temporal_flickering"], **python))
+    assert len(list((tmp_path / "vbench" / "rwl" / "vbench-custom" / "videos").iterdir())) == 1
 
 
-def test_any_clips_need_no_plan(two_systems, tmp_path):
-    python = {"runner": "python", "python": sys.executable, "vbench_checkout": str(tmp_path / "checkout")}
+def test_any_clips_need_no_plan(two_systems, tmp_path, python):
     with pytest.raises(ValueError, match="needs plan"):
         evaluate(two_systems, vbench_arguments(tmp_path, plan=None, **python))
-    custom = ReportArguments(**{**vars(two_systems), "protocol": "vbench-custom"})
+    custom = replace(two_systems, protocol="vbench-custom")
     page = evaluate(custom, vbench_arguments(tmp_path, plan=None, dims=["temporal_flickering"], **python))
     data = json.loads((tmp_path / "report" / "report.json").read_text())
     (delta,) = data["deltas"]
@@ -167,18 +213,118 @@ def test_any_clips_need_no_plan(two_systems, tmp_path):
     assert "Compare within it only" in page.read_text()
 
 
-def test_a_missing_clip_stops_before_vbench_runs(two_systems, tmp_path):
+def test_a_missing_clip_of_any_system_stops_before_vbench_runs(two_systems, tmp_path, python):
     shutil.rmtree(tmp_path / "rwl" / "videos")
     with pytest.raises(ValueError, match="0 of 2 clips found"):
-        evaluate(two_systems, vbench_arguments(tmp_path, runner="docker"))
+        evaluate(two_systems, vbench_arguments(tmp_path, **python))
+    with pytest.raises(ValueError, match="each name once"):
+        evaluate(replace(two_systems, vbench=["base=x", "base=y"]), vbench_arguments(tmp_path, **python))
+    with pytest.raises(ValueError, match="no clip is planned for human_action"):
+        evaluate(two_systems, vbench_arguments(tmp_path, dims=["human_action"], **python))
+    assert not (tmp_path / "calls").exists()
+
+
+def test_links_are_never_made_over_the_clips(two_systems, tmp_path, python):
+    links = tmp_path / "vbench" / "base" / "vbench" / "videos"
+    shutil.copytree(tmp_path / "base", links)
+    with pytest.raises(ValueError, match="is where the links of this evaluation go"):
+        evaluate(replace(two_systems, systems=[f"base={links}"]), vbench_arguments(tmp_path, **python))
+    assert (links / "metadata.jsonl").exists()
+
+
+def test_vbench_by_hand(two_systems, tmp_path, python):
+    """runner=none makes links, prompts and command lines; the same call reads what they wrote."""
+    by_hand = vbench_arguments(tmp_path, **{**python, "runner": "none"})
+    report_file = tmp_path / "report" / "report.json"
+    evaluate(two_systems, by_hand)
+    assert not json.loads(report_file.read_text())["deltas"]
+    for system in ("base", "rwl"):
+        root = tmp_path / "vbench" / system / "vbench"
+        assert (root / "videos" / "a still lake-0.mp4").is_file() and (root / "info" / "full_info.json").is_file()
+        (run,) = json.loads((root / "run.json").read_text())["runs"]
+        assert (run["status"], run["message"]) == ("not ready", f"run {root / 'commands.sh'}")
+        subprocess.run(["bash", str(root / "commands.sh")], check=True)
+    evaluate(two_systems, by_hand)
+    assert [d["metric"] for d in json.loads(report_file.read_text())["deltas"]] == ["vbench/temporal_flickering"]
+    assert "vbench_worker" not in (root / "commands.sh").read_text()  # nothing is left to do
+
+
+def test_given_results_are_not_measured_again(two_systems, tmp_path, python):
+    systems = two_systems.systems[:1]
+    evaluate(replace(two_systems, systems=systems), vbench_arguments(tmp_path, **python))
+    given = [f"base={tmp_path / 'vbench' / 'base' / 'vbench'}"]
+    evaluate(replace(two_systems, systems=systems, vbench=given), vbench_arguments(tmp_path, vbench_dir="x", **python))
+    assert calls(tmp_path) == ["temporal_flickering"]
 
 
 def test_container_command_lines_are_written_not_run(two_systems, tmp_path):
-    report(two_systems)  # none: VBench by hand
+    report(two_systems)  # none, and no plan
     evaluate(two_systems, vbench_arguments(tmp_path, runner="docker"))
-    script = (tmp_path / "vbench" / "base" / "commands.sh").read_text()
+    script = (tmp_path / "vbench" / "base" / "vbench" / "commands.sh").read_text()
     assert "never run it" in script and script.count("docker run") == 1
-    assert Path(tmp_path / "vbench" / "base" / "videos-vbench" / "a still lake-0.mp4").is_file()
+    with pytest.raises(ValueError, match="docker cannot run vbench-long"):
+        evaluate(replace(two_systems, protocol="vbench-long"), vbench_arguments(tmp_path, runner="docker"))
+
+
+EVALUATE = """
+import sys
+from lift_trl.evaluation.commands import VBenchArguments, evaluate
+from lift_trl.evaluation.report_inputs import ReportArguments
+evaluate(ReportArguments(**{reports}), VBenchArguments(**{vbench}))
+"""
+
+
+def test_an_evaluation_killed_between_two_dimensions_ends_with_the_same_report(
+    two_systems, tmp_path, python, suite_file
+):
+    dimensions = ["temporal_flickering", "overall_consistency"]
+    plan(PlanArguments(str(suite_file), str(tmp_path / "plan"), dims=dimensions, samples=1, flicker_samples=1))
+    for offset, name in enumerate(("base", "rwl")):
+        rows = []
+        for number, video in enumerate(Plan.load(tmp_path / "plan").videos):
+            source = tmp_path / name / "videos" / f"{video.id}.mp4"
+            write_video(source, clip(10 * offset + number, num_frames=9 + number), fps=8)
+            rows.append({"prompt": video.prompt, "seed": video.seed, "video": f"videos/{source.name}", "id": video.id})
+        (tmp_path / name / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for weight in needed_weights(dimensions):
+        (tmp_path / "cache" / weight.path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache" / weight.path).write_bytes(b"weights")
+    reports = replace(two_systems, drift=False, num_clips=1)
+    vbench = vbench_arguments(tmp_path, video_frames=0, vbench_cache=str(tmp_path / "cache"), **python)
+    command = [sys.executable, "-c", EVALUATE.format(reports=vars(reports), vbench=vars(vbench))]
+    slow = {**os.environ, "STAND_IN_SLOW": "overall_consistency"}
+    killed = subprocess.Popen(command, env=slow, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not ((tmp_path / "calls").exists() and len(calls(tmp_path)) == 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert [path.name for path in (tmp_path / "vbench").rglob("*_results.json")] == [
+        "temporal_flickering_eval_results.json"
+    ]
+
+    evaluate(reports, vbench)
+    # Of five runs one was cut short; the first dimension of the base was kept.
+    assert calls(tmp_path) == [*dimensions, "overall_consistency", *dimensions]
+    resumed = (tmp_path / "report" / "report.json").read_text()
+    shutil.rmtree(tmp_path / "vbench")
+    shutil.rmtree(tmp_path / "report")
+    evaluate(reports, vbench)
+    assert len(calls(tmp_path)) == 9
+    assert (tmp_path / "report" / "report.json").read_text() == resumed
+    assert len(json.loads(resumed)["deltas"]) == 2
+
+
+def test_whole_results_come_with_the_leaderboards_zip(two_systems, tmp_path):
+    write_all(tmp_path / "results")
+    args = replace(two_systems, systems=two_systems.systems[:1], vbench=[f"base={tmp_path / 'results'}"], drift=False)
+    report(args)
+    archive = tmp_path / "report" / "base_vbench_leaderboard.zip"
+    with zipfile.ZipFile(archive) as opened:
+        assert len(opened.namelist()) == 16
+    write_dimension(tmp_path / "results", "scene", [0.5], samples=1)
+    report(args)
+    assert not archive.exists()
 
 
 def test_a_second_judge(tmp_path, make_clip):

@@ -191,8 +191,11 @@ def test_a_dimension_without_a_figure_is_left_out_alone(tmp_path, values, caplog
     write_dimension(tmp_path, "color", values, reported=0.5)
     assert aggregates(tmp_path) == ["quality_score"]
     assert "color_eval_results.json: color is left out: " in caplog.text
-    (tmp_path / "color_eval_results.json").write_text('{"color": [null, []]}')
-    assert "color" not in read_results(tmp_path)
+    write_dimension(tmp_path / "alone", "color", values, reported=0.5)
+    (tmp_path / "alone" / "scene_eval_results.json").write_text('{"scene": [null, []]}')
+    nothing = read_results(tmp_path / "alone")
+    assert nothing == {} and vbench_rows(nothing, "x") == []
+    assert paired_deltas(read_results(tmp_path), nothing, base_name="a", system="b") == []
 
 
 def test_pairing_finds_a_small_gain_in_wide_noise(tmp_path):
