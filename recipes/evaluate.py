@@ -1,4 +1,4 @@
-"""Evaluation: VBench on each system's clips where a runner is named, then one report of everything that is there.
+"""Evaluation: VBench where a runner is named, a second judge where one is named, then one report of all that is there.
 
     accelerate launch --config_file recipes/configs/accelerate/single_gpu.yaml recipes/evaluate.py \
         --config recipes/configs/cogvideox-2b/evaluate.yaml
@@ -8,24 +8,30 @@ is taken up again by the same line.
 """
 
 import logging
+from dataclasses import replace
 
 from trl import TrlParser
 
 from lift_trl.evaluation.commands import VBenchArguments, evaluate
-from lift_trl.evaluation.report_inputs import ReportArguments
+from lift_trl.evaluation.report_inputs import ReportArguments, named_paths
+from lift_trl.evaluation.second_judge import SecondJudgeArguments, judge_systems
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
-ARGUMENTS = (ReportArguments, VBenchArguments)
+ARGUMENTS = (ReportArguments, VBenchArguments, SecondJudgeArguments)
 
 
-def main(report_args: ReportArguments, vbench_args: VBenchArguments) -> None:
+def main(report_args: ReportArguments, vbench_args: VBenchArguments, judge_args: SecondJudgeArguments) -> None:
     state = process_state()
     setup_logging(state)
     # VBench's dimensions are subprocesses of their own; more launched processes would only run them twice.
     if state.is_main_process:
         if state.num_processes > 1:
             logging.getLogger(__name__).warning("evaluate.py uses one process; launch it with single_gpu.yaml.")
+        if judge_args.judge is not None:
+            judge = judge_args.load(state.device)
+            found = judge_systems(judge, named_paths(report_args.systems), judge_args.judge_dir)
+            report_args = replace(report_args, judges=[*report_args.judges, *found])
         print(f"report: {evaluate(report_args, vbench_args)}")
     state.wait_for_everyone()
 

@@ -4,7 +4,8 @@ A critic that was trained with the reward that it also measures cannot tell rewa
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -21,13 +22,22 @@ from ..store.video_io import describe, sample_frames
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-#: What VideoScore's five outputs are, in order. Source: TIGER-AI-Lab/VideoScore, examples/run_videoscore.py.
-ASPECTS = ("visual quality", "temporal consistency", "dynamic degree", "text alignment", "factual consistency")
+#: What VideoScore's five outputs are, in order, by the paper's names. Source: TIGER-AI-Lab/VideoScore,
+#: examples/run_videoscore.py.
+ASPECTS: Mapping[str, str] = MappingProxyType(
+    {
+        "VQ": "visual quality",
+        "TC": "temporal consistency",
+        "DD": "dynamic degree",
+        "TA": "text alignment",
+        "FC": "factual consistency",
+    }
+)
 #: The output that answers each of the project's dimensions.
 ASPECT_OF = {
-    Dimension.SEMANTIC_CONSISTENCY: ASPECTS.index("text alignment"),
-    Dimension.MOTION_SMOOTHNESS: ASPECTS.index("temporal consistency"),
-    Dimension.VIDEO_FIDELITY: ASPECTS.index("visual quality"),
+    Dimension.SEMANTIC_CONSISTENCY: "TA",
+    Dimension.MOTION_SMOOTHNESS: "TC",
+    Dimension.VIDEO_FIDELITY: "VQ",
 }
 #: VideoScore's scale is 1 (worst) to 4 (like a real video); 2 is average, 3 good. A label begins half a point lower.
 NORMAL_FROM, GOOD_FROM = 1.5, 2.5
@@ -35,7 +45,7 @@ NORMAL_FROM, GOOD_FROM = 1.5, 2.5
 # VideoScore was trained with the wording of its own repository; `prompt_template` takes it. This one asks the same.
 PROMPT = (
     "Rate the AI-generated video below on five dimensions, each from 1.0 (worst) to 4.0 (like a real video): "
-    + ", ".join(ASPECTS)
+    + ", ".join(ASPECTS.values())
     + '. The text prompt is "{prompt}". The frames of the video are:\n'
 )
 
@@ -49,6 +59,16 @@ class AspectScores(NamedTuple):
 
     values: tuple[float, ...]
     unscored: str | None = None
+
+    @property
+    def by_name(self) -> dict[str, float]:
+        """The outputs by the names of `ASPECTS`."""
+        return dict(zip(ASPECTS, self.values, strict=True))
+
+    @property
+    def labels(self) -> dict[Dimension, Label]:
+        """The labels of the three outputs that answer the project's dimensions."""
+        return {dimension: to_label(self.by_name[name]) for dimension, name in ASPECT_OF.items()}
 
 
 class RegressionJudge:
@@ -99,7 +119,9 @@ class RegressionJudge:
         family = Idefics2ForVideoRegression if config.model_type == "idefics2" else AutoModelForSequenceClassification
         model: Any = family.from_pretrained(name, revision=revision or "main", dtype=dtype)
         if model.config.num_labels != len(ASPECTS):
-            raise ValueError(f"{name} has {model.config.num_labels} outputs; a judge needs {len(ASPECTS)}: {ASPECTS}.")
+            raise ValueError(
+                f"{name} has {model.config.num_labels} outputs; a judge needs {len(ASPECTS)}: {list(ASPECTS)}."
+            )
         processor = AutoProcessor.from_pretrained(name, revision=revision)
         stamp = f"{name}@{revision or 'main'}"
         return cls(model.to(device), processor, name=stamp, num_frames=num_frames, prompt_template=prompt_template)
@@ -137,9 +159,9 @@ class RegressionJudge:
             if aspects.unscored:
                 scores.append(CriticScore(key, self.name, unscored=aspects.unscored))
                 continue
-            raw = {d: aspects.values[place] for d, place in ASPECT_OF.items()}
+            raw = {d: aspects.by_name[name] for d, name in ASPECT_OF.items()}
             judgements = tuple(
-                Judgement(d, to_label(raw[d]), reason=f"{raw[d]:.2f} of 4" if with_reason else "") for d in Dimension
+                Judgement(d, aspects.labels[d], reason=f"{raw[d]:.2f} of 4" if with_reason else "") for d in Dimension
             )
             scores.append(CriticScore(key, self.name, judgements))
         return scores

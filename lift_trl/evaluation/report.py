@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,19 +13,19 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..store.manifest import Artifact, write_text
+from . import report_data as data
 from . import report_figures as figures
 from . import report_tables as tables
 from .drift import MEASURES
 from .drift import SUITE as DRIFT_SUITE
 from .intervals import Estimate
-from .report_data import CalibrationBin, ClipRow, Curve, LabelRate, Paired, Report, default_summary
+from .report_data import CRITIC_SUITE, REWARD_SUITE, VIDEOSCORE_SUITE, Report, default_summary
 from .report_tables import TEMPLATES, Table
 from .vbench_eval import DIMENSIONS, PROTOCOLS
 
 
 logger = logging.getLogger(__name__)
 
-CRITIC_SUITE, VIDEOSCORE_SUITE, REWARD_SUITE = "critic", "videoscore", "reward"
 #: A page much larger than this opens slowly on a phone.
 LARGE_PAGE_MB = 40
 
@@ -44,7 +45,7 @@ class Section(NamedTuple):
     text: str
     graphics: tuple[Graphic, ...] = ()
     tables: tuple[Table, ...] = ()
-    clips: tuple[ClipRow, ...] = ()
+    clips: tuple[data.ClipRow, ...] = ()
 
 
 def sections(report: Report) -> list[Section]:
@@ -61,7 +62,7 @@ def _labels(report: Report) -> Iterator[Section]:
 
 
 def _rewards(report: Report) -> Iterator[Section]:
-    deltas = [delta for delta in report.deltas if not delta.suite.startswith("vbench")]
+    deltas = [delta for delta in report.deltas if delta.suite not in (*PROTOCOLS, VIDEOSCORE_SUITE)]
     if not report.rewards and not deltas:
         return
     graphics = []
@@ -88,10 +89,18 @@ def _paired(report: Report) -> Iterator[Section]:
 
 
 def _wins(report: Report) -> Iterator[Section]:
-    if report.win_rates:
-        graphic = Graphic(figures.win_bars(report.win_rates), "Bars of wins, ties and losses; figures below.")
-        text = "Which clip of a pair is preferred, by judge."
-        yield Section("wins", "Win rates", text, (graphic,), (tables.win_table(report.win_rates),))
+    if not report.win_rates:
+        return
+    graphics = []
+    for first, second in dict.fromkeys((rate.first, rate.second) for rate in report.win_rates):
+        mine = [rate for rate in report.win_rates if (rate.first, rate.second) == (first, second)]
+        alt = f"Bars of wins, ties and losses of {first} against {second}; figures below."
+        graphics.append(Graphic(figures.win_bars(mine), alt))
+    found = [tables.win_table(report.win_rates)]
+    found += [tables.strength_table(report.strengths)] if report.strengths else []
+    found += [tables.agreement_table(report.agreements)] if report.agreements else []
+    text = "Which clip of a pair is preferred, by judge."
+    yield Section("wins", "Win rates", text, tuple(graphics), tuple(found))
 
 
 def _clips(report: Report) -> Iterator[Section]:
@@ -120,15 +129,32 @@ def _vbench(report: Report) -> Iterator[Section]:
             svg = figures.forest(labels, [d.estimate for d in deltas], unit="difference of raw values, 95% interval")
             graphics.append(Graphic(svg, "Paired differences by dimension; figures below."))
             found.append(tables.delta_table(deltas))
+        found += _stamps(report, suite)
         text = f"{len(names)} of {len(DIMENSIONS)} dimensions, protocol {suite}."
         yield Section(suite, f"VBench ({suite})", text, tuple(graphics), tuple(found))
 
 
 def _videoscore(report: Report) -> Iterator[Section]:
     rows = [row for row in report.rows if row.suite == VIDEOSCORE_SUITE]
-    if rows:
-        text = "A judge that took no part in the tuning."
-        yield Section("videoscore", "Second judge: VideoScore", text, tables=(tables.videoscore_table(rows),))
+    if not rows:
+        return
+    found, graphics = [tables.videoscore_table(rows)], []
+    deltas = [delta for delta in report.deltas if delta.suite == VIDEOSCORE_SUITE]
+    if deltas:
+        names = [f"{d.metric.removeprefix(f'{VIDEOSCORE_SUITE}/')}\n{d.system} - {d.base}" for d in deltas]
+        svg = figures.forest(names, [d.estimate for d in deltas], unit="difference on the scale 1 to 4, 95% interval")
+        graphics.append(Graphic(svg, "Paired differences of the second judge's scores; figures below."))
+        found.append(tables.delta_table(deltas))
+    found += _stamps(report, VIDEOSCORE_SUITE)
+    text = (
+        "A judge that took no part in the tuning: a reward that rises while these scores fall is not a better video."
+    )
+    yield Section("videoscore", "Second judge: VideoScore", text, tuple(graphics), tuple(found))
+
+
+def _stamps(report: Report, suite: str) -> list[Table]:
+    stamps = report.suite_stamps.get(suite)
+    return [tables.stamp_table(stamps)] if stamps else []
 
 
 def _drift(report: Report) -> Iterator[Section]:
@@ -162,7 +188,12 @@ def _others(report: Report) -> Iterator[Section]:
     rows = [row for row in report.rows if row.suite not in shown]
     for suite in dict.fromkeys(row.suite for row in rows):
         mine = [row for row in rows if row.suite == suite]
-        yield Section(f"suite-{suite}", f"Figures: {suite}", "", tables=(tables.rows_table(mine),))
+        yield Section(f"suite-{_slug(suite)}", f"Figures: {suite}", "", tables=(tables.rows_table(mine),))
+
+
+def _slug(text: str) -> str:
+    """`text` for an id of HTML, which holds no space."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _curves(report: Report) -> Iterator[Section]:
@@ -202,11 +233,17 @@ def to_json(report: Report) -> dict[str, Any]:
     return {"schema": 1, **_clean(asdict(report))}
 
 
+_RECORDS = (
+    Estimate,
+    *(data.LabelRate, data.CalibrationBin, data.Paired, data.JudgeAgreement, data.Strength, data.Curve, data.ClipRow),
+)
+
+
 def _clean(value: Any) -> Any:
     """`value` for JSON: enums and paths as text, named tuples (which `asdict` keeps) as objects, NaN as null."""
     if isinstance(value, Mapping):
         return {str(key): _clean(entry) for key, entry in value.items()}
-    if isinstance(value, Estimate | LabelRate | CalibrationBin | Curve | ClipRow | Paired):
+    if isinstance(value, _RECORDS):
         return _clean(value._asdict())
     if isinstance(value, list | tuple):
         return [_clean(entry) for entry in value]

@@ -1,6 +1,6 @@
 """What a report is made of: plain records, each section optional, and the functions that fill them from scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +11,12 @@ from ..records import CriticScore, EvalRow
 from ..rubric import Dimension, Label
 from .drift import MEASURES, DriftAlarm
 from .intervals import FEW_UNITS, Estimate, bootstrap_mean, wilson
+from .vbench_eval import PROTOCOLS
 from .vbench_score import PairedDelta
 from .win_rate import WinRate
+
+
+CRITIC_SUITE, VIDEOSCORE_SUITE, REWARD_SUITE = "critic", "videoscore", "reward"
 
 
 class LabelRate(NamedTuple):
@@ -42,6 +46,30 @@ class Paired(NamedTuple):
     value: float
     ci95: tuple[float, float] | None
     n: int
+
+
+class JudgeAgreement(NamedTuple):
+    """
+    How often `judge` votes as the majority of `people` on one dimension (`None` = overall).
+
+    Attributes:
+        with_ties, without_ties, kappa: as in `win_rate.Agreement`.
+    """
+
+    judge: str
+    people: str
+    dimension: Dimension | None
+    with_ties: Estimate
+    without_ties: Estimate | None
+    kappa: float
+
+
+class Strength(NamedTuple):
+    """Bradley-Terry's log-strength of a system by a judge's votes on the whole clip, mean 0 over the systems."""
+
+    judge: str
+    system: str
+    strength: Estimate
 
 
 class Curve(NamedTuple):
@@ -74,7 +102,10 @@ class Report:
         calibration: critic -> its bins (`calibration_bins`).
         deltas: paired differences of any metric (rewards, VBench dimensions).
         paired: differences of each pair of systems, by judge and measure.
-        stamps: how it was made: models and revisions, protocol, seeds, versions.
+        strengths: of three systems or more, by judge.
+        agreements: of a critic or another judge with people's votes on the same pairs.
+        stamps: how it was made: models and revisions, versions.
+        suite_stamps: suite -> system -> what its figures were measured with; shown beside them.
         notes: caveats, shown at the end.
     """
 
@@ -87,11 +118,14 @@ class Report:
     deltas: tuple[PairedDelta, ...] = ()
     paired: tuple[Paired, ...] = ()
     win_rates: tuple[WinRate, ...] = ()
+    strengths: tuple[Strength, ...] = ()
+    agreements: tuple[JudgeAgreement, ...] = ()
     clips: tuple[ClipRow, ...] = ()
     calibration: Mapping[str, tuple[CalibrationBin, ...]] = field(default_factory=dict)
     drift: tuple[DriftAlarm, ...] = ()
     curves: tuple[Curve, ...] = ()
     stamps: Mapping[str, str] = field(default_factory=dict)
+    suite_stamps: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -166,7 +200,8 @@ def default_summary(report: Report) -> tuple[str, ...]:
     for delta in report.deltas:
         if "reward" in delta.metric:
             sentences.append(f"{_plain(delta.metric)}: {delta.system} {delta.value:.3f}, {_verdict(delta)}.")
-    for suite in dict.fromkeys(d.suite for d in report.deltas if d.suite.startswith("vbench")):
+    suites = (*PROTOCOLS, VIDEOSCORE_SUITE)
+    for suite in dict.fromkeys(d.suite for d in report.deltas if d.suite in suites):
         for system in dict.fromkeys(d.system for d in report.deltas if d.suite == suite):
             mine = [d for d in report.deltas if d.suite == suite and d.system == system and "score" not in d.metric]
             if all(d.estimate.n < FEW_UNITS for d in mine):
@@ -184,15 +219,29 @@ def default_summary(report: Report) -> tuple[str, ...]:
                 f"{rate.judge.capitalize()}: {rate.first} wins {rate.win.value:.0%}, ties {rate.tie.value:.0%} and loses "
                 f"{rate.loss.value:.0%} of {rate.num_votes} comparisons with {rate.second}."
             )
+    return (*sentences, *_agreement_sentences(report), *_drift_sentences(report))
+
+
+def _agreement_sentences(report: Report) -> Iterator[str]:
+    for found in report.agreements:
+        if found.dimension is None:
+            share = found.with_ties
+            bounds = f" (95% interval {share.ci95[0]:.0%} to {share.ci95[1]:.0%})" if share.ci95 else ""
+            yield (
+                f"{found.judge.capitalize()} agrees with the majority of {found.people} on {share.value:.0%} of the "
+                f"pairs{bounds}."
+            )
+
+
+def _drift_sentences(report: Report) -> Iterator[str]:
     for system in dict.fromkeys(alarm.system for alarm in report.drift):
         mine = [alarm for alarm in report.drift if alarm.system == system]
         raised = [alarm for alarm in mine if alarm.level != "ok"]
         if raised:
             listed = "; ".join(f"{MEASURES[a.measure].title} {a.change_in_words}, {a.level}" for a in raised)
-            sentences.append(f"Drift of {system} against {report.base}: {listed}.")
+            yield f"Drift of {system} against {report.base}: {listed}."
         else:
-            sentences.append(f"No drift alarm for {system} in {len(mine)} pixel statistics.")
-    return tuple(sentences)
+            yield f"No drift alarm for {system} in {len(mine)} pixel statistics."
 
 
 def _plain(metric: str) -> str:

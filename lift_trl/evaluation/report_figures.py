@@ -122,15 +122,21 @@ def reward_histogram(rewards: Mapping[str, Sequence[float]]) -> str:
 
 
 def win_bars(rates: Sequence[WinRate]) -> str:
-    """Stacked bars of win, tie and loss shares, one bar a judge and dimension."""
+    """Stacked bars of the win, tie and loss shares of one system against one other, a bar a judge and dimension."""
     names = [f"{r.judge}: {r.dimension.words if r.dimension else 'overall'}" for r in rates]
-    parts = (("wins", "#0072B2", "", "white"), ("ties", "#d9dde2", "", INK), ("loses", "#D55E00", "///", "white"))
+    first, second = rates[0].first, rates[0].second
+    blue, red = LABEL_STYLE[Label.GOOD][0], LABEL_STYLE[Label.BAD][0]
+    parts = (
+        (f"{first} wins", blue, "", "white"),
+        ("tie", "#d9dde2", "", INK),
+        (f"{second} wins", red, "///", "white"),
+    )
     with rc_context(_STYLE):
         figure, axes = _figure(0.9 + 0.36 * len(rates))
         for row, rate in enumerate(rates):
             left = 0.0
             for (name, colour, hatch, ink), value in zip(parts, (rate.win.value, rate.tie.value, rate.loss.value)):
-                named = f"{rate.first} {name}" if row == 0 else None
+                named = name if row == 0 else None
                 axes.barh(row, value, 0.72, left, color=colour, hatch=hatch, edgecolor="white", label=named)
                 if value >= 0.08:
                     box = {"facecolor": colour, "edgecolor": "none", "pad": 1.2}

@@ -2,24 +2,28 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..records import Comparison, EvalRow
-from ..rubric import Dimension, Label
+from ..records import EvalRow
 from ..store.manifest import Artifact, library_versions, read_rows
 from .drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
-from .intervals import wilson
-from .report_data import CalibrationBin, ClipRow, Curve, LabelRate, Report, mean_row, paired_delta
-from .report_judges import Judged, JudgedClip, compare_judges, judge_wins, measures, paired_differences
-from .report_systems import SystemClip, describe_clip, num_unscored, pair_systems
+from .report_data import REWARD_SUITE, VIDEOSCORE_SUITE, ClipRow, Curve, Report
+from .report_judges import clip_label_rates, judge_ballots, judged_clips, load_judges, paired_differences
+from .report_systems import (
+    SystemClip,
+    compare_means,
+    describe_clip,
+    num_unscored,
+    pair_systems,
+    prompts_of,
+    values_of,
+)
 from .report_systems import load_system as load_system
+from .report_vbench import load_vbench
+from .report_votes import Ballots, agreements, ballot_wins, read_ballots, strengths
 from .vbench_eval import Protocol
-from .vbench_results import read_results
-from .vbench_run import RUN_FILE
-from .vbench_score import PairedDelta, paired_deltas, vbench_rows
-from .win_rate import WinRate, to_votes, win_rates
 
 
 logger = logging.getLogger(__name__)
@@ -36,7 +40,7 @@ class ReportArguments:
     )
     judges: list[str] = field(
         default_factory=list,
-        metadata={"help": "judge/system=FOLDER: the same clips rated by another judge (labels, reward)."},
+        metadata={"help": "judge/system=FOLDER: the same clips rated by another judge."},
     )
     title: str = field(default="Evaluation", metadata={"help": "Heading of the report."})
     vbench: list[str] = field(default_factory=list, metadata={"help": "name=FOLDER of VBench's *_eval_results.json."})
@@ -79,47 +83,64 @@ def build_report(args: ReportArguments) -> Report:
         raise ValueError("systems is empty; name at least the base: base=FOLDER.")
     systems = pair_systems({name: load_system(path) for name, path in paths.items()})
     base = next(iter(systems))
-    prompts = {clip.key: clip.prompt for clips in systems.values() for clip in clips}
-    rewards = {
-        name: {clip.key: clip.reward for clip in clips if clip.reward is not None} for name, clips in systems.items()
-    }
-    rewards = {name: values for name, values in rewards.items() if values}
-    rows = [mean_row("reward", "mean_reward", name, values, prompts) for name, values in rewards.items()]
-    deltas = [
-        paired_delta("reward", "mean_reward", (base, rewards[base]), (name, values), prompts)
-        for name, values in rewards.items()
-        if name != base and base in rewards
-    ]
-    found, changes = _vbench(args, base)
-    more, judged, calibration = _judges(args, paths, systems)
-    drift: tuple[DriftAlarm, ...] = ()
-    if args.drift:
-        logger.info("pixel statistics of %d clips", sum(map(len, systems.values())))
-        statistics = {n: {c.key: clip_statistics(c.video) for c in clips} for n, clips in systems.items()}
-        rows += drift_rows(statistics, prompts)
-        drift = tuple(drift_alarms(statistics, prompts, base=base))
+    rewards = values_of(systems, lambda clip: clip.reward)
+    means = compare_means("mean_reward", rewards, prompts_of(systems), suite=REWARD_SUITE, base=base)
+    vbench = load_vbench(named_paths(args.vbench), base, args.protocol)
+    others = load_judges(_judge_paths(args.judges, paths), paths, base)
+    judged = {"critic": judged_clips(systems), **others.judged}
+    judges = {judge: judge_ballots(judge, rated) for judge, rated in judged.items()}
+    people, other_votes = _people(args, systems, taken=judges)
+    ballots = {**people, **judges}
+    figures = [row for path in args.figures for row in read_figures(Path(path))]
+    drift_means, drift = _drift(args, systems)
     return Report(
         title=args.title,
         base=base,
-        rows=(*rows, *more, *found, *(row for path in args.figures for row in read_figures(Path(path)))),
-        label_rates=_label_rates(systems),
+        rows=(*means.rows, *drift_means, *others.rows, *vbench.rows, *figures),
+        label_rates=clip_label_rates(systems),
         rewards={name: tuple(values.values()) for name, values in rewards.items()},
-        deltas=(*deltas, *changes),
-        win_rates=(
-            *(rate for judge, path in named_paths(args.votes).items() for rate in _wins(judge, path, systems)),
-            *(rate for judge, rated in judged.items() for rate in judge_wins(judge, rated)),
+        deltas=(*means.deltas, *others.deltas, *vbench.deltas),
+        win_rates=tuple(rate for judge, votes in ballots.items() for rate in ballot_wins(judge, votes)),
+        strengths=tuple(row for judge, votes in ballots.items() for row in strengths(judge, votes, list(systems))),
+        agreements=tuple(
+            row for them in people.items() for judge in judges.items() for row in agreements(them, judge)
         ),
         paired=tuple(row for judge, rated in judged.items() for row in paired_differences(judge, rated)),
-        calibration=calibration,
+        calibration=others.calibration,
         clips=_clip_rows(systems, args.num_clips),
         drift=drift,
         curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
-        stamps=_stamps(paths, args),
-        notes=(
-            *(note for name, path in paths.items() for note in _unscored(name, path)),
-            *(note for name, path in named_paths(args.vbench).items() for note in _not_measured(name, path)),
-        ),
+        stamps=_stamps(paths),
+        suite_stamps={args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps},
+        notes=(*(note for name, path in paths.items() for note in _unscored(name, path)), *other_votes, *vbench.notes),
     )
+
+
+def _drift(
+    args: ReportArguments, systems: Mapping[str, Sequence[SystemClip]]
+) -> tuple[list[EvalRow], tuple[DriftAlarm, ...]]:
+    if not args.drift:
+        return [], ()
+    logger.info("pixel statistics of %d clips", sum(map(len, systems.values())))
+    statistics = {n: {c.key: clip_statistics(c.video) for c in clips} for n, clips in systems.items()}
+    prompts = prompts_of(systems)
+    return drift_rows(statistics, prompts), tuple(drift_alarms(statistics, prompts, base=next(iter(systems))))
+
+
+def _people(
+    args: ReportArguments, systems: Mapping[str, Sequence[SystemClip]], *, taken: Iterable[str]
+) -> tuple[dict[str, Ballots], list[str]]:
+    """People's votes by who they are, and notes on votes that are not counted."""
+    found, notes = {}, []
+    for name, path in named_paths(args.votes).items():
+        if name in taken:
+            raise ValueError(
+                f"votes: {name!r} is a judge of this report; name the voters otherwise, people for instance."
+            )
+        found[name], left_out = read_ballots(path, systems)
+        if left_out:
+            notes.append(f"{name}: votes on clips that are not in this report, not counted: {left_out}.")
+    return found, notes
 
 
 def _unscored(name: str, folder: Path) -> list[str]:
@@ -127,18 +148,6 @@ def _unscored(name: str, folder: Path) -> list[str]:
     return (
         [f"{name}: {count} of {total} clips {'is' if count == 1 else 'are'} unscored and left out."] if count else []
     )
-
-
-def _judges(
-    args: ReportArguments, paths: Mapping[str, Path], systems: Mapping[str, list[SystemClip]]
-) -> tuple[list[EvalRow], dict[str, Judged], dict[str, tuple[CalibrationBin, ...]]]:
-    """Figures of the other judges and the critic's agreement with them, each judge's ratings, the critic's reliability."""
-    by_judge = {"critic": systems, **_load_judges(args.judges, paths)}
-    judged: dict[str, Judged] = {judge: _judged(rated) for judge, rated in by_judge.items()}
-    rows = [row for judge, rated in by_judge.items() if judge != "critic" for row in _judge_rows(judge, rated)]
-    compared = {j: compare_judges(j, paths, of) for j, of in _judge_paths(args.judges, paths).items()}
-    rows += [row for figures, _ in compared.values() for row in figures]
-    return rows, judged, {f"critic against {judge}": bins for judge, (_, bins) in compared.items() if bins}
 
 
 def _judge_paths(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
@@ -153,82 +162,6 @@ def _judge_paths(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[st
             )
         found.setdefault(judge, {})[system] = path
     return {judge: {s: folders[s] for s in systems if s in folders} for judge, folders in found.items()}
-
-
-def _load_judges(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[str, dict[str, list[SystemClip]]]:
-    folders = _judge_paths(entries, systems)
-    return {judge: pair_systems({s: load_system(path) for s, path in of.items()}) for judge, of in folders.items()}
-
-
-def _judged(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, dict[str, JudgedClip]]:
-    return {
-        name: {clip.key: JudgedClip(clip.prompt, measures(clip.labels, clip.reward)) for clip in clips}
-        for name, clips in systems.items()
-    }
-
-
-def _judge_rows(judge: str, systems: Mapping[str, Sequence[SystemClip]]) -> list[EvalRow]:
-    """Another judge's mean rewards and label shares."""
-    rows = []
-    for name, clips in systems.items():
-        values = {clip.key: clip.reward for clip in clips if clip.reward is not None}
-        if values:
-            rows.append(mean_row(judge, "mean_reward", name, values, {clip.key: clip.prompt for clip in clips}))
-    for rate in _label_rates(systems):
-        metric = f"{judge}/{rate.dimension}/{rate.label}"
-        rows.append(EvalRow(judge, metric, rate.system, rate.rate.value, rate.rate.n, rate.rate.ci95))
-    return rows
-
-
-def _label_rates(systems: Mapping[str, Sequence[SystemClip]]) -> tuple[LabelRate, ...]:
-    rates = []
-    for name, clips in systems.items():
-        labelled = [clip.labels for clip in clips if clip.labels]
-        for dimension in Dimension if labelled else ():
-            for label in Label:
-                count = sum(labels[dimension] == label for labels in labelled)
-                rates.append(LabelRate(name, dimension, label, wilson(count, len(labelled))))
-    return tuple(rates)
-
-
-def _vbench(args: ReportArguments, base: str) -> tuple[list[EvalRow], list[PairedDelta]]:
-    results = {name: read_results(path, protocol=args.protocol) for name, path in named_paths(args.vbench).items()}
-    rows = [row for name, found in results.items() for row in vbench_rows(found, name)]
-    if len(results) > 1 and base not in results:
-        raise ValueError(f"vbench names {', '.join(results)} but not the base {base!r}; deltas need its results.")
-    pairs = [(name, found) for name, found in results.items() if name != base]
-    deltas = [d for name, found in pairs for d in paired_deltas(results[base], found, base_name=base, system=name)]
-    return rows, deltas
-
-
-def _not_measured(name: str, folder: Path) -> list[str]:
-    """What a run of VBench left undone, from its `run.json`."""
-    if not (folder / RUN_FILE).is_file():
-        return []
-    runs = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["runs"]
-    undone = [run["dimension"].replace("_", " ") for run in runs if run["status"] != "done"]
-    return [f"VBench of {name}, not measured: {', '.join(undone)}. {folder / RUN_FILE} says why."] if undone else []
-
-
-def _wins(judge: str, path: Path, systems: Mapping[str, Sequence[SystemClip]]) -> list[WinRate]:
-    comparisons = [
-        Comparison(**{**row, "dimension": Dimension(row["dimension"]) if row["dimension"] else None})
-        for row in read_rows(path)
-    ]
-    of_name = {clip.video.name: name for name, clips in systems.items() for clip in clips}
-    of_path = {str(clip.video): name for name, clips in systems.items() for clip in clips}
-    if sum(map(len, systems.values())) != len(of_name):
-        of_name = {}  # systems share file names; only whole paths tell them apart
-
-    def find(video: str) -> str:
-        return of_path.get(video) or of_name.get(Path(video).name, "another system")
-
-    base = next(iter(systems))
-    rates = []
-    for name in systems:
-        votes = to_votes(comparisons, find, first=name, second=base) if name != base else []
-        rates += win_rates(votes, judge=judge, first=name, second=base) if votes else []
-    return rates
 
 
 def _clip_rows(systems: Mapping[str, Sequence[SystemClip]], limit: int) -> tuple[ClipRow, ...]:
@@ -281,7 +214,7 @@ def load_curves(name: str, path: Path) -> list[Curve]:
     return curves
 
 
-def _stamps(paths: Mapping[str, Path], args: ReportArguments) -> dict[str, str]:
+def _stamps(paths: Mapping[str, Path]) -> dict[str, str]:
     stamps = {}
     for name, path in paths.items():
         made = [str(path)]
@@ -289,11 +222,5 @@ def _stamps(paths: Mapping[str, Path], args: ReportArguments) -> dict[str, str]:
             artifact = Artifact.load(path)
             made += [f"{parent} {revision}" for parent, revision in artifact.parents.items()]
         stamps[f"system {name}"] = ", ".join(made)
-    for name, path in named_paths(args.vbench).items():
-        stamps[f"VBench of {name}"] = f"protocol {args.protocol}, {path}"
-        for file in sorted(path.glob("*_stamp.json"))[:1]:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            shown = [f"{key} {found[key]}" for key in ("vbench", "torch", "gpu") if found.get(key)]
-            stamps[f"VBench of {name}"] += ", " + ", ".join(shown)
     versions = [f"{package} {found}" for package, found in library_versions().items() if found]
     return {**stamps, "versions": ", ".join(versions)}

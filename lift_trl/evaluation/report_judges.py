@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..records import EvalRow
 from ..rubric import REWARDS, Dimension, Label, parse_label
-from ..store.manifest import METADATA_FILE, read_rows
+from ..store.manifest import METADATA_FILE, Artifact, read_rows
 from .critic_eval import Verdict, evaluate_verdicts, verdicts
-from .intervals import bootstrap_mean
-from .report_data import CalibrationBin, Paired, calibration_bins
-from .win_rate import REWARD_MARGIN, Vote, WinRate, win_rates
+from .intervals import bootstrap_mean, wilson
+from .report_data import VIDEOSCORE_SUITE, CalibrationBin, LabelRate, Paired, calibration_bins
+from .report_systems import SystemClip, compare_means, load_system, pair_systems, prompts_of, values_of
+from .report_votes import Ballots, system_pairs
+from .vbench_score import PairedDelta
+from .win_rate import REWARD_MARGIN, Vote
 
 
 class JudgedClip(NamedTuple):
@@ -22,8 +25,75 @@ class JudgedClip(NamedTuple):
     measures: Mapping[str, float]
 
 
-#: System -> clip key (the same prompt and how many-th clip of it) -> what one judge says.
+#: System -> clip key -> what one judge says.
 Judged = Mapping[str, Mapping[str, JudgedClip]]
+
+
+class JudgesPart(NamedTuple):
+    """
+    What judges other than the critic add to a report.
+
+    Attributes:
+        judged: judge -> what it says, by system and clip.
+        stamps: system -> how its aspects were judged.
+    """
+
+    rows: list[EvalRow]
+    deltas: list[PairedDelta]
+    judged: dict[str, Judged]
+    calibration: dict[str, tuple[CalibrationBin, ...]]
+    stamps: dict[str, Mapping[str, str]]
+
+
+def load_judges(folders: Mapping[str, Mapping[str, Path]], paths: Mapping[str, Path], base: str) -> JudgesPart:
+    """
+    Other judges' ratings of the systems' clips: their means and label shares, how far the critic agrees with each, and
+    the aspects of the one that gives them.
+
+    Args:
+        folders: judge -> system -> folder of ratings.
+        paths: system -> folder of the critic's ratings.
+
+    Raises:
+        ValueError: if two judges give aspects.
+    """
+    part = JudgesPart([], [], {}, {}, {})
+    for judge, mine in folders.items():
+        rated = pair_systems({system: load_system(path) for system, path in mine.items()})
+        prompts = prompts_of(rated)
+        part.judged[judge] = judged_clips(rated)
+        means = compare_means("mean_reward", values_of(rated, lambda c: c.reward), prompts, suite=judge, base=base)
+        part.rows.extend([*means.rows, *_label_rows(judge, rated)])
+        figures, bins = compare_judges(judge, paths, mine)
+        part.rows.extend(figures)
+        if bins:
+            part.calibration[f"critic against {judge}"] = bins
+        aspects = dict.fromkeys(name for clips in rated.values() for clip in clips for name in clip.aspects)
+        if aspects and part.stamps:
+            raise ValueError(f"judges: {judge} is the second that gives {', '.join(aspects)}; name one such judge.")
+        for name in aspects:
+            found = values_of(rated, partial(_aspect, name))
+            means = compare_means(name, found, prompts, suite=VIDEOSCORE_SUITE, base=base)
+            part.rows.extend(means.rows)
+            part.deltas.extend(means.deltas)
+        part.stamps.update({system: _stamps(path) for system, path in mine.items()} if aspects else {})
+    return part
+
+
+def _aspect(name: str, clip: SystemClip) -> float | None:
+    return clip.aspects.get(name)
+
+
+def _stamps(folder: Path) -> dict[str, str]:
+    return {name: str(value) for name, value in Artifact.load(folder).config.items()}
+
+
+def judged_clips(systems: Mapping[str, Sequence[SystemClip]]) -> Judged:
+    """What the ratings of `systems` say, clip by clip."""
+    return {
+        name: {clip.key: JudgedClip(clip.prompt, measures(clip.labels, clip.reward)) for clip in clips}
+        for name, clips in systems.items()
+    }
 
 
 def measures(labels: Mapping[Dimension, Label] | None, reward: float | None) -> dict[str, float]:
@@ -32,11 +102,23 @@ def measures(labels: Mapping[Dimension, Label] | None, reward: float | None) -> 
     return found if reward is None else {**found, "reward": reward}
 
 
-def _pairs(judged: Judged) -> Iterator[tuple[str, str]]:
-    """Each other system against the first, then the others among themselves in their order."""
-    base, *others = judged
-    yield from ((other, base) for other in others)
-    yield from combinations(others, 2)
+def clip_label_rates(systems: Mapping[str, Sequence[SystemClip]]) -> tuple[LabelRate, ...]:
+    """The label shares of each system that has labels."""
+    rates = []
+    for name, clips in systems.items():
+        labelled = [clip.labels for clip in clips if clip.labels]
+        for dimension in Dimension if labelled else ():
+            for label in Label:
+                count = sum(labels[dimension] == label for labels in labelled)
+                rates.append(LabelRate(name, dimension, label, wilson(count, len(labelled))))
+    return tuple(rates)
+
+
+def _label_rows(judge: str, systems: Mapping[str, Sequence[SystemClip]]) -> list[EvalRow]:
+    return [
+        EvalRow(judge, f"{judge}/{r.dimension}/{r.label}", r.system, r.rate.value, r.rate.n, r.rate.ci95)
+        for r in clip_label_rates(systems)
+    ]
 
 
 def _both(judged: Judged, a: str, b: str, measure: str) -> list[tuple[str, str, float]]:
@@ -50,7 +132,7 @@ def _both(judged: Judged, a: str, b: str, measure: str) -> list[tuple[str, str, 
 
 def paired_differences(judge: str, judged: Judged) -> Iterator[Paired]:
     """Paired differences of all pairs of systems in reward and in each dimension, bootstrapped over prompts."""
-    for a, b in _pairs(judged):
+    for a, b in system_pairs(list(judged)):
         for measure in ("reward", *Dimension):
             found = _both(judged, a, b, measure)
             if found:
@@ -58,16 +140,15 @@ def paired_differences(judge: str, judged: Judged) -> Iterator[Paired]:
                 yield Paired(judge, a, b, str(measure), *estimate)
 
 
-def judge_wins(judge: str, judged: Judged) -> Iterator[WinRate]:
-    """Wins of all pairs of systems by dimension and, by reward, overall; a difference within the margin is a tie."""
-    for a, b in _pairs(judged):
-        votes = []
+def judge_ballots(judge: str, judged: Judged) -> Ballots:
+    """What a judge would vote on each pair by dimension and, by reward, overall; a difference within the margin is a tie."""
+    ballots: dict[tuple[str, str], list[Vote]] = {}
+    for a, b in system_pairs(list(judged)):
         for dimension in (*Dimension, None):
             for key, prompt, change in _both(judged, a, b, dimension or "reward"):
                 outcome = 0 if abs(change) <= REWARD_MARGIN else 1 if change > 0 else -1
-                votes.append(Vote(prompt, key, dimension, outcome, judge))
-        if votes:
-            yield from win_rates(votes, judge=judge, first=a, second=b)
+                ballots.setdefault((a, b), []).append(Vote(prompt, key, dimension, outcome, judge))
+    return ballots
 
 
 def compare_judges(

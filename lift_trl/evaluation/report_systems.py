@@ -1,12 +1,15 @@
 """The clips of each system as folders hold them, and which clip of one system is compared with which of another."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..records import EvalRow
 from ..rubric import Dimension, Label
 from ..store.rated_videos import BadRowsError, RowError, check_rated_videos, raw_rows
+from .report_data import mean_row, paired_delta
+from .vbench_score import PairedDelta
 
 
 class SystemClip(NamedTuple):
@@ -17,6 +20,7 @@ class SystemClip(NamedTuple):
         key: pairs it with the other systems' clips: its prompt and how many-th clip of it, until `pair_systems`.
         id: the row's own, or made of the clip.
         seed: as the row has it, empty where it has none.
+        aspects: what a judge with outputs of its own says (`second_judge.py`), by the output's name.
     """
 
     key: str
@@ -26,25 +30,27 @@ class SystemClip(NamedTuple):
     reward: float | None
     id: str = ""
     seed: str = ""
+    aspects: Mapping[str, float] = {}
 
 
-class _Listed(NamedTuple):
-    """A row of a folder: `place` counts the clips of one prompt, those that are unscored too."""
+class ListedClip(NamedTuple):
+    """What a folder's metadata says of a clip: `place` counts the clips of one prompt, those that are unscored too."""
 
     prompt: str
     video: Path
     place: int
     row: Mapping[str, Any]
 
-    @property
-    def key(self) -> str:
-        return f"{self.prompt}#{self.place}"
-
     def clip(self, labels: Mapping[Dimension, Label] | None = None, reward: float | None = None) -> SystemClip:
-        unit = self.row.get("video_id") or self.row.get("id") or ""
-        seed = self.row.get("seed")
         return SystemClip(
-            self.key, self.prompt, self.video, labels, reward, str(unit), "" if seed is None else str(seed)
+            key=f"{self.prompt}#{self.place}",
+            prompt=self.prompt,
+            video=self.video,
+            labels=labels,
+            reward=reward,
+            id=str(self.row.get("video_id") or self.row.get("id") or ""),
+            seed="" if self.row.get("seed") is None else str(self.row["seed"]),
+            aspects=self.row.get("aspects") or {},
         )
 
 
@@ -57,7 +63,7 @@ def load_system(folder: Path) -> list[SystemClip]:
         FileNotFoundError: if there is no metadata.
         ValueError: naming the rows, if clips are missing or ratings malformed; if no clip is left.
     """
-    listed = _listed(folder)
+    listed = list_clips(folder)
     usable = [entry for entry in listed if not entry.row.get("unscored")]
     if not usable:
         raise ValueError(
@@ -76,14 +82,19 @@ def load_system(folder: Path) -> list[SystemClip]:
 
 def num_unscored(folder: Path) -> tuple[int, int]:
     """How many clips of `folder` are unscored, and how many there are."""
-    listed = _listed(folder)
+    listed = list_clips(folder)
     return sum(bool(entry.row.get("unscored")) for entry in listed), len(listed)
 
 
-def _listed(folder: Path) -> list[_Listed]:
-    """Every clip that the metadata names, once, though tidy ratings name it in several rows."""
+def list_clips(folder: Path) -> list[ListedClip]:
+    """
+    Every clip that the metadata of `folder` names, unscored ones too, once each: tidy ratings name one in several rows.
+
+    Raises:
+        BadRowsError: naming the rows that have no clip or no prompt.
+    """
     seen: Counter[str] = Counter()
-    found: dict[tuple[Path, str], _Listed] = {}
+    found: dict[tuple[Path, str], ListedClip] = {}
     errors = []
     for where, row in raw_rows(folder):
         text = row if isinstance(row, str) else "no clip or no prompt; fill the columns file_name and prompt."
@@ -94,7 +105,7 @@ def _listed(folder: Path) -> list[_Listed]:
             continue
         prompt, video = str(prompt).strip(), Path(video)
         if (video, prompt) not in found:
-            found[video, prompt] = _Listed(prompt, video, seen[prompt], row)
+            found[video, prompt] = ListedClip(prompt, video, seen[prompt], row)
             seen[prompt] += 1
     if errors or not found:
         raise BadRowsError(errors or [RowError(str(folder), "holds no row.")])
@@ -125,6 +136,42 @@ def pair_systems(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, list[
         if is_key and all(base & other for other in others):
             return keyed
     return {system: list(clips) for system, clips in systems.items()}
+
+
+class Compared(NamedTuple):
+    """The mean of each system, and each system's paired difference to the base."""
+
+    rows: list[EvalRow]
+    deltas: list[PairedDelta]
+
+
+def values_of(
+    systems: Mapping[str, Sequence[SystemClip]], value: Callable[[SystemClip], float | None]
+) -> dict[str, dict[str, float]]:
+    """System -> clip key -> value; clips without one are left out, and systems without any."""
+    found = {
+        name: {clip.key: number for clip in clips if (number := value(clip)) is not None}
+        for name, clips in systems.items()
+    }
+    return {name: values for name, values in found.items() if values}
+
+
+def compare_means(
+    metric: str, values: Mapping[str, Mapping[str, float]], prompts: Mapping[str, str], *, suite: str, base: str
+) -> Compared:
+    """The means of `values` (of `values_of`) and the differences to `base` over the clips that both have."""
+    rows = [mean_row(suite, metric, name, mine, prompts) for name, mine in values.items()]
+    deltas = [
+        paired_delta(suite, metric, (base, values[base]), (name, mine), prompts)
+        for name, mine in values.items()
+        if name != base and base in values
+    ]
+    return Compared(rows, deltas)
+
+
+def prompts_of(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, str]:
+    """The prompt of each clip key."""
+    return {clip.key: clip.prompt for clips in systems.values() for clip in clips}
 
 
 def describe_clip(clip: SystemClip) -> str:

@@ -1,5 +1,6 @@
 """The report's tables as text cells, the same for Markdown and HTML; the paper's figures as labelled reference columns."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from ..records import EvalRow
 from ..rubric import Dimension, Label
 from .drift import MEASURES, NOT_VBENCH, DriftAlarm
 from .intervals import FEW_UNITS, Estimate
-from .report_data import CalibrationBin, LabelRate, Paired
+from .report_data import CalibrationBin, JudgeAgreement, LabelRate, Paired, Strength
 from .vbench_eval import DIMENSIONS
 from .vbench_score import QUALITY, SEMANTIC, TOTAL, PairedDelta
 from .win_rate import WinRate
@@ -128,7 +129,7 @@ def win_table(rates: Sequence[WinRate]) -> Table:
     rows = tuple(
         (
             r.judge,
-            r.dimension.words if r.dimension else "overall",
+            _dimension_words(r.dimension),
             f"{r.first} against {r.second}",
             percent(r.win),
             percent(r.tie),
@@ -140,11 +141,52 @@ def win_table(rates: Sequence[WinRate]) -> Table:
         for r in rates
     )
     caption = (
-        "Shares of votes with 95% bootstrap intervals over prompts; majority: share of pairs that most voters gave to "
-        "each side; strength: Bradley-Terry log-odds of a win, ties as half a win."
+        "Shares of votes with 95% intervals over prompts (bootstrap; Wilson's where every prompt has the same share); "
+        "majority: share of pairs that most voters gave to each side; strength: Bradley-Terry log-odds of a win, ties as "
+        "half a win."
     )
     columns = ("judge", "dimension", "pair", "win", "tie", "loss", "majority w/t/l", "strength", "votes / pairs")
     return Table(columns, rows, caption)
+
+
+def strength_table(strengths: Sequence[Strength]) -> Table:
+    """Bradley-Terry's strengths, one row a judge, one column a system."""
+    cell = {(row.judge, row.system): row.strength for row in strengths}
+    systems = tuple(dict.fromkeys(row.system for row in strengths))
+    rows = []
+    for judge in dict.fromkeys(row.judge for row in strengths):
+        found = [cell.get((judge, system)) for system in systems]
+        rows.append((judge, *("" if e is None else with_interval(e.value, e.ci95, 2, "+") for e in found)))
+    caption = (
+        "Bradley-Terry log-strengths from the votes on the whole clip, mean 0, ties as half a win, 95% bootstrap interval "
+        "over prompts. A difference of 1.1 is odds of 3 to 1."
+    )
+    return Table(("strength by", *systems), tuple(rows), caption)
+
+
+def agreement_table(agreements: Sequence[JudgeAgreement]) -> Table:
+    """How often a judge votes as people do."""
+    rows = tuple(
+        (
+            f"{a.judge} with {a.people}",
+            _dimension_words(a.dimension),
+            percent(a.with_ties),
+            "" if a.without_ties is None else percent(a.without_ties),
+            number(None if math.isnan(a.kappa) else a.kappa, 2),
+            str(a.with_ties.n),
+        )
+        for a in agreements
+    )
+    caption = (
+        "Share of pairs on which the judge votes as the majority of the people; without ties: of the pairs where people "
+        "named a winner, a judge's tie is wrong. 95% interval over prompts; Cohen's kappa of win, tie and loss."
+    )
+    columns = ("agreement", "dimension", "with ties", "without ties", "kappa", "prompts")
+    return Table(columns, rows, caption)
+
+
+def _dimension_words(dimension: Dimension | None) -> str:
+    return dimension.words if dimension else "overall"
 
 
 def vbench_table(rows: Sequence[EvalRow], suite: str) -> Table:
@@ -176,6 +218,17 @@ def vbench_table(rows: Sequence[EvalRow], suite: str) -> Table:
         listed.append((name.replace("_", " "), *cells, *(number(value, 2) for value in theirs)))
     columns = ("percent", *systems, *(f"paper: {title}" for title in titles))
     return Table(columns, tuple(listed), caption, tuple(range(1 + len(systems), len(columns))))
+
+
+def stamp_table(stamps: Mapping[str, Mapping[str, str]]) -> Table:
+    """What the figures were measured with, one column a system; a stamp that differs is named below."""
+    names = dict.fromkeys(name for mine in stamps.values() for name in mine)
+    rows = tuple((name.replace("_", " "), *(mine.get(name, "") for mine in stamps.values())) for name in names)
+    unlike = [row[0] for row in rows if len(set(row[1:])) > 1 and row[0] != "results"]
+    caption = "What the figures were measured with."
+    if unlike:
+        caption += f" The systems differ in {', '.join(unlike)}: part of a difference may be theirs."
+    return Table(("measured with", *stamps), rows, caption)
 
 
 def videoscore_table(rows: Sequence[EvalRow]) -> Table:

@@ -22,7 +22,7 @@ from lift_trl.evaluation.report_data import (
 )
 from lift_trl.evaluation.report_tables import critic_table, paper, vbench_table, verdict
 from lift_trl.evaluation.vbench_eval import DIMENSIONS
-from lift_trl.evaluation.win_rate import critic_votes, win_rates
+from lift_trl.evaluation.win_rate import Vote, critic_votes, win_rates
 from lift_trl.records import CriticScore, EvalRow, Judgement
 from lift_trl.rubric import Dimension, Label
 
@@ -114,6 +114,23 @@ def test_the_files(full, tmp_path):
     # Self-contained: nothing is fetched.
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page) and "@import" not in page
     assert str(tmp_path) not in page + markdown + json.dumps(data)
+
+
+def test_each_pair_of_systems_has_bars_of_its_own():
+    """Three systems: the judge's name stands thrice, so each pair is a figure that names its own two."""
+    votes = [Vote(f"p{i}", f"p{i}", None, 1, "v") for i in range(3)]
+    pairs = [("rwl", "base"), ("sft", "base"), ("rwl", "sft")]
+    report = Report(
+        "t", "base", win_rates=tuple(r for a, b in pairs for r in win_rates(votes, judge="critic", first=a, second=b))
+    )
+    (section,) = sections(report)
+    assert [f"{a} against {b}" in graphic.alt for (a, b), graphic in zip(pairs, section.graphics)] == [True] * 3
+
+
+def test_ids_of_sections_are_valid_html():
+    rows = (EvalRow("critic against second judge", "overall/accuracy", "critic", 0.5, 9),)
+    (section,) = sections(Report("t", "base", rows=rows))
+    assert section.id == "suite-critic-against-second-judge"
 
 
 def test_the_page_is_the_same_each_time(full):

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from lift_trl.evaluation.report import sections, to_markdown
+from lift_trl.evaluation.report_data import default_summary
 from lift_trl.evaluation.report_inputs import ReportArguments, build_report, load_system, pair_systems
 from lift_trl.rubric import Dimension
 
@@ -67,3 +69,124 @@ def test_a_folder_without_a_usable_clip_says_why(tmp_path, make_clip):
     rows[0].pop("unscored")
     with pytest.raises(ValueError, match="row 1"):
         load_system(write_rows(tmp_path / "bad", make_clip, rows))
+
+
+def vote(number, prompt, left, right, choice, **more):
+    """One row of the arena's log: a record's fields and the pair's id."""
+    row = {"id": str(number), "prompt": prompt, "video_a": left, "video_b": right, "choice": choice, "dimension": None}
+    return {**row, "voter": "v", "created_at": "2026-01-01T00:00:00Z", "pair": "0", **more}
+
+
+def write_votes(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def three(tmp_path, make_clip):
+    """Ten prompts; the critic finds rwl best, then sft. All systems have the same file names."""
+    prompts = [f"prompt {i}" for i in range(10)]
+    rewards = {"base": 0.1, "rwl": 0.9, "sft": 0.5}
+    folders = {
+        name: write_rows(tmp_path / name, make_clip, [{"prompt": p, "reward": r, "id": p} for p in prompts])
+        for name, r in rewards.items()
+    }
+    return [f"{name}={folder}" for name, folder in folders.items()]
+
+
+def test_the_arenas_votes_count(three, tmp_path):
+    rows = [
+        vote(i, f"prompt {i}", *sides, choice)
+        for i in range(10)
+        for sides, choice in (
+            ((f"rwl/videos/{i}.mp4", f"base/videos/{i}.mp4"), "a" if i < 8 else "b"),
+            ((f"sft/videos/{i}.mp4", f"rwl/videos/{i}.mp4"), "b"),
+        )
+    ]
+    rows.append(vote(99, "prompt 0", "rwl/videos/0.mp4", "another/videos/0.mp4", "a"))
+    votes = write_votes(tmp_path / "votes.jsonl", rows)
+    made = build_report(ReportArguments(str(tmp_path / "r"), three, votes=[f"people={votes}"], drift=False))
+    wins = {(r.judge, r.first, r.second): r.win for r in made.win_rates if r.dimension is None}
+    assert wins["people", "rwl", "base"].value == 0.8 and wins["people", "rwl", "sft"].value == 1.0
+    # Ten of ten is not sure to be all.
+    assert wins["people", "rwl", "sft"].ci95 == pytest.approx((0.722, 1.0), abs=1e-3)
+    assert made.notes == ("people: votes on clips that are not in this report, not counted: 1.",)
+    # The critic prefers rwl each time: it agrees with people on 18 of 20 pairs.
+    (found,) = made.agreements
+    assert (found.judge, found.people, found.with_ties.value, found.with_ties.n) == ("critic", "people", 0.9, 10)
+    order = {judge: [] for judge in ("critic", "people")}
+    for row in sorted(made.strengths, key=lambda row: -row.strength.value):
+        order[row.judge].append(row.system)
+    assert order["critic"] == ["rwl", "sft", "base"] and order["people"][0] == "rwl"
+    assert sum(row.strength.value for row in made.strengths) == pytest.approx(0, abs=1e-9)
+    markdown = to_markdown(made, sections(made))
+    assert "| critic with people | overall | 90% (" in markdown
+    assert any(
+        "Critic agrees with the majority of people on 90% of the pairs (95% in" in s for s in default_summary(made)
+    )
+    assert "| strength by | base | rwl | sft |" in markdown
+
+
+def test_votes_that_match_nothing_are_an_error(three, tmp_path):
+    by_name = write_votes(tmp_path / "names.jsonl", [vote(0, "prompt 0", "0.mp4", "1.mp4", "a")])
+    with pytest.raises(
+        ValueError, match="none of 1 votes compares two of the systems base, rwl, sft; the first '0.mp4'"
+    ):
+        build_report(ReportArguments(str(tmp_path / "r"), three, votes=[f"people={by_name}"], drift=False))
+    row = vote(0, "p", "a", "b", "a")
+    for broken, message in (
+        ({k: v for k, v in row.items() if k != "voter"}, "line 1: no voter"),
+        ({**row, "dimension": "colour"}, "line 1: dimension 'colour'"),
+    ):
+        votes = write_votes(tmp_path / "broken.jsonl", [broken])
+        with pytest.raises(ValueError, match=message):
+            build_report(ReportArguments(str(tmp_path / "r"), three, votes=[f"people={votes}"], drift=False))
+    with pytest.raises(ValueError, match="is a judge of this report"):
+        build_report(ReportArguments(str(tmp_path / "r"), three, votes=[f"critic={votes}"], drift=False))
+
+
+def test_a_name_that_fits_two_clips_is_an_error(tmp_path, make_clip):
+    rows = [{"file_name": f"{part}/0.mp4", "prompt": part, "reward": 0.5} for part in "ab"]
+    systems = []
+    for name in ("base", "rwl"):
+        for part in "ab":
+            make_clip(tmp_path / name / part / "0.mp4")
+        (tmp_path / name / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        systems.append(f"{name}={tmp_path / name}")
+    told = write_votes(tmp_path / "told.jsonl", [vote(0, "a", "rwl/a/0.mp4", "base/a/0.mp4", "a")])
+    made = build_report(ReportArguments(str(tmp_path / "r"), systems, votes=[f"people={told}"], drift=False))
+    assert made.win_rates[0].win.value == 1 and made.agreements[0].with_ties.value == 0  # the critic sees a tie
+    bare = write_votes(tmp_path / "bare.jsonl", [vote(0, "a", "rwl/0.mp4", "base/0.mp4", "a")])
+    with pytest.raises(ValueError, match="'rwl/0.mp4' fits 2 clips of rwl"):
+        build_report(ReportArguments(str(tmp_path / "r"), systems, votes=[f"people={bare}"], drift=False))
+
+
+def test_vbench_figures_stand_under_their_own_protocol(three, tmp_path):
+    """A custom run read with the default protocol was called VBench; what it was measured with stands beside it."""
+    folders = []
+    for name, torch in (("base", "2.5.1"), ("rwl", "2.6.0")):
+        folder = tmp_path / "vbench" / name
+        folder.mkdir(parents=True)
+        clips = [{"video_path": f"videos/p{i}-0.mp4", "video_results": 0.9} for i in range(3)]
+        (folder / "aesthetic_quality_eval_results.json").write_text(json.dumps({"aesthetic_quality": [0.9, clips]}))
+        stamps = {"vbench": "0.1.5", "torch": torch}
+        run = {
+            "protocol": "vbench-custom",
+            "planned": {},
+            "stamps": stamps,
+            "runs": [{"dimension": "scene", "status": "failed"}],
+        }
+        (folder / "run.json").write_text(json.dumps(run))
+        folders.append(f"{name}={folder}")
+    args = {"systems": three, "vbench": folders, "drift": False}
+    with pytest.raises(ValueError, match="protocol=vbench-custom"):
+        build_report(ReportArguments(str(tmp_path / "r"), **args))
+    made = build_report(ReportArguments(str(tmp_path / "r"), **args, protocol="vbench-custom"))
+    (section,) = [part for part in sections(made) if part.id == "vbench-custom"]
+    stamps = section.tables[-1]
+    assert stamps.columns == ("measured with", "base", "rwl")
+    assert stamps.rows[:3] == (
+        ("protocol", "vbench-custom", "vbench-custom"), ("vbench", "0.1.5", "0.1.5"), ("torch", "2.5.1", "2.6.0"),
+    )  # fmt: skip
+    assert "The systems differ in torch" in stamps.caption
+    assert any(note.startswith("VBench of rwl: not measured: scene.") for note in made.notes)
