@@ -12,7 +12,6 @@ from typing import Any
 from .records import StoredVideo
 from .store.inspect import inspect_artifact
 from .store.manifest import library_versions
-from .store.rated_videos import METADATA_NAMES, check_rated_videos
 
 
 Command = Callable[[str, Callable[[argparse.Namespace], int]], argparse.ArgumentParser]
@@ -31,23 +30,20 @@ def _env(args: argparse.Namespace) -> int:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    """Lists every bad row of a folder of clips or of LiFT-HRA, with the reason and the remedy."""
-    if not any((Path(args.path) / name).is_file() for name in METADATA_NAMES):
-        from .feedback.hra import check_hra
+    """Lists every bad row of a folder of clips or of LiFT-HRA with the reason, and what the others are good for."""
+    from .feedback.validate import validate
 
-        errors = check_hra(
-            args.path, video_dir=args.videos, missing_videos=args.missing_videos, decode=not args.no_decode
-        )
-        for error in errors:
-            print(error)
-        print(f"{len(errors)} bad rows")
-        return 1 if errors else 0
-    checked = check_rated_videos(args.path, decode=not args.no_decode)
-    for error in checked.errors:
-        print(error)
-    real = sum(video.is_real for video in checked.videos)
-    print(f"{len(checked.videos)} clips can be used ({real} real), {len(checked.errors)} bad rows")
-    return 1 if checked.errors else 0
+    checked = validate(args.path, video_dir=args.videos, missing_videos=args.missing_videos, decode=not args.no_decode)
+    for problem in checked.problems():
+        print(problem)
+    if checked.alignment is not None:
+        videos, errors = checked.alignment
+        real = sum(video.is_real for video in videos)
+        print(f"for alignment: {len(videos)} clips can be used ({real} real), {len(errors)} bad rows")
+    clips, errors = checked.hra
+    ratings = sum(len(clip.annotations) for clip in clips)
+    print(f"as LiFT-HRA: {len(clips)} clips with {ratings} ratings can be used, {len(errors)} bad rows")
+    return 0 if checked.is_usable else 1
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -220,7 +216,7 @@ def _mini_rate(args: argparse.Namespace) -> int:
 
 def _add_data_commands(command: Command) -> None:
     validate = command("validate", _validate)
-    validate.add_argument("path", help="folder with metadata.jsonl, metadata.csv or metadata.parquet")
+    validate.add_argument("path", help="folder with metadata.jsonl, .csv or .parquet, or LiFT-HRA in any form")
     validate.add_argument(
         "--no-decode", action="store_true", help="do not decode the clips (faster; misses truncated files)"
     )

@@ -68,7 +68,7 @@ def test_validate_lists_every_bad_row_with_file_row_and_remedy(clips, capsys):
     }
     for row, problem in problems.items():
         assert any(f"metadata.jsonl, row {row}" in line and problem in line for line in lines), (row, problem, lines)
-    assert lines[-1] == "1 clips can be used (0 real), 10 bad rows"
+    assert lines[-2] == "for alignment: 1 clips can be used (0 real), 10 bad rows"
 
 
 def test_validate_without_metadata_says_what_to_write(tmp_path, capsys):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..records import Annotation, content_id
-from ..store.rated_videos import BadRowsError, RowError
+from ..store.rated_videos import BadRowsError
 from .sources import HraClip, HraSource, MissingVideos, read_hra
 
 
@@ -59,33 +59,6 @@ def load_hra(
     if len(splits) > 1:
         raise ValueError(f"{name_or_path} has the splits {', '.join(splits)} already; leave test_fraction out.")
     return split_by_video(next(iter(splits.values())), test_fraction=test_fraction)
-
-
-def check_hra(
-    path: Path | str,
-    *,
-    source: str | None = None,
-    video_dir: Path | str | None = None,
-    missing_videos: MissingVideos = "raise",
-    decode: bool = False,
-) -> list[RowError]:
-    """
-    Every bad row of LiFT-HRA in one of the forms of `load_hra`, with the reason and the remedy.
-
-    Args:
-        decode: also decode every clip, which finds truncated files (about 0.1 s a clip).
-    """
-    from ..store.video_io import probe_video
-
-    data = read_hra(HraSource(path, None, source, video_dir), missing_videos=missing_videos)
-    errors = list(data.errors)
-    for clip in (clip for clips in data.splits.values() for clip in clips if decode):
-        try:
-            if isinstance(clip.video, bytes) or clip.video.is_file():
-                probe_video(clip.video)
-        except ValueError as error:
-            errors.append(RowError(f"{path}, clip {clip.id}", str(error)))
-    return errors
 
 
 def annotations_of(clips: Iterable[HraClip]) -> list[Annotation]:

@@ -25,13 +25,14 @@ SOURCES = ("synthetic", "real")
 
 @dataclass(frozen=True)
 class HraClip:
-    """One clip and every rater's ratings of it (none for a real clip without ratings)."""
+    """One clip and every rater's ratings of it (none for a real clip without ratings). `where` its first row stands."""
 
     id: str
     video: VideoSource
     caption: str
     source: str
     annotations: tuple[Annotation, ...] = ()
+    where: str = field(default="", compare=False)
 
 
 class HraSource(NamedTuple):
@@ -292,10 +293,10 @@ class _Reader:
                 self.errors.append(RowError(where, f"clip {clip.id!r} stands in {first} already; delete one of them."))
             else:
                 joined[clip.id] = replace(known, annotations=known.annotations + clip.annotations)
-        found = [self._found(places[name], clip) for name, clip in joined.items()]
+        found = [self._found(replace(clip, where=places[name])) for name, clip in joined.items()]
         return [clip for clip in found if clip is not None]
 
-    def _found(self, where: str, clip: HraClip) -> HraClip | None:
+    def _found(self, clip: HraClip) -> HraClip | None:
         """`clip` with its file and source; `None` where it is missing and not kept."""
         clip = clip if self.source is None else _with(clip, source=self.source)
         reference = Path(str(clip.video))
@@ -305,14 +306,14 @@ class _Reader:
             path = reference if known and reference.is_file() else None
             path = path or (self.finder.find(str(reference)) if self.finder else None)
         except ValueError as error:
-            self.errors.append(RowError(where, str(error)))
+            self.errors.append(RowError(clip.where, str(error)))
             return None
         if path is not None:
             return _with(clip, video=path)
         self.num_missing += 1
         if self.missing_videos == "raise":
             remedy = "Fetch it, give the folder of the clips (video_dir), or pass missing_videos='keep' or 'drop'."
-            self.errors.append(RowError(where, f"{reference}: no such clip. {remedy}"))
+            self.errors.append(RowError(clip.where, f"{reference}: no such clip. {remedy}"))
         return clip if self.missing_videos == "keep" else None
 
 

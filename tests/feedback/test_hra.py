@@ -9,7 +9,8 @@ import pytest
 from datasets import Dataset, Video, load_dataset
 
 from lift_trl.feedback.convert import convert
-from lift_trl.feedback.hra import check_hra, load_hra, split_by_video, split_new_videos, tidy_features
+from lift_trl.feedback.hra import load_hra, split_by_video, split_new_videos, tidy_features
+from lift_trl.feedback.validate import validate
 from lift_trl.records import Annotation
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.rated_videos import BadRowsError
@@ -161,7 +162,7 @@ def test_every_bad_row_of_a_json_is_listed(tmp_path: Path):
     ]
     path = tmp_path / "data.json"
     path.write_text(json.dumps(rows))
-    errors = check_hra(path)
+    errors = validate(path).hra.errors
     found = {int(error.where.rsplit(" ", 1)[1]): error.problem for error in errors}
     assert sorted(found) == list(range(2, 11))
     assert "does not begin with one of" in found[2] and "does not begin with one of" in found[3]
@@ -187,9 +188,9 @@ def test_a_file_that_is_no_json_and_a_path_that_is_none(tmp_path: Path):
 def test_decoding_finds_truncated_clips(authors: Path):
     clip = write_clip(authors / "videos" / "a.mp4")
     clip.write_bytes(clip.read_bytes()[:700])
-    assert check_hra(authors) == []
-    (error,) = check_hra(authors, decode=True)
-    assert "clip a" in error.where and "a.mp4" in error.problem
+    assert validate(authors, decode=False).hra.errors == []
+    (error,) = validate(authors).hra.errors
+    assert error.where.endswith("LiFT-HRA-data.json, row 1") and "a.mp4" in error.problem
 
 
 def test_the_last_question_counts_and_captions_may_hold_its_words(tmp_path: Path):
@@ -213,7 +214,7 @@ def test_own_clips_with_three_label_columns(tmp_path: Path):
     assert rows["label"] == ["Good", "Bad", "Normal"] and rows["reason"] == ["", "It jumps.", ""]
     assert set(rows["annotator"]) == {"me"} and Path(rows[0]["video"]["path"]) == tmp_path / "a.mp4"
     (tmp_path / "metadata.jsonl").write_text(json.dumps(wide_row(reasons="It jumps.")) + "\n")
-    assert "no mapping" in check_hra(tmp_path)[0].problem
+    assert "no mapping" in validate(tmp_path).hra.errors[0].problem
 
 
 def test_own_tidy_rows_of_several_raters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -281,9 +282,9 @@ def test_the_10k_trains_and_what_the_20k_adds_tests():
 def test_captions_alone_are_no_ratings_but_load_as_clips(tmp_path: Path):
     write_clip(tmp_path / "a.mp4")
     (tmp_path / "metadata.csv").write_text("file_name,caption\na.mp4,a fox\n")
-    assert "no rating" in check_hra(tmp_path)[0].problem
+    assert "no rating" in validate(tmp_path).hra.errors[0].problem
     (tmp_path / "metadata.csv").write_text("file_name,caption,annotations\na.mp4,a fox,Good\n")
-    assert "annotations are 'Good'; give a list" in check_hra(tmp_path)[0].problem
+    assert "annotations are 'Good'; give a list" in validate(tmp_path).hra.errors[0].problem
     (tmp_path / "metadata.csv").write_text("file_name,caption,is_real\na.mp4,a fox,TRUE\n")
-    assert check_hra(tmp_path) == [] and load_hra(tmp_path)["train"].num_rows == 0
+    assert validate(tmp_path).hra.errors == [] and load_hra(tmp_path)["train"].num_rows == 0
     assert load_dataset("csv", data_files=str(tmp_path / "metadata.csv"), split="train")["caption"][0] == "a fox"

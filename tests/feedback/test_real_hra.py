@@ -9,7 +9,8 @@ from datasets import load_dataset
 
 from lift_trl.feedback.agreement import feedback_statistics
 from lift_trl.feedback.convert import convert
-from lift_trl.feedback.hra import check_hra, load_hra
+from lift_trl.feedback.hra import load_hra
+from lift_trl.feedback.validate import validate
 from lift_trl.rubric import Dimension, Label, mean_reward
 from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.store.video_io import probe_video
@@ -45,9 +46,9 @@ def test_vidgen_rows_load_with_the_right_counts(vidgen: Path):
 
 
 def test_vidgen_clips_are_missed_by_name(vidgen: Path):
-    errors = check_hra(vidgen)
+    errors = validate(vidgen).hra.errors
     assert len(errors) == 615 and all("no such clip" in error.problem for error in errors)
-    assert check_hra(vidgen, missing_videos="keep") == []
+    assert validate(vidgen, missing_videos="keep").hra.errors == []
 
 
 def test_vidgen_converts_and_comes_back_equal(vidgen: Path, tmp_path: Path):
@@ -89,7 +90,7 @@ def test_critic_answers_and_their_rewards(real_data: Path, tmp_path: Path):
 
 def test_critic_answers_convert_with_their_clips(real_data: Path, tmp_path: Path):
     folder = critic_folder(real_data, tmp_path, "critic_output_13b")
-    assert check_hra(folder, decode=True) == []
+    assert validate(folder).hra.errors == []
     convert(folder, tmp_path / "hra")
     first, second = load_dataset(str(tmp_path / "hra"), split="train")
     assert first["video"]["bytes"] == (real_data / "clips" / "demo-0.mp4").read_bytes()

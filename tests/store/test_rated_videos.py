@@ -187,14 +187,6 @@ def test_doubles_are_listed(folder: Path):
     assert "row 4" in second.where and "row 3" in second.problem and "'x'" in second.problem
 
 
-def test_decoding_finds_truncated_clips(folder: Path):
-    data = (folder / "0.mp4").read_bytes()
-    (folder / "0.mp4").write_bytes(data[: len(data) // 2])
-    write_jsonl(folder, {"file_name": "0.mp4", "prompt": "p", "reward": 0.5})
-    assert check_rated_videos(folder).errors == []
-    assert "truncated" in check_rated_videos(folder, decode=True).errors[0].problem
-
-
 def test_empty_and_missing_metadata(folder: Path):
     (folder / "metadata.jsonl").write_text("")
     assert problems(folder) == [f"{folder}: holds no row."]

@@ -1,0 +1,100 @@
+"""What a dataset is good for: alignment, which needs a reward or three labels, and LiFT-HRA, which needs ratings."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from ..records import RatedVideo, StoredVideo, VideoSource
+from ..store.rated_videos import METADATA_NAMES, RowError, check_rated_videos
+from ..store.video_io import probe_video
+from .sources import HraClip, HraSource, MissingVideos, read_hra
+
+
+T = TypeVar("T", RatedVideo, HraClip)
+Video = VideoSource | StoredVideo
+
+
+class Use(NamedTuple, Generic[T]):
+    """The clips that serve one use, and every row that does not."""
+
+    clips: list[T]
+    errors: list[RowError]
+
+
+class Validation(NamedTuple):
+    """
+    What a dataset is good for.
+
+    Attributes:
+        alignment: what `load_rated_videos` takes; `None` for forms of LiFT-HRA without a metadata file.
+        hra: what `load_hra` takes. Both refuse a dataset that has a bad row.
+    """
+
+    alignment: Use[RatedVideo] | None
+    hra: Use[HraClip]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether one of the two takes every row."""
+        return not self.hra.errors or self.alignment is not None and not self.alignment.errors
+
+    def problems(self) -> Iterator[str]:
+        """Every row that one of the two refuses, with the reason; once where both do."""
+        if self.alignment is None:
+            yield from map(str, self.hra.errors)
+            return
+        alignment, hra = ({error.where for error in errors} for errors in (self.alignment.errors, self.hra.errors))
+        for where, problem in self.alignment.errors:
+            yield f"{where}: {problem}" if where in hra else f"{where}: not for alignment: {problem}"
+        for where, problem in self.hra.errors:
+            if where not in alignment:
+                yield f"{where}: not as LiFT-HRA: {problem}"
+
+
+def validate(
+    path: Path | str,
+    *,
+    video_dir: Path | str | None = None,
+    missing_videos: MissingVideos = "raise",
+    decode: bool = True,
+) -> Validation:
+    """
+    Checks every row of a dataset in one of the forms of `load_hra`, and of a folder with a metadata file for alignment too.
+
+    Args:
+        video_dir, missing_videos: as in `load_hra`. Alignment takes the clips that the metadata names only.
+        decode: also decode every clip, which finds truncated files (about 0.1 s a clip).
+    """
+    data = read_hra(HraSource(path, video_dir=video_dir), missing_videos=missing_videos)
+    hra = [(clip.where, clip) for part in data.splits.values() for clip in part]
+    rated = check_rated_videos(path) if any((Path(path) / name).is_file() for name in METADATA_NAMES) else None
+    aligned = list(zip(rated.places, rated.videos)) if rated else []
+    videos = [clip.video for _, clip in hra] + [clip.video for _, clip in aligned]
+    broken = _broken(videos) if decode else {}
+    return Validation(
+        None if rated is None else _use(aligned, rated.errors, broken),
+        _use(hra, data.errors, broken),
+    )
+
+
+def _broken(videos: Iterable[Video]) -> dict[Video, str]:
+    """Why a clip cannot be decoded, for those that are there and cannot."""
+    broken = {}
+    for video in dict.fromkeys(map(_key, videos)):
+        try:
+            if not isinstance(video, Path) or video.is_file():
+                probe_video(video)
+        except ValueError as error:
+            broken[video] = str(error)
+    return broken
+
+
+def _key(video: Video) -> Video:
+    """The same for the same file, however it is named."""
+    return video.resolve() if isinstance(video, Path) else video
+
+
+def _use(placed: list[tuple[str, T]], errors: list[RowError], broken: dict[Video, str]) -> Use[T]:
+    """The clips without those that cannot be decoded."""
+    found = [RowError(where, broken[_key(clip.video)]) for where, clip in placed if _key(clip.video) in broken]
+    return Use([clip for _, clip in placed if _key(clip.video) not in broken], errors + found)
