@@ -41,10 +41,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests on real input where there is none, with the remedy as the reason."""
     if os.environ.get(REAL_DATA):
         return
-    skip = pytest.mark.skip(reason=f"{REAL_DATA} is not set: make test-real {REAL_DATA}=DIR")
     for item in items:
         if item.get_closest_marker("real"):
-            item.add_marker(skip)
+            target = "test-all" if item.get_closest_marker("slow") else "test-real"
+            item.add_marker(pytest.mark.skip(reason=f"{REAL_DATA} is not set: make {target} {REAL_DATA}=DIR"))
 
 
 @pytest.fixture(scope="session")
