@@ -147,15 +147,12 @@ def _push(args: argparse.Namespace) -> int:
     from .hub.push_space import push_space
 
     private = True if args.private else False if args.public else None
-    if artifact_kind(args.folder) != "space":
+    kind = artifact_kind(args.folder)
+    _check_push_options(args, kind)
+    if kind != "space":
         pushed = push(args.folder, args.repo_id, private=private, license=args.license, collection=args.collection)
         print(f"{pushed.url} ({pushed.repo_type}, commit {pushed.commit[:12]})")
         return 0
-    missing = [name for name in args.secret if name not in os.environ]
-    if missing:
-        raise ValueError(
-            f"--secret {missing[0]}: not in the environment; export it first (values are never arguments)."
-        )
     variables = dict(entry.split("=", 1) for entry in args.set)
     named = {"BASE": args.base, "ADAPTERS": ",".join(args.adapter), "CRITIC": args.critic, "GALLERY": args.gallery}
     pushed = push_space(
@@ -164,12 +161,31 @@ def _push(args: argparse.Namespace) -> int:
         variables={**{name: value for name, value in named.items() if value}, **variables},
         secrets={name: os.environ[name] for name in args.secret},
         hardware=args.hardware,
+        storage=args.storage,
         private=private,
         wheel=args.wheel,
         collection=args.collection,
     )
     print(f"{pushed.url} (space, commit {pushed.commit[:12]})")
     return 0
+
+
+def _check_push_options(args: argparse.Namespace, kind: str) -> None:
+    """Raises `ValueError` for an option that would have no effect, or has no value."""
+    names = ("base", "adapter", "critic", "gallery", "set", "secret", "hardware", "storage", "wheel")
+    given = [f"--{name}" for name in names if getattr(args, name)]
+    if kind != "space" and given:
+        raise ValueError(
+            f"{given[0]} is for Spaces, and {args.folder} is a {kind} artefact. Leave out {', '.join(given)}."
+        )
+    if kind == "space" and args.license:
+        raise ValueError(f"--license: a Space's stands in {args.folder}/README.md; change it there.")
+    for entry in args.set:
+        if "=" not in entry:
+            raise ValueError(f"--set {entry}: no value; write --set {entry}=VALUE.")
+    for name in args.secret:
+        if name not in os.environ:
+            raise ValueError(f"--secret {name}: not in the environment; export it first (values are never arguments).")
 
 
 def _recipes(args: argparse.Namespace) -> int:
@@ -240,9 +256,9 @@ def _add_push(command: Command) -> None:
     push.add_argument("folder", help="output folder of a stage, output_dir of align.py, or a Space's folder")
     push.add_argument("repo_id", help="user/name, made if it is not there")
     visibility = push.add_mutually_exclusive_group()
-    visibility.add_argument("--private", action="store_true", help="the default for hra, which holds people's ratings")
+    visibility.add_argument("--private", action="store_true", help="the default for hra and cache, which hold ratings")
     visibility.add_argument("--public", action="store_true", help="visible to everyone")
-    push.add_argument("--license", default="other", help="for the card; other: the parents' licences hold")
+    push.add_argument("--license", help="for the card; other (the parents' licences hold) by default")
     push.add_argument("--collection", help="title of a collection of the same owner to add it to")
     space = push.add_argument_group("Spaces")
     space.add_argument("--base", help="base model of the comparison")
@@ -256,6 +272,7 @@ def _add_push(command: Command) -> None:
         "--secret", action="append", default=[], metavar="NAME", help="secret, taken from the environment"
     )
     space.add_argument("--hardware", help="for instance zero-a10g or t4-small")
+    space.add_argument("--storage", metavar="BUCKET", help="storage bucket for /data, so that rows outlive a restart")
     space.add_argument("--wheel", help="wheel of lift_trl, where it does not run from a checkout")
 
 

@@ -1,17 +1,18 @@
-"""One artefact folder to the Hub by its kind, whole or not at all: files first, then one commit that makes them visible."""
+"""One artefact folder to the Hub by its kind: files first, then the commit that makes them a whole artefact."""
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # httpx's own
 
-from ..store.manifest import ARTIFACT_FILE, Artifact
+from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact
 from .artifact_cards import artifact_card
 
 
@@ -22,7 +23,7 @@ KINDS: dict[str, tuple[str, bool | None]] = {
     "hra": ("dataset", True),  # people's ratings are inside
     "generated": ("dataset", None),
     "scored": ("dataset", None),
-    "cache": ("dataset", None),
+    "cache": ("dataset", True),  # labels and rewards of every clip, which may be people's
     "report": ("dataset", None),
     "critic": ("model", None),
     "lora": ("model", None),
@@ -46,7 +47,12 @@ IGNORED = (
 )
 #: Datasets are read by patterns of file names, so a stale shard of an earlier push would count as data.
 _MIRRORED = ("hra", "generated", "scored", "cache")
+#: Files in one request, and in one commit: larger ones run into the Hub's time limit.
 _BATCH = 256
+#: What a reader knows an artefact by goes last.
+_PAGES = (ARTIFACT_FILE, METADATA_FILE, README)
+#: The Hub's limit. Source: https://huggingface.co/docs/hub/storage-limits
+_MAX_FOLDER_FILES = 10_000
 _ATTEMPTS = 5
 
 
@@ -86,7 +92,7 @@ def push(
     repo_id: str,
     *,
     private: bool | None = None,
-    license: str = "other",
+    license: str | None = None,
     collection: str | None = None,
     token: str | None = None,
 ) -> Pushed:
@@ -94,33 +100,42 @@ def push(
     Pushes an artefact with its card; call it again after an interruption, what the Hub has is not sent again.
 
     Large files go first and are no part of any commit; one commit then shows everything. So a reader sees the former
-    artefact or the new one, never a mixture.
+    artefact or the new one, never a mixture. More than 256 files go in several commits: the first takes away
+    `artifact.yaml`, the last brings it, so that what is under way is no artefact.
 
     Args:
         folder: an artefact that a stage finished, or the `output_dir` of `align`.
         repo_id: `user/name`, made if it is not there.
-        private: by default true for `hra`, whose rows are people's ratings, else the account's default. An existing
-            repository stays as it is.
-        license: for the card; `other` says that the parents' licences hold.
+        private: by default true for `hra` and `cache`, which hold people's ratings, else the account's default.
+        license: for the card; by default what the trainer's card says, else `other`: the parents' licences hold.
         collection: title of a collection of the same owner that the repository is added to, made if it is not there.
 
     Raises:
         FileNotFoundError: if the folder holds no finished artefact.
-        ValueError: if it is a Space, which needs `push_space`.
+        ValueError: if it is a Space, which needs `push_space`; if the repository is there and not as `private` as it should
+            be; or if a folder has more files than the Hub takes.
     """
     path, kind = Path(folder), artifact_kind(folder)
     if kind == "space":
         raise ValueError(f"{folder} is a Space; push_space sets its variables, secrets and hardware too.")
     repo_type, default_private = KINDS[kind]
-    files = {name: CommitOperationAdd(name, path / name) for name in artifact_files(path)}
-    card = _lora_card(path, repo_id) if kind == "lora" else artifact_card(path, repo_id, license=license)
-    files[README] = CommitOperationAdd(README, card.encode())
-    api = HfApi(token=token)
-    private = default_private if private is None else private
-    insist(lambda: api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True))
-    commit = commit_files(
-        api, repo_id, repo_type, list(files.values()), message=f"Push {kind}", is_mirror=kind in _MIRRORED
+    card = (
+        _lora_card(path, repo_id, license)
+        if kind == "lora"
+        else artifact_card(path, repo_id, license=license or "other")
     )
+    files = {name: CommitOperationAdd(name, path / name) for name in artifact_files(path)}
+    files[README] = CommitOperationAdd(README, card.encode())
+    _check_folders(path, files)
+    api = HfApi(token=token)
+    open_repo(api, repo_id, repo_type, private=default_private if private is None else private)
+    if len(files) > _BATCH:
+        _commit_payload(api, repo_id, repo_type, files, f"Push {kind}")
+        pages = [files[name] for name in _PAGES if name in files]
+    else:
+        pages = list(files.values())
+    kept = files if kind in _MIRRORED else None
+    commit = commit_files(api, repo_id, repo_type, pages, message=f"Push {kind}", kept=kept)
     if collection is not None:
         add_to_collection(api, collection, repo_id, repo_type, note=kind)
     prefix = "" if repo_type == "model" else f"{repo_type}s/"
@@ -135,14 +150,62 @@ def artifact_files(folder: Path) -> Iterator[str]:
             yield name
 
 
-def _lora_card(folder: Path, repo_id: str) -> str:
+def _check_folders(folder: Path, names: Collection[str]) -> None:
+    for name, count in Counter(Path(name).parent for name in names).items():
+        if count > _MAX_FOLDER_FILES:
+            raise ValueError(
+                f"{folder / name}: {count} files, and the Hub takes {_MAX_FOLDER_FILES} in a folder. Make the artefact in "
+                "parts (for instance recipes/generate.py once for each part of the prompts), and push each of them."
+            )
+
+
+def open_repo(api: HfApi, repo_id: str, repo_type: str, *, private: bool | None, **options: Any) -> None:
+    """
+    Makes the repository if it is not there; `options` are those of `create_repo`.
+
+    Raises:
+        ValueError: if it is there and `private` is another: nobody's ratings become public by accident.
+    """
+    insist(lambda: api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **options))
+    is_private = insist(lambda: api.repo_info(repo_id, repo_type=repo_type)).private
+    if private is not None and is_private != private:
+        there, wanted = ("private", "public") if is_private else ("public", "private")
+        raise ValueError(
+            f"{repo_id} is there and is {there}, but should be {wanted}. Change that in its settings on the Hub, or pass "
+            f"--{there} if it may stay so. Nothing was sent."
+        )
+
+
+def _commit_payload(
+    api: HfApi, repo_id: str, repo_type: str, files: Mapping[str, CommitOperationAdd], message: str
+) -> None:
+    """Commits all files but the pages, a part at a time; what is there is no whole artefact meanwhile."""
+
+    def begin() -> None:
+        if api.file_exists(repo_id, ARTIFACT_FILE, repo_type=repo_type):
+            gone = [CommitOperationDelete(ARTIFACT_FILE)]
+            api.create_commit(repo_id, gone, repo_type=repo_type, commit_message=f"{message}: begin")
+
+    insist(begin)
+    payload = [file for name, file in files.items() if name not in _PAGES]
+    parts = [payload[start : start + _BATCH] for start in range(0, len(payload), _BATCH)]
+    for number, part in enumerate(parts, start=1):
+        commit_files(api, repo_id, repo_type, part, message=f"{message}: part {number} of {len(parts)}")
+
+
+def _lora_card(folder: Path, repo_id: str, license: str | None) -> str:
     """The trainer's card, which named the folder where it did not know the repository."""
     path = folder / README
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing. Push the output_dir that the trainer saved; its card is in it.")
     text = re.sub(r'(load_lora_weights\(\s*)"[^"]*"', rf'\1"{repo_id}"', path.read_text())
     text = re.sub(r'(from_pretrained\(\s*)"[^"]*"(, subfolder="transformer")', rf'\1"{repo_id}"\2', text)
-    return re.sub(r"^# .*$", f"# {repo_id}", text, count=1, flags=re.MULTILINE)
+    text = re.sub(r"^# .*$", f"# {repo_id}", text, count=1, flags=re.MULTILINE)
+    if license is None:
+        return text
+    card = ModelCard(text)
+    card.data.license = license
+    return str(card)
 
 
 def commit_files(
@@ -152,28 +215,26 @@ def commit_files(
     files: Sequence[CommitOperationAdd],
     *,
     message: str,
-    is_mirror: bool = False,
+    kept: Collection[str] | None = None,
 ) -> str:
     """
     One commit with `files`; returns its id.
 
     Args:
-        is_mirror: delete what the repository holds besides.
+        kept: files that stay; what the repository holds beside these is deleted. All stay by default.
     """
     for start in range(0, len(files), _BATCH):
         # Idempotent: the Hub says which contents it has, and these are not sent.
         send = partial(api.preupload_lfs_files, repo_id, files[start : start + _BATCH], repo_type=repo_type)
         insist(partial(send, free_memory=False))
-    kept = {file.path_in_repo for file in files} | {".gitattributes"}
-
     attempts: list[str] = []
 
     def commit() -> str:
         # If the answer to a commit was lost, the files are there: fresh operations let the client see that nothing changed.
         again = [CommitOperationAdd(file.path_in_repo, file.path_or_fileobj) for file in files] if attempts else files
         attempts.append(message)
-        there = api.list_repo_files(repo_id, repo_type=repo_type) if is_mirror else []
-        gone = [CommitOperationDelete(name) for name in there if name not in kept]
+        there = api.list_repo_files(repo_id, repo_type=repo_type) if kept is not None else []
+        gone = [CommitOperationDelete(name) for name in there if name not in (kept or ()) and name != ".gitattributes"]
         return str(api.create_commit(repo_id, [*again, *gone], repo_type=repo_type, commit_message=message).oid)
 
     return insist(commit)

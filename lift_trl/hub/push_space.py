@@ -11,16 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, RepoCard
+from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, Volume
 from packaging.requirements import Requirement
 
-from .push import README, Pushed, add_to_collection, artifact_files, artifact_kind, commit_files, insist
+from .push import README, Pushed, add_to_collection, artifact_files, artifact_kind, commit_files, insist, open_repo
 
 
 REQUIREMENTS = "requirements.txt"
 PACKAGE = "lift-trl"
 #: Anonymous voters are named by hashes with this secret; it is made with the first push and stays.
 SALT = "SALT"
+TOKEN = "HF_TOKEN"
+#: Where the pages keep their rows if it can be written to.
+DATA_DIR = "/data"
 
 
 def push_space(
@@ -30,13 +33,14 @@ def push_space(
     variables: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
     hardware: str | None = None,
+    storage: str | None = None,
     private: bool | None = None,
     wheel: Path | str | None = None,
     collection: str | None = None,
     token: str | None = None,
 ) -> Pushed:
     """
-    Pushes a Space and sets it up; variables and secrets are there before its first start.
+    Pushes a Space and sets it up; variables, secrets, hardware and storage are there before its first start.
 
     The wheel of lift_trl goes along unpacked, beside `app.py`: a Space installs its requirements before it sees its own
     files, and a wheel's address in a private Space needs a token. Its dependencies go to `requirements.txt`.
@@ -47,17 +51,29 @@ def push_space(
             linked in the card.
         secrets: for instance `HF_TOKEN`. `SALT` is made if the Space has none.
         hardware: for instance `zero-a10g` or `t4-small`; unchanged by default.
+        storage: a storage bucket (`user/name`, made private if it is not there) that is mounted at `/data`, where the pages
+            keep their rows; unchanged by default.
         wheel: of lift_trl; built from the checkout by default.
 
     Raises:
         FileNotFoundError: if `folder` is no Space.
-        ValueError: if `requirements.txt` does not name lift_trl.
+        ValueError: if `requirements.txt` does not name lift_trl, the Space is there and not as `private` as it should be, or
+            nothing lets it write to its `VOTES_REPO`.
     """
     path = Path(folder)
     if artifact_kind(path) != "space":
         raise FileNotFoundError(f"{folder}: no Space; it needs app.py and {README}.")
-    variables = dict(variables or {})
+    variables, own = dict(variables or {}), dict(secrets or {})
     api = HfApi(token=token)
+    is_there = insist(lambda: api.repo_exists(repo_id, repo_type="space"))
+    known = {*own, *(insist(lambda: api.get_space_secrets(repo_id)) if is_there else ())}
+    if "VOTES_REPO" in variables and TOKEN not in known:
+        raise ValueError(
+            f"VOTES_REPO={variables['VOTES_REPO']}: without the secret {TOKEN} the Space cannot write there. Export a token "
+            f"that may, and add --secret {TOKEN}."
+        )
+    if SALT not in known:
+        own[SALT] = random.token_hex(32)
     with tempfile.TemporaryDirectory() as scratch:
         built = Path(wheel) if wheel else build_wheel(Path(scratch))
         files = {name: CommitOperationAdd(name, path / name) for name in artifact_files(path)}
@@ -65,20 +81,28 @@ def push_space(
         requirements = space_requirements((path / REQUIREMENTS).read_text(), built)
         files[REQUIREMENTS] = CommitOperationAdd(REQUIREMENTS, requirements.encode())
         files[README] = CommitOperationAdd(README, _card(api, path, variables).encode())
-        insist(lambda: api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True))
+        open_repo(api, repo_id, "space", private=private, space_sdk="gradio", space_hardware=hardware)
+        if hardware is not None and is_there:
+            insist(lambda: api.request_space_hardware(repo_id, hardware))  # type: ignore[arg-type]
+        if storage is not None:
+            _mount(api, repo_id, storage)
         for name, value in variables.items():
             insist(partial(api.add_space_variable, repo_id, name, value))
-        own = dict(secrets or {})
-        if SALT not in own and SALT not in insist(lambda: api.get_space_secrets(repo_id)):
-            own[SALT] = random.token_hex(32)
         for name, value in own.items():
             insist(partial(api.add_space_secret, repo_id, name, value))
-        commit = commit_files(api, repo_id, "space", list(files.values()), message="Push space", is_mirror=True)
-    if hardware is not None:
-        insist(lambda: api.request_space_hardware(repo_id, hardware))  # type: ignore[arg-type]
+        commit = commit_files(api, repo_id, "space", list(files.values()), message="Push space", kept=files)
     if collection is not None:
         add_to_collection(api, collection, repo_id, "space", note="demo")
     return Pushed(f"{api.endpoint}/spaces/{repo_id}", repo_id, "space", commit)
+
+
+def _mount(api: HfApi, repo_id: str, bucket: str) -> None:
+    """Mounts `bucket` at `/data`; other volumes of the Space stay."""
+    insist(lambda: api.create_bucket(bucket, private=True, exist_ok=True))
+    there = insist(lambda: api.get_space_runtime(repo_id)).volumes or []
+    volumes = [volume for volume in there if volume.mount_path != DATA_DIR]
+    volumes.append(Volume(type="bucket", source=bucket, mount_path=DATA_DIR))
+    insist(lambda: api.set_space_volumes(repo_id, volumes))
 
 
 def build_wheel(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Spaces: variables, secrets, runtime and hardware. No Space ever runs here."""
+"""Spaces: variables, secrets, runtime, hardware and volumes; buckets in name only. No Space ever runs here."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from huggingface_hub import SpaceHardware
 
-from tests.hub.access import readable_repo, writable_repo
+from tests.hub.access import readable_repo, writable_repo, writer
 from tests.hub.errors import HubError
 from tests.hub.storage import Repo, now
 
@@ -48,6 +48,7 @@ def new_space_settings(body: Mapping[str, Any]) -> dict[str, Any]:
         "stage": "RUNNING",
         "hardware": _checked_hardware(body.get("hardware", "cpu-basic")),
         "sleep_time": body.get("sleepTimeSeconds"),
+        "volumes": body.get("volumes"),
         "variables": {item["key"]: _variable(item) for item in body.get("variables", [])},
         "secrets": {item["key"]: _secret(item) for item in body.get("secrets", [])},
     }
@@ -59,6 +60,7 @@ def runtime(settings: Mapping[str, Any], *, requested: str | None = None) -> dic
         "stage": settings["stage"],
         "hardware": {"current": settings["hardware"], "requested": requested or settings["hardware"]},
         "storage": None,
+        "volumes": settings["volumes"],
         "gcTimeout": settings["sleep_time"],
         "replicas": {"current": 1, "requested": 1},
     }
@@ -134,6 +136,17 @@ async def request_hardware(request: Request, namespace: str, name: str) -> dict[
     after = space.update_settings(**changes)
     # As on the real Hub the answer still names the old hardware as the current one; the next look shows the new.
     return runtime({**after, "hardware": before["hardware"]}, requested=body["flavor"])
+
+
+@router.put("/api/spaces/{namespace}/{name}/volumes")
+async def set_volumes(request: Request, namespace: str, name: str) -> dict[str, Any]:
+    return runtime(_own_space(request, namespace, name).update_settings(**await request.json()))
+
+
+@router.post("/api/buckets/{namespace}/{name}")
+async def create_bucket(request: Request, namespace: str, name: str) -> dict[str, Any]:
+    writer(request, namespace)
+    return {"url": f"{request.base_url}buckets/{namespace}/{name}", "id": f"{namespace}/{name}"}
 
 
 @router.post("/api/spaces/{namespace}/{name}/sleeptime")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -201,7 +202,7 @@ def test_failures_that_pass_are_waited_for(artefacts, hub: LocalHub, monkeypatch
 
 def test_a_smaller_dataset_leaves_no_stale_shard(artefacts, hub: LocalHub, tmp_path: Path):
     repo = "dev/push-stale"
-    hub.api().create_repo(repo, repo_type="dataset")
+    hub.api().create_repo(repo, repo_type="dataset", private=True)
     hub.api().upload_file(
         path_or_fileobj=b"old", path_in_repo="data/train-00001-of-00002.parquet", repo_id=repo, repo_type="dataset"
     )
@@ -209,6 +210,69 @@ def test_a_smaller_dataset_leaves_no_stale_shard(artefacts, hub: LocalHub, tmp_p
     assert [n for n in hub.api().list_repo_files(repo, repo_type="dataset") if n.endswith(".parquet")] == [
         "data/train-00000-of-00001.parquet"
     ]
+
+
+def test_large_artefacts_go_in_parts_that_are_no_artefact(artefacts, hub: LocalHub, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("lift_trl.hub.push._ATTEMPTS", 1)
+    monkeypatch.setattr("lift_trl.hub.push._BATCH", 2)
+    folder, repo = tmp_path / "generated", "dev/push-parts"
+    shutil.copytree(artefacts["generated"], folder)
+    for name in ("2.mp4", "3.mp4"):
+        (folder / name).write_bytes(name.encode())
+
+    def files() -> set[str]:
+        return set(hub.api().list_repo_files(repo, repo_type="dataset")) - {".gitattributes"}
+
+    hub.api().create_repo(repo, repo_type="dataset")
+    hub.cut_next("POST", "/commit/", after_bytes=50)
+    with pytest.raises(HTTPError):
+        push(folder, repo)
+    assert files() == set()
+    hub.slow_next("POST", "/commit/", delay_s=0)
+    hub.cut_next("POST", "/commit/", after_bytes=50)
+    with pytest.raises(HTTPError):
+        push(folder, repo)
+    assert files() == {"0.mp4", "1.mp4"}
+    push(folder, repo)
+    whole = {"0.mp4", "1.mp4", "2.mp4", "3.mp4", "metadata.jsonl", "artifact.yaml", "README.md"}
+    titles = [c.title for c in hub.api().list_repo_commits(repo, repo_type="dataset")]
+    assert files() == whole
+    assert titles == [
+        "Push generated",
+        "Push generated: part 2 of 2",
+        "Push generated: part 1 of 2",
+        "initial commit",
+    ]
+    # The same again with other files: what is under way is no artefact, and what is gone does not stay.
+    (folder / "3.mp4").unlink()
+    (folder / "2.mp4").write_bytes(b"new")
+    hub.slow_next("POST", "/commit/", delay_s=0)
+    hub.cut_next("POST", "/commit/", after_bytes=50)
+    with pytest.raises(HTTPError):
+        push(folder, repo)
+    assert files() == whole - {"artifact.yaml"}
+    push(folder, repo)
+    assert files() == whole - {"3.mp4"} and hub.read(repo, "2.mp4", repo_type="dataset") == b"new"
+
+
+def test_a_folder_that_the_hub_would_refuse_is_refused_first(artefacts, hub: LocalHub, monkeypatch):
+    monkeypatch.setattr("lift_trl.hub.push._MAX_FOLDER_FILES", 3)
+    with pytest.raises(ValueError, match="5 files, and the Hub takes 3.*in parts"):
+        push(artefacts["generated"], "dev/push-many")
+    assert hub.requests("POST") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "private", "there", "message"),
+    [("hra", None, False, "is public.*--public"), ("generated", False, True, "is private.*--private")],
+)
+def test_nothing_becomes_public_by_accident(kind, private, there, message, artefacts, hub: LocalHub):
+    repo = f"dev/push-visible-{kind}"
+    hub.api().create_repo(repo, repo_type="dataset", private=there)
+    with pytest.raises(ValueError, match=message):
+        push(artefacts[kind], repo, private=private)
+    assert hub.requests("POST", "/commit/") == []
+    push(artefacts[kind], repo, private=there)
 
 
 def test_a_collection_ties_the_artefacts_together(artefacts, hub: LocalHub):
@@ -307,6 +371,7 @@ def test_a_cache_streams_back(tiny_pipeline: Path, hub: LocalHub, tmp_path: Path
     cache = tmp_path / "cache"
     cache_videos(str(tiny_pipeline), load_rated_videos(clips), cache, num_frames=9, height=48, width=48)
     push(cache, "dev/push-cache")
+    assert hub.api().repo_info("dev/push-cache", repo_type="dataset").private  # ratings are inside
     card = RepoCard.load("dev/push-cache", repo_type="dataset").content
     assert "| clips | 1 |" in card and str(tmp_path) not in card
     assert run_snippet(card, tmp_path).strip() == "a red circle"
