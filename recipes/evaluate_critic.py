@@ -1,19 +1,32 @@
-"""How good a critic is: agreement with people on the test split, with intervals, and the sanity suite.
+"""How good a critic is: agreement with people on the test split, the sanity suite, public preference benchmarks.
 
     accelerate launch --config_file recipes/configs/accelerate/cpu.yaml recipes/evaluate_critic.py \
         --config recipes/configs/mini/evaluate_critic.yaml
+
+Figures go to `figures.jsonl`, which a report takes in by its option `figures`. A benchmark is its published file with the
+videos beside it: videogen-rewardbench.csv of KwaiVGI/VideoGen-RewardBench, the video pairs of TIGER-Lab/GenAI-Bench as JSON.
 """
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from accelerate import PartialState
 from trl import TrlParser
 
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.examples import rated_clips, read_examples, undecoded, video_of
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.evaluation.critic_eval import audit, critic_report, evaluate_verdicts, verdicts
+from lift_trl.evaluation.preference_benchmarks import (
+    BENCHMARKS,
+    benchmark_report,
+    benchmark_rows,
+    evaluate_pairs,
+    pair_rewards,
+    write_pair_videos,
+)
 from lift_trl.feedback.hra import load_hra
+from lift_trl.records import EvalRow
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows, write_text
 
@@ -21,11 +34,25 @@ from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows, write_
 @dataclass
 class EvaluateCriticArguments:
     critic: str = field(metadata={"help": "Folder or repo of a critic or chat VLM."})
-    hra: str = field(metadata={"help": "LiFT-HRA with a split test, or any rated clips with test_fraction."})
     output_dir: str = field(metadata={"help": "Folder of the figures."})
+    hra: str | None = field(
+        default=None, metadata={"help": "LiFT-HRA with a split test, or any rated clips with test_fraction."}
+    )
     test_fraction: float | None = field(default=None, metadata={"help": "As in training, for the same split."})
     batch_size: int = field(default=8, metadata={"help": "Clips that run through the critic together."})
     num_audit_clips: int = field(default=32, metadata={"help": "Clips of the sanity suite; 0 leaves it out."})
+    videogen_rewardbench: str | None = field(default=None, metadata={"help": "File videogen-rewardbench.csv."})
+    genai_bench: str | None = field(default=None, metadata={"help": "File of GenAI-Bench's video pairs, JSON."})
+
+    def __post_init__(self) -> None:
+        if not (self.hra or self.benchmarks):
+            raise ValueError("nothing to evaluate on; name hra, videogen_rewardbench or genai_bench.")
+
+    @property
+    def benchmarks(self) -> dict[str, str]:
+        """The files of the benchmarks that are named."""
+        files = zip(BENCHMARKS, (self.videogen_rewardbench, self.genai_bench), strict=True)
+        return {name: file for name, file in files if file is not None}
 
 
 ARGUMENTS = (EvaluateCriticArguments,)
@@ -34,23 +61,53 @@ ARGUMENTS = (EvaluateCriticArguments,)
 def main(args: EvaluateCriticArguments) -> None:
     state = process_state()
     setup_logging(state)
-    test = undecoded(load_hra(args.hra, test_fraction=args.test_fraction)["test"])
-    clips = rated_clips(read_examples(test))
     critic = LiFTCritic.from_pretrained(args.critic, device=state.device, batch_size=args.batch_size)
-    folder = Path(args.output_dir)
-    scored = score_videos(critic, test.select([clip.row for clip in clips]), folder / "scored", state=state)
+    figures: list[EvalRow] = []
+    parts: list[str] = []
+    for evaluate in (on_ratings, on_benchmarks):
+        found, text = evaluate(args, critic, state)
+        figures, parts = [*figures, *found], [*parts, text]
     if not state.is_main_process:
         return
+    folder = Path(args.output_dir)
+    write_rows(folder / "figures.jsonl", [asdict(row) for row in figures])
+    report = "\n".join(part for part in parts if part)
+    write_text(folder / "report.md", report)
+    print(report)
+    print(f"Figures are in {folder}. Next: recipes/score.py --critic {args.critic}")
+
+
+def on_ratings(args: EvaluateCriticArguments, critic: LiFTCritic, state: PartialState) -> tuple[list[EvalRow], str]:
+    """Agreement with people and the sanity suite, where ratings are named."""
+    if args.hra is None:
+        return [], ""
+    test = undecoded(load_hra(args.hra, test_fraction=args.test_fraction)["test"])
+    clips = rated_clips(read_examples(test))
+    folder = Path(args.output_dir)
+    rated = test.select([clip.row for clip in clips])
+    scored = score_videos(critic, rated, folder / "scored", score_real=True, state=state)
+    if not state.is_main_process:
+        return [], ""
     rows = verdicts(read_rows(scored / METADATA_FILE), {clip.clip: clip.labels for clip in clips})
     figures = evaluate_verdicts(rows, system=args.critic)
     shown = clips[: args.num_audit_clips]
     checks = audit(critic, [video_of(test, clip.row) for clip in shown], [c.caption for c in shown]) if shown else []
-    write_rows(folder / "figures.jsonl", [asdict(row) for row in figures])
     write_rows(folder / "checks.jsonl", [asdict(check) for check in checks])
-    report = critic_report(rows, figures, checks)
-    write_text(folder / "report.md", report)
-    print(report)
-    print(f"Figures are in {folder}. Next: recipes/score.py --critic {args.critic}")
+    return figures, critic_report(rows, figures, checks)
+
+
+def on_benchmarks(args: EvaluateCriticArguments, critic: LiFTCritic, state: PartialState) -> tuple[list[EvalRow], str]:
+    """Pairwise accuracy on the preference benchmarks that are named."""
+    figures: list[EvalRow] = []
+    for name, file in args.benchmarks.items():
+        pairs, folder = BENCHMARKS[name](file), Path(args.output_dir) / name
+        if state.is_main_process:
+            write_pair_videos(pairs, folder / "videos")
+        state.wait_for_everyone()
+        scored = score_videos(critic, folder / "videos", folder / "scored", batch_size=args.batch_size, state=state)
+        rewards = pair_rewards(read_rows(scored / METADATA_FILE))
+        figures += benchmark_rows(evaluate_pairs(pairs, rewards), benchmark=name, system=args.critic)
+    return figures, benchmark_report(figures) if figures else ""
 
 
 if __name__ == "__main__":

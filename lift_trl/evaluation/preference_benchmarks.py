@@ -6,20 +6,23 @@ TIGER-Lab/GenAI-Bench (video_generation).
 
 import csv
 import json
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..protocols import RewardModel
-from ..records import CriticScore, EvalRow
-from ..rubric import Dimension
+from ..records import EvalRow, content_id
+from ..rubric import REWARDS, Dimension, Label, parse_label
+from ..store.manifest import METADATA_FILE, write_rows
 from .intervals import Estimate, wilson
 
+
+logger = logging.getLogger(__name__)
 
 OVERALL = "Overall"
 #: The benchmark's columns and the dimension that asks the same: visual quality, motion quality, text alignment.
@@ -110,47 +113,59 @@ def load_genai_bench(path: Path | str) -> list[PreferencePair]:
     return pairs
 
 
-def score_pairs(
-    pairs: Sequence[PreferencePair],
-    reward_model: RewardModel,
-    *,
-    batch_size: int = 8,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[tuple[str, str], CriticScore]:
-    """The score of each distinct (video, prompt) of `pairs`: a video that stands in many pairs is scored once."""
-    wanted = list(dict.fromkeys((video, pair.prompt) for pair in pairs for video in (pair.video_a, pair.video_b)))
-    scores: dict[tuple[str, str], CriticScore] = {}
-    for start in range(0, len(wanted), batch_size):
-        batch = wanted[start : start + batch_size]
-        scored = reward_model.score([video for video, _ in batch], [prompt for _, prompt in batch])
-        scores.update(zip(batch, scored))
-        if progress is not None:
-            progress(start + len(batch), len(wanted))
-    return scores
+def write_pair_videos(pairs: Sequence[PreferencePair], folder: Path | str) -> Path:
+    """
+    Lists each distinct (video, prompt) of `pairs` in `folder/metadata.jsonl`, for recipes/score.py and its like: a video
+    that stands in many pairs is scored once. Returns `folder`.
+    """
+    wanted = dict.fromkeys((video, pair.prompt) for pair in pairs for video in (pair.video_a, pair.video_b))
+    rows = [{"id": content_id(*unit), "prompt": unit[1], "video": str(Path(unit[0]).absolute())} for unit in wanted]
+    write_rows(Path(folder) / METADATA_FILE, rows)
+    return Path(folder)
 
 
-def reward_of(score: CriticScore, aspect: str) -> float:
-    """The expected reward that answers `aspect`, NaN if unscored."""
+def pair_rewards(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The expected reward that answers each aspect by id, of scored rows; unscored videos are left out."""
+    return {row["id"]: {a: _expected(row, a) for a in ASPECTS} for row in rows if row.get("unscored") is None}
+
+
+def _expected(row: Mapping[str, Any], aspect: str) -> float:
     dimension = ASPECTS[aspect]
-    if score.unscored:
-        return math.nan
-    return score.expected_reward if dimension is None else score[dimension].expected_reward
+    if dimension is None:
+        return float(row["expected_reward"])
+    probs = (row.get("probs") or {}).get(dimension)
+    if probs is None:
+        return REWARDS[parse_label(row[dimension])]
+    return sum(p * REWARDS[Label(label)] for label, p in probs.items())
 
 
 def evaluate_pairs(
-    pairs: Sequence[PreferencePair], scores: Mapping[tuple[str, str], CriticScore]
+    pairs: Sequence[PreferencePair], rewards: Mapping[str, Mapping[str, float]]
 ) -> list[PairwiseAccuracy]:
-    """Accuracy on each aspect that the benchmark asks for; pairs with an unscored video are left out."""
+    """
+    Accuracy on each aspect that the benchmark asks for; pairs with an unscored video are left out.
+
+    Args:
+        rewards: of `pair_rewards`.
+
+    Raises:
+        ValueError: if no pair has both videos scored.
+    """
+    units = [tuple(content_id(video, pair.prompt) for video in (pair.video_a, pair.video_b)) for pair in pairs]
+    scored = [(pair, unit) for pair, unit in zip(pairs, units) if all(video in rewards for video in unit)]
+    if not scored:
+        raise ValueError(
+            f"none of {len(pairs)} pairs has both videos scored; are the benchmark's videos where its file names them? The "
+            f"first is {pairs[0].video_a if pairs else 'missing: there is no pair'}."
+        )
+    if len(scored) < len(pairs):
+        logger.warning("%d of %d pairs are left out: a video is unscored", len(pairs) - len(scored), len(pairs))
     accuracies = []
     for aspect in ASPECTS:
-        asked = [pair for pair in pairs if aspect in pair.preferences]
-        gaps = [
-            reward_of(scores[pair.video_a, pair.prompt], aspect) - reward_of(scores[pair.video_b, pair.prompt], aspect)
-            for pair in asked
-        ]
-        kept = [(pair.preferences[aspect], gap) for pair, gap in zip(asked, gaps) if math.isfinite(gap)]
-        if kept:
-            accuracies.append(pairwise_accuracy([h for h, _ in kept], [d for _, d in kept], aspect=aspect))
+        asked = [(pair.preferences[aspect], unit) for pair, unit in scored if aspect in pair.preferences]
+        if asked:
+            gaps = [rewards[a][aspect] - rewards[b][aspect] for _, (a, b) in asked]
+            accuracies.append(pairwise_accuracy([human for human, _ in asked], gaps, aspect=aspect))
     return accuracies
 
 
@@ -181,6 +196,12 @@ def pairwise_accuracy(human: Sequence[int], difference: Sequence[float], *, aspe
     return PairwiseAccuracy(aspect, without, wilson(best, len(labels)), len(labels), int(decided.sum()))
 
 
+#: Name of a benchmark -> what reads its published file.
+BENCHMARKS: Mapping[str, Callable[[Path | str], list[PreferencePair]]] = MappingProxyType(
+    {"videogen-rewardbench": load_videogen_rewardbench, "genai-bench": load_genai_bench}
+)
+
+
 def benchmark_rows(accuracies: Sequence[PairwiseAccuracy], *, benchmark: str, system: str) -> list[EvalRow]:
     """The accuracies as rows `{benchmark}/{aspect}_with_ties` and `..._without_ties`."""
     rows = []
@@ -190,3 +211,12 @@ def benchmark_rows(accuracies: Sequence[PairwiseAccuracy], *, benchmark: str, sy
                 metric = f"{benchmark}/{accuracy.aspect}_{kind}"
                 rows.append(EvalRow(benchmark, metric, system, estimate.value, estimate.n, estimate.ci95))
     return rows
+
+
+def benchmark_report(rows: Sequence[EvalRow]) -> str:
+    """The rows of `benchmark_rows` as a Markdown table."""
+    lines = ["| preference benchmark | accuracy | 95% interval | pairs |", "|---|---|---|---|"]
+    for row in rows:
+        low, high = row.ci95 or (math.nan, math.nan)
+        lines.append(f"| {row.metric.replace('_', ' ')} | {row.value:.3f} | {low:.3f} to {high:.3f} | {row.n} |")
+    return "\n".join(lines) + "\n"

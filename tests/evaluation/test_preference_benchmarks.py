@@ -2,16 +2,23 @@ import json
 
 import pytest
 
+from lift_trl.alignment.score import score_videos
 from lift_trl.evaluation.preference_benchmarks import (
     benchmark_rows,
     evaluate_pairs,
     load_genai_bench,
     load_videogen_rewardbench,
+    pair_rewards,
     pairwise_accuracy,
-    score_pairs,
+    write_pair_videos,
 )
+from lift_trl.evaluation.report_inputs import read_figures
 from lift_trl.records import CriticScore, Judgement
 from lift_trl.rubric import Dimension, Label
+from lift_trl.store.manifest import read_rows
+from tests.critic.tiny_models import build_vlm
+from tests.structure.source import RECIPES
+from tests.structure.test_recipe_configs import load_recipe
 
 
 # Header and row as published by KwaiVGI/VideoGen-RewardBench.
@@ -35,6 +42,8 @@ GENAI = [
 class TableJudge:
     """A reward model that reads labels from a table: (semantic, motion, fidelity) by file name."""
 
+    name = "table@main"
+
     def __init__(self, table):
         self.table, self.asked = table, []
 
@@ -50,6 +59,12 @@ class TableJudge:
         return scores
 
 
+def rewards_by(judge, pairs, folder):
+    """As recipes/evaluate_critic.py has it: list the videos, score them, read the rewards."""
+    scored = score_videos(judge, write_pair_videos(pairs, folder / "videos"), folder / "scored", batch_size=2)
+    return pair_rewards(read_rows(scored / "metadata.jsonl"))
+
+
 def test_videogen_rewardbench_by_dimension(tmp_path):
     path = tmp_path / "videogen-rewardbench.csv"
     path.write_text(REWARDBENCH)
@@ -60,9 +75,9 @@ def test_videogen_rewardbench_by_dimension(tmp_path):
     judge = TableJudge(
         {"kling": ("Good", "Good", "Bad"), "minimax": ("Good", "Bad", "Bad"), "pika": ("Bad", "Bad", "Good")}
     )
-    scores = score_pairs(pairs, judge, batch_size=2)
-    assert len(judge.asked) == len(scores) == 3  # kling stands in two pairs
-    found = {accuracy.aspect: accuracy for accuracy in evaluate_pairs(pairs, scores)}
+    rewards = rewards_by(judge, pairs, tmp_path)
+    assert len(judge.asked) == len(rewards) == 3  # kling stands in two pairs
+    found = {accuracy.aspect: accuracy for accuracy in evaluate_pairs(pairs, rewards)}
     assert found["MQ"].without_ties.value == 1.0
     assert found["VQ"].without_ties.value == 0.5  # kling against minimax is a tie for the judge
     assert (found["TA"].num_pairs, found["TA"].num_decided) == (2, 1)
@@ -74,12 +89,23 @@ def test_videogen_rewardbench_by_dimension(tmp_path):
     }
 
 
-def test_unscored_pairs_are_left_out_never_counted_as_ties(tmp_path):
+def test_unscored_pairs_are_left_out_never_counted_as_ties(tmp_path, caplog):
     path = tmp_path / "b.csv"
     path.write_text(REWARDBENCH)
     pairs = load_videogen_rewardbench(path)
-    scores = score_pairs(pairs, TableJudge({"kling": ("Good",) * 3, "pika": ("Bad",) * 3}))
-    assert {accuracy.num_pairs for accuracy in evaluate_pairs(pairs, scores)} == {1}
+    rewards = rewards_by(TableJudge({"kling": ("Good",) * 3, "pika": ("Bad",) * 3}), pairs, tmp_path)
+    assert {accuracy.num_pairs for accuracy in evaluate_pairs(pairs, rewards)} == {1}
+    assert "1 of 2 pairs are left out" in caplog.text
+    with pytest.raises(ValueError, match="none of 2 pairs has both videos scored"):
+        evaluate_pairs(pairs, {})
+
+
+def test_rewards_are_expected_where_the_critic_gives_probabilities(tmp_path):
+    motion = Dimension.MOTION_SMOOTHNESS
+    row = {"id": "x", "unscored": None, "expected_reward": 0.6, **dict.fromkeys(Dimension, "Good")}
+    row["probs"] = {motion: {"Good": 0.5, "Normal": 0.0, "Bad": 0.5}}
+    assert pair_rewards([row]) == {"x": {"VQ": 0.9, "MQ": pytest.approx(0.475), "TA": 0.9, "Overall": 0.6}}
+    assert pair_rewards([{"id": "y", "unscored": "no label"}]) == {}
 
 
 def test_genai_bench(tmp_path):
@@ -112,3 +138,27 @@ def test_ties_are_calibrated_as_by_brute_force():
         best = max(np.mean([h == 0 if abs(g) <= t else h * g > 0 for h, g in zip(human, gaps)]) for t in thresholds)
         assert pairwise_accuracy(human, gaps).with_ties.value == pytest.approx(best)
     assert pairwise_accuracy([0, 0], [0.1, 0.2]).without_ties is None
+
+
+def test_the_recipe_writes_figures_for_the_report(tmp_path, make_clip):
+    """A tiny real critic on GenAI-Bench's form, from the command line's arguments to rows that a report reads."""
+    build_vlm("idefics3", save_directory=tmp_path / "critic")
+    for seed, name in enumerate("lr"):
+        make_clip(tmp_path / f"{name}.mp4", seed=seed)
+    (tmp_path / "genai.json").write_text(json.dumps([*GENAI, {**GENAI[0], "left_video": "missing.mp4"}]))
+    recipe = load_recipe(RECIPES / "evaluate_critic.py")
+    (arguments,) = recipe.ARGUMENTS
+    with pytest.raises(ValueError, match="name hra, videogen_rewardbench or genai_bench"):
+        arguments(critic="c", output_dir="o")
+    recipe.main(
+        arguments(
+            critic=str(tmp_path / "critic"), output_dir=str(tmp_path / "out"), genai_bench=str(tmp_path / "genai.json")
+        )
+    )
+    rows = read_figures(tmp_path / "out" / "figures.jsonl")
+    assert [(row.metric, row.n) for row in rows] == [
+        ("genai-bench/Overall_with_ties", 4), ("genai-bench/Overall_without_ties", 2),
+    ]  # fmt: skip
+    # One vote for each side: a critic that tells the clips apart is right once, one that does not never.
+    assert rows[1].value in (0.0, 0.5)
+    assert "genai-bench/Overall with ties" in (tmp_path / "out" / "report.md").read_text()
