@@ -19,6 +19,7 @@ from . import report_tables as tables
 from .drift import MEASURES
 from .drift import SUITE as DRIFT_SUITE
 from .intervals import Estimate
+from .report_cards import write_model_index
 from .report_data import CRITIC_SUITE, REWARD_SUITE, VIDEOSCORE_SUITE, Report, default_summary
 from .report_tables import TEMPLATES, Table
 from .vbench_eval import DIMENSIONS, PROTOCOLS
@@ -208,12 +209,13 @@ def _curves(report: Report) -> Iterator[Section]:
 
 def save_report(report: Report, folder: Path | str) -> Path:
     """
-    Writes `report.json`, `report.md`, `report.html` and `artifact.yaml` into `folder`; returns the HTML's path.
+    Writes `report.json`, `report.md`, `report.html`, `model-index.yaml` and `artifact.yaml` into `folder`, and the figures
+    into the cards of `report.cards`; returns the HTML's path.
 
     The HTML holds everything, figures and clips included, and needs no network.
 
     Raises:
-        FileNotFoundError: if a clip does not exist.
+        FileNotFoundError: if a clip or a card does not exist.
     """
     root = Path(folder)
     full = report if report.summary else replace(report, summary=default_summary(report))
@@ -224,6 +226,7 @@ def save_report(report: Report, folder: Path | str) -> Path:
     if len(page) > LARGE_PAGE_MB * 2**20:
         logger.warning("report.html has %.0f MB; show fewer clips to keep it quick to open.", len(page) / 2**20)
     write_text(root / "report.html", page)
+    write_model_index(full, root)
     Artifact("report", config={"title": full.title, "stamps": dict(full.stamps)}).save(root)
     return root / "report.html"
 

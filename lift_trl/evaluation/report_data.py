@@ -107,6 +107,7 @@ class Report:
         stamps: how it was made: models and revisions, versions.
         suite_stamps: suite -> system -> what its figures were measured with; shown beside them.
         notes: caveats, shown at the end.
+        cards: system -> model card (or its folder) that takes the system's figures when the report is saved.
     """
 
     title: str
@@ -127,6 +128,7 @@ class Report:
     stamps: Mapping[str, str] = field(default_factory=dict)
     suite_stamps: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    cards: Mapping[str, Path] = field(default_factory=dict)
 
 
 def label_rates(scores: Mapping[str, Sequence[CriticScore]]) -> tuple[LabelRate, ...]:

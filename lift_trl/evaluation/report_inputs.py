@@ -48,6 +48,10 @@ class ReportArguments:
     votes: list[str] = field(default_factory=list, metadata={"help": "judge=FILE of comparisons, JSON lines."})
     figures: list[str] = field(default_factory=list, metadata={"help": "FILE of other figures, JSON lines."})
     training: list[str] = field(default_factory=list, metadata={"help": "name=trainer_state.json of a training."})
+    cards: list[str] = field(
+        default_factory=list,
+        metadata={"help": "name=FOLDER of a trained model whose card takes the system's figures (model-index)."},
+    )
     num_clips: int = field(default=8, metadata={"help": "Prompts whose clips are shown side by side."})
     drift: bool = field(default=True, metadata={"help": "Measure drift alarms (about 0.3 s a clip)."})
 
@@ -113,6 +117,7 @@ def build_report(args: ReportArguments) -> Report:
         stamps=_stamps(paths),
         suite_stamps={args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps},
         notes=(*(note for name, path in paths.items() for note in _unscored(name, path)), *other_votes, *vbench.notes),
+        cards=named_paths(args.cards),
     )
 
 

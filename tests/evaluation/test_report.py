@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from lift_trl.evaluation.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from lift_trl.evaluation.intervals import Estimate
@@ -179,6 +180,29 @@ def test_the_papers_tables_in_form(full):
     assert critic.rows[0] == ("tiny", "", "", "", "75% (60-85)", "")
     assert critic.rows[-1][1:5] == ("90.23%", "94.89%", "95.53%", "93.55%")
     assert set(paper()["vbench"]["rows"]) <= set(DIMENSIONS)
+
+
+def test_the_card_of_a_lora_takes_its_figures(full, tmp_path):
+    from huggingface_hub import ModelCard
+
+    lora = tmp_path / "lora_rwl"
+    lora.mkdir()
+    (lora / "README.md").write_text("---\nlibrary_name: diffusers\ntags:\n- lora\n---\n\n# lora_rwl\n\nText.\n")
+    folder = save_report(replace(full, cards={"rwl": lora}), tmp_path / "report").parent
+    index = yaml.safe_load((folder / "model-index.yaml").read_text())["model-index"]
+    assert [entry["name"] for entry in index] == ["base", "rwl"]
+    assert [result["dataset"]["name"] for result in index[1]["results"]] == ["reward", "vbench", "videoscore"]
+    card = ModelCard.load(lora / "README.md")
+    assert card.data.library_name == "diffusers" and card.data.model_name == "lora_rwl" and "Text." in card.text
+    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert found["videoscore/VQ"] == 2.5 and found["reward/mean_reward"] == pytest.approx(0.73)
+    before = (lora / "README.md").read_text()
+    save_report(replace(full, cards={"rwl": lora}), tmp_path / "report")
+    assert (lora / "README.md").read_text() == before
+    with pytest.raises(ValueError, match="no figures of 'sft'"):
+        save_report(replace(full, cards={"sft": lora}), tmp_path / "report")
+    with pytest.raises(FileNotFoundError, match="no such card"):
+        save_report(replace(full, cards={"rwl": tmp_path / "none"}), tmp_path / "report")
 
 
 @pytest.mark.real
