@@ -182,7 +182,7 @@ class LiFTCriticTrainer(SFTTrainer):
                 shutil.copy(Path(checkpoint_folder) / name, str(self.args.output_dir))
         super()._push_from_checkpoint(checkpoint_folder)
 
-    def create_model_card(
+    def create_model_card(  # type: ignore[override]  # TRL's signature, which differs from the Trainer's too
         self,
         model_name: str | None = None,
         dataset_name: str | None = None,
