@@ -16,7 +16,9 @@ from lift_trl.store.rated_videos import load_rated_videos
 @dataclass
 class CacheArguments:
     model_name_or_path: str = field(metadata={"help": "Hub id or folder of the text-to-video pipeline."})
-    videos: list[str] = field(metadata={"help": "Folders of clips with a metadata file, or dataset repos on the Hub."})
+    videos: list[str] = field(
+        metadata={"help": "Folders of clips, or dataset repos on the Hub (user/name[@revision])."}
+    )
     output_dir: str = field(metadata={"help": "Folder of the cache."})
     num_frames: int = field(default=49, metadata={"help": "Frames of every clip."})
     height: int = field(default=480, metadata={"help": "Pixels."})

@@ -18,7 +18,7 @@ from ..hub.parents import hub_parent
 from ..records import RatedVideo, content_id
 from ..runtime import process_state
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, write_rows
-from ..store.rated_videos import load_rated_videos, video_digest
+from ..store.rated_videos import hub_dataset, load_rated_videos, video_digest
 from ..store.sharding import chunks, share
 from ..store.video_io import describe
 from ..video_models import PipelineSource
@@ -239,8 +239,9 @@ def clip_parents(clips: Sequence[Path | str]) -> dict[str, str]:
         if (folder / ARTIFACT_FILE).is_file():
             for name, revision in Artifact.load(folder).parents.items():
                 parents[f"{folder.name}/{Path(name).name}"] = revision if "@" in revision else f"{name}@{revision}"
-        elif not folder.exists():
-            parents[folder.name] = hub_parent(str(source), repo_type="dataset")
+        elif not folder.exists() and (found := hub_dataset(str(source))):
+            repo, revision = found
+            parents[Path(repo).name] = hub_parent(repo, repo_type="dataset", revision=revision)
     return parents
 
 

@@ -2,7 +2,8 @@
 
 Accepted columns, in a folder's metadata or in what `datasets.load_dataset` returns:
 
-* `file_name` (folder) or `video` (dataset): the clip. A folder without metadata may hold Parquet files (published LiFT-HRA).
+* `file_name` (folder) or `video` (dataset): the clip. A folder of Parquet files (published LiFT-HRA) and a dataset repo on
+  the Hub (`user/name` or `user/name@revision`) are read as `load_dataset` reads them; of several splits, that named train.
 * `prompt` or `caption`: its text.
 * the rating, one of: the three label columns named as the dimensions; `reward`; `annotations` (published LiFT-HRA, one
   row a clip); `dimension` and `label` (tidy LiFT-HRA, one row a rater, clip and dimension).
@@ -13,6 +14,7 @@ import csv
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,11 +60,12 @@ class CheckedRows(NamedTuple):
 
 def load_rated_videos(data: "Dataset | DatasetDict | Path | str") -> list[RatedVideo]:
     """
-    The rated clips of `data`: a folder with a metadata file or Parquet files, or what `load_dataset` returns.
+    The rated clips of `data`: a folder with metadata or Parquet files, a dataset repo, or what `load_dataset` returns.
 
     Raises:
         BadRowsError: naming each bad row, the reason and the remedy. Nothing is dropped silently.
-        ValueError: if `data` has several splits.
+        FileNotFoundError: if there is neither such a folder nor such a repo.
+        ValueError: if `data` is a `DatasetDict` of several splits, or a folder or repo whose splits are not named train.
     """
     checked = check_rated_videos(data)
     if checked.errors:
@@ -76,7 +79,7 @@ def check_rated_videos(data: "Dataset | DatasetDict | Path | str") -> CheckedRow
     tidy: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
     videos: dict[str, tuple[str, RatedVideo]] = {}
 
-    data = _opened(data)
+    name, data = _opened(data)
 
     def add(where: str, rows: list[Mapping[str, Any]]) -> None:
         try:
@@ -93,7 +96,7 @@ def check_rated_videos(data: "Dataset | DatasetDict | Path | str") -> CheckedRow
             return
         videos[video.id] = (where, video)
 
-    for index, (where, row) in enumerate(raw_rows(data)):
+    for index, (where, row) in enumerate(_rows(name, data)):
         if isinstance(row, str):
             errors.append(RowError(where, row))
             continue
@@ -112,21 +115,34 @@ def check_rated_videos(data: "Dataset | DatasetDict | Path | str") -> CheckedRow
     for group in tidy.values():
         add(group[0][0], [row for _, row in group])
     if not videos and not errors:
-        errors.append(RowError(str(data) if isinstance(data, Path) else "dataset", "holds no row."))
+        errors.append(RowError(name, "holds no row."))
     places = [where for where, _ in videos.values()]
     return CheckedRows([video for _, video in videos.values()], errors, places)
 
 
-def _opened(data: "Dataset | DatasetDict | Path | str") -> "Dataset | Path":
-    """A folder as it is, but one of Parquet files as the dataset that they are; of several splits, the only one."""
-    from datasets import DatasetDict, Video, load_dataset
+class _Opened(NamedTuple):
+    """A folder with a metadata file, or a dataset whose clips are not decoded, and its name for messages."""
 
+    name: str
+    data: "Dataset | Path"
+
+
+def _opened(data: "Dataset | DatasetDict | Path | str") -> _Opened:
+    """A folder with metadata as it is; any other, and a repo, as the dataset that it holds."""
+    from datasets import DatasetDict, Video
+
+    name = str(data) if isinstance(data, Path | str) else "dataset"
     if isinstance(data, Path | str):
-        folder = Path(data)
-        shards = [] if any((folder / name).is_file() for name in METADATA_NAMES) else sorted(folder.rglob("*.parquet"))
-        if not shards:
-            return folder
-        data = load_dataset("parquet", data_files=[str(path) for path in shards], split="train")
+        if isinstance(data, Path) or Path(data).exists() or not hub_dataset(data):
+            folder = Path(data)
+            if any((folder / name).is_file() for name in METADATA_NAMES) or not any(folder.rglob("*.parquet")):
+                return _Opened(name, folder)
+        splits = _load(name)
+        if len(splits) > 1 and "train" not in splits:
+            raise ValueError(
+                f"{name}: has the splits {', '.join(splits)} and none named train; name a folder or repo that has one."
+            )
+        data = splits["train" if "train" in splits else next(iter(splits))]
     if isinstance(data, DatasetDict):
         if len(data) != 1:
             raise ValueError(
@@ -136,7 +152,32 @@ def _opened(data: "Dataset | DatasetDict | Path | str") -> "Dataset | Path":
     for column, feature in data.features.items():
         if isinstance(feature, Video):
             data = data.cast_column(column, Video(decode=False))
-    return data
+    return _Opened(name, data)
+
+
+def hub_dataset(name: str) -> tuple[str, str | None] | None:
+    """
+    Repo and revision, if `name` can be a dataset on the Hub.
+
+    >>> hub_dataset("user/clips"), hub_dataset("user/clips@v1"), hub_dataset("./clips")
+    (('user/clips', None), ('user/clips', 'v1'), None)
+    """
+    found = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@(.+))?", name)
+    return (found[1], found[2]) if found else None
+
+
+def _load(name: str) -> "DatasetDict":
+    """All splits of a folder of Parquet files or of a repo."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    if Path(name).exists():
+        return load_dataset(name)
+    repo, revision = hub_dataset(name) or (name, None)
+    try:
+        return load_dataset(repo, revision=revision)
+    except (DatasetNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(f"{name}: no such folder, and no such dataset on the Hub ({error}).") from error
 
 
 def metadata_file(folder: Path | str) -> Path:
@@ -157,25 +198,36 @@ def metadata_file(folder: Path | str) -> Path:
 
 def raw_rows(data: "Dataset | DatasetDict | Path | str") -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     """
-    (where, row) of a folder or a dataset, unchecked. `video` is a path, bytes, or both in a mapping (as `datasets` stores
-    it). A line that cannot be read comes as text that says why.
+    (where, row) of a folder, a repo or a dataset, unchecked. `video` is a path, bytes, or both in a mapping (as `datasets`
+    stores it). A line that cannot be read comes as text that says why.
 
     Raises:
         FileNotFoundError: if the folder has neither metadata nor Parquet files.
-        ValueError: if `data` has several splits.
+        ValueError: if `data` has several splits, as in `load_rated_videos`.
     """
+    return _rows(*_opened(data))
+
+
+def _rows(name: str, data: "Dataset | Path") -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+    """As `raw_rows`, of what was opened."""
+    for where, row in _folder_rows(data) if isinstance(data, Path) else _dataset_rows(name, data):
+        video = None if isinstance(row, str) else row.get("video")
+        if isinstance(video, str | bytes | Path | Mapping | None):
+            yield where, row
+        else:
+            yield where, f"the clip is {video!r:.80}, which is no path; write the name of its file as text."
+
+
+def _dataset_rows(name: str, data: "Dataset") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """As `raw_rows`, of a dataset whose clips are not decoded."""
     from datasets import ClassLabel
 
-    data = _opened(data)
-    if isinstance(data, Path):
-        yield from _folder_rows(data)
-        return
     classes = {column: f for column, f in data.features.items() if isinstance(f, ClassLabel)}
     for number, row in enumerate(data, start=1):
         named = {
             column: feature.int2str(row[column]) for column, feature in classes.items() if row[column] is not None
         }
-        yield f"dataset, row {number}", {**row, **named}
+        yield f"{name}, row {number}", {**row, **named}
 
 
 def _folder_rows(folder: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
@@ -313,7 +365,9 @@ def _reward(row: Mapping[str, Any]) -> float | None:
     try:
         reward = float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"reward {value!r} is no number; give a number in [0, 1].") from None
+        reward = None
+    if reward is None or isinstance(value, bool):
+        raise ValueError(f"reward {value!r} is no number; give a number in [0, 1].")
     if math.isnan(reward) or not 0 <= reward <= 1:
         raise ValueError(f"reward {reward} is not in [0, 1]; score the clip again or leave the row out.")
     return reward

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lift_trl.alignment.cache import cache_videos, cached_keys
+from lift_trl.alignment.cache import cache_videos, cached_keys, clip_parents
 from lift_trl.alignment.cache_format import decode_posterior, decode_text, shard_paths
 from lift_trl.alignment.clips import ClipSize, load_clip
 from lift_trl.alignment.video_dataset import CachedVideoDataset
@@ -97,6 +97,19 @@ def test_cache_of_a_folder_a_pipeline_and_bytes_agree(tmp_path, pipeline_dir, ra
     pipe = build_tiny_pipeline(seed=0)
     three = cache_videos(pipe, rated_videos[:2], tmp_path / "three", **SIZE)
     assert_close(CachedVideoDataset(three)[0]["latent_mean"], CachedVideoDataset(one)[0]["latent_mean"])
+
+
+def test_a_repo_of_the_hub_is_cached_as_its_folder_is_and_named_as_a_parent(hub, tmp_path, pipeline_dir):
+    moving_square(tmp_path / "clips" / "a.mp4", 3)
+    (tmp_path / "clips" / "metadata.csv").write_text("file_name,prompt,reward\na.mp4,a fox,0.5\n")
+    hub.api().create_repo("dev/clips-to-cache", repo_type="dataset")
+    commit = hub.api().upload_folder(repo_id="dev/clips-to-cache", repo_type="dataset", folder_path=tmp_path / "clips")
+    local = cache_videos(pipeline_dir, tmp_path / "clips", tmp_path / "local", **SIZE)
+    remote = cache_videos(pipeline_dir, "dev/clips-to-cache", tmp_path / "remote", **SIZE)
+    assert shard_bytes(remote) == shard_bytes(local)
+    assert (remote / "metadata.jsonl").read_bytes() == (local / "metadata.jsonl").read_bytes()
+    named = {"clips-to-cache": f"datasets/dev/clips-to-cache@{commit.oid}"}
+    assert clip_parents(["dev/clips-to-cache"]) == clip_parents([f"dev/clips-to-cache@{commit.oid}"]) == named
 
 
 @pytest.mark.parametrize("num_frames, nearest", [(13, "9 and 17"), (0, "1 and 9")])

@@ -1,6 +1,7 @@
 """Every documented form of rated clips loads to the same records, and every bad row is listed with its remedy."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, Video
 
-from lift_trl.records import StoredVideo, content_id, hra_features
+from lift_trl.records import RatedVideo, StoredVideo, content_id, hra_features
 from lift_trl.rubric import Dimension, Label
-from lift_trl.store.rated_videos import BadRowsError, check_rated_videos, load_rated_videos, raw_rows
+from lift_trl.store.rated_videos import BadRowsError, check_rated_videos, load_rated_videos, raw_rows, video_digest
 from lift_trl.store.video_io import write_video
+from tests.hub.fixtures import LocalHub
 
 
 SEMANTIC, MOTION, FIDELITY = Dimension
@@ -121,6 +123,60 @@ def test_a_folder_of_parquet_shards_is_read_as_it_is(folder: Path):
     assert (video.id, video.is_real, video.video.read()) == ("x", True, data)
 
 
+def published(folder: Path, split: str, *names: str) -> None:
+    """Rows of real clips as the `split` of published LiFT-HRA in `folder`."""
+    rows = [
+        {
+            "id": name,
+            "video": {"bytes": (folder.parent / f"{name}.mp4").read_bytes(), "path": f"{name}.mp4"},
+            **{"caption": "c", "source": "real", "annotations": []},
+        }
+        for name in names
+    ]
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    shard = folder / "data" / f"{split}-00000-of-00001.parquet"
+    Dataset.from_list(rows, features=hra_features()).to_parquet(shard)
+
+
+def test_of_a_folder_with_splits_the_one_named_train_is_taken(folder: Path):
+    published(folder / "hra", "train", "0", "1")
+    published(folder / "hra", "test", "2")
+    assert [video.id for video in load_rated_videos(folder / "hra")] == ["0", "1"]
+    (folder / "hra" / "data" / "train-00000-of-00001.parquet").unlink()
+    published(folder / "hra", "validation", "0")
+    with pytest.raises(ValueError, match=r"hra: has the splits validation, test and none named train"):
+        load_rated_videos(folder / "hra")
+
+
+def push(hub: LocalHub, folder: Path, name: str) -> str:
+    hub.api().create_repo(name, repo_type="dataset", exist_ok=True)
+    return hub.api().upload_folder(repo_id=name, repo_type="dataset", folder_path=folder).oid
+
+
+def test_a_repo_of_the_hub_is_read_as_its_folder_is(hub: LocalHub, folder: Path):
+    published(folder / "hra", "train", "0", "1")
+    published(folder / "hra", "test", "2")
+    push(hub, folder / "hra", "dev/published")
+    assert [(v.id, v.video.read()) for v in load_rated_videos("dev/published")] == [
+        (name, (folder / f"{name}.mp4").read_bytes()) for name in "01"
+    ]
+    clips = folder / "clips"
+    clips.mkdir()
+    (folder / "0.mp4").rename(clips / "0.mp4")
+    write_jsonl(clips, {"file_name": "0.mp4", "prompt": "a fox", **WIDE})
+    first = push(hub, clips, "dev/own-clips")
+    write_jsonl(clips, {"file_name": "0.mp4", "prompt": "a fox", "reward": 2.0})
+    push(hub, clips, "dev/own-clips")
+    local = RatedVideo(content_id(video_digest(clips / "0.mp4"), "a fox", False), b"", "a fox", LABELS)
+    (video,) = load_rated_videos(f"dev/own-clips@{first}")
+    assert replace(video, video=b"") == local
+    assert problems("dev/own-clips") == [
+        "dev/own-clips, row 1: reward 2.0 is not in [0, 1]; score the clip again or leave the row out."
+    ]
+    with pytest.raises(FileNotFoundError, match="dev/none: no such folder, and no such dataset on the Hub"):
+        load_rated_videos("dev/none")
+
+
 def tidy(folder: Path, **more: object) -> list[dict[str, object]]:
     return [
         {"video": str(folder / "0.mp4"), "caption": "c", "dimension": dimension.value, "label": label.value, **more}
@@ -160,6 +216,9 @@ def test_several_splits_are_refused_and_a_single_one_is_taken(folder: Path):
         ({"file_name": "0.mp4", "prompt": "  ", "reward": 0.5}, "no prompt"),
         ({"file_name": "0.mp4", "prompt": "p"}, "no rating"),
         ({"file_name": "0.mp4", "prompt": "p", "reward": "high"}, "is no number"),
+        ({"file_name": "0.mp4", "prompt": "p", "reward": True}, "reward True is no number"),
+        ({"file_name": 5, "prompt": "p", "reward": 0.5}, "the clip is 5, which is no path"),
+        ({"file_name": ["0.mp4"], "prompt": "p", "reward": 0.5}, "the clip is ['0.mp4'], which is no path"),
         ({"file_name": "0.mp4", "prompt": "p", "reward": float("nan")}, "not in [0, 1]"),
         ({"file_name": "0.mp4", "prompt": "p", "reward": 1.5}, "not in [0, 1]"),
         ({"file_name": "0.mp4", "prompt": "p", **WIDE, MOTION: "fine"}, "'fine' is unknown"),
