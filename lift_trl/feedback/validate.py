@@ -39,16 +39,26 @@ class Validation(NamedTuple):
         return not self.hra.errors or self.alignment is not None and not self.alignment.errors
 
     def problems(self) -> Iterator[str]:
-        """Every row that one of the two refuses, with the reason; once where both do."""
+        """
+        Every row that both refuse, and every row that one of them refuses, with the reason. Where all rows are for one use
+        only, the other complains of them in one line.
+        """
         if self.alignment is None:
             yield from map(str, self.hra.errors)
             return
         alignment, hra = ({error.where for error in errors} for errors in (self.alignment.errors, self.hra.errors))
-        for where, problem in self.alignment.errors:
-            yield f"{where}: {problem}" if where in hra else f"{where}: not for alignment: {problem}"
-        for where, problem in self.hra.errors:
-            if where not in alignment:
-                yield f"{where}: not as LiFT-HRA: {problem}"
+        yield from (str(error) for error in self.alignment.errors if error.where in hra)
+        yield from _refused("not for alignment", self.alignment, except_in=hra)
+        yield from _refused("not as LiFT-HRA", self.hra, except_in=alignment)
+
+
+def _refused(words: str, use: Use[T], *, except_in: set[str]) -> Iterator[str]:
+    """The rows that one use refuses and the other takes."""
+    rows = [error for error in use.errors if error.where not in except_in]
+    if rows and not use.clips and not except_in:
+        yield f"{rows[0].where}: {words}: {rows[0].problem}" + (f" (as all {len(rows)} rows)" if rows[1:] else "")
+    else:
+        yield from (f"{where}: {words}: {problem}" for where, problem in rows)
 
 
 def validate(

@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from lift_trl.cli import main
 from lift_trl.feedback.categories import SUBJECTS, WORDS, Category, subject_category
 from lift_trl.feedback.prompts import (
     Phrase,
@@ -113,6 +114,15 @@ def test_a_chat_model_expands_greedily_and_alike_in_any_batch(chat_model: Path):
     loaded = LlamaForCausalLM.from_pretrained(chat_model), PreTrainedTokenizerFast.from_pretrained(chat_model)
     assert chat_model_expander(*loaded, max_new_tokens=12)(phrases) == prompts[0]
     assert draw_prompts(5, expand=chat_model_expander(str(chat_model), max_new_tokens=12)) == prompts[0]
+
+
+def test_the_command_writes_one_prompt_a_line(chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    by_template, by_model = tmp_path / "template.txt", tmp_path / "model.txt"
+    assert main(["prompts", str(by_template), "--num", "3", "--seed", "2"]) == 0
+    assert by_template.read_text().splitlines() == draw_prompts(3, seed=2)
+    assert main(["prompts", str(by_model), "--num", "2", "--model", str(chat_model)]) == 0
+    assert f"2 prompts in {by_model}" in capsys.readouterr().out
+    assert by_model.read_text().splitlines() == draw_prompts(2, expand=chat_model_expander(str(chat_model)))
 
 
 def test_an_empty_answer_and_a_model_without_chat_template_are_errors(chat_model: Path):

@@ -71,6 +71,18 @@ def test_validate_says_what_the_loaders_do(
         assert (not refuses(load_rated_videos, tmp_path), not refuses(load_hra, tmp_path)) == fits
 
 
+def test_rows_that_all_serve_one_use_are_no_list_of_complaints(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = [ROW | {"file_name": f"{number}.mp4", "reward": 0.5} for number in range(5)]
+    for number in range(5):
+        write_clip(tmp_path / f"{number}.mp4", 50 * number)
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["validate", str(tmp_path)]) == 0
+    complaint, alignment, hra = capsys.readouterr().out.splitlines()
+    assert "row 1: not as LiFT-HRA: " in complaint and complaint.endswith("(as all 5 rows)")
+    assert alignment == "for alignment: 5 clips can be used (0 real), 0 bad rows"
+    assert hra == "as LiFT-HRA: 0 clips with 0 ratings can be used, 5 bad rows"
+
+
 def test_clips_elsewhere_and_missing_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = tmp_path / "ratings"
     folder.mkdir()
@@ -78,8 +90,8 @@ def test_clips_elsewhere_and_missing_clips(tmp_path: Path, capsys: pytest.Captur
     rows = [ROW | LABELS, ROW | LABELS | {"file_name": "gone.mp4"}]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["validate", str(folder), "--videos", str(tmp_path / "clips")]) == 1
-    first, second, *_, hra = capsys.readouterr().out.splitlines()
-    assert "row 1: not for alignment: " in first and "row 2: " in second and "not for alignment" not in second
+    neither, elsewhere, _, hra = capsys.readouterr().out.splitlines()
+    assert "row 2: " in neither and "not for alignment" not in neither and "row 1: not for alignment: " in elsewhere
     assert hra == "as LiFT-HRA: 1 clips with 3 ratings can be used, 1 bad rows"
     options = ["--videos", str(tmp_path / "clips"), "--missing-videos", "keep"]
     assert main(["validate", str(folder), *options]) == 0
