@@ -178,6 +178,7 @@ def test_evaluate_runs_vbench_on_each_system_and_reports(two_systems, tmp_path, 
     assert [delta["metric"] for delta in data["deltas"]] == ["vbench/temporal_flickering"]
     assert not any("total_score" in row["metric"] for row in data["rows"])
     run = json.loads((tmp_path / "vbench" / "base" / "vbench" / "run.json").read_text())
+    assert data["suite_stamps"]["vbench"]["base"].items() >= run["stamps"].items()
     assert run["planned"] == {"temporal_flickering": [2, 1, 2]}
     assert run["stamps"] | {"suite_sha256": "", "torch": ""} == {
         "prompts": "original", "samples": "1", "flicker_samples": "1", "limit_per_dimension": "none", "seed": "0",
