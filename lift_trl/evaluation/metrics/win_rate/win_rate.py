@@ -35,8 +35,7 @@ class WinRateMetric(evaluate.Metric):
         if unknown:
             raise ValueError(f"choices {unknown}; use {', '.join(CHOICES)}.")
         win, tie, loss = (
-            bootstrap_share([choice == wanted for choice in predictions], references)
-            for wanted in ("a", "tie", "b")
+            bootstrap_share([choice == wanted for choice in predictions], references) for wanted in ("a", "tie", "b")
         )
         low, high = win.ci95 or (float("nan"), float("nan"))
         return {

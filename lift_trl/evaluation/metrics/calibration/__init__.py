@@ -1,0 +1,1 @@
+"""`evaluate.load` module of calibration."""

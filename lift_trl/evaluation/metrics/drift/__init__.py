@@ -1,0 +1,1 @@
+"""`evaluate.load` module of drift against a base."""
