@@ -14,6 +14,7 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -49,6 +50,7 @@ class VoteLog:
     Args:
         folder: on a disk that outlives the process; nothing else may be in it.
         repo_id: dataset repository, made (private) with the first commit; `None` keeps the rows on this machine only.
+        directory: of the segments in the repository.
         card: README of the repository, written once.
         token: must be allowed to write to `repo_id`; the machine's own by default.
         interval_s: seconds between commits, while there is something to commit.
@@ -64,12 +66,14 @@ class VoteLog:
         folder: Path | str,
         *,
         repo_id: str | None = None,
+        directory: str = VOTES_DIR,
         card: str = "",
         token: str | None = None,
         interval_s: float = COMMIT_INTERVAL_S,
     ) -> None:
         self.folder = Path(folder)
         self.repo_id = repo_id
+        self.directory = directory
         self.interval_s = interval_s
         self._card = card
         self._api = HfApi(token=token)
@@ -108,7 +112,10 @@ class VoteLog:
             if new:
                 if len(self._segments.get(self._segment, ())) >= MAX_SEGMENT_ROWS or not self._segment:
                     self._segment = uuid.uuid4().hex
-                _append_durably(self.folder / f"{self._segment}.jsonl", _json_lines(new))
+                segment = self._segment
+                self._segment = ""  # after an error the file may end in half a row: nothing is appended to it any more
+                _append_durably(self.folder / f"{segment}.jsonl", _json_lines(new))
+                self._segment = segment
                 self._segments.setdefault(self._segment, []).extend(new)
                 self._rows |= fresh
         self._wake.set()
@@ -117,10 +124,15 @@ class VoteLog:
     def __contains__(self, row_id: str) -> bool:
         return row_id in self._rows
 
-    def rows(self) -> list[Row]:
-        """All rows, each id once: of this disk, and of the Hub as far as it could be read."""
+    def rows(self, since: int = 0) -> list[Row]:
+        """
+        All rows, each id once: of this disk, and of the Hub as far as it could be read.
+
+        Args:
+            since: leaves out the first so many: whoever read n rows goes on with `rows(n)`.
+        """
         with self._lock:
-            return list(self._rows.values())
+            return list(islice(self._rows.values(), since, None))
 
     @property
     def num_pending(self) -> int:
@@ -190,7 +202,7 @@ class VoteLog:
         uploads = {name: self._upload(rows) for name, rows in changed.items()}
         if any(uploads.values()):
             operations = [
-                CommitOperationAdd(f"{VOTES_DIR}/{name}.jsonl", text) for name, text in uploads.items() if text
+                CommitOperationAdd(f"{self.directory}/{name}.jsonl", text) for name, text in uploads.items() if text
             ]
             self._api.create_commit(
                 str(self.repo_id),
@@ -218,7 +230,7 @@ class VoteLog:
             own = {name: list(rows) for name, rows in self._segments.items()}
         foreign: dict[str, Row] = {}
         already: set[str] = set()
-        for path in (path for path in sizes if path.startswith(f"{VOTES_DIR}/") and path.endswith(".jsonl")):
+        for path in (path for path in sizes if path.startswith(f"{self.directory}/") and path.endswith(".jsonl")):
             rows = own.get(Path(path).stem)
             if rows is not None and sizes[path] == len(_json_lines(rows)):
                 self._on_hub[Path(path).stem] = len(rows)
@@ -230,7 +242,7 @@ class VoteLog:
             else:
                 already |= {row["id"] for row in found}
         with self._lock:
-            self._rows = foreign | self._rows
+            self._rows |= {row_id: row for row_id, row in foreign.items() if row_id not in self._rows}
             # What a segment of ours holds on the Hub stays there, even if another machine wrote it too.
             self._foreign = foreign.keys() - already
         self._joined = True
@@ -245,7 +257,10 @@ def _json_lines(rows: Sequence[Row]) -> bytes:
 
 
 def _append_durably(path: Path, data: bytes) -> None:
-    """Appends `data` so that it survives kill -9 and a power cut; nothing of it is left behind if the disk refuses."""
+    """
+    Appends `data` so that it survives kill -9 and a power cut. If the disk refuses, what was written is taken back; should
+    it refuse that too, the file ends in a part of `data`.
+    """
     is_new = not path.exists()
     with open(path, "ab", buffering=0) as file:
         start = file.tell()

@@ -77,7 +77,58 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_behind(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["refused", "1"]
-    assert VoteLog(tmp_path).rows() == [{"id": "1"}, {"id": "2"}]
+    assert sorted(row["id"] for row in VoteLog(tmp_path).rows()) == ["1", "2"]
+    assert sorted(path.read_text() for path in tmp_path.glob("*.jsonl")) == ['{"id": "1"}\n', '{"id": "2"}\n']
+
+
+def test_after_any_error_of_the_disk_no_row_joins_a_broken_line(tmp_path):
+    code = (
+        "import resource, signal, sys; from lift_trl.ui.vote_log import VoteLog\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "log = VoteLog(sys.argv[1]); log.add([{'id': '1'}])\n"
+        "import lift_trl.ui.vote_log as module, io\n"
+        "class Disk(io.FileIO):\n"
+        "    def truncate(self, size=None): raise OSError('not even that')\n"
+        "module.open = lambda path, mode, buffering: Disk(path, mode)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))\n"
+        "try: log.add([{'id': '2', 'reason': 'long enough to pass the limit'}])\n"
+        "except OSError: print('refused')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "print(log.add([{'id': '2'}]), log.add([{'id': '3'}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["refused", "1", "1"]
+    texts = sorted(path.read_text() for path in tmp_path.glob("*.jsonl"))
+    assert texts == ['{"id": "1"}\n{"id": "', '{"id": "2"}\n{"id": "3"}\n']
+    assert {row["id"] for row in VoteLog(tmp_path).rows()} == {"1", "2", "3"}
+
+
+def test_whoever_read_n_rows_goes_on_from_there(hub: LocalHub, tmp_path):
+    repo = "dev/votes-index"
+    with VoteLog(tmp_path / "old", repo_id=repo) as log:
+        log.add(votes("ada"))
+    hub.kill()
+    log = VoteLog(tmp_path / "new", repo_id=repo, interval_s=3600)
+    log.add(votes("bob"))
+    assert [row["voter"] for row in log.rows()] == ["bob"]
+    hub.start()
+    log.flush()  # the old machine's rows come after those that were read
+    assert [row["voter"] for row in log.rows(1)] == ["ada"]
+    log.close()
+
+
+def test_decisions_go_to_a_folder_of_their_own(hub: LocalHub, tmp_path):
+    from datasets import load_dataset
+
+    repo = "dev/votes-and-decisions"
+    card = "---\nconfigs:\n- config_name: default\n  data_files: votes/*.jsonl\n---\n"
+    with VoteLog(tmp_path / "votes", repo_id=repo, card=card) as log:
+        log.add(votes("ada"))
+    with VoteLog(tmp_path / "decisions", repo_id=repo, directory="decisions") as log:
+        log.add([{"id": "d", "row_id": "x", "decided": True}])
+    assert load_dataset(repo, split="train")["voter"] == ["ada"]
+    with VoteLog(tmp_path / "again", repo_id=repo, directory="decisions") as log:
+        assert log.rows() == [{"id": "d", "row_id": "x", "decided": True}]
 
 
 def test_votes_reach_a_private_dataset_with_its_card(hub: LocalHub, tmp_path):
