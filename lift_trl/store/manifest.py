@@ -49,7 +49,7 @@ def command_line(argv: Sequence[str] | None = None) -> str:
     Absolute paths keep their name only, and tokens are left out. Scripts run under `accelerate launch`, which does for one
     process too.
 
-    >>> command_line(["recipes/cache.py", "--config", "/home/ada/cache.yaml", "--hub_token", "hf_x"])
+    >>> command_line(["recipes/cache.py", "--config", "/srv/ada/cache.yaml", "--hub_token", "hf_x"])
     'accelerate launch recipes/cache.py --config cache.yaml --hub_token ...'
     """
     program, *words = sys.argv if argv is None else argv
@@ -125,6 +125,12 @@ def write_text(path: Path | str, text: str) -> None:
     partial.replace(target)
 
 
+def remove_partials(folder: Path | str) -> None:
+    """Deletes what killed processes had half written (`.name.tmp`), once none writes to `folder` any more."""
+    for partial in Path(folder).rglob(".*.tmp"):
+        partial.unlink()
+
+
 def read_rows(path: Path | str) -> Iterator[dict[str, Any]]:
     """
     The rows of a JSON-lines file. A last line without a newline (a process was killed in the middle) is left out.
@@ -193,7 +199,8 @@ class Manifest:
 
     def merge(self, order: Iterable[str]) -> list[dict[str, Any]]:
         """
-        Writes `metadata.jsonl` with the rows of `order`, in that order, and removes the parts. Main process only.
+        Writes `metadata.jsonl` with the rows of `order`, in that order, and removes the parts, and the halves of files that
+        killed processes left. Main process only, when the others have written their last.
 
         Raises:
             ValueError: if a row of `order` is missing.
@@ -209,6 +216,7 @@ class Manifest:
         write_rows(self.folder / METADATA_FILE, rows)
         for path in (self.folder / PARTS_DIR).glob("rank*.jsonl"):
             path.unlink()
+        remove_partials(self.folder)
         return rows
 
 

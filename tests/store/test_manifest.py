@@ -130,11 +130,11 @@ def test_bad_ranks_and_sizes_are_refused():
 @pytest.mark.parametrize(
     ("argv", "command"),
     [
-        (["/opt/bin/lift-trl", "convert", "a b.json", "/home/ada/hra"], "lift-trl convert 'a b.json' hra"),
+        (["/opt/bin/lift-trl", "convert", "a b.json", "/srv/ada/hra"], "lift-trl convert 'a b.json' hra"),
         (["recipes/align.py", "--config", "x.yaml"], "accelerate launch recipes/align.py --config x.yaml"),
-        (["/home/ada/my.py", "--dir=/home/ada/out"], "accelerate launch my.py --dir=out"),
+        (["/srv/ada/my.py", "--dir=/srv/ada/out"], "accelerate launch my.py --dir=out"),
         (["my.py", "--hub_token", "hf_a", "--token=hf_b"], "accelerate launch my.py --hub_token ... --token=..."),
-        (["my.py", "--systems", "base=/home/ada/b"], "accelerate launch my.py --systems base=b"),
+        (["my.py", "--systems", "base=/srv/ada/b"], "accelerate launch my.py --systems base=b"),
         (["/v/lib/site-packages/ipykernel_launcher.py", "-f", "k.json"], ""),
         (["-c"], ""),
     ],
