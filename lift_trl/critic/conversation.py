@@ -1,9 +1,9 @@
 """A clip and a question as text: the prompt as the chat template renders it, and the answer that follows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..protocols import CriticModel
+from ..protocols import CriticModel, RewardModel
 
 
 def render_prompt(adapter: CriticModel, processor: Any, frames: Sequence[Any], question: str) -> str:
@@ -30,6 +30,31 @@ def render_answer(adapter: CriticModel, processor: Any, frames: Sequence[Any], q
         )
     # Some templates end a turn with a line break that no answer needs.
     return whole[len(prompt) :].rstrip()
+
+
+def control_tokens(tokenizer: Any) -> list[str]:
+    """Texts such as `<image>` that stand for a picture or a turn wherever they are written."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return sorted({*added, *tokenizer.all_special_tokens})
+
+
+def caption_of(prompt: str | Sequence[Mapping[str, Any]]) -> str:
+    """
+    The caption of one of TRL's prompts: the text itself, or that of a conversation's last message.
+
+    >>> caption_of([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "A fox."}]}])
+    'A fox.'
+    """
+    content = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    if isinstance(content, str):
+        return content
+    return " ".join(part["text"] for part in content if part["type"] == "text")
+
+
+def trl_rewards(reward_model: RewardModel, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float | None]:
+    """The reward of each of `completions` (videos) under its prompt's caption, `None` where it is unscored."""
+    scores = reward_model.score(completions, [caption_of(prompt) for prompt in prompts])
+    return [None if score.unscored else score.reward for score in scores]
 
 
 def shared_prefix(rows: Sequence[Sequence[int]]) -> int:

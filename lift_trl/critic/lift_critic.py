@@ -18,6 +18,7 @@ from ..rubric import Dimension, Label
 from ..runtime import has_accelerator
 from ..store.sharding import chunks
 from ..store.video_io import Clip, describe, sample_frames
+from .conversation import control_tokens, trl_rewards
 from .prefix import ask, end_tokens, label_tokens, run_questions
 from .reasons import write_reasons
 from .settings import CriticSettings, find_revision, load_settings
@@ -69,6 +70,7 @@ class LiFTCritic:
         self.name = name or str(model.config._name_or_path)
         self.batch_size, self.max_reason_tokens = batch_size, max_reason_tokens
         self._labels = label_tokens(self.adapter, processor)
+        self._control_tokens = control_tokens(processor.tokenizer)
         self.end_ids = end_tokens(self.adapter, processor, model)
 
     @classmethod
@@ -142,8 +144,7 @@ class LiFTCritic:
         Returns:
             A reward in [0.05, 0.9] for each, `None` where the video is unscored.
         """
-        captions = [prompt if isinstance(prompt, str) else str(prompt[-1]["content"]) for prompt in prompts]
-        return [None if score.unscored else score.reward for score in self.score(completions, captions)]
+        return trl_rewards(self, prompts, completions)
 
     def label_logprobs(self, clips: Sequence[Clip], captions: Sequence[str]) -> Tensor:
         """
@@ -168,8 +169,12 @@ class LiFTCritic:
         clips: dict[int, Clip] = {}
         failed: dict[int, str] = {}
         for index, (video, caption) in enumerate(work):
+            controls = [token for token in self._control_tokens if token in caption]
             if not caption.strip():
                 failed[index] = "the caption is empty"
+                continue
+            if controls:
+                failed[index] = f"the caption holds {controls[0]!r}, which this critic takes for more than text"
                 continue
             try:
                 clips[index] = sample_frames(video, self.settings.num_frames)

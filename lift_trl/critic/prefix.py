@@ -112,7 +112,7 @@ def run_questions(
     inputs, prefix_mask = cut_prefix(inputs, questions)
     inputs = {name: value.to(model.device) for name, value in inputs.items() if isinstance(value, Tensor)}
     prefix_mask = prefix_mask.to(model.device)
-    cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+    cache = model(**inputs, use_cache=True, logits_to_keep=1).cache
 
     trees = [q.tree for q in questions]
     layout = lay_out(trees, prefix_mask)
@@ -122,12 +122,12 @@ def run_questions(
         input_ids=layout.input_ids,
         attention_mask=additive(layout.visible, model.dtype),
         position_ids=positions,
-        past_key_values=cache,
+        cache=cache,
         use_cache=True,
         logits_to_keep=torch.tensor(places, device=model.device),
     )
     logprobs = branch_logprobs(trees, places, output.logits)
-    return Branches(logprobs, trees, output.past_key_values, layout.visible, positions)
+    return Branches(logprobs, trees, output.cache, layout.visible, positions)
 
 
 def cut_prefix(inputs: dict[str, Any], questions: Sequence[Questions]) -> tuple[dict[str, Any], Tensor]:

@@ -47,7 +47,7 @@ def write_reasons(
             input_ids=tokens,
             attention_mask=additive(visible, model.dtype),
             position_ids=positions,
-            past_key_values=branches.cache,
+            cache=branches.cache,
             use_cache=True,
         )
         greedy = output.logits.argmax(dim=-1)

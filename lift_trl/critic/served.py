@@ -14,6 +14,7 @@ from PIL import Image
 from ..records import CriticScore, Judgement, VideoSource, content_id
 from ..rubric import Dimension, Label, UnparsableAnswerError, parse_answer, question
 from ..store.video_io import Clip, describe, sample_frames
+from .conversation import trl_rewards
 
 
 # Not accelerate's logger, which raises where no launcher state was made: a critic is also used by itself.
@@ -21,21 +22,23 @@ logger = logging.getLogger(__name__)
 
 #: Alternatives of a token that servers commonly give.
 TOP_LOGPROBS = 20
+#: Tokens that hold a label and the mark behind it, however a tokenizer cuts them.
+LABEL_TOKENS = 16
 
 
 class ServedCritic:
     """
     Asks a served vision-language model the three questions about a clip, frames as images, at temperature 0.
 
-    With log-probabilities, a label's probability is that of the first tokens that begin it (`"N"`, `" Normal"`),
-    normalised over the three labels; every label begins with another letter, so no token counts twice. Without them, the
-    label is parsed from the written answer and `probs` is `None`.
+    With log-probabilities, a label's probability is that of the first tokens that write it (`"Normal"`, `" normal"`), or
+    begin it where none is the whole label (`"N"`), normalised over the three labels; every label begins with another
+    letter, so no token counts twice. Without them, the label is parsed from the written answer and `probs` is `None`.
 
-    A clip that cannot be read, and an answer that begins with no label, are unscored. A server that fails raises: run it
-    again, finished clips are kept.
+    A clip that cannot be read, and an answer that begins with no label ("No obvious problems."), are unscored. A server
+    that fails raises: run it again, finished clips are kept.
 
     Args:
-        name: the model's name at the server.
+        model: its name at the server.
         base_url: the server's address up to and with `/v1`.
         logprobs: ask for log-probabilities. vLLM and SGLang give them; `transformers serve` does not.
         api_key: for servers that want one.
@@ -43,11 +46,14 @@ class ServedCritic:
         max_tokens: length at which an answer is cut.
         max_workers: questions asked at the same time.
         timeout_s: seconds to wait for an answer.
+
+    Attributes:
+        name: what the scores say of their origin: `model` and a hash of what else changes them.
     """
 
     def __init__(
         self,
-        name: str,
+        model: str,
         *,
         base_url: str,
         logprobs: bool = True,
@@ -57,7 +63,8 @@ class ServedCritic:
         max_workers: int = 8,
         timeout_s: float = 120.0,
     ) -> None:
-        self.name, self.logprobs = name, logprobs
+        self.name = f"{model}@{content_id(base_url, logprobs, num_frames, max_tokens)}"
+        self.model, self.logprobs = model, logprobs
         self.num_frames, self.max_tokens, self.max_workers = num_frames, max_tokens, max_workers
         # Without a key the client would send the user's Hugging Face token to a server that is not the Hub's.
         self._client = InferenceClient(base_url=base_url, api_key=api_key or "none", timeout=timeout_s)
@@ -76,6 +83,10 @@ class ServedCritic:
             raise ValueError(f"{len(videos)} videos and {len(captions)} captions; give one caption for each video.")
         with ThreadPoolExecutor(self.max_workers) as pool:
             return [self._score(pool, video, caption, with_reason) for video, caption in zip(videos, captions)]
+
+    def reward_func(self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
+        """As `LiFTCritic.reward_func`."""
+        return trl_rewards(self, prompts, completions)
 
     def _score(
         self, pool: ThreadPoolExecutor, video: VideoSource | str, caption: str, with_reason: bool
@@ -105,18 +116,19 @@ class ServedCritic:
 
     def _ask(self, dimension: Dimension, messages: list[dict[str, Any]], with_reason: bool) -> Judgement:
         options: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.logprobs else {}
-        length = self.max_tokens if with_reason or not self.logprobs else 1
+        length = self.max_tokens if with_reason or not self.logprobs else LABEL_TOKENS
         reply = self._client.chat_completion(
-            messages, model=self.name, temperature=0.0, max_tokens=length, seed=0, **options
+            messages, model=self.model, temperature=0.0, max_tokens=length, seed=0, **options
         ).choices[0]
         text = reply.message.content or ""
+        # The first token alone cannot tell "Normal." from "No obvious problems."
+        answer = parse_answer(text)
         if not self.logprobs:
-            answer = parse_answer(text)
             return Judgement(dimension, answer.label, reason=answer.reason if with_reason else "")
         tokens = reply.logprobs.content if reply.logprobs else None
         if not tokens:
             raise OSError(
-                f"{self.name} returned no log-probabilities. Set logprobs=False to parse its answers instead."
+                f"{self.model} returned no log-probabilities. Set logprobs=False to parse its answers instead."
             )
         mass = label_mass((top.token, top.logprob) for top in tokens[0].top_logprobs)
         total = sum(mass.values())
@@ -124,32 +136,28 @@ class ServedCritic:
             raise UnparsableAnswerError(f"no label is among the {TOP_LOGPROBS} likeliest beginnings of {text[:80]!r}.")
         probs = {label: p / total for label, p in mass.items()}
         label = max(probs, key=lambda one: probs[one])
-        return Judgement(dimension, label, probs, _reason(text, label) if with_reason else "", min(1.0, total))
+        # A reason is one for the label that it stands behind.
+        reason = answer.reason if with_reason and answer.label == label else ""
+        return Judgement(dimension, label, probs, reason, min(1.0, total))
 
 
 def label_mass(tokens: Iterable[tuple[str, float]]) -> dict[Label, float]:
     """
     Probability that the answer begins with each label, from the likeliest first tokens and their log-probabilities.
 
-    >>> {label.name: round(p, 2) for label, p in label_mass([(" Go", -0.69), ("Nor", -1.61), ("The", -2.3)]).items()}
+    Where a token is the whole label, shorter ones are other words ("No"); else they are its beginning.
+
+    >>> tokens = [("Good", -0.69), (" Nor", -1.61), ("Go", -1.9), ("The", -2.3)]
+    >>> {label.name: round(p, 2) for label, p in label_mass(tokens).items()}
     {'BAD': 0.0, 'NORMAL': 0.2, 'GOOD': 0.5}
     """
-    mass = dict.fromkeys(Label, 0.0)
-    for token, logprob in tokens:
-        text = token.strip().lower()
-        for label in Label if text else ():
-            if label.lower().startswith(text):
-                mass[label] += math.exp(logprob)
+    probs = [(token.strip().lower(), math.exp(logprob)) for token, logprob in tokens]
+    mass = {}
+    for label in Label:
+        whole = [p for text, p in probs if text == label.lower()]
+        begun = [p for text, p in probs if text and label.lower().startswith(text)]
+        mass[label] = sum(whole or begun)
     return mass
-
-
-def _reason(text: str, label: Label) -> str:
-    """The reason of a written answer; none where it begins with another label than the likeliest."""
-    try:
-        answer = parse_answer(text)
-    except UnparsableAnswerError:
-        return ""
-    return answer.reason if answer.label == label else ""
 
 
 def encode_frames(clip: Clip) -> list[str]:

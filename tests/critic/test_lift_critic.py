@@ -107,13 +107,21 @@ def test_what_cannot_be_scored_is_unscored_with_the_why_and_leaves_the_others_al
     assert scores[1].judgements[0].probs == pytest.approx(plain.judgements[0].probs, abs=1e-4)
 
 
+@pytest.mark.parametrize(("family", "token"), [("idefics3", "<image>"), ("qwen2_5_vl", "<|video_pad|>")])
+def test_a_caption_that_would_stand_for_a_picture_is_unscored_alone(family, token, clips):
+    critic = LiFTCritic(*build_vlm(family), settings=CriticSettings(num_frames=4))
+    scores = critic.score(clips[:2], [f"A fox {token} runs.", CAPTIONS[1]])
+    assert f"the caption holds '{token}'" in scores[0].unscored and scores[1].unscored is None
+
+
 def test_the_reward_function_has_trls_signature(critic, clips, tmp_path):
-    prompts = [CAPTIONS[0], [{"role": "user", "content": CAPTIONS[1]}], "x"]
-    rewards = critic.reward_func(
-        prompts, [clips[0], clips[1], tmp_path / "none.mp4"], completion_ids=None, trainer_state=None
-    )
-    scores = critic.score(clips[:2], CAPTIONS[:2])
-    assert rewards == [scores[0].reward, scores[1].reward, None]
+    parts = [{"type": "text", "text": CAPTIONS[0]}]
+    prompts = [CAPTIONS[0], [{"role": "user", "content": CAPTIONS[1]}], [{"role": "user", "content": parts}], "x"]
+    videos = [clips[0], clips[1], clips[0], tmp_path / "none.mp4"]
+    rewards = critic.reward_func(prompts, videos, completion_ids=None, trainer_state=None)
+    scores = critic.score(videos[:3], [*CAPTIONS[:2], CAPTIONS[0]])
+    assert rewards == [*(score.reward for score in scores), None]
+    assert scores[0].judgements[0].probs == pytest.approx(scores[2].judgements[0].probs, abs=1e-4)
     assert critic.reward_func.__name__ == "reward_func"
 
 

@@ -15,7 +15,7 @@ from transformers.utils.import_utils import is_serve_available
 
 from lift_trl.critic.conversation import render_prompt
 from lift_trl.critic.lift_critic import LiFTCritic
-from lift_trl.critic.served import ServedCritic, label_mass
+from lift_trl.critic.served import LABEL_TOKENS, ServedCritic, label_mass
 from lift_trl.critic.settings import CriticSettings
 from lift_trl.rubric import Dimension, Label, format_answer, question
 from lift_trl.store.video_io import sample_frames
@@ -33,10 +33,13 @@ def clips(tmp_path_factory):
     return [write_square(folder / f"{colour}.mp4", colour) for colour in ("red", "blue")]
 
 
-def beginnings(processor):
+def pieces_of(processor):
+    """What each token says, in small letters and without blanks."""
+    return [processor.tokenizer.decode([i]).strip().lower() for i in range(len(processor.tokenizer))]
+
+
+def beginnings(pieces):
     """The tokens that begin each label, in any case and with or without a blank."""
-    tokenizer = processor.tokenizer
-    pieces = [tokenizer.decode([i]).strip().lower() for i in range(len(tokenizer))]
     return {label: [i for i, p in enumerate(pieces) if p and label.lower().startswith(p)] for label in Label}
 
 
@@ -44,7 +47,9 @@ def beginnings(processor):
 def critic():
     model, processor = build_vlm("qwen2_5_vl")
     # So that labels are among the 20 likeliest beginnings, as they are of a critic that has learned the format.
-    others = set(range(len(processor.tokenizer))) - {i for ids in beginnings(processor).values() for i in ids}
+    others = set(range(len(processor.tokenizer))) - {
+        i for ids in beginnings(pieces_of(processor)).values() for i in ids
+    }
     model.lm_head.weight.data[sorted(others)] *= 0.01
     return LiFTCritic(model, processor, settings=CriticSettings(num_frames=4, native_video=False), name="tiny")
 
@@ -57,22 +62,25 @@ def server(critic):
 
 def test_log_probabilities_give_the_probabilities_of_the_model(critic, server, clips):
     served = ServedCritic("tiny", base_url=server.url, num_frames=4)
+    server.replies = [f"{Label.GOOD}."] * 6
     scores = served.score(clips, CAPTIONS)
     assert [score.unscored for score in scores] == [None, None]
     assert len(server.requests) == 6
     for request in server.requests:
         assert request["path"] == "/v1/chat/completions" and request["model"] == "tiny"
-        assert request["temperature"] == 0 and request["max_tokens"] == 1
+        assert request["temperature"] == 0 and request["max_tokens"] == LABEL_TOKENS
         # Never the user's own token.
         assert {n.title(): v for n, v in request["headers"].items()}["Authorization"] == "Bearer none"
+    pieces = pieces_of(critic.processor)
     for score, clip, caption in zip(scores, clips, CAPTIONS):
         first = first_token_probs(critic, clip, caption)
         for judgement, row in zip(score.judgements, first):
             likeliest = set(row.topk(20).indices.tolist())
-            mass = {
-                label: sum(float(row[i]) for i in ids if i in likeliest)
-                for label, ids in beginnings(critic.processor).items()
-            }
+            mass = {}
+            for label, ids in beginnings(pieces).items():
+                given = [i for i in ids if i in likeliest]
+                whole = [i for i in given if pieces[i] == label.lower()]
+                mass[label] = sum(float(row[i]) for i in whole or given)
             assert judgement.label_mass == pytest.approx(sum(mass.values()), rel=1e-3)
             assert judgement.probs == pytest.approx({k: v / sum(mass.values()) for k, v in mass.items()}, rel=1e-3)
             assert judgement.label == max(mass, key=mass.get)
@@ -91,6 +99,7 @@ def first_token_probs(critic, path, caption):
 
 def test_videos_and_dimensions_are_asked_apart(server, clips):
     served = ServedCritic("tiny", base_url=server.url, num_frames=4, max_workers=1)
+    server.replies = [f"{Label.GOOD}."] * 6
     served.score(clips, CAPTIONS)
     texts = [request["messages"][0]["content"][-1]["text"] for request in server.requests]
     assert len(set(texts)) == 6 and [CAPTIONS[0] in text for text in texts] == [True] * 3 + [False] * 3
@@ -109,9 +118,11 @@ def test_without_log_probabilities_the_written_answer_is_parsed(server, clips):
     assert "logprobs" not in server.requests[0]
 
 
-@pytest.mark.parametrize("answer", ["", "The video is good.", "Good-looking panda"])
-def test_an_answer_without_a_label_is_unscored(answer, server, clips):
-    served = ServedCritic("tiny", base_url=server.url, logprobs=False, num_frames=4, max_workers=1)
+@pytest.mark.parametrize("logprobs", [True, False])
+@pytest.mark.parametrize("answer", ["", "The video is good.", "Good-looking panda", "No obvious problems."])
+def test_an_answer_without_a_label_is_unscored(answer, logprobs, server, clips):
+    """Also with log-probabilities, where "No" alone would look like the beginning of a label."""
+    served = ServedCritic("tiny", base_url=server.url, logprobs=logprobs, num_frames=4, max_workers=1)
     server.replies = [format_answer(Label.GOOD, ""), answer, format_answer(Label.GOOD, "")]
     score = served.score(clips[:1], CAPTIONS[:1])[0]
     assert "does not begin with one of" in score.unscored and math.isnan(score.reward)
@@ -133,6 +144,25 @@ def test_tokens_that_begin_no_label_have_no_mass():
     tokens = [("Good", -1.0), ("The", -0.1), ("", -0.1), (" ", -0.1), ("Goodness", -0.1), ("b", -2.0)]
     mass = label_mass(tokens)
     assert mass == {Label.BAD: math.exp(-2), Label.NORMAL: 0.0, Label.GOOD: math.exp(-1)}
+    tokens = [("No", -0.5), ("Normal", -2.0), (" normal", -2.0)]
+    assert label_mass(tokens)[Label.NORMAL] == pytest.approx(2 * math.exp(-2))
+
+
+def test_what_changes_the_scores_changes_the_name(server):
+    """Scores are resumed under it."""
+    options = [{}, {"logprobs": False}, {"num_frames": 4}, {"base_url": "http://localhost:1/v1"}, {"model": "big"}]
+    names = [ServedCritic(**{"model": "tiny", "base_url": server.url, **option}).name for option in options]
+    assert len(set(names)) == 5 and [name.split("@")[0] for name in names] == ["tiny"] * 4 + ["big"]
+    assert names[0] == ServedCritic("tiny", base_url=server.url).name
+
+
+def test_a_served_critic_is_a_reward_function_of_trl(server, clips):
+    served = ServedCritic("tiny", base_url=server.url, logprobs=False, num_frames=4, max_workers=1)
+    server.replies = [f"{Label.GOOD}."] * 3 + ["No obvious problems."] * 3
+    content = [{"type": "text", "text": CAPTIONS[0]}]
+    prompts = [[{"role": "user", "content": content}], CAPTIONS[1]]
+    assert served.reward_func(prompts, clips, trainer_state=None) == [pytest.approx(0.9), None]
+    assert server.requests[0]["messages"][0]["content"][-1]["text"].startswith(CAPTIONS[0])
 
 
 @pytest.mark.skipif(
