@@ -17,11 +17,14 @@ class Family(NamedTuple):
 
     @property
     def settings(self) -> CriticSettings:
-        return CriticSettings(num_frames=4, native_video=self.native_video)
+        # As in the YAML of the paper's 13B: a frame is one picture, not tiles.
+        options = {"crop_to_patches": False} if self.model_type == "internvl" else {}
+        return CriticSettings(num_frames=4, native_video=self.native_video, processor_kwargs=options)
 
 
 FAMILIES = [
     Family("idefics3", native_video=False),
+    Family("internvl", native_video=False),
     Family("qwen2_5_vl", native_video=True),
     Family("qwen2_5_vl", native_video=False),
     Family("qwen3_vl", native_video=True),

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of real classes, built offline: Idefics3 (images), Qwen2.5-VL and Qwen3-VL (native video)."""
+"""Tiny random checkpoints of real classes, built offline. Frames are images or, of Qwen's, one native video."""
 
 from functools import cache
 from pathlib import Path
@@ -8,10 +8,15 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GenerationConfig,
+    GotOcr2ImageProcessor,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3ImageProcessor,
     Idefics3Processor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVideoProcessor,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -28,7 +33,6 @@ from lift_trl.rubric import DEFINITIONS, QUESTIONS
 
 
 SIZE = 32
-FAMILIES = ("idefics3", "qwen2_5_vl", "qwen3_vl")
 SPECIALS = {
     "idefics3": ["<pad>", "<s>", "<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>"],
     "qwen": [
@@ -40,6 +44,7 @@ SPECIALS = {
         "<|image_pad|>",
         "<|video_pad|>",
     ],
+    "internvl": ["<pad>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"],
 }
 IDEFICS_TEMPLATE = """\
 {% for m in messages %}{{ m.role | capitalize }}:{% for c in m.content %}{% if c.type == 'image' %}<image>{% else %} \
@@ -49,6 +54,14 @@ QWEN_TEMPLATE = """\
 {% for m in messages %}<|im_start|>{{ m.role }}
 {% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% elif c.type == 'video' %}\
 <|vision_start|><|video_pad|><|vision_end|>{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+INTERNVL_TEMPLATE = """\
+{% for m in messages %}<|im_start|>{{ m.role }}
+{% for c in m.content %}{% if c.type == 'image' %}<IMG_CONTEXT>
+{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 
@@ -70,7 +83,7 @@ def _trained(family: str, vocab_size: int) -> str:
     return backend.to_str()
 
 
-def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
+def build_tokenizer(family: str, **named: str) -> PreTrainedTokenizerFast:
     specials = SPECIALS[family]
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_trained(family, 500)),
@@ -79,6 +92,7 @@ def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
         additional_special_tokens=specials[3:],
         model_max_length=4096,
         clean_up_tokenization_spaces=False,
+        extra_special_tokens=named,
     )
 
 
@@ -126,6 +140,40 @@ def build_idefics3() -> tuple[Any, Any]:
         chat_template=IDEFICS_TEMPLATE,
     )
     return Idefics3ForConditionalGeneration(config), processor
+
+
+def build_internvl() -> tuple[Any, Any]:
+    tokenizer = build_tokenizer(
+        "internvl",
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    config = InternVLConfig(
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+        tie_word_embeddings=False,
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": SIZE,
+            "patch_size": 8,
+            "initializer_range": 0.2,
+        },
+        text_config={"model_type": "qwen2", **_text_config(tokenizer)},
+    )
+    size = {"height": SIZE, "width": SIZE}
+    processor = InternVLProcessor(
+        GotOcr2ImageProcessor(size=size),
+        tokenizer,
+        InternVLVideoProcessor(size=size),
+        image_seq_length=4,
+        chat_template=INTERNVL_TEMPLATE,
+    )
+    return InternVLForConditionalGeneration(config), processor
 
 
 def _qwen(config_class: Any, model_class: Any, vision: dict[str, Any], text: dict[str, Any], tokenizer: Any) -> Any:
@@ -187,12 +235,19 @@ def build_qwen3_vl() -> tuple[Any, Any]:
     return model, processor
 
 
+BUILDERS = {
+    "idefics3": build_idefics3,
+    "internvl": build_internvl,
+    "qwen2_5_vl": build_qwen2_5_vl,
+    "qwen3_vl": build_qwen3_vl,
+}
+
+
 def build_vlm(family: str, *, seed: int = 0, save_directory: Path | None = None) -> tuple[Any, Any]:
     """A random model of a family in float32, in evaluation mode, and its processor."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        build = {"idefics3": build_idefics3, "qwen2_5_vl": build_qwen2_5_vl, "qwen3_vl": build_qwen3_vl}[family]
-        model, processor = build()
+        model, processor = BUILDERS[family]()
     tokenizer = processor.tokenizer
     model.generation_config = GenerationConfig(
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id
