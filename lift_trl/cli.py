@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .records import StoredVideo
 from .store.inspect import inspect_artifact
 from .store.manifest import library_versions
 
@@ -103,13 +102,13 @@ def _export(args: argparse.Namespace) -> int:
 
 def _audit(args: argparse.Namespace) -> int:
     """The critic's sanity suite: swapped captions, blank video, repeated run, frames reversed, another size."""
+    from .alignment.score import read_jobs
     from .critic.lift_critic import LiFTCritic
     from .evaluation.critic_eval import audit
-    from .store.rated_videos import load_rated_videos
 
-    clips = load_rated_videos(args.clips)
-    videos = [clip.video.read() if isinstance(clip.video, StoredVideo) else clip.video for clip in clips]
-    checks = audit(LiFTCritic.from_pretrained(args.critic), videos, [clip.prompt for clip in clips])
+    jobs = read_jobs(args.clips, Path(args.clips))
+    captions = [job.caption for job in jobs]
+    checks = audit(LiFTCritic.from_pretrained(args.critic), [job.source() for job in jobs], captions)
     for check in checks:
         verdict = {None: "", True: "ok", False: "FAILED"}[check.passed]
         print(f"{check.name}: {check.value:.4f} {verdict}  ({check.meaning})")

@@ -4,6 +4,7 @@
         --config recipes/configs/qwen2.5-vl-7b/score.yaml
 """
 
+import os
 from dataclasses import dataclass, field
 
 from trl import TrlParser
@@ -24,6 +25,16 @@ class ScoreArguments:
     critic_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a repo."})
     base_url: str | None = field(default=None, metadata={"help": "Address of an OpenAI-compatible server, up to /v1."})
     logprobs: bool = field(default=True, metadata={"help": "Whether that server returns log-probabilities."})
+    num_frames: int = field(default=8, metadata={"help": "Frames of a clip for that server; a critic knows its own."})
+    api_key_env: str | None = field(default=None, metadata={"help": "Environment variable with that server's key."})
+
+    def __post_init__(self) -> None:
+        if self.base_url and self.critic_revision:
+            raise ValueError("critic_revision is of a repo, and base_url names a server: leave one of them out.")
+        if not self.base_url and (self.api_key_env or not self.logprobs or self.num_frames != 8):
+            raise ValueError("logprobs, num_frames and api_key_env are a server's: add base_url or leave them out.")
+        if self.api_key_env and self.api_key_env not in os.environ:
+            raise ValueError(f"api_key_env={self.api_key_env!r} is not in the environment; export it first.")
 
 
 ARGUMENTS = (ScoreArguments,)
@@ -34,7 +45,13 @@ def main(args: ScoreArguments) -> None:
     setup_logging(state)
     reward_model: LiFTCritic | ServedCritic
     if args.base_url:
-        reward_model = ServedCritic(args.critic, base_url=args.base_url, logprobs=args.logprobs)
+        reward_model = ServedCritic(
+            args.critic,
+            base_url=args.base_url,
+            logprobs=args.logprobs,
+            num_frames=args.num_frames,
+            api_key=os.environ[args.api_key_env] if args.api_key_env else None,
+        )
     else:
         reward_model = LiFTCritic.from_pretrained(
             args.critic, revision=args.critic_revision, device=state.device, batch_size=args.batch_size

@@ -5,6 +5,7 @@ import pytest
 from lift_trl.cli import main
 from lift_trl.rubric import Dimension
 from tests.alignment.conftest import moving_square
+from tests.critic.tiny_models import build_vlm
 
 
 @pytest.fixture
@@ -88,6 +89,19 @@ def test_inspect_counts_labels_rewards_and_names_the_best(clips, capsys):
     assert "rows: 3, of which real: 1" in out and "unscored: 0" in out and "reward: mean 0.4750" in out
     assert "motion_smoothness: Good 1, Normal 0, Bad 1" in out
     assert "0.mp4 (0.9000)" in out.split("worst")[0]
+
+
+def test_audit_needs_clips_and_captions_only(clips, tmp_path_factory, capsys):
+    """A random critic of real classes: what is shown is that every check is made, and what the exit code says."""
+    critic = tmp_path_factory.mktemp("critic")
+    build_vlm("idefics3", save_directory=critic)
+    write(clips, *({"file_name": f"{i}.mp4", "prompt": f"a {c} fox"} for i, c in enumerate(("red", "blue", "grey"))))
+    code = main(["audit", str(critic), str(clips)])
+    lines = capsys.readouterr().out.splitlines()
+    checks = ["swapped_captions", "blank_video", "repeated_run", "reversed_frames", "half_size", "spread", "unscored"]
+    assert [line.split(":")[0] for line in lines] == checks
+    assert lines[2].startswith("repeated_run: 0.0000 ok") and lines[-1].startswith("unscored: 0.0000")
+    assert code == int(any("FAILED" in line for line in lines))
 
 
 def test_recipes_are_copied_and_never_over_something(tmp_path, capsys):

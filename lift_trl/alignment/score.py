@@ -52,6 +52,7 @@ def score_videos(
     output_dir: Path | str,
     *,
     with_reason: bool = False,
+    score_real: bool = False,
     batch_size: int = 8,
     state: PartialState | None = None,
 ) -> Path:
@@ -59,11 +60,12 @@ def score_videos(
     Scores every clip of `videos`; returns `output_dir`, an artefact with one row a clip.
 
     Kill it at any time, with any number of processes, and call it again: a clip is scored once. A clip that cannot be
-    scored keeps its row, with the reason in `unscored` and no reward. Real clips (`is_real`) are passed on without a score.
+    scored keeps its row, with the reason in `unscored` and no reward.
 
     Args:
         videos: a `generated/` artefact, a folder of clips with metadata, or what `load_dataset` returns.
         with_reason: also ask for the written reason of each label.
+        score_real: also score real clips (`is_real`). Alignment needs no reward of them, so they are passed on without.
         batch_size: clips that are given to the model at once; the unit of resuming.
 
     Raises:
@@ -73,7 +75,7 @@ def score_videos(
     folder = Path(output_dir)
     jobs = read_jobs(videos, folder)
     manifest = Manifest(folder, rank=state.process_index)
-    key = content_id(reward_model.name, with_reason)
+    key = content_id(reward_model.name, with_reason, *(["real"] if score_real else []))
     todo = _todo(manifest, jobs, key)
     # Every process must have read the same rows before any of them appends one.
     state.wait_for_everyone()
@@ -81,7 +83,7 @@ def score_videos(
     mine = share(todo, rank=state.process_index, world_size=state.num_processes)
     logger.info("%d clips, %d to score, %d by this process", len(jobs), len(todo), len(mine))
     for part in chunks(mine, batch_size) if mine else []:
-        asked = [job for job in part if not job.row.get("is_real")]
+        asked = [job for job in part if score_real or not job.row.get("is_real")]
         scores = reward_model.score(
             [job.source() for job in asked], [job.caption for job in asked], with_reason=with_reason
         )
@@ -150,8 +152,8 @@ def _todo(manifest: Manifest, jobs: list[ScoringJob], key: str) -> list[ScoringJ
     rows = manifest.rows()
     if any(row.get("scoring") != key for row in rows):
         raise ValueError(
-            f"{manifest.folder}: holds scores of another reward model, or with_reason was another. Name a new output_dir, "
-            "or delete this one."
+            f"{manifest.folder}: holds scores of another reward model, or with_reason or score_real was another. Name a "
+            "new output_dir, or delete this one."
         )
     wanted = set(pending([job.id for job in jobs], {row["id"] for row in rows}))
     return [job for job in jobs if job.id in wanted]

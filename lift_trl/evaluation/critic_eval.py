@@ -91,7 +91,7 @@ def _gaps(confidence: Sequence[float], right: Sequence[bool]) -> np.ndarray:
 
 def verdicts(rows: Iterable[Mapping[str, Any]], truth: Mapping[str, Mapping[Dimension, Label]]) -> list[Verdict]:
     """
-    Pairs of people's labels and the critic's, of the clips that were scored and the dimensions that were rated.
+    Pairs of people's labels and the critic's, of the clips that have a score and the dimensions that were rated.
 
     Args:
         rows: scored rows, as `score_videos` writes them.
@@ -106,7 +106,8 @@ def verdicts(rows: Iterable[Mapping[str, Any]], truth: Mapping[str, Mapping[Dime
             raise ValueError(
                 f"scored clip {row['id']!r} has no rating. Score the clips of the same split that is rated."
             )
-        for dimension, label in truth[row["id"]].items() if row.get("unscored") is None else ():
+        # Neither an unscored clip nor a real one that was passed on has labels.
+        for dimension, label in truth[row["id"]].items() if row.get("reward") is not None else ():
             given = (row.get("probs") or {}).get(dimension.value)
             probs = None if given is None else tuple(given[one.value] for one in Label)
             found.append(Verdict(row["id"], dimension, label, parse_label(row[dimension.value]), probs))
@@ -281,7 +282,9 @@ def _rewrite(video: VideoSource | str, path: Path, change: Callable[[np.ndarray]
         clip = read_video(video)
     except (ValueError, FileNotFoundError):
         return path
-    write_video(path, np.ascontiguousarray(change(clip.frames)), fps=clip.fps)
+    _, height, width, _ = clip.frames.shape
+    even = clip.frames[:, : height // 2 * 2, : width // 2 * 2]  # as H.264 needs them
+    write_video(path, np.ascontiguousarray(change(even)), fps=clip.fps)
     return path
 
 

@@ -89,6 +89,34 @@ def test_real_clips_pass_without_a_score(folder, tmp_path):
     out = score_videos(judge, folder, tmp_path / "scored")
     assert len(judge.asked) == 4
     assert [video.is_real for video in load_rated_videos(out)] == [False, True, False, False, False]
+    assert Artifact.load(out).config["num_scored"] == 4
+    # A critic that is measured on rated real clips must score them.
+    with pytest.raises(ValueError, match="score_real"):
+        score_videos(judge, folder, out, score_real=True)
+    every = score_videos(judge, folder, tmp_path / "every", score_real=True)
+    assert scored_rows(every)["clip1"]["reward"] == pytest.approx(0.05)
+    assert Artifact.load(every).config["num_scored"] == 5
+
+
+def test_the_recipe_scores_a_folder(folder, tmp_path):
+    """`recipes/score.py` as a user runs it; the artefact is what the library gives."""
+    build_vlm("idefics3", save_directory=tmp_path / "critic")
+    root = Path(__file__).resolve().parents[2]
+    options = {"critic": tmp_path / "critic", "videos": folder, "output_dir": tmp_path / "scored", "batch_size": 3}
+    command = [sys.executable, "recipes/score.py", *(f"--{name}={value}" for name, value in options.items())]
+    run = subprocess.run(
+        [*command, "--with_reason=false"], cwd=root, env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert f"Scores are in {tmp_path / 'scored'}" in run.stdout
+    critic = LiFTCritic.from_pretrained(tmp_path / "critic")
+    here = scored_rows(score_videos(critic, folder, tmp_path / "here", batch_size=3))
+    rows = scored_rows(tmp_path / "scored")
+    assert list(rows) == list(here) and all(row["unscored"] is None for row in rows.values())
+    for name, row in rows.items():
+        assert row["expected_reward"] == pytest.approx(here[name]["expected_reward"], abs=1e-4)
+        assert row["critic"] == critic.name
 
 
 def test_a_killed_run_is_finished_and_no_clip_scored_twice(folder, tmp_path):

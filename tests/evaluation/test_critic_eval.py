@@ -4,6 +4,7 @@ import math
 import re
 from pathlib import Path
 
+import av
 import evaluate
 import numpy as np
 import pytest
@@ -78,11 +79,13 @@ def test_verdicts_are_read_from_scored_rows_and_unscored_clips_give_none():
     whole = {
         "id": "a",
         "unscored": None,
+        "reward": 0.9,
         SEMANTIC.value: "Good",
         "probs": {SEMANTIC.value: {"Bad": 0.1, "Normal": 0.2, "Good": 0.7}},
     }
-    truth = {"a": {SEMANTIC: BAD}, "b": {SEMANTIC: BAD}}
-    rows = verdicts([whole, {"id": "b", "unscored": "truncated"}], truth)
+    truth = {"a": {SEMANTIC: BAD}, "b": {SEMANTIC: BAD}, "real": {SEMANTIC: GOOD}}
+    others = [{"id": "b", "unscored": "truncated", "reward": None}, {"id": "real", "is_real": True}]
+    rows = verdicts([whole, *others], truth)
     assert rows == [Verdict("a", SEMANTIC, BAD, GOOD, (0.1, 0.2, 0.7))]
     with pytest.raises(ValueError, match="'c' has no rating"):
         verdicts([{**whole, "id": "c"}], truth)
@@ -158,6 +161,19 @@ def test_a_broken_clip_is_left_out_and_counted(squares, tmp_path):
     assert checks["unscored"].value == 0.25 and checks["swapped_captions"].passed
     with pytest.raises(ValueError, match="no clip could be scored"):
         audit(ColourJudge(), [tmp_path / "none.mp4"] * 2, ["red", "blue"])
+
+
+def test_a_clip_of_odd_size_is_audited(squares, tmp_path):
+    """As 853x480, which H.264 has no even chroma for; other codecs do."""
+    pixels = read_video(squares[0][0]).frames[:, :31, :47]
+    with av.open(str(tmp_path / "odd.avi"), "w") as container:
+        stream = container.add_stream("ffv1", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 31, 47, "bgr0"
+        for frame in pixels:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+    checks = results(ColourJudge(), ([tmp_path / "odd.avi", *squares[0][1:]], squares[1]))
+    assert checks["unscored"].value == 0 and checks["blank_video"].passed
 
 
 def test_equal_captions_cannot_be_swapped():
