@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trl import ModelConfig, get_quantization_config
+from trl.trainer.model_config import ModelConfig
 from trl.trainer.sft_config import SFTConfig
+from trl.trainer.utils import get_quantization_config
 
 from ..runtime import has_accelerator
 from .settings import CriticSettings

@@ -21,13 +21,11 @@ from ..store.video_io import Clip, describe, sample_frames
 from .conversation import control_tokens, trl_rewards
 from .prefix import ask, end_tokens, label_tokens, run_questions
 from .reasons import write_reasons
-from .settings import CriticSettings, find_revision, load_settings
+from .settings import ADAPTER_CONFIG, CriticSettings, find_revision, load_settings
 
 
 # Not accelerate's logger, which raises where no launcher state was made: a critic is also used by itself.
 logger = logging.getLogger(__name__)
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 class LiFTCritic:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
+from transformers.utils import CONFIG_NAME
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ..critic_models import find_critic_model
@@ -18,6 +18,7 @@ from ..store.manifest import ARTIFACT_FILE, Artifact
 
 
 KIND = "critic"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def load_settings(name_or_path: str, revision: str | None = None) -> CriticSetti
         _raise_exceptions_for_gated_repo=False,
     )
     path = find(ARTIFACT_FILE)
-    if path is None and find(ADAPTER_CONFIG_NAME) is not None:
+    if path is None and find(ADAPTER_CONFIG) is not None:
         raise ValueError(
             f"{name_or_path}: an adapter with no {ARTIFACT_FILE}, so nothing says with how many frames it was taught. "
             f"Copy {ARTIFACT_FILE} from the output_dir of its training beside it, or push that folder with lift-trl push."
