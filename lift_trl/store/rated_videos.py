@@ -13,6 +13,7 @@ Accepted columns, in a folder's metadata or in what `datasets.load_dataset` retu
 import csv
 import hashlib
 import json
+import logging
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,14 +28,21 @@ from .video_io import describe
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+logger = logging.getLogger(__name__)
+
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 
 class RowError(NamedTuple):
-    """A row that cannot be used: where it stands, and what is wrong with it and how to mend it."""
+    """
+    A row that cannot be used: where it stands, and what is wrong with it and how to mend it.
+
+    `is_unscored`: raters have not labelled all dimensions of the clip (yet), so that it has no reward.
+    """
 
     where: str
     problem: str
+    is_unscored: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}"
@@ -50,6 +58,10 @@ class BadRowsError(ValueError):
         super().__init__(f"{len(errors)} bad rows; correct or delete them:\n{shown}{more}")
 
 
+class _UnscoredError(ValueError):
+    """Raters labelled some dimensions of a clip, but not all."""
+
+
 class CheckedRows(NamedTuple):
     """The clips that can be used, every row that cannot, and where the (first) row of each clip stands."""
 
@@ -62,14 +74,19 @@ def load_rated_videos(data: "Dataset | DatasetDict | Path | str") -> list[RatedV
     """
     The rated clips of `data`: a folder with metadata or Parquet files, a dataset repo, or what `load_dataset` returns.
 
+    LiFT-HRA clips whose raters left a dimension out are unscored: they are left out, and counted in the log.
+
     Raises:
         BadRowsError: naming each bad row, the reason and the remedy. Nothing is dropped silently.
         FileNotFoundError: if there is neither such a folder nor such a repo.
         ValueError: if `data` is a `DatasetDict` of several splits, or a folder or repo whose splits are not named train.
     """
     checked = check_rated_videos(data)
-    if checked.errors:
+    unscored = [error for error in checked.errors if error.is_unscored]
+    if len(unscored) < len(checked.errors) or not checked.videos:
         raise BadRowsError(checked.errors)
+    if unscored:
+        logger.warning("%d clips lack labels and are left out, first %s", len(unscored), unscored[0])
     return checked.videos
 
 
@@ -85,7 +102,7 @@ def check_rated_videos(data: "Dataset | DatasetDict | Path | str") -> CheckedRow
         try:
             video = _rated_video(rows)
         except (ValueError, FileNotFoundError) as error:
-            errors.append(RowError(where, str(error)))
+            errors.append(RowError(where, str(error), isinstance(error, _UnscoredError)))
             return
         if video.id in videos:
             first = videos[video.id][0]
@@ -347,7 +364,8 @@ def _labels(rows: list[Mapping[str, Any]]) -> dict[Dimension, Label] | None:
         return None
     missing = [dimension.value for dimension in Dimension if dimension not in given]
     if missing:
-        raise ValueError(f"no label for {', '.join(missing)}; a clip needs all three, or give reward instead.")
+        kind = ValueError if annotations is None else _UnscoredError
+        raise kind(f"no label for {', '.join(missing)}; a clip needs all three, or give reward instead.")
     return {dimension: majority_label(given[dimension]) for dimension in Dimension}
 
 

@@ -48,6 +48,20 @@ def annotation(dimension: str, label: str, annotator: str = "a") -> dict[str, st
     }
 
 
+def test_a_clip_that_raters_left_unfinished_is_left_out_and_counted(folder, caplog):
+    whole, part = ([annotation(name, "Good") for name in Dimension][:count] for count in (3, 2))
+    rows = [{"file_name": f"{i}.mp4", "prompt": "p", "annotations": a} for i, a in enumerate((whole, part))]
+    write_jsonl(folder, *rows)
+    (video,) = load_rated_videos(folder)
+    assert video.video == folder / "0.mp4"
+    assert (
+        "1 clips lack labels and are left out, first" in caplog.text and "no label for video_fidelity" in caplog.text
+    )
+    write_jsonl(folder, rows[1])
+    with pytest.raises(BadRowsError, match="no label for video_fidelity"):
+        load_rated_videos(folder)
+
+
 def test_labels_rewards_and_real_clips_of_a_folder(folder: Path):
     write_jsonl(
         folder,
