@@ -69,6 +69,8 @@ def write_cache(folder: Path, pipeline: Path, num_rows: int) -> Path:
         "width": SIZE.width,
         "fps": SIZE.fps,
         "dtype": "float32",
+        "num_generated": num_rows,
+        "num_real": 0,
     }
     Artifact("cache", {**config, "text_fingerprint": keys.text, "video_fingerprint": keys.video}).save(folder)
     return folder

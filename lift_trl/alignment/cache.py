@@ -17,13 +17,23 @@ from accelerate.logging import get_logger
 from ..hub.parents import hub_parent
 from ..records import RatedVideo, content_id
 from ..runtime import process_state
-from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, write_rows
+from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, remove_partials, write_rows
 from ..store.rated_videos import hub_dataset, load_rated_videos, video_digest
 from ..store.sharding import chunks, share
 from ..store.video_io import describe
 from ..video_models import PipelineSource
 from ..video_models.source import TEXT_COMPONENTS, release_memory
-from .cache_format import SCHEMA, SHARDS_DIR, TEXT_DIR, metadata_row, shard_paths, tensor_bytes, text_columns
+from .cache_format import (
+    SCHEMA,
+    SHARDS_DIR,
+    TEXT_DIR,
+    DamagedShardError,
+    metadata_row,
+    open_shard,
+    shard_paths,
+    tensor_bytes,
+    text_columns,
+)
 from .clips import ClipSize, load_clip
 from .text_cache import TextCache
 
@@ -81,7 +91,8 @@ def cache_videos(
 
     The unit of resuming is a finished shard: kill the run at any point, with any number of processes, and call it
     again. Rows that an earlier run encoded under the same settings are kept; changed clips, prompts, models or sizes
-    are encoded anew. Memory does not grow with the dataset.
+    are encoded anew, and so are those of a damaged shard. Shards of which no row is used are deleted at the end. Memory
+    does not grow with the dataset.
 
     Args:
         videos: rated clips, or anything that `load_rated_videos` takes.
@@ -111,6 +122,9 @@ def cache_videos(
         )
     rows = [metadata_row(video, keys.row(video)) for video in rated]
 
+    if state.is_main_process:
+        _delete_damaged(folder)
+    state.wait_for_everyone()
     plan = _plan(folder, rated, rows, rows_per_shard)
     # Every process must have seen the same finished shards before any of them writes another.
     state.wait_for_everyone()
@@ -141,9 +155,23 @@ def encoding_dtype(source: PipelineSource, state: PartialState) -> torch.dtype:
 
 def cached_keys(folder: Path | str) -> set[str]:
     """Keys of all rows in finished shards."""
-    return {
-        key for path in shard_paths(folder) for key in pq.read_table(path, columns=["key"]).column("key").to_pylist()
-    }
+    return {key for path in shard_paths(folder) for key in _shard_keys(path)}
+
+
+def _shard_keys(path: Path) -> list[str]:
+    with open_shard(path) as shard:
+        keys: list[str] = shard.read(columns=["key"]).column("key").to_pylist()
+    return keys
+
+
+def _delete_damaged(folder: Path) -> None:
+    """Deletes shards that are not whole; their clips are encoded again."""
+    for path in shard_paths(folder):
+        try:
+            _shard_keys(path)
+        except DamagedShardError as error:
+            logger.warning("%s", error)
+            path.unlink()
 
 
 def _plan(
@@ -248,7 +276,7 @@ def clip_parents(clips: Sequence[Path | str]) -> dict[str, str]:
 def _finish(
     folder: Path, rows: Sequence[dict[str, Any]], source: PipelineSource, keys: CacheKeys, parents: Mapping[str, str]
 ) -> None:
-    """Metadata last: a cache with `artifact.yaml` is whole."""
+    """Metadata last: a cache with `artifact.yaml` is whole. What it does not use is deleted after that."""
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
     write_rows(folder / METADATA_FILE, rows)
     Artifact(
@@ -264,3 +292,10 @@ def _finish(
         parents={"model": source.identity, "clips": content_id(*(row["key"] for row in rows)), **parents},
     ).save(folder)
     shutil.rmtree(folder / _WORK_DIR, ignore_errors=True)
+    remove_partials(folder)
+    used = {row["key"] for row in rows}
+    unused = [path for path in shard_paths(folder) if used.isdisjoint(_shard_keys(path))]
+    for path in unused:
+        path.unlink()
+    if unused:
+        logger.info("%d shards of other settings or clips deleted", len(unused))

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -98,6 +99,27 @@ def video_from_row(row: Mapping[str, Any]) -> RatedVideo:
     """The rating of a line of `metadata.jsonl`; the clip itself is left behind, its posterior is in a shard."""
     labels = {Dimension(d): Label(label) for d, label in row["labels"].items()} if row["labels"] else None
     return RatedVideo(row["id"], b"", sys.intern(row["prompt"]), labels, row["reward"], row["is_real"])
+
+
+class DamagedShardError(ValueError):
+    """A shard that is not whole: a disk was full, or a copy broke off."""
+
+
+def open_shard(path: Path) -> pq.ParquetFile:
+    """
+    A finished shard, mapped into memory.
+
+    Raises:
+        DamagedShardError: if the file is cut short or was written over.
+    """
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's own complaint (a permission, too many open files) tells nothing of the content
+        raise DamagedShardError(
+            f"{path}: the shard is damaged ({error}). Run recipes/cache.py again; it encodes the shard's clips anew."
+        ) from error
 
 
 def shard_paths(folder: Path | str) -> list[Path]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ..records import TextCondition, content_id
@@ -37,11 +38,23 @@ class TextCache:
     def missing(self, prompts: Sequence[str]) -> list[str]:
         """The prompts without an embedding, each once, in their order."""
         wanted = list(dict.fromkeys(prompts))
-        return pending(wanted, [prompt for prompt in wanted if self.path(prompt).is_file()])
+        return pending(wanted, [prompt for prompt in wanted if _is_whole(self.path(prompt))])
 
     def load(self, prompt: str) -> TextCondition:
-        """The embedding of one prompt: `prompt_embeds` [L, D], `prompt_mask` [L]."""
-        tensors = load_file(self.path(prompt))
+        """
+        The embedding of one prompt: `prompt_embeds` [L, D], `prompt_mask` [L].
+
+        Raises:
+            FileNotFoundError, ValueError: naming the file, if it is missing or damaged.
+        """
+        path = self.path(prompt)
+        remedy = "Run recipes/cache.py again; it embeds what is missing."
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no embedding of {prompt!r}. {remedy}")
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: the embedding of {prompt!r} is damaged ({error}). {remedy}") from error
         return TextCondition(tensors["prompt_embeds"], tensors["prompt_mask"])
 
     def embed(self, source: PipelineSource, prompts: Sequence[str], state: PartialState, dtype: torch.dtype) -> None:
@@ -56,9 +69,19 @@ class TextCache:
             for batch in chunks(mine, _PROMPTS_PER_BATCH):
                 text = source.adapter.encode_text(pipe, batch)
                 for prompt, embeds, mask in zip(batch, text.prompt_embeds.cpu(), text.prompt_mask.cpu(), strict=True):
-                    partial = self.path(prompt).with_suffix(f".{state.process_index}.tmp")
+                    path = self.path(prompt)
+                    partial = path.with_name(f".{path.name}.{state.process_index}.tmp")
                     save_file({"prompt_embeds": embeds.clone(), "prompt_mask": mask.clone()}, partial)
-                    partial.replace(self.path(prompt))
+                    partial.replace(path)
             del pipe
             release_memory()
         state.wait_for_everyone()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is such a file, as long as its header says; its tensors are not read."""
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (FileNotFoundError, SafetensorError):
+        return False

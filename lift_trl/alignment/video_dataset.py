@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from huggingface_hub import HfFileSystem, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..records import RatedVideo, TrainBatch
 from ..rubric import REWARDS, Dimension, Label
-from ..store.manifest import METADATA_FILE, Artifact, read_rows
+from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
 from .cache_format import (
     POSTERIOR_COLUMNS,
     SHARDS_DIR,
@@ -23,6 +24,7 @@ from .cache_format import (
     TEXT_DIR,
     decode_posterior,
     decode_text,
+    open_shard,
     shard_paths,
     video_from_row,
 )
@@ -84,13 +86,13 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
 
     Raises:
         FileNotFoundError: if the cache is not finished.
-        ValueError: if a row of `metadata.jsonl` is in no shard.
+        ValueError: if a row of `metadata.jsonl` is missing or is in no shard, or a shard is damaged.
     """
 
     def __init__(self, path: Path | str, *, revision: str | None = None) -> None:
         folder = Path(path)
         if not folder.is_dir() and isinstance(path, str) and path.count("/") == 1 and not path.startswith((".", "/")):
-            folder = Path(snapshot_download(path, repo_type="dataset", revision=revision))
+            folder = _downloaded(path, revision)
         if not folder.is_dir() or not (folder / METADATA_FILE).is_file():
             raise FileNotFoundError(
                 f"{path}: no finished cache ({METADATA_FILE} is missing). Run recipes/cache.py again; it goes on where it "
@@ -103,6 +105,12 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
         for row in read_rows(folder / METADATA_FILE):
             self.videos.append(video_from_row(row))
             keys.append(row["key"])
+        num_rows = self.artifact.config["num_generated"] + self.artifact.config["num_real"]
+        if len(keys) != num_rows:
+            raise ValueError(
+                f"{folder / METADATA_FILE}: {len(keys)} rows, {ARTIFACT_FILE} says {num_rows}. Run recipes/cache.py again; "
+                "it writes the file anew."
+            )
         self._paths = shard_paths(folder)
         self._location = self._locate(keys)
         self._files: dict[int, pq.ParquetFile] = {}
@@ -199,8 +207,18 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
             if len(self._files) == _OPEN_FILES:
                 # The one opened first; a file's footer takes memory, and opening it again a fraction of a millisecond.
                 self._files.pop(next(iter(self._files))).close()
-            self._files[shard] = pq.ParquetFile(self._paths[shard], memory_map=True)
+            self._files[shard] = open_shard(self._paths[shard])
         return self._files[shard]
+
+
+def _downloaded(repo: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(repo, repo_type="dataset", revision=revision))
+    except (RepositoryNotFoundError, LocalEntryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{repo}: no finished cache here, and no such dataset repo on the Hub (or none that this token reads). Correct "
+            "the path, or run recipes/cache.py first."
+        ) from error
 
 
 def _value(scalar: pa.Scalar) -> Any:
@@ -212,7 +230,7 @@ def _shard_index(paths: Sequence[Path]) -> dict[str, tuple[int, int, int, int, i
     """Key -> (shard, group, row, group of its text, row of its text in that group)."""
     index: dict[str, tuple[int, int, int, int, int]] = {}
     for shard, path in enumerate(paths):
-        with pq.ParquetFile(path) as file:
+        with open_shard(path) as file:
             text = (0, 0)
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=["key", "text_shape"])
@@ -226,7 +244,8 @@ def _shard_index(paths: Sequence[Path]) -> dict[str, tuple[int, int, int, int, i
 def collate(rows: Sequence[Mapping[str, Any]]) -> TrainBatch:
     """B rows of one cache stacked into a `TrainBatch`."""
     stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "id"}
-    return TrainBatch(**stacked, id=[row["id"] for row in rows])  # type: ignore[typeddict-item]
+    counts = torch.ones(len(rows), dtype=torch.bool)
+    return TrainBatch(**stacked, counts=counts, id=[row["id"] for row in rows])  # type: ignore[typeddict-item]
 
 
 def stream_cached_videos(repo_or_folder: str) -> "datasets.IterableDataset":
@@ -244,7 +263,7 @@ def stream_cached_videos(repo_or_folder: str) -> "datasets.IterableDataset":
         root = f"hf://datasets/{repo_or_folder}"
         lines = HfFileSystem().read_text(f"datasets/{repo_or_folder}/{METADATA_FILE}", encoding="utf-8")
     ratings: dict[str, list[dict[str, Any]]] = {}
-    for line in lines.splitlines():
+    for line in lines.split("\n")[:-1]:  # a prompt may hold other line ends
         row = json.loads(line)
         ratings.setdefault(row["key"], []).append(row)
     stream = load_dataset("parquet", data_files=f"{root}/{SHARDS_DIR}/*.parquet", split="train", streaming=True)

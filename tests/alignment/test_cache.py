@@ -186,3 +186,52 @@ def test_killed_runs_resume_to_the_same_bytes(tmp_path, pipeline_dir, rated_vide
     assert shard_bytes(folder) == shard_bytes(whole)
     assert (folder / "metadata.jsonl").read_bytes() == (whole / "metadata.jsonl").read_bytes()
     assert not (folder / ".text").exists()
+
+
+def cut(path: Path, num_bytes: int) -> None:
+    """Takes `num_bytes` from the end, as a full disk or a broken copy does."""
+    path.write_bytes(path.read_bytes()[:-num_bytes])
+
+
+def test_damage_is_named_with_the_remedy_and_the_next_run_mends_it(tmp_path, pipeline_dir, rated_videos):
+    folder = cache_videos(pipeline_dir, rated_videos, tmp_path / "c", **SIZE, rows_per_shard=3)
+    whole = shard_bytes(folder)
+    metadata = (folder / "metadata.jsonl").read_bytes()
+    shard, text = shard_paths(folder)[1], next((folder / "text").iterdir())
+    cut(shard, 100)
+    with pytest.raises(ValueError, match=f"{shard.name}: the shard is damaged .*Run recipes/cache.py again"):
+        CachedVideoDataset(folder)
+    # Other shards of the same clips: the damaged one is not written over, so it must be deleted.
+    cache_videos(pipeline_dir, rated_videos, folder, **SIZE, rows_per_shard=2)
+    assert shard.name not in shard_bytes(folder) and len(CachedVideoDataset(folder)) == 8
+    cache_videos(pipeline_dir, rated_videos, folder, **SIZE, rows_per_shard=3)
+    assert {name: data for name, data in whole.items() if name != shard.name}.items() <= shard_bytes(folder).items()
+
+    texts = CachedVideoDataset(folder).text_cache()
+    cut(folder / "metadata.jsonl", 1)
+    with pytest.raises(ValueError, match=r"metadata.jsonl: 7 rows, artifact.yaml says 8. Run recipes/cache.py again"):
+        CachedVideoDataset(folder)
+    cut(text, 10)
+    with pytest.raises(ValueError, match=f"{text.name}: the embedding of '' is damaged .*Run recipes/cache.py again"):
+        texts.load("")
+    text.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{text.name}: no embedding of ''. Run recipes/cache.py again"):
+        texts.load("")
+    text.write_bytes(b"half")
+    cache_videos(pipeline_dir, rated_videos, folder, **SIZE, rows_per_shard=3)
+    assert (folder / "metadata.jsonl").read_bytes() == metadata
+    assert texts.load("").prompt_embeds.shape == CachedVideoDataset(folder)[0]["prompt_embeds"].shape
+
+
+def test_what_no_row_uses_is_gone_at_the_end(tmp_path, pipeline_dir, rated_videos):
+    """Halves that kill -9 left behind, and shards of other settings; not shards of which one row is still used."""
+    folder = cache_videos(pipeline_dir, rated_videos[:3], tmp_path / "c", **SIZE)
+    for name in ("shards/.a.parquet.1.tmp", "text/.b.safetensors.0.tmp", ".metadata.jsonl.1.tmp"):
+        (folder / name).write_bytes(b"half")
+    (used,) = shard_paths(folder)
+    cache_videos(pipeline_dir, rated_videos[2:4], folder, **SIZE)
+    assert used in shard_paths(folder) and len(shard_paths(folder)) == 2
+    assert not list(folder.rglob("*.tmp"))
+    cache_videos(pipeline_dir, rated_videos[2:4], folder, **{**SIZE, "height": 40})
+    assert used not in shard_paths(folder) and len(shard_paths(folder)) == 1
+    assert CachedVideoDataset(folder)[0]["latent_mean"].shape[-2:] == (10, 8)
