@@ -168,18 +168,20 @@ class LiFTCriticTrainer(SFTTrainer):
         ]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves adapter (or model), processor, the critic's settings and its card."""
+        """Saves adapter (or model), processor and the critic's settings; the card too, but not into a checkpoint."""
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             folder = output_dir or str(self.args.output_dir)
             self.critic_settings.save(folder, parents=self._parents)
-            self.create_model_card(output_dir=folder)
+            # With the card goes trainer_state.json, by which `last_checkpoint` knows that a checkpoint is whole.
+            if not _internal_call:
+                self.create_model_card(output_dir=folder)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Puts the checkpoint's settings and card where stock pushes from; stock copies only file names that it knows."""
         if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
-            for name in (ARTIFACT_FILE, TRAINER_STATE_NAME, _CARD):
-                shutil.copy(Path(checkpoint_folder) / name, str(self.args.output_dir))
+            shutil.copy(Path(checkpoint_folder) / ARTIFACT_FILE, str(self.args.output_dir))
+            self.create_model_card()
         super()._push_from_checkpoint(checkpoint_folder)
 
     def create_model_card(  # type: ignore[override]  # TRL's signature, which differs from the Trainer's too

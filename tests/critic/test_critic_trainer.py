@@ -12,6 +12,7 @@ from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import load_settings
 from lift_trl.rubric import Dimension, Label
+from lift_trl.runtime import last_checkpoint
 from tests.critic.rendered_clips import rated_squares
 from tests.critic.tiny_models import build_vlm
 
@@ -211,3 +212,19 @@ def test_the_adapter_remembers_the_revision_of_its_base(ratings, tmp_path):
     trainer = LiFTCriticTrainer(str(tmp_path / "vlm"), args, train_dataset=ratings, peft_config=lora())
     trainer.save_model()
     assert PeftConfig.from_pretrained(str(tmp_path / "critic")).revision == "v2"
+
+
+def test_a_checkpoint_without_its_optimizer_is_no_whole_one(ratings, tmp_path):
+    """The Trainer saves the model first: a process that is killed after that must not go on from there."""
+    build_vlm("idefics3", save_directory=tmp_path / "vlm")
+    trainer = LiFTCriticTrainer(
+        str(tmp_path / "vlm"),
+        config(tmp_path / "out", max_steps=1, save_strategy="steps", save_steps=1),
+        train_dataset=ratings,
+        peft_config=lora(),
+    )
+    trainer.save_model(str(tmp_path / "out" / "checkpoint-1"), _internal_call=True)
+    assert last_checkpoint(tmp_path / "out") is None
+    trainer.train()
+    assert last_checkpoint(tmp_path / "out") == str(tmp_path / "out" / "checkpoint-1")
+    assert (tmp_path / "out" / "checkpoint-1" / "optimizer.pt").is_file()
