@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 # A change of how clips are read or encoded must change every key.
-_ENCODING_VERSION = 1
+_ENCODING_VERSION = 2
 # Row groups of about this size: small rows share one, a row of real size has its own and can be read alone.
 _ROW_GROUP_BYTES = 1 << 18
 _WORK_DIR = ".text"

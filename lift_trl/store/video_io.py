@@ -118,6 +118,8 @@ def probe_video(video: VideoSource | StoredVideo | str) -> VideoInfo:
     with _opened(video) as file:
         for time_s, frame in file.decode(file.packets()):  # noqa: B007 (the last time is used below)
             count, height, width = count + 1, frame.height, frame.width
+            if round(frame.rotation / 90) % 2:
+                height, width = width, height
     return VideoInfo(count, height, width, file.fps, time_s + 1 / file.fps)
 
 
@@ -145,7 +147,7 @@ def read_video(
         shown: tuple[float, VideoFrame] | None = None
         for time_s, frame in file.decode(file.packets()):
             if num_frames is None:
-                images.append(frame.to_ndarray(format="rgb24"))
+                images.append(_upright(frame))
                 times.append(time_s)
                 continue
             # A frame is shown until the next one begins; half a millisecond forgives rounded time stamps.
@@ -166,12 +168,17 @@ def read_video(
     return Clip(np.stack(images), np.asarray(times), file.fps)
 
 
+def _upright(frame: VideoFrame) -> np.ndarray:
+    """RGB of `frame`, turned as the container says: a phone stores what its sensor has, however it was held."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+
+
 def _append(images: list[np.ndarray], times: list[float], shown: tuple[float, VideoFrame]) -> None:
     """Adds `shown` to the sample; a frame that is shown twice is converted once."""
     if times and times[-1] == shown[0]:
         images.append(images[-1])
     else:
-        images.append(shown[1].to_ndarray(format="rgb24"))
+        images.append(_upright(shown[1]))
     times.append(shown[0])
 
 
@@ -190,7 +197,7 @@ def sample_frames(video: VideoSource | StoredVideo | str, num_frames: int) -> Cl
     with _opened(video, threads="SLICE") as file:
         packets = list(file.packets())
         shown = _decode_few(file, packets, num_frames) or _decode_all(file, packets, num_frames)
-        images = np.stack([frame.to_ndarray(format="rgb24") for _, frame in shown])
+        images = np.stack([_upright(frame) for _, frame in shown])
     return Clip(images, np.asarray([time_s for time_s, _ in shown]), file.fps)
 
 

@@ -171,3 +171,22 @@ def test_missing_files_and_other_files_are_named(tmp_path):
     (tmp_path / "notes.mp4").write_text("not a video")
     with pytest.raises(ValueError, match=r"notes\.mp4: cannot be decoded"):
         probe_video(tmp_path / "notes.mp4")
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_frames_are_upright_whichever_way_the_camera_was_held(tmp_path, rotation):
+    """A phone stores the picture as the sensor has it, and how far to turn it in the container."""
+    upright = np.zeros((4, 32, 64, 3), dtype=np.uint8)
+    upright[:, :16, :32] = 255  # top left
+    turns = rotation // 90
+    plain = tmp_path / "plain.mp4"
+    write_video(plain, np.rot90(upright, turns, axes=(1, 2)), fps=8)
+    data = bytearray(plain.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 4 + 36  # version and flags, then 36 bytes, then nine numbers of 4
+    cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns]
+    data[matrix : matrix + 20] = struct.pack(">5i", cosine << 16, sine << 16, 0, -sine << 16, cosine << 16)
+    video = bytes(data)
+    info = probe_video(video)
+    assert (info.height, info.width) == (32, 64)
+    for clip in (read_video(video), read_video(video, num_frames=3, fps=8), sample_frames(video, 2)):
+        assert np.abs(clip.frames.astype(int) - upright[0]).max() < 40
