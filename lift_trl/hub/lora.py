@@ -1,6 +1,7 @@
 """PEFT adapter folders: training goes on from them, and they become LoRA files of other tools (diffusers, ComfyUI)."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from accelerate.logging import get_logger
 from diffusers import DiffusionPipeline
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -77,7 +79,7 @@ def load_adapter(model: PeftModel, adapter: Path | str) -> None:
         folder = Path(snapshot_download(str(adapter), allow_patterns=["adapter_*"]))
     weights, config = read_peft_adapter(folder)
     own = model.peft_config["default"].to_dict()
-    for name in ("r", "lora_alpha", "use_rslora"):
+    for name in ("r", "lora_alpha", "use_rslora", "alpha_pattern"):
         if config[name] != own[name]:
             raise ValueError(
                 f"{adapter}: its LoRA has {name}={config[name]}, this run's has {name}={own[name]}. Training goes on with "
@@ -121,13 +123,18 @@ def export_diffusers_lora(adapter_dir: Path | str, output_dir: Path | str, *, pi
 def export_comfyui_lora(adapter_dir: Path | str, output_dir: Path | str) -> Path:
     """
     Writes `comfyui_lora.safetensors`: keys under `diffusion_model.`, and one `.alpha` a module, which ComfyUI divides by
-    the rank.
+    the rank (PEFT divides by its root for `use_rslora`).
     """
     weights, config = read_peft_adapter(adapter_dir)
     converted = {f"diffusion_model.{key}": tensor for key, tensor in weights.items()}
-    for key in [key for key in converted if key.endswith(".lora_A.weight")]:
-        module = key.removesuffix(".lora_A.weight")
-        converted[f"{module}.alpha"] = torch.tensor(float(config["lora_alpha"]))
+    for key in [key for key in weights if key.endswith(".lora_A.weight")]:
+        module, rank = key.removesuffix(".lora_A.weight"), weights[key].shape[0]
+        alpha = config["alpha_pattern"].get(
+            get_pattern_key(config["alpha_pattern"].keys(), module), config["lora_alpha"]
+        )
+        converted[f"diffusion_model.{module}.alpha"] = torch.tensor(
+            alpha * math.sqrt(rank) if config["use_rslora"] else float(alpha)
+        )
     target = Path(output_dir) / COMFYUI_LORA_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file(converted, target, metadata={"format": "pt"})

@@ -1,12 +1,18 @@
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from lift_trl.cli import main
-from lift_trl.hub.lora import COMFYUI_LORA_FILE, DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, export_diffusers_lora
+from lift_trl.hub.lora import (
+    COMFYUI_LORA_FILE,
+    DIFFUSERS_LORA_FILE,
+    PEFT_WEIGHTS_FILE,
+    export_comfyui_lora,
+    export_diffusers_lora,
+)
 from tests.alignment.conftest import make_trainer
 from tests.alignment.test_reward_weighted_trainer import sample
 
@@ -61,6 +67,29 @@ def test_comfyui_keys_rebuild_the_same_update(tmp_path, lora_dir):
         update = float(weights[f"{module}.alpha"]) / down.shape[0] * up @ down
         name = "base_model.model." + module.removeprefix("diffusion_model.")
         assert_close(update, 16 / 4 * peft[f"{name}.lora_B.weight"] @ peft[f"{name}.lora_A.weight"])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"use_rslora": True}, {"alpha_pattern": {"to_q": 2}, "rank_pattern": {"to_v": 2}}]
+)
+def test_comfyui_scales_each_module_as_peft_does(tmp_path, settings):
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.to_q, self.to_v = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+
+    config = LoraConfig(r=4, lora_alpha=16, target_modules=["to_q", "to_v"], init_lora_weights=False, **settings)
+    model = get_peft_model(Attention(), config)
+    model.save_pretrained(tmp_path)
+    weights = load_file(export_comfyui_lora(tmp_path, tmp_path))
+    for name in ("to_q", "to_v"):
+        down, up, alpha = (
+            weights[f"diffusion_model.{name}.{part}"] for part in ("lora_A.weight", "lora_B.weight", "alpha")
+        )
+        assert_close(
+            alpha / down.shape[0] * up @ down,
+            model.get_submodule(f"base_model.model.{name}").get_delta_weight("default"),
+        )
 
 
 def test_diffusers_file_can_be_made_again_from_the_adapter(tmp_path, pipeline_dir, lora_dir):
