@@ -18,7 +18,9 @@ from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.served import LABEL_TOKENS, ServedCritic, label_mass
 from lift_trl.critic.settings import CriticSettings
 from lift_trl.rubric import Dimension, Label, format_answer, question
+from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
 from lift_trl.store.video_io import sample_frames
+from recipes import score as recipe
 from tests.critic.chat_server import serve
 from tests.critic.rendered_clips import write_square
 from tests.critic.tiny_models import build_vlm
@@ -163,6 +165,37 @@ def test_a_served_critic_is_a_reward_function_of_trl(server, clips):
     prompts = [[{"role": "user", "content": content}], CAPTIONS[1]]
     assert served.reward_func(prompts, clips, trainer_state=None) == [pytest.approx(0.9), None]
     assert server.requests[0]["messages"][0]["content"][-1]["text"].startswith(CAPTIONS[0])
+
+
+def test_the_recipe_asks_a_server_with_its_key_and_frames(server, clips, tmp_path, monkeypatch):
+    rows = [{"file_name": str(clip), "prompt": caption} for clip, caption in zip(clips, CAPTIONS)]
+    write_rows(tmp_path / "clips" / METADATA_FILE, rows)
+    monkeypatch.setenv("SERVER_KEY", "secret")
+    server.replies = [f"{Label.GOOD}."] * 6
+    folders = {"videos": str(tmp_path / "clips"), "output_dir": str(tmp_path / "scored")}
+    served = {"base_url": server.url, "logprobs": False, "num_frames": 2, "api_key_env": "SERVER_KEY"}
+    recipe.main(recipe.ScoreArguments("tiny", **folders, **served))
+    assert [row["reward"] for row in read_rows(tmp_path / "scored" / METADATA_FILE)] == pytest.approx([0.9, 0.9])
+    for request in server.requests:
+        assert {n.title(): v for n, v in request["headers"].items()}["Authorization"] == "Bearer secret"
+        assert len(request["messages"][0]["content"]) == 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"base_url": "http://localhost:1/v1", "critic_revision": "main"}, "critic_revision is of a repo"),
+        ({"num_frames": 4}, "num_frames and api_key_env are a server's"),
+        ({"logprobs": False}, "add base_url"),
+        (
+            {"base_url": "http://localhost:1/v1", "api_key_env": "NO_SUCH_KEY"},
+            "'NO_SUCH_KEY' is not in the environment",
+        ),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        recipe.ScoreArguments("tiny", "clips", "scored", **options)
 
 
 @pytest.mark.skipif(
