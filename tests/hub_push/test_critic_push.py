@@ -98,7 +98,8 @@ def test_the_trainers_card_is_a_critics_and_works(hub: LocalHub, tmp_path: Path,
 
 def test_an_adapter_without_its_settings_is_refused(hub: LocalHub, tmp_path: Path, ratings, base_repo):
     trainer = trainer_of(base_repo, tmp_path / "out", ratings, "dev/critic-bare", max_steps=1)
-    trainer.save_model(str(tmp_path / "saved"))
+    trainer.save_model(str(tmp_path / "saved"), _internal_call=True)  # as into a checkpoint
+    assert not (tmp_path / "saved" / "trainer_state.json").exists()  # written last, it says that a checkpoint is whole
     (tmp_path / "saved" / "artifact.yaml").unlink()
     with pytest.raises(ValueError, match=r"adapter.*no artifact.yaml"):
         load_settings(str(tmp_path / "saved"))
