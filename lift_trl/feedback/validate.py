@@ -20,6 +20,11 @@ class Use(NamedTuple, Generic[T]):
     clips: list[T]
     errors: list[RowError]
 
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the loader takes the dataset: all of it, or what is left without clips that are not rated in full."""
+        return not self.errors or bool(self.clips) and all(error.is_unscored for error in self.errors)
+
 
 class Validation(NamedTuple):
     """
@@ -27,7 +32,7 @@ class Validation(NamedTuple):
 
     Attributes:
         alignment: what `load_rated_videos` takes; `None` for forms of LiFT-HRA without a metadata file.
-        hra: what `load_hra` takes. Both refuse a dataset that has a bad row.
+        hra: what `load_hra` takes.
     """
 
     alignment: Use[RatedVideo] | None
@@ -35,8 +40,8 @@ class Validation(NamedTuple):
 
     @property
     def is_usable(self) -> bool:
-        """Whether one of the two takes every row."""
-        return not self.hra.errors or self.alignment is not None and not self.alignment.errors
+        """Whether one of the two takes the dataset."""
+        return self.hra.is_accepted or self.alignment is not None and self.alignment.is_accepted
 
     def problems(self) -> Iterator[str]:
         """
@@ -58,7 +63,7 @@ def _refused(words: str, use: Use[T], *, except_in: set[str]) -> Iterator[str]:
     if rows and not use.clips and not except_in:
         yield f"{rows[0].where}: {words}: {rows[0].problem}" + (f" (as all {len(rows)} rows)" if rows[1:] else "")
     else:
-        yield from (f"{where}: {words}: {problem}" for where, problem in rows)
+        yield from (f"{error.where}: {words}: {error.problem}" for error in rows)
 
 
 def validate(

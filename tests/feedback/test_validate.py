@@ -83,6 +83,26 @@ def test_rows_that_all_serve_one_use_are_no_list_of_complaints(tmp_path: Path, c
     assert hra == "as LiFT-HRA: 0 clips with 0 ratings can be used, 5 bad rows"
 
 
+def test_a_clip_that_is_not_rated_in_full_keeps_no_other_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_clip(tmp_path / "a.mp4")
+    write_clip(tmp_path / "b.mp4", 200)
+    rated = [ROW | {"dimension": dimension, "label": "Good"} for dimension in Dimension]
+    rows = [
+        *rated,
+        ROW | {"file_name": "b.mp4", "dimension": MOTION, "label": "Bad"},
+        ROW | {"reward": 0.5, "id": "c"},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert (
+        main(["validate", str(tmp_path)]) == 0
+    )  # load_hra refuses row 5, load_rated_videos leaves the clip of row 4 out
+    unrated, reward, alignment, hra = capsys.readouterr().out.splitlines()
+    assert "row 4: not for alignment: no label for" in unrated and "row 5: not as LiFT-HRA: " in reward
+    assert alignment == "for alignment: 2 clips can be used (0 real), 1 bad rows"
+    assert hra == "as LiFT-HRA: 2 clips with 4 ratings can be used, 1 bad rows"
+    assert not refuses(load_rated_videos, tmp_path) and refuses(load_hra, tmp_path)
+
+
 def test_clips_elsewhere_and_missing_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = tmp_path / "ratings"
     folder.mkdir()
