@@ -268,8 +268,7 @@ def clip_parents(clips: Sequence[Path | str]) -> dict[str, str]:
             for name, revision in Artifact.load(folder).parents.items():
                 parents[f"{folder.name}/{Path(name).name}"] = revision if "@" in revision else f"{name}@{revision}"
         elif not folder.exists() and (found := hub_dataset(str(source))):
-            repo, revision = found
-            parents[Path(repo).name] = hub_parent(repo, repo_type="dataset", revision=revision)
+            parents[Path(found[0]).name] = hub_parent(found[0], repo_type="dataset", revision=found[1])
     return parents
 
 

@@ -203,7 +203,7 @@ def _lora_card(folder: Path, repo_id: str, license: str | None) -> str:
     text = re.sub(r"^# .*$", f"# {repo_id}", text, count=1, flags=re.MULTILINE)
     if license is None:
         return text
-    card = ModelCard(text)
+    card: Any = ModelCard(text)
     card.data.license = license
     return str(card)
 
