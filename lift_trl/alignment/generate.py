@@ -152,7 +152,8 @@ def generate_videos(
     state: PartialState | None = None,
 ) -> Path:
     """
-    Samples every video of `videos`; returns `output_dir`, an artefact with one row (`VideoSample`) a video.
+    Samples every video of `videos`; returns `output_dir`, an artefact with one row (`VideoSample`) a video. Videos of other
+    prompts and seeds that are there already, made with the same settings, stay in it.
 
     Kill it at any time, with any number of processes, and call it again: a finished video is not sampled again, and what
     comes out is what an uninterrupted run would have made. Each prompt is embedded once, and the text encoder has left
@@ -313,7 +314,8 @@ def _finish(
     manifest: Manifest, ids: Sequence[str], source: PipelineSource, sampling: Sampling, adapter: str | Path | None
 ) -> None:
     """The artefact's own page last: a folder with `artifact.yaml` is whole."""
-    rows = manifest.merge(ids)
+    asked = set(ids)
+    rows = manifest.merge([*ids, *(row["id"] for row in manifest.rows() if row["id"] not in asked)])
     parents = {"model": source.identity} | ({} if adapter is None else {"adapter": adapter_identity(adapter)})
     config = {**asdict(sampling), "num_videos": len(rows), "num_prompts": len({row["prompt"] for row in rows})}
     Artifact(kind="generated", config=config, parents=parents).save(manifest.folder)

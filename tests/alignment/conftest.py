@@ -1,9 +1,11 @@
 """Small real things to train on: a tiny CogVideoX checkpoint, rendered clips, and a cache of them."""
 
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from peft import LoraConfig
 
 from lift_trl.alignment.cache import cache_videos
@@ -14,6 +16,7 @@ from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.records import RatedVideo
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.video_io import write_video
+from lift_trl.video_models import PipelineSource
 
 
 SIZE = {"num_frames": 9, "height": 32, "width": 32}
@@ -41,6 +44,27 @@ def moving_square(path: Path, seed: int, *, num_frames: int = 9, size: int = 32,
         frames[index, y : y + 8, left : left + 8] = colour
     write_video(path, frames, fps=fps)
     return path
+
+
+class WatchedSource(PipelineSource):
+    """A source that remembers what was loaded, and allows no load while a network of an earlier one is in memory."""
+
+    def __init__(self, model) -> None:
+        super().__init__(model)
+        self.loads: list[tuple[str, ...]] = []
+        self._networks: list[weakref.ref] = []
+
+    def in_memory(self) -> list[str]:
+        """Classes of the loaded networks that are not freed."""
+        return [type(ref()).__name__ for ref in self._networks if ref() is not None]
+
+    def load(self, *components, **options):
+        assert self.in_memory() == []
+        pipe = super().load(*components, **options)
+        self.loads.append(components)
+        parts = [pipe.components[name] for name in components]
+        self._networks += [weakref.ref(part) for part in parts if isinstance(part, torch.nn.Module)]
+        return pipe
 
 
 @pytest.fixture(scope="session")

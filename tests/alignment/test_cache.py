@@ -18,7 +18,7 @@ from lift_trl.alignment.clips import ClipSize, load_clip
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.video_models import PipelineSource
-from tests.alignment.conftest import SIZE, moving_square
+from tests.alignment.conftest import SIZE, WatchedSource, moving_square
 
 
 def shard_bytes(folder: Path) -> dict[str, bytes]:
@@ -56,6 +56,14 @@ def test_a_second_run_encodes_nothing(cache_dir, pipeline_dir, rated_videos):
     before = {path: path.stat().st_mtime_ns for path in shard_paths(cache_dir)}
     cache_videos(pipeline_dir, rated_videos, cache_dir, **SIZE, rows_per_shard=3)
     assert before == {path: path.stat().st_mtime_ns for path in shard_paths(cache_dir)}
+
+
+def test_the_text_encoder_has_left_before_the_vae_comes_and_the_vae_at_the_end(tmp_path, pipeline_dir, rated_videos):
+    source = WatchedSource(pipeline_dir)
+    cache_videos(source, rated_videos[:2], tmp_path / "c", **SIZE)
+    assert list(dict.fromkeys(source.loads)) == [("tokenizer", "text_encoder"), ("vae",)]
+    assert source.loads.count(("vae",)) == 1 and source.loads[-1] == ("vae",)
+    assert source.in_memory() == []
 
 
 def test_new_ratings_reencode_nothing_and_a_new_clip_only_itself(tmp_path, pipeline_dir, rated_videos):

@@ -15,6 +15,7 @@ from lift_trl.evaluation.vbench_plan import PlannedVideo
 from lift_trl.records import content_id
 from lift_trl.store.manifest import PARTS_DIR, Artifact, read_rows
 from lift_trl.store.video_io import probe_video, read_video, write_video
+from tests.alignment.conftest import WatchedSource
 
 
 FAST = Sampling(num_inference_steps=2, guidance_scale=1.0, batch_size=3)
@@ -97,7 +98,7 @@ def test_a_run_that_was_cut_equals_a_whole_one(whole, videos, pipeline_dir, tmp_
     (folder / "videos" / f".{videos[4].id}.mp4.1.tmp").write_bytes(b"half")
     before = (folder / "videos" / f"{videos[0].id}.mp4").stat().st_mtime_ns
     generate_videos(pipeline_dir, videos, folder, sampling=FAST)
-    assert digests(folder) == digests(whole)
+    assert digests(folder) == digests(whole) and not list(folder.rglob("*.tmp"))
     assert (folder / "videos" / f"{videos[0].id}.mp4").stat().st_mtime_ns == before
 
 
@@ -111,6 +112,22 @@ def test_an_adapter_changes_the_videos_and_its_folder_is_its_own(whole, videos, 
     assert Artifact.load(folder).parents["adapter"] == f"{lora_dir}@{content_id(*weights)}"
     with pytest.raises(ValueError, match="another model, adapter or settings"):
         generate_videos(pipeline_dir, videos[:3], folder, sampling=FAST)
+
+
+def test_videos_of_other_prompts_are_added_to_those_that_are_there(videos, pipeline_dir, tmp_path):
+    folder = generate_videos(pipeline_dir, videos[:2], tmp_path / "grown", sampling=FAST)
+    first = digests(folder)
+    generate_videos(pipeline_dir, videos[4:5], folder, sampling=FAST)
+    assert [row["id"] for row in read_rows(folder / "metadata.jsonl")] == [v.id for v in (videos[4], *videos[:2])]
+    assert first.items() <= digests(folder).items()
+    assert Artifact.load(folder).config["num_videos"] == 3 and Artifact.load(folder).config["num_prompts"] == 2
+
+
+def test_the_text_encoder_has_left_before_the_transformer_comes(videos, pipeline_dir, tmp_path):
+    source = WatchedSource(pipeline_dir)
+    generate_videos(source, videos[:1], tmp_path / "out", sampling=FAST)
+    assert source.loads == [("tokenizer", "text_encoder"), ("transformer", "vae")]
+    assert source.in_memory() == []
 
 
 def test_guidance_and_enlargement(videos, pipeline_dir, whole, tmp_path):
