@@ -84,8 +84,9 @@ class DriftAlarm:
         """The relative change with its interval; the two means where there is no relative change."""
         if math.isnan(self.change.value):
             return f"from {self.base_value:.2g} to {self.value:.2g}"
-        ci95 = self.change.ci95
-        return f"{self.change.value:+.0%}" + (f" ({ci95[0]:+.0%} to {ci95[1]:+.0%})" if ci95 else "")
+        # Adding 0 turns a rounded -0 into 0.
+        shown, *bounds = (f"{round(x, 2) + 0.0:+.0%}" for x in (self.change.value, *(self.change.ci95 or ())))
+        return f"{shown} ({' to '.join(bounds)})" if bounds else shown
 
 
 def clip_statistics(video: VideoSource | str) -> ClipStatistics:

@@ -23,6 +23,7 @@ from .report_cards import write_model_index
 from .report_data import CRITIC_SUITE, REWARD_SUITE, VIDEOSCORE_SUITE, Report, default_summary
 from .report_tables import TEMPLATES, Table
 from .vbench_eval import DIMENSIONS, PROTOCOLS
+from .vbench_score import PairedDelta
 
 
 logger = logging.getLogger(__name__)
@@ -70,9 +71,7 @@ def _rewards(report: Report) -> Iterator[Section]:
     if report.rewards:
         graphics.append(Graphic(figures.reward_histogram(report.rewards), "Histogram of rewards by system."))
     if deltas:
-        names = [f"{d.metric.rsplit('/', 1)[-1].replace('_', ' ')}\n{d.system} - {d.base}" for d in deltas]
-        svg = figures.forest(names, [d.estimate for d in deltas], unit="paired difference, 95% interval")
-        graphics.append(Graphic(svg, "Paired differences with intervals; figures below."))
+        graphics.append(_delta_forest(deltas, unit="paired difference"))
     means = [row for row in report.rows if row.suite == REWARD_SUITE]
     found = ([tables.rows_table(means)] if means else []) + ([tables.delta_table(deltas)] if deltas else [])
     text = "Reward of each clip, and paired differences."
@@ -80,13 +79,32 @@ def _rewards(report: Report) -> Iterator[Section]:
 
 
 def _paired(report: Report) -> Iterator[Section]:
-    if report.paired:
-        names = [f"{p.judge}: {p.measure.replace('_', ' ')}\n{p.a} - {p.b}" for p in report.paired]
-        estimates = [Estimate(p.value, p.ci95, p.n) for p in report.paired]
-        svg = figures.forest(names, estimates, unit="paired difference, 95% interval")
-        text = "Each system against the base and against the others on the same prompts and seeds, by judge."
-        graphic = Graphic(svg, "Paired differences by judge; figures below.")
-        yield Section("paired", "Pairs, by judge", text, (graphic,), (tables.paired_table(report.paired),))
+    if not report.paired:
+        return
+    graphics = []
+    for judge in dict.fromkeys(p.judge for p in report.paired):
+        mine = [p for p in report.paired if p.judge == judge]
+        names = [p.measure.replace("_", " ") for p in mine]
+        estimates = [Estimate(p.value, p.ci95, p.n) for p in mine]
+        graphics.append(_forest(names, [f"{p.a} - {p.b}" for p in mine], estimates, unit=judge))
+    text = "Each system against the base and against the others on the same prompts and seeds, by judge."
+    yield Section("paired", "Pairs, by judge", text, tuple(graphics), (tables.paired_table(report.paired),))
+
+
+def _forest(names: list[str], pairs: list[str], estimates: list[Estimate], *, unit: str) -> Graphic:
+    """Differences of `pairs` of systems; the pair is named once where there is only one."""
+    unit = f"{unit}, 95% interval"
+    if len(set(pairs)) == 1:
+        unit = f"{pairs[0]}: {unit}"
+    else:
+        names = [f"{name}\n{pair}" for name, pair in zip(names, pairs)]
+    return Graphic(figures.forest(names, estimates, unit=unit), f"Paired differences, {unit}; figures below.")
+
+
+def _delta_forest(deltas: list[PairedDelta], *, unit: str) -> Graphic:
+    names = [tables.metric_words(delta.suite, delta.metric) for delta in deltas]
+    pairs = [f"{delta.system} - {delta.base}" for delta in deltas]
+    return _forest(names, pairs, [delta.estimate for delta in deltas], unit=unit)
 
 
 def _wins(report: Report) -> Iterator[Section]:
@@ -124,11 +142,7 @@ def _vbench(report: Report) -> Iterator[Section]:
         deltas = [delta for delta in report.deltas if delta.suite == suite]
         found = [tables.vbench_table(rows, suite)]
         if deltas:
-            labels = [d.metric.removeprefix(f"{suite}/").replace("_", " ") for d in deltas]
-            if len({d.system for d in deltas}) > 1:
-                labels = [f"{label}, {d.system}" for label, d in zip(labels, deltas)]
-            svg = figures.forest(labels, [d.estimate for d in deltas], unit="difference of raw values, 95% interval")
-            graphics.append(Graphic(svg, "Paired differences by dimension; figures below."))
+            graphics.append(_delta_forest(deltas, unit="raw values"))
             found.append(tables.delta_table(deltas))
         found += _stamps(report, suite)
         text = f"{len(names)} of {len(DIMENSIONS)} dimensions, protocol {suite}."
@@ -142,9 +156,7 @@ def _videoscore(report: Report) -> Iterator[Section]:
     found, graphics = [tables.videoscore_table(rows)], []
     deltas = [delta for delta in report.deltas if delta.suite == VIDEOSCORE_SUITE]
     if deltas:
-        names = [f"{d.metric.removeprefix(f'{VIDEOSCORE_SUITE}/')}\n{d.system} - {d.base}" for d in deltas]
-        svg = figures.forest(names, [d.estimate for d in deltas], unit="difference on the scale 1 to 4, 95% interval")
-        graphics.append(Graphic(svg, "Paired differences of the second judge's scores; figures below."))
+        graphics.append(_delta_forest(deltas, unit="difference on the scale 1 to 4"))
         found.append(tables.delta_table(deltas))
     found += _stamps(report, VIDEOSCORE_SUITE)
     text = (
@@ -168,8 +180,8 @@ def _drift(report: Report) -> Iterator[Section]:
     svg = figures.forest(names, estimates, unit=f"change against {report.drift[0].base}", percent=True)
     text = "Has tuning made the clips still, soft, pale or all alike? Not VBench."
     graphic = Graphic(svg, "Relative changes with intervals; figures below.")
-    means = [row for row in report.rows if row.suite == DRIFT_SUITE]
-    found = (tables.drift_table(report.drift), *((tables.rows_table(means),) if means else ()))
+    steadiness = [row for row in report.rows if row.metric == f"{DRIFT_SUITE}/steadiness"]
+    found = (tables.drift_table(report.drift), *((tables.steadiness_table(steadiness),) if steadiness else ()))
     yield Section("drift", "Drift alarms", text, (graphic,), found)
 
 
@@ -179,6 +191,8 @@ def _critics(report: Report) -> Iterator[Section]:
         chart = Graphic(figures.calibration(report.calibration), "Accuracy against confidence.")
         graphics = (chart,) if report.calibration else ()
         text = "How far the critic agrees with held-out human ratings, and whether it knows when it is right."
+        if not rows:
+            text = "Whether the critic knows when it is right, with another judge's labels as the truth."
         found = [tables.critic_table(rows)] if rows else []
         found += [tables.reliability_table(report.calibration)] if report.calibration else []
         yield Section("critic", "The critic", text, graphics, tuple(found))

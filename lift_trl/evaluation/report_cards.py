@@ -26,8 +26,10 @@ def write_model_index(report: Report, folder: Path) -> None:
         FileNotFoundError: if a card is missing.
         ValueError: if a card is named for a system without figures.
     """
-    entries = {system: _entry(report, system) for system in dict.fromkeys(row.system for row in report.rows)}
-    entries = {system: entry for system, entry in entries.items() if entry}
+    rows = [row for row in report.rows if row.suite in SUITES]
+    entries: dict[str, dict[str, Any]] = {}
+    for system in dict.fromkeys(row.system for row in rows):
+        (entries[system],) = model_index([row for row in rows if row.system == system], model_name=system)
     if entries:
         text = yaml.safe_dump({"model-index": [*entries.values()]}, sort_keys=False, allow_unicode=True)
         write_text(folder / MODEL_INDEX_FILE, text)
@@ -43,8 +45,3 @@ def write_model_index(report: Report, folder: Path) -> None:
         _, card.data.eval_results = model_index_to_eval_results([entries[system]])
         card.data.model_name = path.resolve().name
         card.save(card_file)
-
-
-def _entry(report: Report, system: str) -> dict[str, Any] | None:
-    rows = [row for row in report.rows if row.system == system and row.suite in SUITES]
-    return model_index(rows, model_name=system)[0] if rows else None

@@ -204,15 +204,16 @@ def default_summary(report: Report) -> tuple[str, ...]:
             sentences.append(f"{_plain(delta.metric)}: {delta.system} {delta.value:.3f}, {_verdict(delta)}.")
     suites = (*PROTOCOLS, VIDEOSCORE_SUITE)
     for suite in dict.fromkeys(d.suite for d in report.deltas if d.suite in suites):
+        title = "VideoScore" if suite == VIDEOSCORE_SUITE else suite
         for system in dict.fromkeys(d.system for d in report.deltas if d.suite == suite):
             mine = [d for d in report.deltas if d.suite == suite and d.system == system and "score" not in d.metric]
             if all(d.estimate.n < FEW_UNITS for d in mine):
-                sentences.append(f"{suite}: fewer than {FEW_UNITS} prompts, so no verdict on {system}.")
+                sentences.append(f"{title}: fewer than {FEW_UNITS} prompts, so no verdict on {system}.")
                 continue
             sure = [d.estimate for d in mine if d.estimate.is_sure]
             better = sum(estimate.is_above_zero for estimate in sure)
             sentences.append(
-                f"{suite}: {system} is surely better than {report.base} on {better} of {len(mine)} dimensions, "
+                f"{title}: {system} is surely better than {report.base} on {better} of {len(mine)} dimensions, "
                 f"surely worse on {len(sure) - better}."
             )
     for rate in report.win_rates:

@@ -27,7 +27,7 @@ LABEL_STYLE: Mapping[Label, tuple[str, str]] = {
     Label.NORMAL: ("#d9dde2", ""),
     Label.GOOD: ("#0072B2", ""),
 }
-WIDTH = 5.6  # inches; about 540 px, so that a phone shrinks it by a third only
+WIDTH = 5.0  # inches, 480 px: a phone shrinks it by a quarter only
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -122,8 +122,7 @@ def reward_histogram(rewards: Mapping[str, Sequence[float]]) -> str:
 
 
 def win_bars(rates: Sequence[WinRate]) -> str:
-    """Stacked bars of the win, tie and loss shares of one system against one other, a bar a judge and dimension."""
-    names = [f"{r.judge}: {r.dimension.words if r.dimension else 'overall'}" for r in rates]
+    """Stacked bars of the win, tie and loss shares of one system against one other, a bar a dimension, judge by judge."""
     first, second = rates[0].first, rates[0].second
     blue, red = LABEL_STYLE[Label.GOOD][0], LABEL_STYLE[Label.BAD][0]
     parts = (
@@ -131,20 +130,25 @@ def win_bars(rates: Sequence[WinRate]) -> str:
         ("tie", "#d9dde2", "", INK),
         (f"{second} wins", red, "///", "white"),
     )
+    judges = list(dict.fromkeys(rate.judge for rate in rates))
     with rc_context(_STYLE):
-        figure, axes = _figure(0.9 + 0.36 * len(rates))
-        for row, rate in enumerate(rates):
+        figure, axes = _figure(0.8 + 0.32 * (len(rates) + 0.8 * len(judges)))
+        # A line for each judge's name above its bars.
+        rows = [number + 0.8 * judges.index(rate.judge) for number, rate in enumerate(rates)]
+        for row, rate in zip(rows, rates):
             left = 0.0
             for (name, colour, hatch, ink), value in zip(parts, (rate.win.value, rate.tie.value, rate.loss.value)):
                 named = name if row == 0 else None
-                axes.barh(row, value, 0.72, left, color=colour, hatch=hatch, edgecolor="white", label=named)
+                axes.barh(row, value, 0.74, left, color=colour, hatch=hatch, edgecolor="white", label=named)
                 if value >= 0.08:
                     box = {"facecolor": colour, "edgecolor": "none", "pad": 1.2}
                     axes.text(left + value / 2, row, f"{value:.0%}", ha="center", va="center", color=ink, bbox=box)
                 left += value
-        axes.axvline(0.5, color=INK, lw=0.8, ls=":")
-        axes.set_yticks(range(len(rates)), names)
-        axes.set_ylim(len(rates) - 0.5, -0.5)
+        for judge in judges:
+            top = next(row for row, rate in zip(rows, rates) if rate.judge == judge)
+            axes.text(0, top - 0.62, judge, weight="bold", va="center")
+        axes.set_yticks(rows, [rate.dimension.words if rate.dimension else "overall" for rate in rates])
+        axes.set_ylim(rows[-1] + 0.6, -1.1)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
         axes.tick_params(axis="y", length=0)
@@ -155,7 +159,8 @@ def win_bars(rates: Sequence[WinRate]) -> str:
 def forest(names: Sequence[str], estimates: Sequence[Estimate], *, unit: str, percent: bool = False) -> str:
     """Differences with their intervals around a zero line: filled where the interval excludes 0, hollow elsewhere."""
     with rc_context(_STYLE):
-        figure, axes = _figure(0.8 + 0.3 * len(names))
+        lines = max(name.count("\n") + 1 for name in names)
+        figure, axes = _figure(0.8 + (0.15 + 0.17 * lines) * len(names))
         axes.axvline(0, color=INK, lw=0.9)
         for row, estimate in enumerate(estimates):
             sure = estimate.is_sure

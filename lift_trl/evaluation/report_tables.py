@@ -51,9 +51,9 @@ def percent(estimate: Estimate) -> str:
 
 def with_interval(value: float, ci95: tuple[float, float] | None, digits: int = 3, sign: str = "") -> str:
     """A figure with its interval: `0.412 (0.395 to 0.430)`."""
-    if ci95 is None:
-        return f"{value:{sign}.{digits}f}"
-    return f"{value:{sign}.{digits}f} ({ci95[0]:{sign}.{digits}f} to {ci95[1]:{sign}.{digits}f})"
+    # Adding 0 turns a rounded -0 into 0.
+    shown, *bounds = (f"{round(x, digits) + 0.0:{sign}.{digits}f}" for x in (value, *(ci95 or ())))
+    return f"{shown} ({' to '.join(bounds)})" if bounds else shown
 
 
 def label_table(rates: Sequence[LabelRate]) -> Table:
@@ -75,7 +75,7 @@ def delta_table(deltas: Sequence[PairedDelta]) -> Table:
     for d in deltas:
         rows.append(
             (
-                d.metric,
+                metric_words(d.suite, d.metric),
                 f"{d.system} - {d.base}",
                 number(d.base_value),
                 number(d.value),
@@ -288,12 +288,28 @@ def _threshold(measure: str) -> str:
     return f"below {lower:+.0%}" + ("" if upper is None else f" or above {upper:+.0%}")
 
 
+def steadiness_table(rows: Sequence[EvalRow]) -> Table:
+    """Temporal flickering by its formula, on all clips."""
+    listed = tuple((row.system, with_interval(row.value, row.ci95, 4), str(row.n)) for row in rows)
+    caption = (
+        "The formula of VBench's temporal flickering on clips that move too. It is no VBench figure: it rises as clips move "
+        "less. 95% bootstrap interval over prompts."
+    )
+    return Table(("flickering by formula", "unfiltered mean", "prompts"), listed, caption)
+
+
+def metric_words(suite: str, metric: str) -> str:
+    """A metric for the reader, without the suite that it stands under."""
+    return metric.removeprefix(f"{suite}/").replace("_", " ").replace("/", ": ")
+
+
 def rows_table(rows: Sequence[EvalRow]) -> Table:
     """Any other figures: one row a metric, one column a system."""
     systems = tuple(dict.fromkeys(row.system for row in rows))
     cell = {(row.metric, row.system): row for row in rows}
+    names = {row.metric: metric_words(row.suite, row.metric) for row in rows}
     listed = tuple(
-        (m, *(with_interval(cell[m, s].value, cell[m, s].ci95) if (m, s) in cell else "" for s in systems))
-        for m in dict.fromkeys(row.metric for row in rows)
+        (name, *(with_interval(cell[m, s].value, cell[m, s].ci95) if (m, s) in cell else "" for s in systems))
+        for m, name in names.items()
     )
-    return Table(("metric", *systems), listed, "95% bootstrap interval over prompts in brackets.")
+    return Table(("metric", *systems), listed, "95% interval in brackets.")
