@@ -1,5 +1,6 @@
 """Processes and logging: which process this is, which strategy really runs, and one way to run a trainer."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -101,7 +102,7 @@ def fit(trainer: "Trainer") -> None:
     """
     Trains from the last checkpoint of `output_dir` where there is one, then saves and, if asked for, pushes.
 
-    `resume_from_checkpoint: <path>` names another checkpoint; `ignore`d old output needs another `output_dir`.
+    `resume_from_checkpoint: <path>` names another checkpoint; a run that is to start anew needs another `output_dir`.
     """
     args = trainer.args
     resume = args.resume_from_checkpoint
@@ -120,12 +121,21 @@ def last_checkpoint(output_dir: str | Path | None) -> str | None:
     """
     The newest *whole* checkpoint of `output_dir`, or `None`.
 
-    The Trainer writes `trainer_state.json` last but one; a checkpoint that a killed process left half written lacks it
-    and is passed over.
+    The Trainer writes `trainer_state.json` last but one; a checkpoint that a killed process or a full disk left half
+    written lacks it, or part of it, and is passed over.
     """
     folders = [
-        folder
-        for folder in Path(output_dir or ".").glob("checkpoint-*")
-        if folder.name.split("-")[-1].isdigit() and (folder / "trainer_state.json").is_file()
+        folder for folder in Path(output_dir or ".").glob("checkpoint-*") if folder.name.split("-")[-1].isdigit()
     ]
-    return str(max(folders, key=lambda folder: int(folder.name.split("-")[-1]))) if folders else None
+    newest_first = sorted(folders, key=lambda folder: int(folder.name.split("-")[-1]), reverse=True)
+    return next((str(folder) for folder in newest_first if _is_json(folder / "trainer_state.json")), None)
+
+
+def _is_json(path: Path) -> bool:
+    """Whether the file is there and whole."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        logger.warning("%s is missing or cut off: its checkpoint is passed over", path)
+        return False
+    return True

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from lift_trl.runtime import last_checkpoint
 from tests.structure.source import RECIPES
 
 
@@ -27,6 +28,15 @@ def test_a_body_that_ends_well_leaves_the_process_group(body, code, still_open):
     assert run.returncode == code, run.stderr
     assert f"open: {still_open}" in run.stdout
     assert ("KeyError: 'body'" in run.stderr) == bool(code)
+
+
+def test_a_checkpoint_that_a_full_disk_cut_off_is_passed_over(tmp_path):
+    for step, state in ((2, "{}"), (9, '{"global_step": 9}'), (10, ""), (11, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.py")), ids=lambda path: path.name)
