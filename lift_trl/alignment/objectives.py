@@ -62,8 +62,13 @@ def row_weights(
         generated = generated & all_good
     keep = generated | (is_real & (real_weight > 0))
     num_generated, num_real = int(generated.sum()), int((keep & is_real).sum())
+    if num_generated == 0 and (given := int((~is_real).sum())):
+        raise ValueError(
+            f"objective={objective!r} keeps none of {given} generated rows: none is Good in all dimensions. Use 'rwl', "
+            "rate more clips, or leave them out to train on real rows alone."
+        )
     if num_generated + num_real == 0:
-        raise ValueError(f"objective={objective!r} keeps none of {len(reward)} rows. Rate more clips, or use 'rwl'.")
+        raise ValueError(f"no row is left to train on: {len(reward)} real rows at real_weight={real_weight}.")
     value = reward.double().nan_to_num() if objective == "rwl" else torch.ones_like(reward, dtype=torch.float64)
     if normalize_rewards and num_generated:
         mean = value[generated].mean()

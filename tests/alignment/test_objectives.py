@@ -58,8 +58,15 @@ def test_an_unscored_row_stops_the_run():
 
 
 def test_nothing_left_to_train_on():
-    with pytest.raises(ValueError, match="keeps none of 1 rows"):
+    with pytest.raises(ValueError, match="keeps none of 1 generated rows"):
         row_weights(torch.tensor([0.2]), torch.tensor([False]), torch.tensor([False]), objective="rs")
+    with pytest.raises(ValueError, match="no row is left to train on: 1 real rows at real_weight=0"):
+        row_weights(torch.tensor([NAN]), torch.tensor([True]), torch.tensor([False]), objective="rwl", real_weight=0.0)
+
+
+def test_rs_without_a_best_clip_does_not_train_on_real_rows_alone():
+    with pytest.raises(ValueError, match="'rs' keeps none of 3 generated rows: none is Good in all .* Use 'rwl'"):
+        row_weights(REWARD, IS_REAL, torch.zeros(5, dtype=torch.bool), objective="rs")
 
 
 def test_unknown_objective_names_the_allowed_ones():
