@@ -28,15 +28,16 @@ class LossMetrics:
         self._sums: dict[str, dict[str, Tensor]] = {}
 
     def add(self, mode: str, batch: TrainBatch, loss_B: Tensor, quarter_B: Tensor) -> None:
-        """Adds B rows: unweighted `loss_B` and the quarter (0 to 3) of each row's timestep."""
+        """Adds the rows that count among B: unweighted `loss_B` and the quarter (0 to 3) of each row's timestep."""
         sums = self._sums.setdefault(
             mode, defaultdict(lambda: torch.zeros((), device=loss_B.device, dtype=torch.float64))
         )
-        generated = ~batch["is_real"]
-        weight = batch["weight"].double()
-        sums["rows"] += len(loss_B)
-        sums["loss"] += loss_B.double().sum()
-        sums["real"] += batch["is_real"].sum()
+        counts = batch["counts"]
+        generated = counts & ~batch["is_real"]
+        weight = batch["weight"][counts].double()
+        sums["rows"] += counts.sum()
+        sums["loss"] += loss_B[counts].double().sum()
+        sums["real"] += (counts & batch["is_real"]).sum()
         sums["weight"] += weight.sum()
         sums["weight_squared"] += weight.square().sum()
         sums["reward"] += batch["reward"][generated].double().sum()
@@ -45,7 +46,7 @@ class LossMetrics:
             sums[f"reward/{dimension}"] += values.nansum()
             sums[f"rated/{dimension}"] += (~values.isnan()).sum()
         for quarter in range(TIMESTEP_QUARTERS):
-            chosen = quarter_B == quarter
+            chosen = counts & (quarter_B == quarter)
             sums[f"loss_timestep/q{quarter + 1}"] += loss_B[chosen].double().sum()
             sums[f"rows_timestep/q{quarter + 1}"] += chosen.sum()
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from ..store.video_io import read_video
@@ -19,14 +20,11 @@ def log_videos(videos: Mapping[str, Path], *, step: int, report_to: Sequence[str
     """
     if "tensorboard" in report_to:
         _log_tensorboard(videos, step, logging_dir)
-    if "trackio" in report_to:
-        import trackio
-
-        trackio.log({name: trackio.Video(str(path), format="mp4") for name, path in videos.items()}, step=step)
-    if "wandb" in report_to:
-        import wandb
-
-        wandb.log({name: wandb.Video(str(path), format="mp4") for name, path in videos.items()}, step=step)
+    for name in [name for name in ("trackio", "wandb") if name in report_to]:
+        tracker = import_module(name)
+        clips = {title: tracker.Video(str(path), format="mp4") for title, path in videos.items()}
+        # As their callbacks log: with a `step` of ours, wandb would drop what is behind its own count.
+        tracker.log({**clips, "train/global_step": step})
 
 
 def _log_tensorboard(videos: Mapping[str, Path], step: int, logging_dir: Path) -> None:

@@ -1,5 +1,6 @@
 """Validation videos: the same prompts and seeds from the base model and from the model in training, side by side."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ TILING_PIXELS = 256 * 256
 class ValidationVideos(TrainerCallback):
     """
     Writes `<output_dir>/validation/<prompt>/base.mp4` once and `step-<n>.mp4` every `validation_steps` and at the end.
+    A run that starts anew removes those of an earlier one.
 
     The prompts are shared among the processes in equal numbers (some repeat one), so that collective forward passes stay
     in step. The VAE is loaded for decoding only and dropped after. Sampling uses its own generators and never shifts
@@ -49,15 +51,24 @@ class ValidationVideos(TrainerCallback):
         self.fps = clip["fps"]
         self.prompts: list[str] = list(args.validation_prompts or ())
         self.folder = Path(args.output_dir or ".") / "validation"
+        self.sampling = (args.validation_seed, args.validation_num_inference_steps, args.validation_guidance_scale)
         self.last_step = -1
+        self.base_is_logged = False
 
     def path(self, index: int, name: str) -> Path:
-        """Where a video of prompt number `index` is; prompts that begin alike do not collide."""
-        return self.folder / f"{index:02d}-{content_id(self.prompts[index])}" / f"{name}.mp4"
+        """Where a video of prompt number `index` is: one folder for each prompt and way of sampling it."""
+        key = content_id(self.prompts[index], *self.sampling, self.num_frames, self.height, self.width)
+        return self.folder / f"{index:02d}-{key}" / f"{name}.mp4"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The base model's twins: by switching the adapter off, or of the model before its first step."""
-        model = kwargs["model"]
+        model, num_prompts = kwargs["model"], len(self.prompts)
+        if state.global_step == 0:
+            if state.is_world_process_zero:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            args.distributed_state.wait_for_everyone()
+        elif all(self.path(index, "base").is_file() for index in range(num_prompts)):
+            return
         if isinstance(model, PeftModel):
             with model.disable_adapter():
                 self._sample("base", model, args)
@@ -79,32 +90,37 @@ class ValidationVideos(TrainerCallback):
         self._sample(f"step-{state.global_step}", kwargs["model"], args)
         args.distributed_state.wait_for_everyone()
         if state.is_world_process_zero:
+            # The base's twins with the first videos: trackers open their runs after they were sampled.
+            titles = {f"step-{state.global_step}": ""} | ({} if self.base_is_logged else {"base": "/base"})
             videos = {
-                f"validation/{i:02d}": self.path(i, f"step-{state.global_step}") for i in range(len(self.prompts))
+                f"validation/{index:02d}{title}": self.path(index, name)
+                for name, title in titles.items()
+                for index in range(len(self.prompts))
+                if self.path(index, name).is_file()  # no base: the whole transformer, resumed
             }
             log_videos(
                 videos, step=state.global_step, report_to=args.report_to, logging_dir=Path(args.output_dir) / "runs"
             )
+            self.base_is_logged = True
 
     @torch.no_grad()
     def _sample(self, name: str, model: Any, args: Any) -> None:
-        """This process's part of the prompts, as `<name>.mp4` each; existing files are kept."""
+        """This process's part of the prompts, as `<name>.mp4` each."""
         state = args.distributed_state
         rounds = -(-len(self.prompts) // state.num_processes)
         mine = [(state.process_index + k * state.num_processes) % len(self.prompts) for k in range(rounds)]
-        if all(self.path(index, name).is_file() for index in range(len(self.prompts))):
-            return
         was_training = model.training
         model.eval()
         pipe = self.source.load("vae", dtype=self.dtype, device=state.device)
         if self.height * self.width > TILING_PIXELS:
             pipe.vae.enable_tiling()
+        own_transformer = pipe.transformer  # of a pipeline in memory, which is the user's
         pipe.transformer = model.get_base_model() if isinstance(model, PeftModel) else model
         pipe.set_progress_bar_config(disable=True)
         for index in mine:
             write_video(self.path(index, name), self._generate(pipe, index, args, state.device), fps=self.fps)
         logger.info("%d validation videos (%s) in %s", len(self.prompts), name, self.folder)
-        pipe.transformer = None
+        pipe.transformer = own_transformer
         del pipe
         release_memory()
         model.train(was_training)
