@@ -82,6 +82,7 @@ class RatedVideo:
         id: 16 hex digits or the row's own id; the key of every join.
         labels: one label for each dimension, where the clip was rated so (several raters pooled by majority).
         scalar_reward: a reward in [0, 1] that was given without labels.
+        expected_reward: a critic's, in [0, 1]: that of each label weighed by its probability.
     """
 
     id: str
@@ -90,6 +91,7 @@ class RatedVideo:
     labels: Mapping[Dimension, Label] | None = None
     scalar_reward: float | None = None
     is_real: bool = False
+    expected_reward: float | None = None
 
     def reward(self, dimension_weights: Mapping[Dimension, float] | None = None) -> float:
         """The clip's reward (equation 2), NaN for a real clip. `dimension_weights` act on labels only."""
@@ -236,7 +238,11 @@ class NoisySample(NamedTuple):
 
 
 class TrainBatch(TypedDict):
-    """What the collator gives the trainer. N rows; `reward` is NaN where `is_real`, `dimension_reward` is [N, 3]."""
+    """
+    What the collator gives the trainer. N rows; `reward` is NaN where `is_real`, `dimension_reward` is [N, 3].
+
+    `counts` (bool [N]) is false for a row that is only there so that all processes have equally many.
+    """
 
     latent_mean: "Tensor"
     latent_logvar: "Tensor"
@@ -246,6 +252,7 @@ class TrainBatch(TypedDict):
     reward: "Tensor"
     dimension_reward: "Tensor"
     is_real: "Tensor"
+    counts: "Tensor"
     id: list[str]
 
 

@@ -92,13 +92,16 @@ def metadata_row(video: RatedVideo, key: str) -> dict[str, Any]:
         "is_real": video.is_real,
         "labels": {d.value: video.labels[d].value for d in Dimension} if video.labels else None,
         "reward": video.scalar_reward,
+        "expected_reward": video.expected_reward,
     }
 
 
 def video_from_row(row: Mapping[str, Any]) -> RatedVideo:
     """The rating of a line of `metadata.jsonl`; the clip itself is left behind, its posterior is in a shard."""
     labels = {Dimension(d): Label(label) for d, label in row["labels"].items()} if row["labels"] else None
-    return RatedVideo(row["id"], b"", sys.intern(row["prompt"]), labels, row["reward"], row["is_real"])
+    return RatedVideo(
+        row["id"], b"", sys.intern(row["prompt"]), labels, row["reward"], row["is_real"], row.get("expected_reward")
+    )
 
 
 class DamagedShardError(ValueError):

@@ -50,13 +50,23 @@ class Ratings(NamedTuple):
     all_good: Tensor
 
     @classmethod
-    def of(cls, videos: Sequence[RatedVideo], dimension_weights: Mapping[Dimension, float] | None) -> "Ratings":
-        """The ratings of `videos`; `dimension_weights` act on labels."""
+    def of(
+        cls,
+        videos: Sequence[RatedVideo],
+        dimension_weights: Mapping[Dimension, float] | None,
+        *,
+        expected: bool = False,
+    ) -> "Ratings":
+        """The ratings of `videos`; `dimension_weights` act on labels, `expected` takes the critic's expected reward."""
 
         def by_dimension(video: RatedVideo) -> list[float]:
             return [REWARDS[video.labels[d]] if video.labels else float("nan") for d in Dimension]
 
-        reward = torch.tensor([video.reward(dimension_weights) for video in videos])
+        if expected:
+            given = [video.expected_reward for video in videos]
+            reward = torch.tensor([float("nan") if value is None else value for value in given])
+        else:
+            reward = torch.tensor([video.reward(dimension_weights) for video in videos])
         dimension_reward = torch.tensor([by_dimension(video) for video in videos]).reshape(len(videos), len(Dimension))
         is_real = torch.tensor([video.is_real for video in videos], dtype=torch.bool)
         rated_good = (dimension_reward == REWARDS[Label.GOOD]).all(dim=1)
@@ -125,11 +135,12 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
         real_weight: float = 1.0,
         normalize_rewards: bool = False,
         dimension_weights: Mapping[Dimension, float] | None = None,
+        expected_reward: bool = False,
     ) -> "CachedVideoDataset":
         """The same rows with the weights of an objective; rows that it drops are left out. See `row_weights`."""
         view = object.__new__(CachedVideoDataset)
         view.__dict__.update(self.__dict__)
-        view._ratings = Ratings.of(self.videos, dimension_weights)
+        view._ratings = Ratings.of(self.videos, dimension_weights, expected=expected_reward)
         weights = row_weights(
             view._ratings.reward,
             view._ratings.is_real,

@@ -286,7 +286,8 @@ def _rated_video(rows: list[Mapping[str, Any]]) -> RatedVideo:
         raise ValueError(f"{describe(video)}: no prompt; fill the column prompt (or caption).")
     is_real = _is_real(row)
     labels = None if is_real else _labels(rows)
-    reward = None if is_real or labels else _reward(row)
+    reward = None if is_real or labels else _reward(row, "reward")
+    expected = None if is_real else _reward(row, "expected_reward")
     if not is_real and labels is None and reward is None:
         raise ValueError(
             f"{describe(video)}: no rating; give reward, or the labels {', '.join(Dimension)}, or set is_real: true."
@@ -296,7 +297,7 @@ def _rated_video(rows: list[Mapping[str, Any]]) -> RatedVideo:
     if any((other.get("video_id") or other.get("id")) != given for other in rows):
         given = None  # tidy rows with an id each: none of them is the clip's
     name = given or content_id(digest, prompt, is_real)
-    return RatedVideo(str(name), video, str(prompt).strip(), labels, reward, is_real)
+    return RatedVideo(str(name), video, str(prompt).strip(), labels, reward, is_real, expected)
 
 
 def _text(row: Mapping[str, Any]) -> Any:
@@ -375,9 +376,9 @@ def _dimension(name: Any) -> Dimension:
     return Dimension(name)
 
 
-def _reward(row: Mapping[str, Any]) -> float | None:
-    """The row's own reward, in [0, 1]."""
-    value = row.get("reward")
+def _reward(row: Mapping[str, Any], column: str) -> float | None:
+    """The reward in `column`, in [0, 1]."""
+    value = row.get(column)
     if value is None:
         return None
     try:
@@ -385,7 +386,7 @@ def _reward(row: Mapping[str, Any]) -> float | None:
     except (TypeError, ValueError):
         reward = None
     if reward is None or isinstance(value, bool):
-        raise ValueError(f"reward {value!r} is no number; give a number in [0, 1].")
+        raise ValueError(f"{column} {value!r} is no number; give a number in [0, 1].")
     if math.isnan(reward) or not 0 <= reward <= 1:
-        raise ValueError(f"reward {reward} is not in [0, 1]; score the clip again or leave the row out.")
+        raise ValueError(f"{column} {reward} is not in [0, 1]; score the clip again or leave the row out.")
     return reward
