@@ -1,6 +1,6 @@
 """How many wrong ratings the three-step correction finds in the mini world, with a critic that learns from the very ratings.
 
-    OMP_NUM_THREADS=1 python benchmarks/mini_correction.py      # some half an hour on two cores, resumable
+    OMP_NUM_THREADS=1 python benchmarks/mini_correction.py      # three trainings as in the quickstart, resumable
 
 Samples of the mini base are rated by the mini raters, one rater a clip, who err in a fifth of the ratings: a neighbouring
 label, and a reason that fits it. `recipes/correct.py` runs with its YAML and the package's VLM until it is finished; its
