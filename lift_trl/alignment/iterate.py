@@ -20,7 +20,7 @@ from ..video_models import PipelineSource
 from ..video_models.source import release_memory
 from .cache import cache_videos, clip_parents
 from .generate import PromptSeed, Sampling, generate_videos, read_prompts
-from .reward_weighted_config import RewardWeightedVideoConfig
+from .reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
 from .reward_weighted_trainer import RewardWeightedVideoTrainer
 from .score import NamedRewardModel, score_videos
 from .video_dataset import CachedVideoDataset
@@ -31,10 +31,7 @@ logger = get_logger(__name__)
 #: The stages of a round and the folders of their artefacts.
 GENERATED, SCORED, CACHE, LORA = "generated", "scored", "cache", "lora"
 # What a finished LoRA says of its training, and is compared by when the run is started again.
-_TRAINING = (
-    *("objective", "real_weight", "normalize_rewards", "dimension_weights", "caption_dropout", "learning_rate"),
-    *("max_steps", "num_train_epochs", "seed"),
-)
+_TRAINING = (*RUN_SETTINGS, "max_steps", "num_train_epochs")
 
 
 class CriticSource(NamedTuple):

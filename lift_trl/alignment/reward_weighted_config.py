@@ -12,6 +12,13 @@ from ..runtime import check_world, has_accelerator
 from .objectives import OBJECTIVES
 
 
+#: What a run that is resumed, or a finished one that is started again, must share with itself.
+RUN_SETTINGS = (
+    *("objective", "real_weight", "expected_reward", "normalize_rewards", "dimension_weights", "caption_dropout"),
+    *("learning_rate", "seed"),
+)
+
+
 @dataclass
 class LoraArguments:
     """What is trained: a LoRA, a LoRA that goes on from an earlier one, or the whole transformer."""
@@ -67,6 +74,12 @@ class RewardWeightedVideoConfig(TrainingArguments):
     real_weight: float = field(
         default=1.0, metadata={"help": "lambda of equation 3, the weight of the real-video term. 0 leaves it out."}
     )
+    expected_reward: bool = field(
+        default=False,
+        metadata={
+            "help": "Weigh by the critic's expected reward (of each label by its probability), not by its labels' (paper)."
+        },
+    )
     normalize_rewards: bool = field(
         default=False,
         metadata={"help": "Divide rewards by their mean over the dataset, so that the loss has one scale."},
@@ -87,7 +100,7 @@ class RewardWeightedVideoConfig(TrainingArguments):
     height: int | None = field(default=None, metadata={"help": "Pixels; by default the model's own."})
     width: int | None = field(default=None, metadata={"help": "Pixels; by default the model's own."})
     cache_dir: str | None = field(
-        default=None, metadata={"help": "Where raw rows are encoded to. By default the folder cache in output_dir."}
+        default=None, metadata={"help": "Where raw rows are encoded to. By default _cache in output_dir."}
     )
 
     # Validation videos
@@ -128,6 +141,8 @@ class RewardWeightedVideoConfig(TrainingArguments):
         self._check_own_fields()
         super().__post_init__()
         self._refuse_what_does_not_apply()
+        if self.mixed_precision == "fp16" and self.device.type == "cpu":
+            raise ValueError("fp16 needs an accelerator; on a CPU use bf16: true, or leave both out for float32.")
         check_world(self.world_size)
 
     def _check_own_fields(self) -> None:
@@ -141,6 +156,13 @@ class RewardWeightedVideoConfig(TrainingArguments):
             self.dimension_weights = json.loads(self.dimension_weights)
         if self.dimension_weights is not None:
             check_dimension_weights(self.dimension_weights)  # type: ignore[arg-type]
+            if self.expected_reward:
+                raise ValueError("dimension_weights act on labels, expected_reward is a mean: leave one of them out.")
+        if isinstance(self.validation_prompts, str):
+            raise ValueError(
+                f"validation_prompts={self.validation_prompts!r} is one text, not a list; in a YAML write it as "
+                f"[{self.validation_prompts!r}]."
+            )
         if self.validation_steps is not None and self.validation_steps < 1:
             raise ValueError(f"validation_steps={self.validation_steps}; use a number >= 1, or leave it out.")
         if self.validation_steps and not self.validation_prompts:

@@ -1,35 +1,31 @@
 """`RewardWeightedVideoTrainer`: fine-tunes a text-to-video model on clips that count as much as they were rewarded."""
 
 import math
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.logging import get_logger
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainerCallback
-from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import HubStrategy
+from transformers import TrainerCallback
 
-from ..hub.cards import AlignedModelCard, BaseModel
-from ..hub.lora import DIFFUSERS_LORA_FILE, adapter_identity, export_diffusers_lora, load_adapter
+from ..hub.lora import adapter_identity, load_adapter
 from ..records import TextCondition, TrainBatch
 from ..runtime import strategy
-from ..store.rated_videos import load_rated_videos
 from ..video_models import PipelineSource
-from .cache import CacheKeys, cache_videos, encoding_dtype
-from .clips import ClipSize
+from .cache import encoding_dtype
 from .draws import RowDraws, draw_rows
 from .metrics import TIMESTEP_QUARTERS, LossMetrics
 from .objectives import effective_sample_size, per_sample_loss
 from .reward_weighted_config import RewardWeightedVideoConfig
+from .reward_weighted_data import CACHE_DIR, prepare_dataset
+from .reward_weighted_saving import SavingTrainer
 from .text_cache import TextCache
 from .validation import ValidationVideos
 from .video_dataset import CachedVideoDataset, collate
@@ -41,11 +37,11 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-TRANSFORMER_DIR = "transformer"
-_TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
+# Three labels in three dimensions give ten rewards; real rows have one weight more.
+_MAX_SHOWN_WEIGHTS = 11
 
 
-class RewardWeightedVideoTrainer(Trainer):
+class RewardWeightedVideoTrainer(SavingTrainer):
     """
     Reward-weighted likelihood (or rejection sampling, or plain fine-tuning) of a diffusers text-to-video model.
 
@@ -55,7 +51,7 @@ class RewardWeightedVideoTrainer(Trainer):
         data_collator: `collate` by default.
         train_dataset: what `datasets.load_dataset` returns (LiFT-HRA rows, or `video, prompt, reward` or labels, with
             optional real rows), a folder of clips with a metadata file, or a `CachedVideoDataset`. Raw rows are encoded
-            into `args.cache_dir` first, by all processes.
+            into `args.cache_dir` (`_cache` in `output_dir`, which is never pushed) first, by all processes.
         eval_dataset: the same, or `None`.
         callbacks: further callbacks.
         optimizers: an optimiser and a schedule of your own.
@@ -94,8 +90,8 @@ class RewardWeightedVideoTrainer(Trainer):
         self.video_model = self.source.adapter
         self.scheduler = self.source.load(dtype=torch.float32).scheduler
         base_dtype = self._set_precision(args)
-        train = self._prepare_dataset(train_dataset, args, "train")
-        evaluation = self._prepare_dataset(eval_dataset, args, "eval")
+        train = prepare_dataset(train_dataset, self.source, args, "train")
+        evaluation = prepare_dataset(eval_dataset, self.source, args, "eval")
         network = self._load_network(args, peft_config, base_dtype)
         self._adapter_identity = None if adapter is None else adapter_identity(adapter)
         super().__init__(
@@ -116,7 +112,8 @@ class RewardWeightedVideoTrainer(Trainer):
         self._empty_prompt = dataset.text_cache().load("")
         self._announce(network)
         if args.validation_prompts:
-            self.add_callback(self._validation_callback(dataset))
+            # Before the trackers', which close their runs at the end of training.
+            self.callback_handler.callbacks.insert(0, self._validation_callback(dataset))
 
     # ---- Science -----------------------------------------------------------------------------------------------
 
@@ -139,12 +136,13 @@ class RewardWeightedVideoTrainer(Trainer):
             key = ("eval", self.args.seed)
             ranges = [(q / TIMESTEP_QUARTERS, (q + 1) / TIMESTEP_QUARTERS) for q in range(TIMESTEP_QUARTERS)]
         loss_B = torch.stack([self._loss_of_rows(model, inputs, key, part) for part in ranges]).mean(dim=0)
-        weighted_B = inputs["weight"] * loss_B
+        counts_B = inputs["counts"]
+        weighted = (inputs["weight"] * loss_B)[counts_B].sum()
         if num_items_in_batch is None or not model.training:
-            loss = weighted_B.mean()
+            loss = weighted / counts_B.sum().clamp(min=1)
         else:
             # DDP averages over processes what must be one mean over all their rows.
-            loss = weighted_B.sum() * self.accelerator.num_processes / num_items_in_batch
+            loss = weighted * self.accelerator.num_processes / num_items_in_batch
         return (loss, {"loss_per_sample": loss_B}) if return_outputs else loss
 
     def _loss_of_rows(
@@ -185,11 +183,31 @@ class RewardWeightedVideoTrainer(Trainer):
         mask = torch.where(drop_caption[:, None], empty.prompt_mask.to(inputs["prompt_mask"]), inputs["prompt_mask"])
         return TextCondition(embeds, mask)
 
-    def _get_num_items_in_batch(self, batch_samples: list[TrainBatch], device: torch.device) -> Tensor:
-        """Rows of the optimiser step over all micro-batches and processes; stock counts label tokens."""
-        rows = torch.tensor(sum(len(batch["id"]) for batch in batch_samples), device=device)
-        total: Tensor = self.accelerator.reduce(rows, reduction="sum")
-        return total
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The micro-batches of an optimiser step and their rows over all processes; stock counts label tokens."""
+        batches = list(islice(epoch_iterator, num_batches))
+        if batches:
+            self._mark_padding(batches[-1])
+        rows = torch.tensor(sum(int(batch["counts"].sum()) for batch in batches), device=device)
+        return batches, self.accelerator.reduce(rows, reduction="sum")
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Stock, on rows that count."""
+        self._mark_padding(inputs)
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def _mark_padding(self, batch: TrainBatch) -> None:
+        """
+        Rows that do not count: accelerate repeats some at an epoch's end, so that all processes have equally many.
+
+        They would weigh twice, and two processes would not equal one. Process p has the p-th part of the last batches.
+        """
+        loader, num_rows = self.accelerator.gradient_state, len(batch["id"])
+        if loader.end_of_dataloader and loader.remainder > 0:
+            place = self.accelerator.process_index * num_rows + torch.arange(num_rows)
+            batch["counts"] = (place < loader.remainder).to(batch["counts"].device)
 
     # ---- Preparation -------------------------------------------------------------------------------------------
 
@@ -209,44 +227,6 @@ class RewardWeightedVideoTrainer(Trainer):
         args.mixed_precision = next(name for name, dtype in names.items() if dtype == family)
         args.fp16, args.bf16 = family == torch.float16, family == torch.bfloat16
         return family
-
-    def _prepare_dataset(
-        self, dataset: "CachedVideoDataset | Dataset | Path | str | None", args: RewardWeightedVideoConfig, split: str
-    ) -> CachedVideoDataset | None:
-        """`dataset` cached by this model, with the objective's weights."""
-        if dataset is None:
-            return None
-        if isinstance(dataset, CachedVideoDataset):
-            self._check_cache(dataset)
-        else:
-            default = self.video_model.default_size
-            folder = cache_videos(
-                self.source,
-                load_rated_videos(dataset),
-                Path(args.cache_dir or self.output_dir / "cache") / split,
-                num_frames=args.num_frames or default[0],
-                height=args.height or default[1],
-                width=args.width or default[2],
-                extra_prompts=args.validation_prompts or (),
-                state=args.distributed_state,
-            )
-            dataset = CachedVideoDataset(folder)
-        return dataset.weighted(
-            objective=args.objective,
-            real_weight=args.real_weight,
-            normalize_rewards=args.normalize_rewards,
-            dimension_weights=args.clip_dimension_weights(),
-        )
-
-    def _check_cache(self, dataset: CachedVideoDataset) -> None:
-        config = dataset.artifact.config
-        size = ClipSize(*(config[name] for name in ("num_frames", "height", "width", "fps")))
-        keys = CacheKeys.of(self.source, size, getattr(torch, config["dtype"]))
-        if (keys.text, keys.video) != (config["text_fingerprint"], config["video_fingerprint"]):
-            raise ValueError(
-                f"{dataset.folder}: was encoded by {dataset.artifact.parents.get('model')}, whose VAE or text encoder is "
-                f"not that of {self.source.name}. Encode it again with recipes/cache.py, or name the model that made it."
-            )
 
     def _load_network(
         self, args: RewardWeightedVideoConfig, peft_config: LoraConfig | None, dtype: torch.dtype
@@ -281,11 +261,11 @@ class RewardWeightedVideoTrainer(Trainer):
         return model
 
     def _validation_callback(self, dataset: CachedVideoDataset) -> ValidationVideos:
-        """Samples the validation prompts; those that the cache has not embedded are embedded into `output_dir`."""
+        """Samples the validation prompts; those that the cache lacks are embedded beside the output."""
         prompts, state = self.config.validation_prompts or [], self.config.distributed_state
         texts = dataset.text_cache()
         if texts.missing(prompts):
-            texts = TextCache(self.output_dir / "text", texts.fingerprint)
+            texts = TextCache(self.output_dir / CACHE_DIR / "text", texts.fingerprint)
             texts.embed(self.source, ["", *prompts], state, getattr(torch, dataset.artifact.config["dtype"]))
         dtype = encoding_dtype(self.source, state)
         return ValidationVideos(self.source, texts, dataset.artifact.config, self.config, dtype)
@@ -311,7 +291,7 @@ class RewardWeightedVideoTrainer(Trainer):
                 len(weight),
             )
 
-    # ---- Logging, saving, pushing ------------------------------------------------------------------------------
+    # ---- Logging -----------------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the metrics since the last log: of training to lines with `loss`, of evaluation to those with `eval_loss`."""
@@ -321,70 +301,6 @@ class RewardWeightedVideoTrainer(Trainer):
             logs.update({f"eval_{name}": value for name, value in self._metrics.pop("eval").items()})
         super().log(logs, start_time)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """LoRA: PEFT's adapter (to resume) and diffusers' file (to use). Full: `transformer/` as diffusers saves it."""
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.output_dir)
-        if isinstance(self.model, PeftModel):
-            # Without the flag PEFT asks the Hub whether the base has a vocabulary, at every save.
-            self.model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
-            export_diffusers_lora(folder, folder, pipeline_class=self.source.class_name)
-        else:
-            model = self.accelerator.unwrap_model(self.model)
-            model.save_config(str(folder / TRANSFORMER_DIR))
-            weights = model.state_dict() if state_dict is None else state_dict
-            contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-            save_file(contiguous, folder / TRANSFORMER_DIR / _TRANSFORMER_FILE)
-        torch.save(self.args, folder / TRAINING_ARGS_NAME)
-        self.create_model_card(output_dir=folder)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Stock for a LoRA; a full model is read from `transformer/`."""
-        weights = Path(resume_from_checkpoint) / TRANSFORMER_DIR / _TRANSFORMER_FILE
-        if isinstance(self.model, PeftModel) or not weights.is_file():
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            network: Any = model or self.model
-            network.load_state_dict(load_file(weights))
-
-    def _load_best_model(self) -> None:
-        if self.state.best_model_checkpoint is not None:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Puts the checkpoint's model and card where stock pushes from; stock copies only file names that it knows."""
-        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
-            checkpoint, output = Path(checkpoint_folder), self.output_dir
-            if isinstance(self.model, PeftModel):
-                shutil.copy(checkpoint / DIFFUSERS_LORA_FILE, output)
-            else:
-                shutil.copytree(checkpoint / TRANSFORMER_DIR, output / TRANSFORMER_DIR, dirs_exist_ok=True)
-            self.create_model_card()
-        super()._push_from_checkpoint(checkpoint_folder)
-
-    def create_model_card(self, *args: Any, output_dir: Path | str | None = None, **kwargs: Any) -> None:
-        """Writes the card of what was trained so far, with a snippet that works, into `output_dir`."""
-        if not self.is_world_process_zero():
-            return
-        dataset = self.train_dataset if isinstance(self.train_dataset, CachedVideoDataset) else None
-        AlignedModelCard(
-            repo=self.hub_model_id or self.config.hub_model_id or str(self.output_dir),
-            base=BaseModel(
-                self.source.name,
-                self.source.identity,
-                str(self.video_model.dtype),
-                self.video_model.pipeline_arguments,
-                on_hub=self.source.on_hub,
-            ),
-            args=self.config,
-            adapter=self._adapter_identity,
-            lora=self.model.peft_config["default"].to_dict() if isinstance(self.model, PeftModel) else None,
-            ratings=dataset.ratings._asdict() if dataset else {},
-            cache=dataset.artifact if dataset else None,
-            log_history=self.state.log_history,
-        ).save(Path(output_dir or self.output_dir) / "README.md")
-
 
 def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return dict(collate(rows))
@@ -393,7 +309,7 @@ def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _summary(weight: Tensor) -> str:
     """Distinct weights and their counts, or the range where there are many."""
     values, counts = weight.unique(return_counts=True)
-    if len(values) > 8:
+    if len(values) > _MAX_SHOWN_WEIGHTS:
         return f"{values.min():.4f} to {values.max():.4f}"
     return ", ".join(
         f"{value:.4f} ({count} rows)" for value, count in zip(values.tolist(), counts.tolist(), strict=True)

@@ -1,5 +1,9 @@
 """The trainer's pushes, over HTTP to the local Hub, read back by the real clients."""
 
+import shutil
+from dataclasses import replace
+
+import datasets
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
@@ -8,6 +12,7 @@ from huggingface_hub import HfApi, ModelCard, snapshot_download
 from lift_trl.alignment.cache import cache_videos
 from lift_trl.alignment.video_dataset import CachedVideoDataset, stream_cached_videos
 from lift_trl.hub.lora import DIFFUSERS_LORA_FILE
+from lift_trl.store.manifest import Artifact
 from lift_trl.store.video_io import probe_video
 from tests.alignment.conftest import SIZE, make_trainer
 from tests.alignment.test_reward_weighted_trainer import sample
@@ -47,6 +52,32 @@ def test_pushed_lora_loads_by_name_and_the_cards_snippet_runs(hub, tmp_path, bas
     assert base_repo in card.text and '"dev/tiny-lift"' in card.text
     run_snippet(card.content, tmp_path)
     assert probe_video(tmp_path / "fox.mp4").num_frames == 9
+
+
+def test_a_push_of_rated_rows_holds_model_and_card_alone(hub, tmp_path, base_repo, rated_videos):
+    """No cache (prompts and ratings), no validation videos, no pickled arguments."""
+    rows = [{"video": str(v.video), "prompt": v.prompt, "reward": 0.5} for v in rated_videos[:2]]
+    trainer = make_trainer(
+        base_repo, tmp_path / "out", datasets.Dataset.from_list(rows), **SIZE, max_steps=1, report_to="tensorboard",
+        push_to_hub=True, hub_model_id="dev/tiny-rows", hub_strategy="every_save", save_strategy="steps", save_steps=1,
+        validation_prompts=["a secret fox"], validation_num_inference_steps=1, validation_guidance_scale=1.0,
+    )  # fmt: skip
+    trainer.train()
+    trainer.push_to_hub()
+    assert list((tmp_path / "out" / "_cache" / "train").glob("metadata.jsonl"))
+    model = ["README.md", "adapter_config.json", "adapter_model.safetensors", DIFFUSERS_LORA_FILE]
+    assert sorted(set(HfApi().list_repo_files("dev/tiny-rows")) - {".gitattributes"}) == sorted(model)
+
+
+def test_a_ready_cache_of_a_hub_id_needs_no_text_encoder(hub, tmp_path, pipeline_dir, cache_dir):
+    repo = "dev/tiny-without-t5"
+    HfApi().create_repo(repo)
+    commit = HfApi().upload_folder(repo_id=repo, folder_path=pipeline_dir, ignore_patterns="text_encoder/*").oid
+    shutil.copytree(cache_dir, tmp_path / "cache")
+    artifact = Artifact.load(tmp_path / "cache")
+    replace(artifact, parents={**artifact.parents, "model": f"{repo}@{commit}"}).save(tmp_path / "cache")
+    trainer = make_trainer(repo, tmp_path / "out", CachedVideoDataset(tmp_path / "cache"))
+    assert len(trainer.train_dataset) == 8
 
 
 def test_a_whole_transformers_snippet_runs(hub, tmp_path, base_repo, cached):
@@ -105,6 +136,11 @@ def test_a_pushed_cache_trains_and_streams(hub, tmp_path, pipeline_dir, cache_di
             for rank in range(world_size)
         ]
         assert sorted(sum(parts, [])) == sorted(rows), world_size
+
+
+def test_a_mistyped_cache_is_no_riddle_of_the_hub(hub):
+    with pytest.raises(FileNotFoundError, match="runs/missing: no finished cache here, and no such dataset repo"):
+        CachedVideoDataset("runs/missing")
 
 
 def test_a_local_base_is_named_by_its_folder(tmp_path, cached, pipeline_dir):

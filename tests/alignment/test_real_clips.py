@@ -120,7 +120,7 @@ def test_align_on_one_and_on_two_processes(cache, pipeline, tmp_path, expected_w
         "report_to": "none",
     }
     logs = {}
-    for accelerate, batch in (("cpu.yaml", count), ("cpu_2.yaml", count // 2)):
+    for accelerate, batch in (("cpu.yaml", count), ("cpu_2.yaml", -(-count // 2))):
         output = tmp_path / accelerate
         config = tmp_path / f"config-{accelerate}"
         config.write_text(yaml.safe_dump({**fixed, "per_device_train_batch_size": batch, "output_dir": str(output)}))

@@ -1,6 +1,7 @@
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -16,6 +17,7 @@ from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTraine
 from lift_trl.alignment.video_dataset import CachedVideoDataset, collate
 from lift_trl.hub.lora import DIFFUSERS_LORA_FILE, lora_metadata
 from lift_trl.rubric import Dimension
+from lift_trl.runtime import fit
 from tests.alignment.conftest import LABELS, REWARDS, SIZE, make_trainer, trainable
 
 
@@ -235,7 +237,7 @@ def test_hra_rows_as_load_dataset_returns_them(tmp_path, pipeline_dir, rated_vid
     assert_close(trainer.train_dataset.ratings.reward[:2], torch.tensor(REWARDS[:2]))
     assert trainer.train_dataset.ratings.is_real.tolist() == [False, False, True]
     trainer.train()
-    assert (tmp_path / "out" / "cache" / "train" / "artifact.yaml").is_file()
+    assert (tmp_path / "out" / "_cache" / "train" / "artifact.yaml").is_file()
 
 
 def test_scored_rows_and_dimension_weights(tmp_path, pipeline_dir, rated_videos, cached):
@@ -246,6 +248,21 @@ def test_scored_rows_and_dimension_weights(tmp_path, pipeline_dir, rated_videos,
     weights = {Dimension.SEMANTIC_CONSISTENCY: 1.0, Dimension.MOTION_SMOOTHNESS: 0.0, Dimension.VIDEO_FIDELITY: 0.0}
     trainer = make_trainer(pipeline_dir, tmp_path / "b", cached, dimension_weights=weights)
     assert_close(trainer.train_dataset.ratings.reward[:6], torch.tensor([0.9, 0.9, 0.05, 0.9, 0.05, 0.9]))
+
+
+def test_the_critics_expected_reward_is_an_option(tmp_path, pipeline_dir, rated_videos, cached):
+    """As recipes/score.py writes it: beside the labels, which weigh the clips otherwise."""
+    labels = dict.fromkeys(Dimension, "Good")
+    rows = [
+        {"video": str(v.video), "prompt": v.prompt, **labels, "reward": 0.9, "expected_reward": reward}
+        for v, reward in zip(rated_videos[:2], (0.6, 0.8))
+    ]
+    dataset = datasets.Dataset.from_list(rows)
+    for expected, weight in ((True, [0.6, 0.8]), (False, [0.9, 0.9])):
+        trainer = make_trainer(pipeline_dir, tmp_path, dataset, **SIZE, expected_reward=expected)
+        assert_close(trainer.train_dataset.weight, torch.tensor(weight))
+    with pytest.raises(ValueError, match="expected_reward: 6 clips have none. Score them"):
+        make_trainer(pipeline_dir, tmp_path, cached, expected_reward=True)
 
 
 def test_rs_trains_on_the_best_clips_only(tmp_path, pipeline_dir, cached):
@@ -317,6 +334,61 @@ def test_validation_videos_have_a_base_twin(tmp_path, pipeline_dir, cached):
         assert torch.equal(trainable(trainer)[name], value), "sampling shifted training"
 
 
+def test_a_second_run_in_a_folder_has_its_own_videos_and_a_pipeline_stays_whole(tmp_path, pipeline_dir, cached):
+    pipe = CogVideoXPipeline.from_pretrained(pipeline_dir)
+    video = {
+        "validation_prompts": ["a red circle"],
+        "validation_num_inference_steps": 1,
+        "validation_guidance_scale": 1.0,
+    }
+    make_trainer(pipe, tmp_path, cached, max_steps=2, **video).train()
+    assert pipe.transformer is not None
+    (folder,) = (tmp_path / "validation").iterdir()
+    stale = (folder / "base.mp4").read_bytes()
+    make_trainer(pipeline_dir, tmp_path, cached, max_steps=1, validation_seed=7, **video).train()
+    (folder,) = (tmp_path / "validation").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["base.mp4", "step-1.mp4"]
+    assert (folder / "base.mp4").read_bytes() != stale
+
+
+def test_another_run_is_not_resumed(tmp_path, pipeline_dir, cached):
+    make_trainer(pipeline_dir, tmp_path, cached, max_steps=1, save_strategy="steps", save_steps=1).train()
+    other = make_trainer(pipeline_dir, tmp_path, cached, objective="sft", peft_config=LoraConfig(r=8, lora_alpha=16))
+    differences = "lora_r=4 there, 8 here; objective='rwl' there, 'sft' here. Set them back .* another output_dir"
+    with pytest.raises(ValueError, match=differences):
+        fit(other)
+
+
+def test_caption_dropout_of_one_trains_on_the_cached_empty_prompt(tmp_path, pipeline_dir, cached):
+    dropped, kept = (make_trainer(pipeline_dir, tmp_path, cached, caption_dropout=p) for p in (1.0, 0.0))
+    batch = collate([cached[0], cached[1]])
+    empty = cached.text_cache().load("")
+    with_empty = {**batch, "prompt_embeds": empty.prompt_embeds[None].expand_as(batch["prompt_embeds"])}
+    with_empty["prompt_mask"] = empty.prompt_mask[None].expand_as(batch["prompt_mask"])
+    loss = dropped.compute_loss(dropped.model.train(), batch)
+    assert_close(loss, kept.compute_loss(kept.model.train(), with_empty))
+    assert (loss - kept.compute_loss(kept.model, batch)).abs() > 1e-4
+
+
+def test_the_base_trains_in_its_familys_precision_on_an_accelerator(tmp_path, pipeline_dir, cached):
+    trainer = make_trainer(pipeline_dir, tmp_path, cached)
+    args = SimpleNamespace(mixed_precision="no", device=torch.device("cuda"))
+    assert trainer._set_precision(args) == trainer.video_model.dtype == torch.float16
+    assert (args.mixed_precision, args.fp16, args.bf16) == ("fp16", True, False)
+
+
+def test_a_stream_and_settings_that_do_nothing_are_refused(tmp_path, pipeline_dir, rated_videos, cached):
+    rows = [{"video": str(v.video), "prompt": v.prompt, "reward": 0.5} for v in rated_videos[:2]]
+    dataset = datasets.Dataset.from_list(rows)
+    with pytest.raises(ValueError, match="the train dataset is a stream.*without streaming=True"):
+        make_trainer(pipeline_dir, tmp_path, dataset.to_iterable_dataset(), **SIZE)
+    weights = dict.fromkeys(Dimension, 1.0)
+    with pytest.raises(ValueError, match="dimension_weights act on labels, but 2 clips have only a reward"):
+        make_trainer(pipeline_dir, tmp_path, dataset, **SIZE, dimension_weights=weights)
+    with pytest.raises(ValueError, match="num_frames=17, but .* was encoded with num_frames=9. Leave num_frames out"):
+        make_trainer(pipeline_dir, tmp_path, cached, num_frames=17)
+
+
 @pytest.mark.parametrize(
     "option, remedy",
     [
@@ -327,6 +399,8 @@ def test_validation_videos_have_a_base_twin(tmp_path, pipeline_dir, cached):
         ({"validation_steps": 5}, "validation_prompts is empty"),
         ({"neftune_noise_alpha": 5.0}, "no token embeddings"),
         ({"remove_unused_columns": True}, "leave it False"),
+        ({"validation_prompts": "a fox"}, r"one text, not a list; in a YAML write it as \['a fox'\]"),
+        ({"fp16": True, "use_cpu": True}, "on a CPU use bf16: true"),
         ({"label_smoothing_factor": 0.1}, "there are no labels"),
     ],
 )
@@ -364,7 +438,11 @@ def test_tensorboard_gets_the_videos_as_animated_gifs(tmp_path, pipeline_dir, ca
     trainer.train()
     events = EventAccumulator(str(tmp_path / "runs"), size_guidance={"images": 0})
     events.Reload()
-    (image,) = events.Images("validation/00")
-    assert image.step == 1
+    (image,), (base,) = events.Images("validation/00"), events.Images("validation/00/base")
+    assert image.step == base.step == 1 and image.encoded_image_string != base.encoded_image_string
+    order = [type(callback).__name__ for callback in trainer.callback_handler.callbacks]
+    assert order.index("ValidationVideos") < order.index("TensorBoardCallback"), (
+        "a tracker ends its run in on_train_end"
+    )
     gif = Image.open(io.BytesIO(image.encoded_image_string))
     assert (gif.format, gif.n_frames, gif.size) == ("GIF", SIZE["num_frames"], (SIZE["width"], SIZE["height"]))

@@ -1,10 +1,13 @@
 """Runs that must coincide: one trajectory, however it is cut into micro-batches, processes and sessions."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from torch.testing import assert_close
 
 from lift_trl.hub.lora import PEFT_WEIGHTS_FILE
 from tests.alignment.conftest import make_trainer, trainable
+from tests.structure.test_accelerate_configs import free_port
 
 
 ROOT = Path(__file__).parents[2]
@@ -21,9 +25,16 @@ ACCELERATE = ROOT / "recipes" / "configs" / "accelerate"
 
 
 def launch(
-    config: str, pipeline_dir: Path, cache_dir: Path, output_dir: Path, *, num_processes: int = 0, **options
+    config: str,
+    pipeline_dir: Path,
+    cache_dir: Path,
+    output_dir: Path,
+    *,
+    num_processes: int = 0,
+    launcher: Sequence[str] = (),
+    **options,
 ) -> subprocess.Popen:
-    """`accelerate launch recipes/align.py` with a small LoRA and one learning rate."""
+    """`accelerate launch recipes/align.py` with a small LoRA and one learning rate; `launcher` are further options of it."""
     settings = {
         "model_name_or_path": pipeline_dir, "cache": cache_dir, "output_dir": output_dir, "lora_r": 4, "lora_alpha": 16,
         "learning_rate": 0.01, "lr_scheduler_type": "constant", "report_to": "none", "logging_steps": 1, "max_steps": 4,
@@ -37,6 +48,7 @@ def launch(
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE / config)]
     if num_processes:
         command += ["--num_processes", str(num_processes), "--main_process_port", "0"]
+    command += launcher
     return subprocess.Popen(
         [*command, str(ROOT / "recipes" / "align.py"), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, start_new_session=True,
@@ -87,16 +99,57 @@ def test_resumed_training_is_bit_identical(tmp_path, pipeline_dir, cached):
 
 
 def test_two_processes_equal_one(tmp_path, pipeline_dir, cache_dir):
-    two = launch(
-        "cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "two", optim="sgd", learning_rate=1.0, max_grad_norm=0,
-        per_device_train_batch_size=2,
-    )  # fmt: skip
+    """Eight rows in steps of six and two: one process of the two repeats rows, which may not count."""
+    settings = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "save_strategy": "steps", "save_steps": 2}
+    pair = {**settings, "per_device_train_batch_size": 3}
+    two = launch("cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "two", **pair)
     one = launch(
-        "cpu.yaml", pipeline_dir, cache_dir, tmp_path / "one", optim="sgd", learning_rate=1.0, max_grad_norm=0
-    )
+        "cpu.yaml", pipeline_dir, cache_dir, tmp_path / "one", **settings, per_device_train_batch_size=6
+    )  # fmt: skip
     log = finish(two)
     finish(one)
     assert "strategy: DDP (gloo), 2 process(es) on cpu" in log
+    logged = [
+        [
+            {name: value for name, value in line.items() if "loss" in name or "reward" in name or "fraction" in name}
+            for line in json.loads((tmp_path / run / "trainer_state.json").read_text())["log_history"]
+        ]
+        for run in ("one", "two")
+    ]
+    assert len(logged[0]) == 5 and logged[0][0]["loss_unweighted"] > 0
+    for alone, together in zip(*logged, strict=True):
+        assert together == pytest.approx(alone, rel=1e-4)
+    shutil.copytree(tmp_path / "two" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
+    log = finish(launch("cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "resumed", **pair))
+    assert "resuming from" in log
+    assert_same_weights(
+        load_file(tmp_path / "two" / PEFT_WEIGHTS_FILE),
+        load_file(tmp_path / "resumed" / PEFT_WEIGHTS_FILE),
+        rtol=0,
+        atol=0,
+    )
+    assert_same_weights(
+        load_file(tmp_path / "one" / PEFT_WEIGHTS_FILE),
+        load_file(tmp_path / "two" / PEFT_WEIGHTS_FILE),
+        rtol=1e-5,
+        atol=1e-7,
+    )
+
+
+@pytest.mark.slow
+def test_two_machines_equal_one_process(tmp_path, pipeline_dir, cache_dir):
+    """Two launchers on localhost, as on two machines: each starts one process of the same job."""
+    settings, port = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0}, free_port()
+    nodes = [
+        launch(
+            "multi_node.yaml", pipeline_dir, cache_dir, tmp_path / "two", per_device_train_batch_size=2, **settings,
+            launcher=["--num_processes=2", f"--main_process_port={port}", f"--machine_rank={rank}"],
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    logs = [finish(node) for node in nodes]
+    finish(launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "one", **settings))
+    assert "strategy: DDP (gloo), 2 process(es) on cpu" in logs[0]
     assert_same_weights(
         load_file(tmp_path / "one" / PEFT_WEIGHTS_FILE),
         load_file(tmp_path / "two" / PEFT_WEIGHTS_FILE),

@@ -1,0 +1,106 @@
+"""What `RewardWeightedVideoTrainer` is given, as a cached dataset with the objective's weights."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.logging import get_logger
+
+from ..store.rated_videos import load_rated_videos
+from ..video_models import PipelineSource
+from .cache import CacheKeys, cache_videos
+from .clips import ClipSize
+from .reward_weighted_config import RewardWeightedVideoConfig
+from .video_dataset import CachedVideoDataset
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = get_logger(__name__)
+
+#: Where in `output_dir` raw rows and validation prompts are encoded to. It holds prompts and ratings, and is never pushed.
+CACHE_DIR = "_cache"
+
+
+def prepare_dataset(
+    dataset: "CachedVideoDataset | Dataset | Path | str | None",
+    source: PipelineSource,
+    args: RewardWeightedVideoConfig,
+    split: str,
+) -> CachedVideoDataset | None:
+    """
+    `dataset` cached by the model of `source`, with the objective's weights.
+
+    Raises:
+        ValueError: if it is a stream, was cached by another model or in another size, or cannot be weighted as asked.
+    """
+    if dataset is None:
+        return None
+    if isinstance(dataset, CachedVideoDataset):
+        _check_cache(dataset, source, args)
+    else:
+        dataset = CachedVideoDataset(_cache(dataset, source, args, split))
+    weights = args.clip_dimension_weights()
+    generated = [video for video in dataset.videos if not video.is_real]
+    if args.expected_reward and (missing := sum(video.expected_reward is None for video in generated)):
+        raise ValueError(
+            f"expected_reward: {missing} clips have none. Score them with recipes/score.py, or leave expected_reward out."
+        )
+    if weights and (unlabelled := sum(not video.labels for video in generated)):
+        raise ValueError(
+            f"dimension_weights act on labels, but {unlabelled} clips have only a reward. Leave dimension_weights out, or "
+            "give the labels of these clips."
+        )
+    return dataset.weighted(
+        objective=args.objective,
+        real_weight=args.real_weight,
+        normalize_rewards=args.normalize_rewards,
+        dimension_weights=weights,
+        expected_reward=args.expected_reward,
+    )
+
+
+def _cache(dataset: Any, source: PipelineSource, args: RewardWeightedVideoConfig, split: str) -> Path:
+    """The folder that raw rows are encoded into."""
+    from datasets import IterableDataset, IterableDatasetDict
+
+    if isinstance(dataset, IterableDataset | IterableDatasetDict):
+        raise ValueError(
+            f"the {split} dataset is a stream, but weights need the counts of all its rows: load it without "
+            "streaming=True, or encode it with recipes/cache.py and pass CachedVideoDataset(folder or repo)."
+        )
+    num_frames, height, width = source.adapter.default_size
+    return cache_videos(
+        source,
+        load_rated_videos(dataset),
+        Path(args.cache_dir or Path(args.output_dir or ".") / CACHE_DIR) / split,
+        num_frames=args.num_frames or num_frames,
+        height=args.height or height,
+        width=args.width or width,
+        extra_prompts=args.validation_prompts or (),
+        state=args.distributed_state,
+    )
+
+
+def _check_cache(dataset: CachedVideoDataset, source: PipelineSource, args: RewardWeightedVideoConfig) -> None:
+    config, encoder = dataset.artifact.config, dataset.artifact.parents.get("model")
+    for name in ("num_frames", "height", "width"):
+        if getattr(args, name) not in (None, config[name]):
+            raise ValueError(
+                f"{name}={getattr(args, name)}, but {dataset.folder} was encoded with {name}={config[name]}. Leave {name} "
+                "out, or encode it again with recipes/cache.py."
+            )
+    if args.cache_dir is not None:
+        logger.warning(
+            "cache_dir=%s is not used: %s is encoded already. Leave it out.", args.cache_dir, dataset.folder
+        )
+    if source.on_hub and encoder == source.identity:
+        return  # the same commit: nothing to hash, so text encoder and VAE need not be fetched
+    size = ClipSize(*(config[name] for name in ("num_frames", "height", "width", "fps")))
+    keys = CacheKeys.of(source, size, getattr(torch, config["dtype"]))
+    if (keys.text, keys.video) != (config["text_fingerprint"], config["video_fingerprint"]):
+        raise ValueError(
+            f"{dataset.folder}: was encoded by {encoder}, whose VAE or text encoder is not that of {source.name}. Encode it "
+            "again with recipes/cache.py, or name the model that made it."
+        )
