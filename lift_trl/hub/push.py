@@ -36,6 +36,7 @@ IGNORED = (
     *(".*", "*/.*", "__pycache__/*", "*/__pycache__/*", "*.tmp", "*.pyc"),
     *(
         "checkpoint-*/*",
+        "_*",  # the trainer's own cache, with prompts and ratings
         "runs/*",
         "logs/*",
         "validation/*",
