@@ -37,10 +37,15 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
         adapter=lora_args.adapter,
     )
     fit(trainer)
-    training_args.distributed_state.print(
-        f"LoRA saved in {training_args.output_dir}. Next: pipe.load_lora_weights({training_args.output_dir!r}), or "
-        f"lift-trl inspect {training_args.output_dir}"
-    )
+    folder = training_args.output_dir
+    saved, load = f"LoRA saved in {folder}", f"pipe.load_lora_weights({folder!r})"
+    if not lora_args.use_peft:
+        folder = f"{folder}/transformer"
+        saved, load = (
+            f"Transformer saved in {folder}",
+            f"pipe.transformer = type(pipe.transformer).from_pretrained({folder!r})",
+        )
+    training_args.distributed_state.print(f"{saved}. Next: {load}, or lift-trl inspect {training_args.output_dir}")
 
 
 if __name__ == "__main__":
