@@ -14,7 +14,7 @@ from .drift import MEASURES, NOT_VBENCH, DriftAlarm
 from .intervals import FEW_UNITS, Estimate
 from .report_data import CalibrationBin, JudgeAgreement, LabelRate, Paired, Strength
 from .vbench_eval import DIMENSIONS
-from .vbench_score import QUALITY, SEMANTIC, TOTAL, PairedDelta
+from .vbench_score import ESTIMATE, QUALITY, SEMANTIC, TOTAL, PairedDelta
 from .win_rate import WinRate
 
 
@@ -197,12 +197,16 @@ def vbench_table(rows: Sequence[EvalRow], suite: str) -> Table:
     """
     mine = {(row.system, row.metric.removeprefix(f"{suite}/")): row for row in rows if row.suite == suite}
     systems = tuple(dict.fromkeys(system for system, _ in mine))
-    names: tuple[str, ...] = (*DIMENSIONS, QUALITY, SEMANTIC, TOTAL)
+    estimates = [
+        name + ESTIMATE for name in (QUALITY, SEMANTIC, TOTAL) if any((s, name + ESTIMATE) in mine for s in systems)
+    ]
+    names: tuple[str, ...] = (*DIMENSIONS, QUALITY, SEMANTIC, TOTAL, *estimates)
     reference = paper()["vbench"]
     titles = tuple(reference["columns"])
     caption = (
         f"Protocol {suite}. Reference columns: {paper()['source']}, measured elsewhere with the paper's own protocol; "
-        "blank where no figure is known. Quality, semantic and total only if all their dimensions are there."
+        "blank where no figure is known. Quality, semantic and total only if all their dimensions are there and whole; an "
+        "estimate is of fewer prompts or samples than VBench's protocol, and no VBench score."
     )
     if suite == "vbench-custom":
         names, titles = tuple(name for name in names if any((s, name) in mine for s in systems)), ()

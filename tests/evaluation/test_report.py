@@ -181,6 +181,8 @@ def test_the_papers_tables_in_form(full):
     assert by_name["subject consistency"][:3] == ("90.00 (80.00 to 100.00)", "90.00 (80.00 to 100.00)", "94.58")
     assert by_name["total score"] == ("",) * 6  # 4 of 16 dimensions: no total, and the paper's table has none
     assert all(table.columns[i].startswith("paper: ") for i in table.reference) and len(table.reference) == 4
+    draw = [EvalRow("vbench", "vbench/quality_score_estimate", "rwl", 0.8, 10)]
+    assert vbench_table([*full.rows, *draw], "vbench").rows[-1][:3] == ("quality score estimate", "", "80.00")
     custom = vbench_table([EvalRow("vbench-custom", "vbench-custom/scene", "base", 0.5, 9)], "vbench-custom")
     assert custom.rows == (("scene", "50.00"),) and custom.reference == ()
     critic = critic_table([row for row in full.rows if row.suite == "critic"])

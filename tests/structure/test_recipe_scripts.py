@@ -74,7 +74,7 @@ def test_what_a_line_reads_an_earlier_line_writes():
         settings |= {name.removeprefix("--"): value for name, value in given.items()}
         output = settings.pop("output_dir", None) or settings.get("report_dir")
         read = {folder for value in settings.values() for folder in re.findall(r"runs/[\w./-]+", value)}
-        own = {settings.get("report_dir"), settings.get("venv"), settings.get("vbench_dir")}
+        own = {settings.get(name) for name in ("report_dir", "venv", "vbench_dir", "judge_dir")}
         missing = {f for f in read - own if not any(f == w or f.startswith(w + "/") for w in written)}
         assert not missing, (recipe, missing)
         written.add(output)
