@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ from torch.testing import assert_close
 
 from lift_trl.hub.lora import PEFT_WEIGHTS_FILE
 from tests.alignment.conftest import make_trainer, trainable
-from tests.structure.test_accelerate_configs import free_port
 
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +64,12 @@ def finish(process: subprocess.Popen, timeout_s: float = 240) -> str:
         raise
     assert process.returncode == 0, output
     return output
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def assert_same_weights(one: dict, two: dict, **tolerance) -> None:
