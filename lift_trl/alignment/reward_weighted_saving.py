@@ -99,7 +99,8 @@ class SavingTrainer(Trainer):
     def _run(self) -> dict[str, Any]:
         """What makes this run the one that it is, as JSON."""
         run = {name: getattr(self.config, name) for name in RUN_SETTINGS}
-        run |= {"model": self.source.identity, "adapter": self._adapter_identity}
+        # Names without folders: what was moved is the same.
+        run |= {"model": Path(self.source.identity).name, "adapter": Path(self._adapter_identity or "").name}
         if isinstance(self.train_dataset, CachedVideoDataset):
             rows = self.train_dataset
             run["clips_and_weights"] = content_id(*(video.id for video in rows.videos), *rows.weight.tolist())
