@@ -122,12 +122,7 @@ def cache_videos(
         )
     rows = [metadata_row(video, keys.row(video)) for video in rated]
 
-    if state.is_main_process:
-        _delete_damaged(folder)
-    state.wait_for_everyone()
-    plan = _plan(folder, rated, rows, rows_per_shard)
-    # Every process must have seen the same finished shards before any of them writes another.
-    state.wait_for_everyone()
+    plan = _plan(folder, rated, rows, rows_per_shard, state)
     logger.info("%d clips, %d shards to encode of at most %d rows", len(rows), len(plan), rows_per_shard)
     work = TextCache(folder / _WORK_DIR, keys.text)
     permanent = TextCache(folder / TEXT_DIR, keys.text)
@@ -175,13 +170,22 @@ def _delete_damaged(folder: Path) -> None:
 
 
 def _plan(
-    folder: Path, videos: Sequence[RatedVideo], rows: Sequence[dict[str, Any]], rows_per_shard: int
+    folder: Path,
+    videos: Sequence[RatedVideo],
+    rows: Sequence[dict[str, Any]],
+    rows_per_shard: int,
+    state: PartialState,
 ) -> list[list[tuple[str, RatedVideo]]]:
     """Shards to write: (key, video) not yet cached, each key once, rows of one prompt together.
 
     All shards but the last have the same number of rows, so what is left after a kill is cut at the same places.
     """
+    if state.is_main_process:
+        _delete_damaged(folder)
+    state.wait_for_everyone()
     done = cached_keys(folder)
+    # Every process must have seen the same finished shards before any of them writes another.
+    state.wait_for_everyone()
     todo = {row["key"]: video for row, video in zip(rows, videos, strict=True) if row["key"] not in done}
     return chunks(sorted(todo.items(), key=lambda item: (item[1].prompt, item[0])), rows_per_shard) if todo else []
 
