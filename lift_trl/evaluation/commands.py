@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
-from ..records import EvalRow, content_id
+from ..records import content_id
 from ..store.manifest import write_text
 from .report import save_report
 from .report_inputs import ReportArguments, build_report, load_system, named_paths
@@ -28,7 +26,7 @@ from .vbench_eval import (
     load_suite,
     select_dimensions,
 )
-from .vbench_export import model_index, write_leaderboard_zip
+from .vbench_export import write_leaderboard_zip
 from .vbench_plan import Plan, link_file, link_videos, make_plan, write_full_info
 from .vbench_remote import docker_commands, hand_commands, hf_jobs_commands
 from .vbench_results import Planned, load_results
@@ -305,22 +303,16 @@ def evaluate(args: ReportArguments, vbench: VBenchArguments) -> Path:
 def report(args: ReportArguments) -> Path:
     """
     `lift-trl eval report`: the report of what the folders hold; returns the page's path. Beside it, for each system with
-    VBench results, the `model-index` of a model card, and the leaderboard's zip if nothing is missing.
+    whole VBench results, the leaderboard's zip.
     """
-    made = build_report(args)
-    page = save_report(made, args.report_dir)
+    page = save_report(build_report(args), args.report_dir)
     for name, folder in named_paths(args.vbench).items():
-        rows = [row for row in made.rows if row.system == name and row.suite == args.protocol]
-        if rows:
-            _export(args, name, folder, rows)
+        _export(args, name, folder)
     return page
 
 
-def _export(args: ReportArguments, name: str, folder: Path, rows: list[EvalRow]) -> None:
-    root = Path(args.report_dir)
-    index = {"model-index": model_index(rows, model_name=name)}
-    write_text(root / f"{name}_model_index.yaml", yaml.safe_dump(index, sort_keys=False))
-    archive = root / f"{name}_vbench_leaderboard.zip"
+def _export(args: ReportArguments, name: str, folder: Path) -> None:
+    archive = Path(args.report_dir) / f"{name}_vbench_leaderboard.zip"
     archive.unlink(missing_ok=True)
     if args.protocol == "vbench":
         results, _ = load_results(folder, protocol=args.protocol)

@@ -184,8 +184,11 @@ def test_evaluate_runs_vbench_on_each_system_and_reports(two_systems, tmp_path, 
         "prompts": "original", "samples": "1", "flicker_samples": "1", "limit_per_dimension": "none", "seed": "0",
         "suite_sha256": "", "static_filter": "False", "vbench": "checkout", "torch": "", "gpu": "none",
     }  # fmt: skip
-    index = yaml.safe_load((tmp_path / "report" / "rwl_model_index.yaml").read_text())["model-index"]
-    assert index[0]["name"] == "rwl" and index[0]["results"][0]["dataset"]["name"] == "vbench"
+    index = yaml.safe_load((tmp_path / "report" / "model-index.yaml").read_text())["model-index"]
+    assert {entry["name"]: entry["results"][0]["dataset"]["name"] for entry in index} == {
+        "base": "vbench",
+        "rwl": "vbench",
+    }
     assert not (tmp_path / "report" / "base_vbench_leaderboard.zip").exists()
 
     first = page.read_bytes()
