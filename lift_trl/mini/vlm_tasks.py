@@ -7,8 +7,7 @@ view of the clip, drawn at random, so that the words are no strangers later.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,65 +15,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..rubric import Dimension, Label, format_answer, question
-from ..store.manifest import METADATA_FILE, read_rows
-from ..store.video_io import read_video
 from .annotator import WORDS, Rater
 from .checkpoints import TOKENS_PER_IMAGE
 from .language import COUNT_WORDS, FIDELITY_WORDS, MOTION_WORDS, check_questions
-from .oracle import Observation, fit_frames, observe
+from .oracle import Observation, fit_frames
+from .seen_clips import FLAW_WORDS, WOBBLE_WORDS, SeenClip, attribute_classes, measure, up_to
 from .shapes import (
     ATTRIBUTES,
     COLOURS,
-    DIRECTIONS,
     GROUND,
     RADIUS,
     SCENES,
     SHAPES,
     SIZE,
     STATIC_BLOCK,
-    FidelityDefect,
     Floats,
-    MotionDefect,
     Scene,
     Video,
-    render,
     shape_coverage,
-    shrink,
     wrong_attributes,
 )
 
 
-NUM_IMAGES = 8
+NUM_IMAGES = 9
 #: Share of clips with a question of the rubric, which is long.
 BLIND_SHARE = 0.3
-#: Further captions of a clip that the rubric's first question is asked with.
-MORE_CAPTIONS = 1
 #: Share of the rubric's questions that are answered by a label drawn at random.
 LABEL_SHARE = 0.33
 #: Label of a token that is not to be predicted.
 IGNORED = -100
 #: Added to an attention logit that is to count for nothing.
 HIDDEN = -1e4
-#: Upper bounds of wobble (pixels) and what is said up to each; the last word has none. Likewise of what is wrong with the
-#: picture: static (of 0.1) or misfit (of 0.25), whichever is more. A rater's bounds lie elsewhere.
-WOBBLE_WORDS = (
-    (0.25, "smooth"),
-    (0.5, "even"),
-    (0.75, "slightly"),
-    (1.0, "uneven"),
-    (1.5, "jumps"),
-    (np.inf, "erratic"),
-)
-FLAW_WORDS = ((0.2, "clean"), (0.5, "clear"), (0.75, "faint"), (1.0, "noisy"), (1.4, "deformed"), (np.inf, "badly"))
-_WOBBLE_STEPS = ((0.6, MotionDefect.NONE), (1.5, MotionDefect.HOP), (np.inf, MotionDefect.JITTER))
-_STATIC_STEPS = (
-    (0.04, FidelityDefect.NONE),
-    (0.12, FidelityDefect.FAINT_STATIC),
-    (np.inf, FidelityDefect.STRONG_STATIC),
-)
 #: Text to token ids.
 Tokenize = Callable[[str], list[int]]
-T = TypeVar("T")
 
 
 class Pictures(NamedTuple):
@@ -87,35 +60,18 @@ class Pictures(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A question about a clip, what it asks for, and its answer; a blind one does not see the clip."""
+    """
+    A question about a clip, what it asks for, and its answer; a blind one does not see the clip.
+
+    Args:
+        measured: of a question of the rubric, its dimension and what `measure` finds for it.
+    """
 
     kind: str
     text: str
     answer: str
     blind: bool = False
-
-
-class SeenClip(NamedTuple):
-    """A clip, the scene that it shows, and what can be measured of it."""
-
-    video: Video
-    shown: Scene
-    seen: Observation
-
-    @property
-    def motion(self) -> MotionDefect:
-        """The word's own defect: small ones count as none."""
-        return _up_to(_WOBBLE_STEPS, self.seen.wobble)
-
-    @property
-    def fidelity(self) -> FidelityDefect:
-        """Likewise, of static."""
-        return _up_to(_STATIC_STEPS, self.seen.static)
-
-    @property
-    def flaw(self) -> float:
-        """How bad the picture is."""
-        return max(self.seen.static / 0.1, self.seen.misfit / 0.25)
+    measured: tuple[Dimension, Floats] | None = None
 
 
 class PackedClips(NamedTuple):
@@ -125,13 +81,14 @@ class PackedClips(NamedTuple):
     B clips, L tokens, Q questions in all.
 
     Args:
-        pictures: 8 of each clip, B * 8 in all.
+        pictures: `NUM_IMAGES` of each clip, one after the other.
         input_ids, position_ids, labels: `[B, L]`; labels are -100 outside the answers.
         mask: `[B, 1, L, L]`, added to the attention's logits: 0 where a token sees another, else `HIDDEN`.
         prefix_length: tokens of the pictures, the same in every row.
         first_answers: `[Q, 2]`, row and position of each answer's first token.
         kinds: what each of the Q questions asks for.
         classes: `[B, 5]`: index of colour, shape, direction, of the word for its wobble and of that for its flaws.
+        measured: of each dimension, which of the Q questions ask for it `[Qd]` and what there is to measure `[Qd, K]`.
     """
 
     pictures: Pictures
@@ -143,6 +100,7 @@ class PackedClips(NamedTuple):
     first_answers: Tensor
     kinds: list[str]
     classes: Tensor
+    measured: dict[Dimension, tuple[Tensor, Tensor]]
 
 
 def draw_pictures(rng: np.random.Generator, num: int) -> Pictures:
@@ -167,40 +125,21 @@ def draw_pictures(rng: np.random.Generator, num: int) -> Pictures:
     return _pictures(frames, colour, static)
 
 
-def draw_clips(rng: np.random.Generator, num: int) -> list[SeenClip]:
-    """Clips with every defect about as often as none, from hardly visible to full size."""
-    clips = []
-    for _ in range(num):
-        scene = SCENES[rng.integers(len(SCENES))]
-        motion = list(MotionDefect)[rng.choice(3, p=(0.3, 0.3, 0.4))]
-        fidelity = list(FidelityDefect)[rng.choice(3, p=(0.4, 0.3, 0.3))]
-        strength = 1.0 if rng.random() < 0.4 else rng.uniform(0.05, 1.0)
-        deformed = rng.uniform(0.1, 0.5) if rng.random() < 0.3 else 0.0
-        static = rng.uniform(0.3, 1.2)
-        video = render(
-            rng, scene, motion, fidelity, motion_strength=strength, static_strength=static, deformed=deformed
-        )
-        clips.append(SeenClip(video, scene, observe(video)))
-    return clips
-
-
-def read_samples(folder: Path) -> list[SeenClip]:
+def draw_checks(rng: np.random.Generator, clip: SeenClip, *, plain: bool = True) -> list[Check]:
     """
-    Samples of the base model (a folder of recipes/generate.py) with what their pixels show; no prompt and no rating is read.
-
-    Clips without an object that moves are left out.
+    Questions about one clip: the rubric's own and, if `plain`, the first of them with another caption, at times one
+    without a view of the clip, and questions about single attributes.
     """
-    clips = []
-    for row in read_rows(folder / METADATA_FILE):
-        video = shrink(read_video(folder / row["file_name"]).frames)
-        seen = observe(video)
-        if seen.direction:
-            clips.append(SeenClip(video, Scene(seen.colour, seen.shape, seen.direction), seen))
-    return clips
+    checks = [_finding(rng, clip, dimension) for dimension in Dimension]
+    if not plain:
+        return checks
+    checks.append(_finding(rng, clip, Dimension.SEMANTIC_CONSISTENCY))
+    if rng.random() < BLIND_SHARE:
+        checks.append(_blind_rating(rng, _caption(rng, clip.shown)))
+    return checks + _plain_checks(rng, clip)
 
 
-def draw_checks(rng: np.random.Generator, clip: SeenClip) -> list[Check]:
-    """Questions about one clip: at times single attributes and its description, always the rubric's own."""
+def _plain_checks(rng: np.random.Generator, clip: SeenClip) -> list[Check]:
     scene, texts = clip.shown, check_questions()
     motion, fidelity = MOTION_WORDS[clip.motion], FIDELITY_WORDS[clip.fidelity]
     checks = []
@@ -218,10 +157,6 @@ def draw_checks(rng: np.random.Generator, clip: SeenClip) -> list[Check]:
     caption = _caption(rng, scene)
     count = len(wrong_attributes(caption, scene))
     checks.append(Check("wrong", texts["wrong"].format(prompt=caption.prompt), f"{COUNT_WORDS[count]}."))
-    dimensions = (*Dimension, *[Dimension.SEMANTIC_CONSISTENCY] * MORE_CAPTIONS)
-    checks += [_finding(rng, clip, dimension) for dimension in dimensions]
-    if rng.random() < BLIND_SHARE:
-        checks.append(_blind_rating(rng, _caption(rng, scene)))
     return checks
 
 
@@ -251,7 +186,7 @@ def pack(tokenize: Tokenize, clips: list[SeenClip], checks: list[list[Check]]) -
     sees = (part[:, :, None] == part[:, None, :]) | ((part[:, None, :] == 0) & ~blind[:, :, None])
     mask = sees & np.tri(length, dtype=bool)
     return PackedClips(
-        pictures=_frames_of(clips),
+        pictures=frames_of(clips),
         input_ids=torch.from_numpy(ids),
         position_ids=torch.from_numpy(positions),
         labels=torch.from_numpy(labels),
@@ -259,7 +194,8 @@ def pack(tokenize: Tokenize, clips: list[SeenClip], checks: list[list[Check]]) -
         prefix_length=len(prefix),
         first_answers=torch.tensor(first_answers),
         kinds=[check.kind for row in checks for check in row],
-        classes=torch.tensor([_classes(clip) for clip in clips]),
+        classes=torch.tensor([attribute_classes(clip) for clip in clips]),
+        measured=_measured([check for row in checks for check in row]),
     )
 
 
@@ -275,8 +211,8 @@ def _pictures(frames: Floats, colour: NDArray[np.integer], static: NDArray[np.fl
     )
 
 
-def _frames_of(clips: list[SeenClip]) -> Pictures:
-    """The 8 frames of each clip that the VLM sees, one after the other."""
+def frames_of(clips: Sequence[SeenClip]) -> Pictures:
+    """The `NUM_IMAGES` frames of each clip that the VLM sees, one after the other."""
     index = np.linspace(0, len(clips[0].video) - 1, NUM_IMAGES, dtype=int)
     frames = np.concatenate([clip.video[index] for clip in clips]).astype(np.float32) / np.float32(255)
     colour = [list(COLOURS).index(clip.shown.colour) for clip in clips]
@@ -321,16 +257,17 @@ def _finding(rng: np.random.Generator, clip: SeenClip, dimension: Dimension) -> 
     in this place, or a LoRA would spend its steps on making them likely at all.
     """
     caption = _caption(rng, clip.shown)
+    asked, measured = question(dimension, caption.prompt), (dimension, measure(clip, dimension, caption))
     if rng.random() < LABEL_SHARE:
-        return Check("label", question(dimension, caption.prompt), format_answer(list(Label)[rng.integers(3)], ""))
+        return Check("label", asked, format_answer(list(Label)[rng.integers(3)], ""), measured=measured)
     if dimension is Dimension.SEMANTIC_CONSISTENCY:
         wrong = wrong_attributes(caption, clip.shown)
         answer = " ".join([COUNT_WORDS[len(wrong)], *wrong])
     elif dimension is Dimension.MOTION_SMOOTHNESS:
-        answer = _up_to(WOBBLE_WORDS, clip.seen.wobble)
+        answer = up_to(WOBBLE_WORDS, clip.seen.wobble)
     else:
-        answer = _up_to(FLAW_WORDS, clip.flaw)
-    return Check(f"finding_{dimension}", question(dimension, caption.prompt), f"{answer}.")
+        answer = up_to(FLAW_WORDS, clip.flaw)
+    return Check(f"finding_{dimension}", asked, f"{answer}.", measured=measured)
 
 
 def _blind_rating(rng: np.random.Generator, caption: Scene) -> Check:
@@ -348,16 +285,13 @@ def _encode(tokenize: Tokenize, check: Check) -> tuple[list[int], list[int]]:
     return asked, tokenize(f" {check.answer}<end_of_utterance>")
 
 
-def _classes(clip: SeenClip) -> tuple[int, ...]:
-    return (
-        list(COLOURS).index(clip.shown.colour),
-        SHAPES.index(clip.shown.shape),
-        list(DIRECTIONS).index(clip.shown.direction),
-        [word for _, word in WOBBLE_WORDS].index(_up_to(WOBBLE_WORDS, clip.seen.wobble)),
-        [word for _, word in FLAW_WORDS].index(_up_to(FLAW_WORDS, clip.flaw)),
-    )
-
-
-def _up_to(steps: Sequence[tuple[float, T]], value: float) -> T:
-    """What stands beside the first bound that is above `value`."""
-    return next(said for bound, said in steps if value < bound)
+def _measured(checks: Sequence[Check]) -> dict[Dimension, tuple[Tensor, Tensor]]:
+    """Of each dimension that is asked for: which of the checks ask for it, and what there is to measure."""
+    rows: dict[Dimension, list[tuple[int, Floats]]] = {}
+    for index, check in enumerate(checks):
+        if check.measured is not None:
+            rows.setdefault(check.measured[0], []).append((index, check.measured[1]))
+    return {
+        dimension: (torch.tensor([i for i, _ in asked]), torch.from_numpy(np.stack([found for _, found in asked])))
+        for dimension, asked in rows.items()
+    }

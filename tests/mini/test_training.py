@@ -8,9 +8,10 @@ import torch
 
 from lift_trl.mini import train_vae, train_vlm
 from lift_trl.mini.checkpoints import build_tiny_vlm
+from lift_trl.mini.seen_clips import draw_clips
 from lift_trl.mini.shapes import enlarge
 from lift_trl.mini.training import FlatMuon, cooldown, cosine
-from lift_trl.mini.vlm_tasks import IGNORED, draw_checks, draw_clips, draw_pictures, pack
+from lift_trl.mini.vlm_tasks import IGNORED, NUM_IMAGES, draw_checks, draw_pictures, pack
 
 
 def test_muon_on_a_kernel_is_muon_on_its_matrix():
@@ -69,7 +70,7 @@ def test_packed_questions_answer_as_if_asked_alone():
             input_ids=batch.input_ids,
             attention_mask=batch.mask,
             position_ids=batch.position_ids,
-            pixel_values=batch.pictures.pixels.unflatten(0, (2, 8)),
+            pixel_values=batch.pictures.pixels.unflatten(0, (2, NUM_IMAGES)),
         ).last_hidden_state
         single = pack(tokenize, clips[:1], [checks[0][5:6]])
         alone = model.model(input_ids=single.input_ids, pixel_values=single.pictures.pixels[None]).last_hidden_state
@@ -84,7 +85,7 @@ def test_pretraining_pixels_are_those_of_the_processor():
     rng = np.random.default_rng(1)
     clips = draw_clips(rng, 1)
     batch = pack(lambda text: processor.tokenizer(text).input_ids, clips, [draw_checks(rng, clips[0])])
-    frames = enlarge(clips[0].video)[np.linspace(0, 8, 8, dtype=int)]
+    frames = enlarge(clips[0].video)[np.linspace(0, 8, NUM_IMAGES, dtype=int)]
     pixels = processor.image_processor(list(frames), return_tensors="pt")["pixel_values"][0]
     assert (pixels - batch.pictures.pixels).abs().mean() < 0.003
 
