@@ -36,6 +36,9 @@ from .vote_log import Row
 Agreement = Callable[[Sequence[Row], Dimension], float | None]
 
 
+_ASK = f"Why? Needed for {Label.NORMAL} and {Label.BAD}."
+
+
 def annotate_page(
     queue: AnnotationQueue, shelf: ClipShelf, agreement: Agreement, *, review: Review | None = None
 ) -> gr.Blocks:
@@ -47,10 +50,10 @@ def annotate_page(
         review: the correction mode, where there is a queue.
     """
     with gr.Blocks(title="Video annotation", fill_width=True) as demo:
-        header("Rate the video", "Watch it as often as you like, then give each question a label and say why.")
+        status = header("Rate the video", "Watch it as often as you like; give each question a label and say why.")
         with gr.Tabs():
             with gr.Tab("Annotate", id="annotate"):
-                _annotate_tab(demo, queue, shelf)
+                _annotate_tab(demo, queue, shelf, status)
             if review is not None:
                 with gr.Tab("Review", id="review", visible=False) as decisions:
                     review_tab(demo, review, queue.identity, shelf)
@@ -73,23 +76,20 @@ def _owner_only(identity: Identity) -> Callable[..., gr.Tab]:
     return visible
 
 
-def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf) -> None:
+def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf, status: gr.HTML) -> None:
     clip_id = gr.Textbox(visible="hidden", elem_id="lift-clip")
-    with gr.Row(equal_height=False):
+    with gr.Row(equal_height=False, elem_classes="lift-sides"):
         with gr.Column(scale=5, min_width=300, elem_classes="lift-sticky"):
-            player, status = html(), html(elem_classes="lift-status")
+            player = html()
         with gr.Column(scale=6, min_width=300):
-            caption = html()
-            with gr.Column(visible=False) as form:
+            caption = html(elem_classes="lift-caption")
+            with gr.Column(visible=False, elem_classes="lift-questions") as form:
                 fields = [field for dimension in Dimension for field in question_fields(dimension)]
                 submit = gr.Button("Send and next", variant="primary", elem_id="lift-submit")
-                html(
-                    f'<div class="lift-hint">{Label.GOOD} without a reason is kept with the phrase "{READY_REASON}"</div>'
-                )
                 keys = "".join(f"<kbd>{n}</kbd> {label} " for n, label in enumerate(reversed(Label), start=1))
                 html(
-                    f'<div class="lift-hint lift-keys">{keys} &nbsp; <kbd>Enter</kbd> next question, at the end send &nbsp; '
-                    "<kbd>Space</kbd> play &nbsp; <kbd>,</kbd> <kbd>.</kbd> step</div>"
+                    f'<div class="lift-hint lift-keys">{keys}&nbsp; <kbd>Enter</kbd> next, then send &nbsp; '
+                    f"<kbd>Space</kbd> play &nbsp; <kbd>,</kbd> <kbd>.</kbd> step</div>{_words_html()}"
                 )
 
     def load(request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
@@ -139,13 +139,14 @@ def question_fields(dimension: Dimension) -> tuple[gr.Radio, gr.Textbox]:
     """The labels with their definitions, best first, and the box for the reason."""
     with gr.Group(elem_classes="lift-question lift-tall"):
         labels = gr.Radio(
-            [(f"{label}: {DEFINITIONS[dimension][label]}", label.value) for label in reversed(Label)],
+            # The page's style sets the label itself before its definition.
+            [(DEFINITIONS[dimension][label], label.value) for label in reversed(Label)],
             label=dimension.words.capitalize(),
             elem_id=f"lift-{dimension.value}",
         )
         reason = gr.Textbox(
             show_label=False,
-            placeholder=f"Why? Needed for {Label.NORMAL} and {Label.BAD}.",
+            placeholder=_ASK,
             lines=1,
             max_lines=4,
             max_length=MAX_REASON_CHARS,
@@ -154,6 +155,18 @@ def question_fields(dimension: Dimension) -> tuple[gr.Radio, gr.Textbox]:
             elem_id=f"lift-reason-{dimension.value}",
         )
     return labels, reason
+
+
+def _words_html() -> str:
+    """What the page's script says in an empty box of a reason once a label is chosen, and the labels' own words."""
+    style = "".join(
+        f'.lift-tall .wrap label:nth-of-type({n}) span::before {{ content: "{label}"; }}'
+        for n, label in enumerate(reversed(Label), start=1)
+    )
+    return (
+        f'<div id="lift-words" hidden data-best="{Label.GOOD}" data-ask="{_ASK}" data-needed="Say why (required)" '
+        f'data-ready="{READY_REASON}"></div><style>{style}</style>'
+    )
 
 
 def owner_html(queue: AnnotationQueue, agreement: Agreement) -> str:
@@ -182,10 +195,11 @@ def owner_html(queue: AnnotationQueue, agreement: Agreement) -> str:
     saved = f"{len(rows)} ratings, {pending} of them not on the Hub yet" if pending else f"{len(rows)} ratings"
     return (
         notice_html(f"{saved}. Gold clips: {len(queue.gold)}. Raters asked for: {queue.raters} a clip.")
-        + '<h3 class="lift-h">Clips</h3>'
+        + '<div class="lift-columns"><div><h3 class="lift-h">Clips</h3>'
         + table_html(["ratings", "clips"], by_number)
-        + '<h3 class="lift-h">Agreement (Krippendorff&#39;s alpha, ordinal)</h3>'
+        + '</div><div><h3 class="lift-h">Agreement (Krippendorff&#39;s alpha, ordinal)</h3>'
         + table_html(["dimension", "alpha"], agreements)
+        + "</div></div>"
         + '<h3 class="lift-h">Raters</h3>'
         + table_html(["rater", "clips", "gold labels met", "ready phrases"], raters)
     )

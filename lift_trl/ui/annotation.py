@@ -1,10 +1,11 @@
 """Ratings of clips by people: which clip a rater sees next, and what becomes of a rating. No page, no gradio."""
 
 import os
+import threading
 import time
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..rubric import Dimension, Label, parse_label
 from ..store.manifest import METADATA_FILE, write_rows
 from .clips import GalleryClip
 from .identity import Identity
+from .tally import Tally
 from .vote_log import Row, VoteLog, vote_id
 
 
@@ -71,6 +73,8 @@ class AnnotationQueue:
         self.gold = {clip.id: gold_labels(clip) for clip in gold}
         self.clips = {clip.id: clip for clip in [*clips, *gold]}
         self.log, self.identity, self.raters, self.source = log, identity, raters, source
+        self._lock = threading.Lock()
+        self._tally = Tally(log, person="annotator", item="video_id", num_answers=len(Dimension))
         self._leases: dict[str, tuple[str, float]] = {}
 
     def next_clip(self, rater: str) -> GalleryClip | None:
@@ -79,47 +83,50 @@ class AnnotationQueue:
 
         Clips that have some of their raters come first, so that clips become complete.
         """
-        now = time.monotonic()
-        leased = self._leases.get(rater)
-        if leased and not self.is_done(rater, leased[0]):
-            self._leases[rater] = (leased[0], now)
-            return self.clips[leased[0]]
-        self._leases = {
-            who: (clip, since)
-            for who, (clip, since) in self._leases.items()
-            if now - since < LEASE_S and who != rater and not self.is_done(who, clip)
-        }
-        open_clips = {name for name in self.clips if not self.is_done(rater, name)}
-        mine = len(self.clips) - len(open_clips)
-        gold = sorted(open_clips & self.gold.keys(), key=lambda name: self.identity.digest(rater, name))
-        counts = self.num_raters()
-        counts.update(name for name, _ in self._leases.values())
-        ordinary = [name for name in open_clips - self.gold.keys() if counts[name] < self.raters]
-        turn = int(self.identity.digest("gold", rater), 16) % GOLD_EVERY
-        if gold and (mine % GOLD_EVERY == turn or not ordinary):
-            chosen = gold[0]
-        elif ordinary:
-            chosen = min(ordinary, key=lambda name: (-counts[name], self.identity.digest(rater, name)))
-        else:
-            return None
-        self._leases[rater] = (chosen, now)
-        return self.clips[chosen]
+        with self._lock:
+            now, rated = time.monotonic(), self._tally.people()
+            leased = self._leases.get(rater)
+            if leased and rater not in rated.get(leased[0], ()):
+                self._leases[rater] = (leased[0], now)
+                return self.clips[leased[0]]
+            self._leases = {
+                who: (clip, since)
+                for who, (clip, since) in self._leases.items()
+                if now - since < LEASE_S and who not in rated.get(clip, ())
+            }
+            chosen = self._choose(rater, rated)
+            if chosen is None:
+                return None
+            self._leases[rater] = (chosen, now)
+            return self.clips[chosen]
 
-    def is_done(self, rater: str, clip_id: str) -> bool:
-        """Whether `rater` has rated every dimension of the clip."""
-        return all(vote_id(rater, clip_id, dimension) in self.log for dimension in Dimension)
+    def _choose(self, rater: str, rated: Mapping[str, Set[str]]) -> str | None:
+        """A clip that `rater` has not rated: a gold one now and then, else one that is closest to complete."""
+        waiting = [name for name in self.clips if rater not in rated.get(name, ())]
+        counts = Counter({name: len(people) for name, people in rated.items()})
+        counts.update(name for name, _ in self._leases.values())
+        gold = [name for name in waiting if name in self.gold]
+        ordinary = [name for name in waiting if name not in self.gold and counts[name] < self.raters]
+        turn = int(self.identity.digest("gold", rater), 16) % GOLD_EVERY
+        if gold and ((len(self.clips) - len(waiting)) % GOLD_EVERY == turn or not ordinary):
+            candidates = gold
+        else:
+            most = max((counts[name] for name in ordinary), default=0)
+            candidates = [name for name in ordinary if counts[name] == most]
+        return min(candidates, key=lambda name: self.identity.digest(rater, name), default=None)
 
     def num_raters(self) -> Counter[str]:
         """People that rated each clip in every dimension."""
-        rated: dict[tuple[str, str], int] = Counter((row["video_id"], row["annotator"]) for row in ratings(self.log))
-        return Counter(clip for (clip, _), number in rated.items() if number == len(Dimension))
+        with self._lock:
+            return Counter({name: len(people) for name, people in self._tally.people().items()})
 
     def progress(self, rater: str) -> Progress:
         """How far `rater` and all raters are."""
-        counts = self.num_raters()
-        ordinary = [name for name in self.clips if name not in self.gold]
-        mine = sum(self.is_done(rater, name) for name in self.clips)
-        return Progress(mine, sum(counts[name] >= self.raters for name in ordinary), len(ordinary))
+        with self._lock:
+            rated = {name: people for name, people in self._tally.people().items() if name in self.clips}
+            mine = sum(rater in people for people in rated.values())
+            finished = sum(len(people) >= self.raters for name, people in rated.items() if name not in self.gold)
+            return Progress(mine, finished, len(self.clips) - len(self.gold))
 
     def rate(self, rater: str, clip_id: str, given: Mapping[Dimension, Rating]) -> bool:
         """
@@ -170,8 +177,13 @@ def ui_version() -> str:
 
 
 def ratings(log: VoteLog) -> list[Row]:
-    """The log's ratings (it also keeps the decisions of the review)."""
-    return [row for row in log.rows() if "annotator" in row]
+    """The log's ratings."""
+    return [row for row in log.rows() if _is_rating(row)]
+
+
+def _is_rating(row: Row) -> bool:
+    """False for decisions of a review, which once went to the same log."""
+    return "annotator" in row
 
 
 def checked_reason(label: Label, reason: str, dimension: Dimension) -> tuple[str, bool]:
@@ -237,13 +249,17 @@ def export_ratings(rows: Iterable[Row], clips: Iterable[GalleryClip], folder: Pa
     """
     Writes ratings as a folder that `lift-trl convert` and `load_hra` read; returns the number of rows.
 
-    Gold clips are left out: their ratings tell about the raters. The clips stay where they are.
+    Gold clips are left out: their ratings tell about the raters. Of rows that share an id (two machines served the page)
+    the one that was given first counts. The clips stay where they are.
 
     Raises:
         ValueError: if a rating's clip is not among `clips`.
     """
     paths = {clip.id: clip.path for clip in clips}
-    kept = [row for row in rows if not row.get("is_gold")]
+    first: dict[str, Row] = {}
+    for row in sorted(filter(_is_rating, rows), key=lambda row: str(row["created_at"])):
+        first.setdefault(row["id"], row)
+    kept = [row for row in first.values() if not row["is_gold"]]
     unknown = {row["video_id"] for row in kept} - paths.keys()
     if unknown:
         raise ValueError(

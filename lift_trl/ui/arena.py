@@ -1,5 +1,7 @@
 """The blind comparison of two systems: random order and sides, one vote for each dimension and overall, with tie."""
 
+import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,29 +15,36 @@ from ..rubric import DEFINITIONS, Dimension, Label
 from .clips import ClipShelf, GalleryClip, VideoPair
 from .identity import Identity
 from .page import QUICK, clip_player, header, html, notice_html, progress_html, prompt_html, text_html, told
+from .tally import Tally
 from .vote_log import Row, VoteLog, vote_id
 
 
 #: What a voter may choose, as records have it: "a" is the clip on the left.
 CHOICES = ("a", "tie", "b")
 QUESTIONS: tuple[Dimension | None, ...] = (*Dimension, None)
-#: Votes that each pair is to get. Source: the paper's user study (appendix B.6): six votes a pair.
-VOTES_PER_PAIR = 6
 _MAX_OPEN = 10_000
+#: Results are made anew at most so often that they take this share of the time.
+_RESULTS_SHARE = 0.05
 _KEYS = (
-    '<div class="lift-hint lift-keys"><kbd>1</kbd> A <kbd>2</kbd> tie <kbd>3</kbd> B, next question &nbsp; '
-    "<kbd>Space</kbd> play &nbsp; <kbd>,</kbd> <kbd>.</kbd> step &nbsp; <kbd>Enter</kbd> submit at the last</div>"
+    '<div class="lift-hint lift-keys"><kbd>1</kbd> A <kbd>2</kbd> tie <kbd>3</kbd> B &nbsp; <kbd>Enter</kbd> next, then '
+    "submit &nbsp; <kbd>Space</kbd> play &nbsp; <kbd>,</kbd> <kbd>.</kbd> step</div>"
 )
 
 
+class Share(NamedTuple):
+    """A share in [0, 1] with its 95 % interval, `None` where there is none."""
+
+    value: float
+    ci95: tuple[float, float] | None
+
+
 class ResultRow(NamedTuple):
-    """One line of the results: shares in [0, 1], 95 % interval of the win share, shares of the pairs by majority."""
+    """One line of the results: shares of the votes, and shares of the pairs by the majority of their voters."""
 
     dimension: Dimension | None
-    win: float
-    win_ci95: tuple[float, float] | None
-    tie: float
-    loss: float
+    win: Share
+    tie: Share
+    loss: Share
     majority_win: float
     majority_loss: float
     num_votes: int
@@ -52,14 +61,13 @@ class Arena:
     Args:
         pairs: the pairs to compare.
         log: where votes go.
-        votes_per_pair: pairs with fewer voters come first.
     """
 
-    def __init__(
-        self, pairs: Sequence[VideoPair], log: VoteLog, identity: Identity, *, votes_per_pair: int = VOTES_PER_PAIR
-    ) -> None:
+    def __init__(self, pairs: Sequence[VideoPair], log: VoteLog, identity: Identity) -> None:
         self.pairs = {pair.id: pair for pair in pairs}
-        self.log, self.identity, self.votes_per_pair = log, identity, votes_per_pair
+        self.log, self.identity = log, identity
+        self._lock = threading.Lock()
+        self._tally = Tally(log, person="voter", item="pair", num_answers=len(QUESTIONS))
         self._open: OrderedDict[str, str] = OrderedDict()
 
     @property
@@ -78,30 +86,33 @@ class Arena:
 
         The same pair until the vote: a reload does not pass a pair over.
         """
-        still = self._open.get(voter)
-        if still is not None and not self._voted(voter, still):
-            return self.pairs[still]
-        waiting = [pair_id for pair_id in self.pairs if not self._voted(voter, pair_id)]
-        if not waiting:
-            return None
-        counts = Counter(row["pair"] for row in self.log.rows() if row["dimension"] is None)
-        # Pairs that are being looked at count as voted on, so that voters who come together are spread.
-        counts.update(pair for who, pair in self._open.items() if not self._voted(who, pair))
-        chosen = min(
-            waiting, key=lambda p: (counts[p] >= self.votes_per_pair, counts[p], self.identity.digest(voter, p))
-        )
-        self._open[voter] = chosen
-        self._open.move_to_end(voter)
-        while len(self._open) > _MAX_OPEN:
-            self._open.popitem(last=False)
-        return self.pairs[chosen]
+        with self._lock:
+            voted = self._tally.people()
+            still = self._open.get(voter)
+            if still is not None and voter not in voted.get(still, ()):
+                return self.pairs[still]
+            waiting = [pair_id for pair_id in self.pairs if voter not in voted.get(pair_id, ())]
+            if not waiting:
+                return None
+            counts = Counter({pair_id: len(voters) for pair_id, voters in voted.items()})
+            # Pairs that are being looked at count as voted on, so that voters who come together are spread.
+            counts.update(pair for who, pair in self._open.items() if who not in voted.get(pair, ()))
+            fewest = min(counts[pair_id] for pair_id in waiting)
+            chosen = min(
+                (pair_id for pair_id in waiting if counts[pair_id] == fewest),
+                key=lambda pair_id: self.identity.digest(voter, pair_id),
+            )
+            self._open[voter] = chosen
+            self._open.move_to_end(voter)
+            while len(self._open) > _MAX_OPEN:
+                self._open.popitem(last=False)
+            return self.pairs[chosen]
 
     def num_voted(self, voter: str) -> int:
         """Pairs that `voter` has voted on."""
-        return sum(self._voted(voter, pair_id) for pair_id in self.pairs)
-
-    def _voted(self, voter: str, pair_id: str) -> bool:
-        return vote_id(voter, pair_id, None) in self.log
+        with self._lock:
+            voted = self._tally.people()
+            return sum(voter in voted.get(pair_id, ()) for pair_id in self.pairs)
 
     def vote(self, voter: str, pair_id: str, choices: Mapping[Dimension | None, str | None]) -> bool:
         """
@@ -156,44 +167,61 @@ def system_of(video: str) -> str:
     return video.split("/", 1)[0]
 
 
+class ResultsCache:
+    """The results as HTML. With thousands of votes their bootstrap takes seconds: it is not run for each new one."""
+
+    def __init__(self, arena: Arena, results: Results) -> None:
+        self._arena, self._results = arena, results
+        self._lock = threading.Lock()
+        self._num_votes, self._not_before_s, self._html = -1, 0.0, ""
+
+    def html(self) -> str:
+        """The newest results, or those of a moment ago."""
+        with self._lock:
+            start_s = time.monotonic()
+            votes = self._arena.comparisons() if start_s >= self._not_before_s else []
+            if len(votes) > self._num_votes:
+                self._html = results_html(self._results(votes) if votes else [], self._arena.systems)
+                self._num_votes = len(votes)
+                end_s = time.monotonic()
+                self._not_before_s = end_s + (end_s - start_s) / _RESULTS_SHARE
+            return self._html
+
+
 def arena_page(arena: Arena, shelf: ClipShelf, results: Results) -> gr.Blocks:
     """
     The page.
 
     Args:
-        results: the lines of the results from all votes, shares for the first system.
+        results: the lines of the results from all votes, shares for the second system (the aligned one).
     """
     with gr.Blocks(title="Video arena", fill_width=True) as demo:
-        header(
+        status = header(
             "Which video is better?",
-            "Two systems, one prompt. Sides are random and names hidden; each vote counts once.",
+            "Two systems, one prompt. Sides are random, names hidden.",
         )
         with gr.Tab("Vote"):
-            _vote_tab(demo, arena, shelf)
+            _vote_tab(demo, arena, shelf, status)
         with gr.Tab("Results") as tab:
             table = html()
-        cached: dict[int, str] = {}
+        cache = ResultsCache(arena, results)
 
         def show_results() -> str:
-            votes = arena.comparisons()
-            if len(votes) not in cached:
-                cached.clear()
-                cached[len(votes)] = results_html(results(votes) if votes else [], arena.systems)
-            return cached[len(votes)]
+            return cache.html()
 
-        tab.select(show_results, None, table, **QUICK)
+        # One at a time: those who wait for it take no thread from those who vote.
+        tab.select(show_results, None, table, **QUICK | {"concurrency_limit": 1})
     return demo
 
 
-def _vote_tab(demo: gr.Blocks, arena: Arena, shelf: ClipShelf) -> None:
+def _vote_tab(demo: gr.Blocks, arena: Arena, shelf: ClipShelf, status: gr.HTML) -> None:
     prompt, player = html(), html()
     pair_id = gr.Textbox(visible="hidden", elem_id="lift-pair")
     with gr.Column(visible=False) as form:
         with gr.Group(elem_classes="lift-form"):
             radios = [_question(question) for question in QUESTIONS]
         submit = gr.Button("Submit votes", variant="primary", elem_id="lift-submit")
-    status = html(elem_classes="lift-status")
-    html(_KEYS)
+        html(_KEYS)
 
     def show(voter: str) -> list[Any]:
         pair = arena.next_pair(voter)
@@ -239,34 +267,51 @@ def _question(question: Dimension | None) -> gr.Radio:
 
 
 def results_html(rows: Sequence[ResultRow], systems: tuple[str, str]) -> str:
-    """The results: win, tie and loss shares of the first system against the second."""
+    """The results as a table, led by the second of `systems`: the first is the base by custom."""
     if not rows:
         return notice_html("No votes yet.")
     first, second = (text_html(system) for system in systems)
-    legend = (
-        f'<p class="lift-hint"><span class="lift-label lift-win">{first}</span> against '
-        f'<span class="lift-label lift-loss">{second}</span></p>'
+    head = (
+        *(f"{second} better", "Tie", f"{first} better"),
+        *(f"Pairs that most voters give to {second}", f"Pairs to {first}", "Votes"),
     )
+    body = "".join(_result_html(row, head) for row in rows)
     note = (
-        '<p class="lift-hint">In brackets the 95 % interval, by bootstrap over prompts. Majority: of the voters of each '
-        "pair; equal counts are a tie.</p>"
+        '<p class="lift-hint">Small figures, and the lines over and under a bar: 95 % intervals, by bootstrap over prompts. '
+        "A pair whose voters are divided goes to nobody.</p>"
     )
-    return legend + "".join(_result_html(row, first, second) for row in rows) + note
+    cells = "".join(f"<th>{cell}</th>" for cell in ("Question", *head))
+    return (
+        f'<div class="lift-scroll"><table class="lift-table lift-results"><tr>{cells}</tr>{body}</table></div>{note}'
+    )
 
 
-def _result_html(row: ResultRow, first: str, second: str) -> str:
-    bar = "".join(
-        f'<i class="lift-{name}" style="width:{100 * share:.2f}%"></i>'
-        for name, share in (("win", row.win), ("tie", row.tie), ("loss", row.loss))
+def _result_html(row: ResultRow, head: Sequence[str]) -> str:
+    shares = (("win", row.win), ("tie", row.tie), ("loss", row.loss))
+    bar = "".join(f'<i class="lift-{name}" style="width:{100 * share.value:.2f}%"></i>' for name, share in shares)
+    bar += "".join(
+        f'<u class="lift-ci-{name}" style="{side}:{100 * share.ci95[0]:.2f}%;'
+        f'width:{100 * (share.ci95[1] - share.ci95[0]):.2f}%"></u>'
+        for name, share, side in (("win", row.win, "left"), ("loss", row.loss, "right"))
+        if share.ci95 is not None
     )
-    interval = "" if row.win_ci95 is None else f" [{100 * row.win_ci95[0]:.0f}, {100 * row.win_ci95[1]:.0f}]"
     title = "Overall" if row.dimension is None else row.dimension.words.capitalize()
-    facts = (
-        f"{first} wins {100 * row.win:.0f} %{interval}",
-        f"tie {100 * row.tie:.0f} %",
-        f"{second} wins {100 * row.loss:.0f} %",
-        f"pairs by majority {100 * row.majority_win:.0f} : {100 * row.majority_loss:.0f} %",
-        f"{row.num_votes} votes on {row.num_pairs} pairs",
+    cells = [
+        *(
+            f'<span><b class="lift-of-{name}">{100 * share.value:.0f} %</b> {_interval(share)}</span>'
+            for name, share in shares
+        ),
+        *(f"{share * row.num_pairs:.0f} of {row.num_pairs}" for share in (row.majority_win, row.majority_loss)),
+        str(row.num_votes),
+    ]
+    line = "".join(f'<td data-head="{name}">{cell}</td>' for name, cell in zip(head, cells, strict=True))
+    return (
+        f'<tr class="lift-result"><td><b>{title}</b></td>{line}</tr><tr class="lift-bar-row"><td colspan="{1 + len(cells)}">'
+        f'<div class="lift-split">{bar}</div></td></tr>'
     )
-    words = "".join(f"<span>{fact}</span>" for fact in facts)
-    return f'<div class="lift-result"><b>{title}</b><div class="lift-split">{bar}</div><div>{words}</div></div>'
+
+
+def _interval(share: Share) -> str:
+    if share.ci95 is None:
+        return ""
+    return f"<small>{100 * share.ci95[0]:.0f} to {100 * share.ci95[1]:.0f} %</small>"

@@ -1,7 +1,8 @@
 """The comparison demo: base and aligned clip of one prompt and seed side by side, the critic's verdicts, a vote."""
 
 import random
-from collections import OrderedDict
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import gradio as gr
 
 from ..records import Comparison, CriticScore
 from ..store.manifest import METADATA_FILE, read_rows
-from .clips import ClipShelf, GalleryClip, fetch, load_clips, pair_clips
+from .clips import ClipShelf, GalleryClip, VideoPair, fetch, load_clips, pair_clips
 from .generation import ComparedClips
 from .identity import Identity
 from .page import QUICK, clip_player, header, html, notice_html, prompt_html, told
@@ -22,7 +23,9 @@ from .vote_log import Row, VoteLog, vote_id
 
 BASE = "base"
 #: What a visitor may say: the base's clip is "a".
-CHOICES = {"a": "Base is better", "tie": "No difference", "b": "Aligned is better"}
+CHOICES = ("a", "tie", "b")
+#: A prompt of so many characters stands whole in the field that it was picked in.
+_SHORT = 60
 _MAX_SHOWN = 5000
 
 #: (prompt, seed, adapter) -> clips. May take minutes.
@@ -42,14 +45,16 @@ class Compare:
 
     def __init__(self, adapters: Sequence[str], log: VoteLog, identity: Identity) -> None:
         self.adapters, self.log, self.identity = list(adapters), log, identity
+        self._lock = threading.Lock()
         self._shown: OrderedDict[str, Shown] = OrderedDict()
 
     def show(self, pair_id: str, shown: Shown) -> None:
         """Notes a pair that goes to a page."""
-        self._shown[pair_id] = shown
-        self._shown.move_to_end(pair_id)
-        while len(self._shown) > _MAX_SHOWN:
-            self._shown.popitem(last=False)
+        with self._lock:
+            self._shown[pair_id] = shown
+            self._shown.move_to_end(pair_id)
+            while len(self._shown) > _MAX_SHOWN:
+                self._shown.popitem(last=False)
 
     def vote(self, voter: str, pair_id: str, choice: str | None) -> bool:
         """
@@ -58,11 +63,11 @@ class Compare:
         Raises:
             ValueError: if the pair was never shown, or the choice is none of `CHOICES`.
         """
-        if pair_id not in self._shown:
+        pair = self._shown.get(pair_id)
+        if pair is None:
             raise ValueError("This pair is no longer on the page; show it again, then vote.")
         if choice not in CHOICES:
             raise ValueError("Choose one of the three answers.")
-        pair = self._shown[pair_id]
         row = Comparison(
             id=vote_id(voter, pair_id, None),
             prompt=pair.prompt,
@@ -93,9 +98,16 @@ class Gallery:
         scores: Mapping[str, Row] | None = None,
     ) -> None:
         self._scores = scores or {}
-        pairs = [(name, pair) for name, clips in aligned.items() for pair in pair_clips(base, clips)]
-        self.pairs = {(name, pair.prompt, pair.seed or pair.id[:6]): pair for name, pair in pairs}
         self.adapters = list(aligned)
+        self.pairs: dict[tuple[str, str, str], VideoPair] = {}
+        for name, clips in aligned.items():
+            seen: Counter[tuple[str, str]] = Counter()
+            for pair in pair_clips(base, clips):
+                seen[pair.prompt, pair.seed] += 1
+                number = seen[pair.prompt, pair.seed]
+                # Clips may share prompt and seed (made with other settings), or have no seed: they are numbered.
+                seed = pair.seed if pair.seed and number == 1 else f"{pair.seed} #{number}".strip()
+                self.pairs[name, pair.prompt, seed] = pair
 
     @classmethod
     def load(cls, sources: Mapping[str, str], scores: Mapping[str, str], *, token: str | None = None) -> "Gallery":
@@ -136,7 +148,7 @@ def compare_page(
     compare: Compare,
     shelf: ClipShelf,
     *,
-    notice: str,
+    why: str,
     gallery: Gallery | None,
     make: Make | None,
     prompts: Sequence[str] = (),
@@ -145,21 +157,15 @@ def compare_page(
     The page.
 
     Args:
-        notice: what it says of itself: live or gallery, and why.
-        gallery: clips made beforehand, shown where `make` is `None`.
+        why: how clips are made here, or why they are not.
+        gallery: clips made beforehand, shown where `make` is `None`. Without either the page only says why.
         make: makes clips on demand.
         prompts: to pick from, where clips are made on demand.
-
-    Raises:
-        ValueError: if there is neither `make` nor `gallery`.
     """
-    if make is None and gallery is None:
-        raise ValueError(
-            "nothing to show: the models cannot run here and no GALLERY is named. Name datasets of clips."
-        )
     with gr.Blocks(title="Base or aligned?", fill_width=True) as demo:
-        header("Base or aligned?", "One prompt, one seed, two models: before and after alignment with human feedback.")
-        html(notice_html(notice), elem_id="lift-mode")
+        kind = "" if make else "A gallery: these clips were made beforehand." if gallery else "No clips are shown yet."
+        mode = f'<div id="lift-mode">{notice_html(f"{why} {kind}".strip())}</div>'
+        header("Base or aligned?", "One prompt, one seed: a model before and after human feedback.", status=mode)
         if make is not None:
             _live_controls(demo, compare, shelf, make, prompts)
         elif gallery is not None:
@@ -180,14 +186,13 @@ class _Stage(NamedTuple):
 
 
 def _stage(compare: Compare) -> _Stage:
-    prompt, player = html(), html()
+    prompt, player, verdict = html(), html(), html(elem_id="lift-verdicts")
     pair = gr.Textbox(visible="hidden", elem_id="lift-pair")
     with gr.Column(visible=False) as form:
-        answers = [(words, choice) for choice, words in CHOICES.items()]
-        vote = gr.Radio(answers, label="Which is better?", elem_classes="lift-question", elem_id="lift-vote")
-        submit = gr.Button("Vote", elem_id="lift-submit")
-    said = html(elem_classes="lift-status", elem_id="lift-said")
-    verdict = html(elem_id="lift-verdicts")
+        with gr.Row(elem_id="lift-vote-row"):
+            vote = gr.Radio([], label="Which is better?", elem_classes="lift-question", elem_id="lift-vote", scale=4)
+            submit = gr.Button("Vote", variant="primary", elem_id="lift-submit", scale=1, min_width=140)
+    said = html(elem_id="lift-said")
 
     def send(pair_id: str, choice: str | None, request: gr.Request, profile: gr.OAuthProfile | None = None) -> str:
         with told():
@@ -198,15 +203,16 @@ def _stage(compare: Compare) -> _Stage:
     return _Stage(prompt, player, verdict, pair, form, vote, said)
 
 
-def _fill(compare: Compare, shelf: ClipShelf, shown: Shown, clips: ComparedClips | None) -> list[Any]:
+def _fill(compare: Compare, shelf: ClipShelf, shown: Shown, clips: ComparedClips | None, *, prompt: str) -> list[Any]:
     """Values for `_Stage`."""
     if clips is None:
         return ["", notice_html("There is no such clip."), "", "", gr.Column(visible=False), None, ""]
     compare.show(clips.id, shown)
-    names = ("Base", shown.adapter)
+    names = (BASE, shown.adapter)
     player = clip_player(list(zip(clips.paths, names)), shelf)
     verdict = verdicts_html(list(zip(names, clips.scores)))
-    return [prompt_html(shown.prompt), player, verdict, clips.id, gr.Column(visible=True), None, ""]
+    answers = gr.Radio(list(zip((BASE, "no difference", shown.adapter), CHOICES)), value=None)
+    return [prompt, player, verdict, clips.id, gr.Column(visible=True), answers, ""]
 
 
 def _live_controls(demo: gr.Blocks, compare: Compare, shelf: ClipShelf, make: Make, prompts: Sequence[str]) -> None:
@@ -231,7 +237,8 @@ def _live_controls(demo: gr.Blocks, compare: Compare, shelf: ClipShelf, make: Ma
     def run(text: str, number: float | None, name: str) -> list[Any]:
         with told():
             clips = make(text, int(number or 0), name)
-        return _fill(compare, shelf, Shown(text.strip(), str(int(number or 0)), name), clips)
+        shown = Shown(text.strip(), str(int(number or 0)), name)
+        return _fill(compare, shelf, shown, clips, prompt=prompt_html(shown.prompt))
 
     picked.input(lambda text: text, picked, prompt, **QUICK)
     dice.click(lambda: random.randrange(2**31), None, seed, **QUICK)
@@ -248,7 +255,7 @@ def _live_controls(demo: gr.Blocks, compare: Compare, shelf: ClipShelf, make: Ma
 
 def _gallery_controls(demo: gr.Blocks, compare: Compare, shelf: ClipShelf, gallery: Gallery) -> None:
     first = compare.adapters[0]
-    with gr.Row():
+    with gr.Row(elem_id="lift-pickers"):
         prompt = gr.Dropdown(gallery.prompts(first), label="Prompt", scale=4, min_width=280, elem_id="lift-prompt")
         seed = gr.Dropdown([], label="Seed", scale=1, min_width=90, elem_id="lift-seed")
         adapter = gr.Dropdown(
@@ -261,7 +268,8 @@ def _gallery_controls(demo: gr.Blocks, compare: Compare, shelf: ClipShelf, galle
         text = text if text in prompts else prompts[0]
         seeds = gallery.seeds(name, text)
         number = number if number in seeds else seeds[0]
-        shown = _fill(compare, shelf, Shown(text, number, name), gallery.get(name, text, number))
+        whole = prompt_html(text) if len(text) > _SHORT else ""
+        shown = _fill(compare, shelf, Shown(text, number, name), gallery.get(name, text, number), prompt=whole)
         return [gr.Dropdown(prompts, value=text), gr.Dropdown(seeds, value=number), *shown]
 
     outputs = [prompt, seed, *stage]

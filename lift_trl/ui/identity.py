@@ -14,6 +14,7 @@ import gradio as gr
 
 
 COOKIE = "lift_voter"
+MIN_SALT_BYTES = 16
 COOKIE_AGE_S = 365 * 24 * 3600
 _TOKEN = re.compile(r"[\w-]{32,128}")
 
@@ -23,18 +24,24 @@ def load_salt(data_dir: Path | str, given: str | None = None) -> bytes:
     The salt of this page: `given` (a Space's secret `SALT`), else a random one, made once and kept in `data_dir`.
 
     A Space without a persistent disk needs the secret: with another salt every anonymous voter is a new one.
+
+    Raises:
+        ValueError: if the salt is so short that it could be guessed, or not there at all.
     """
-    if given:
-        return given.encode()
     path = Path(data_dir) / ".salt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with open(descriptor, "wb") as file:
-        file.write(secrets.token_hex(32).encode())
-    return path.read_bytes()
+    if not given and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".salt.{os.getpid()}.tmp")
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    salt = given.encode() if given else path.read_bytes()
+    if len(salt) < MIN_SALT_BYTES:
+        where, remedy = ("SALT", "make one with `openssl rand -hex 32`") if given else (path, "delete the file")
+        raise ValueError(f"{where} has {len(salt)} bytes, and a salt needs {MIN_SALT_BYTES} at least; {remedy}.")
+    return salt
 
 
 class Identity:

@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from ..store.video_io import VideoInfo, probe_video
 from .clips import ClipShelf
 from .identity import Gate, Identity, load_salt
-from .vote_log import VoteLog
+from .vote_log import VOTES_DIR, VoteLog
 
 
 _HERE = Path(__file__).parent
@@ -61,20 +61,32 @@ class Settings(NamedTuple):
         """The page's identity, with the salt that was given or is kept in `data_dir`."""
         return Identity(load_salt(self.data_dir, self.salt), self.owners)
 
-    def log(self, card: str) -> VoteLog:
-        """The page's log."""
-        return VoteLog(self.data_dir / "rows", repo_id=self.repo_id, card=card, token=self.token)
+    def log(self, card: str = "", *, directory: str = VOTES_DIR) -> VoteLog:
+        """A log of the page, of that name in `data_dir` and in the repository."""
+        return VoteLog(
+            self.data_dir / directory, repo_id=self.repo_id, directory=directory, card=card, token=self.token
+        )
 
 
 def named(text: str) -> dict[str, str]:
     """
     A variable that names several things, in order; a thing without a name is called by the end of its path.
 
+    Raises:
+        ValueError: if two things have one name.
+
     >>> named("base=user/clips-base, user/clips-lift")
     {'base': 'user/clips-base', 'clips-lift': 'user/clips-lift'}
     """
-    entries = [entry.strip().rpartition("=") for entry in text.split(",") if entry.strip()]
-    return {name or source.rstrip("/").rsplit("/", 1)[-1]: source for name, _, source in entries}
+    found: dict[str, str] = {}
+    for given, _, source in (entry.strip().rpartition("=") for entry in text.split(",") if entry.strip()):
+        name = given or source.rstrip("/").rsplit("/", 1)[-1]
+        if name in found:
+            raise ValueError(
+                f"{found[name]} and {source} are both called {name!r}; name them: a={found[name]},b={source}."
+            )
+        found[name] = source
+    return found
 
 
 def has_login() -> bool:
@@ -82,12 +94,14 @@ def has_login() -> bool:
     return bool(os.environ.get("OAUTH_CLIENT_ID"))
 
 
-def header(title: str, text: str) -> None:
-    """The page's title, and the button to sign in where there is one."""
-    with gr.Row():
-        html(f"<h1>{escape(title)}</h1><p>{escape(text)}</p>", elem_id="lift-head", scale=4)
+def header(title: str, text: str, *, status: str = "") -> gr.HTML:
+    """The page's title, the button to sign in where there is one, and a place beside them that it returns."""
+    with gr.Row(elem_id="lift-top"):
+        html(f"<h1>{escape(title)}</h1><p>{escape(text)}</p>", elem_id="lift-head", scale=3, min_width=260)
+        place = html(status, elem_id="lift-status", scale=2, min_width=260)
         if has_login():
-            gr.LoginButton(size="sm", scale=1)
+            gr.LoginButton(size="sm", scale=0, min_width=120)
+    return place
 
 
 def html(value: str = "", **kwargs: Any) -> gr.HTML:
@@ -97,7 +111,7 @@ def html(value: str = "", **kwargs: Any) -> gr.HTML:
 
 def prompt_html(prompt: str, title: str = "Prompt") -> str:
     """A prompt or caption, as text."""
-    return f'<div class="lift-prompt"><small>{escape(title)}</small>{text_html(prompt)}</div>'
+    return f'<div class="lift-prompt"><small>{escape(title)}</small><span>{text_html(prompt)}</span></div>'
 
 
 def player_html(clips: Sequence[tuple[str, str]], *, fps: float, size: tuple[int, int]) -> str:
@@ -118,7 +132,8 @@ def player_html(clips: Sequence[tuple[str, str]], *, fps: float, size: tuple[int
     # Wide clips stand one above the other on a phone, square ones side by side.
     least = 260 if size[0] > 1.2 * size[1] else 130
     return (
-        f'<div class="lift-player" data-fps="{fps:g}" style="--lift-ratio: {size[0]} / {size[1]}; --lift-min: {least}px">'
+        f'<div class="lift-player" data-fps="{fps:g}" style="--lift-width: {size[0]}; --lift-height: {size[1]}; '
+        f'--lift-count: {len(clips)}; --lift-min: {least}px">'
         f'<div class="lift-videos">{figures}</div><div class="lift-controls">'
         '<button type="button" class="lift-play" data-action="play" aria-label="Play">&#9654;</button>'
         '<button type="button" data-action="back" aria-label="Previous frame">&#124;&#9664;</button>'
@@ -181,6 +196,41 @@ def text_html(text: str) -> str:
     return escape(text).replace("$", "&#36;").replace("{", "&#123;").replace("}", "&#125;").replace("\n", "<br>")
 
 
+def theme() -> gr.themes.Base:
+    """Gradio's Soft with text, frames and marks that stand out from their ground (WCAG AA: 4.5 : 1 and 3 : 1)."""
+    return gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
+        body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        input_border_color="*neutral_400",
+        input_border_color_dark="*neutral_500",
+        input_border_width="1px",
+        input_shadow="none",
+        block_title_background_fill="transparent",
+        block_title_text_color="*body_text_color",
+        block_title_text_weight="600",
+        block_title_padding="0",
+        block_shadow="none",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
+        checkbox_label_border_color="*neutral_300",
+        checkbox_label_border_color_dark="*neutral_600",
+        checkbox_label_border_width="1px",
+        checkbox_label_shadow="none",
+        checkbox_label_background_fill_selected="*primary_50",
+        checkbox_label_background_fill_selected_dark="*primary_900",
+        checkbox_label_text_color_selected="*body_text_color",
+        checkbox_background_color_selected="*primary_600",
+        checkbox_border_color_selected="*primary_600",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        color_accent="*primary_600",
+        layout_gap="12px",
+    )
+
+
 def serve(demo: gr.Blocks, *, shelf: ClipShelf, on_exit: Callable[[], None], say: str = "") -> None:
     """
     Launches a page until it is stopped. It serves the page, the clips of `shelf`, and no file besides.
@@ -196,9 +246,9 @@ def serve(demo: gr.Blocks, *, shelf: ClipShelf, on_exit: Callable[[], None], say
     try:
         demo.launch(
             app_kwargs={"routes": [shelf.route], "middleware": [Middleware(Gate)]},
-            css=(_HERE / "style.css").read_text(),
-            head=f"<script>{(_HERE / 'player.js').read_text()}</script>",
-            theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            # Not as `css`: gradio puts a class of its own before each rule, and before `@media` as well, which voids it.
+            head=f"<style>{(_HERE / 'style.css').read_text()}</style><script>{(_HERE / 'player.js').read_text()}</script>",
+            theme=theme(),
             footer_links=[],
             ssr_mode=False,
             run_history=False,

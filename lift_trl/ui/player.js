@@ -99,6 +99,19 @@
     mark(question);
     question.scrollIntoView({ block: "nearest", behavior: "smooth" });
   };
+  // What the box of a reason expects: a sentence for a label below the best, which then is required.
+  const expect = (question) => {
+    const words = document.querySelector("#lift-words");
+    const box = question.querySelector(".lift-reason textarea, .lift-reason input");
+    if (!box || !words) return;
+    const chosen = question.querySelector("input[type=radio]:checked");
+    const needed = chosen !== null && chosen.value !== words.dataset.best;
+    const text = words.dataset[chosen === null ? "ask" : needed ? "needed" : "ready"];
+    if (box.placeholder !== text) box.placeholder = text;
+    if (box.required !== needed) box.required = needed;
+  };
+  // Not on events alone: the page clears the form without one.
+  setInterval(() => questions().forEach(expect), 150);
   document.addEventListener("focusin", (event) => {
     const question = questions().find((element) => element.contains(event.target));
     if (question) mark(question);

@@ -1,12 +1,18 @@
 """The correction mode: rows on which critic and rater disagree, one at a time, with the critic's answer filled in."""
 
+import os
+import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..records import content_id
 from ..rubric import Dimension, Label, parse_label
+from ..store.manifest import read_rows, write_rows
 from .annotation import checked_reason
+from .clips import fetch
 from .vote_log import Row, VoteLog, vote_id
 
 
@@ -34,6 +40,7 @@ class ReviewQueue:
     def __init__(self, rows: Sequence[Row], log: VoteLog, decide: Callable[[Sequence[ReviewDecision]], None]) -> None:
         self.rows = {str(row["id"]): row for row in rows}
         self.log, self._decide = log, decide
+        self._lock = threading.Lock()
         waiting = {row_id for row_id, row in self.rows.items() if not row.get("decision")}
         # Decisions of a process that was killed before it could change the file.
         late = [to_decision(row) for row in log.rows() if row.get("row_id") in waiting]
@@ -76,9 +83,10 @@ class ReviewQueue:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         decision = ReviewDecision(row_id, chosen, reason.strip(), reviewer, now)
         written = {"id": vote_id("review", row_id, None), **decision._asdict(), "label": chosen and chosen.value}
-        if self.log.add([written]):
-            self._decide([decision])
-        self._done = self._done | {row_id}
+        with self._lock:
+            if self.log.add([written]):
+                self._decide([decision])
+            self._done = self._done | {row_id}
 
 
 def to_decision(row: Mapping[str, Any]) -> ReviewDecision:
@@ -92,3 +100,45 @@ def to_decision(row: Mapping[str, Any]) -> ReviewDecision:
 def clip_path(row: Row, queue: Path) -> Path:
     """The clip of a queue's row; relative paths count from the queue's folder."""
     return queue.parent / str(row["video"])
+
+
+def find_queue(source: str, *, token: str | None = None) -> tuple[Path, bool]:
+    """
+    A queue's file on this machine, its clips with it, and whether it is its owner's own.
+
+    Args:
+        source: a file, or `user/dataset/path/to/review_queue.jsonl` on the Hub, as `share_queue` prepares it.
+
+    Raises:
+        ValueError: if there is no such file, or a row of the Hub's names a clip outside the dataset.
+    """
+    if Path(source).is_file():
+        return Path(source), True
+    owner, _, rest = source.partition("/")
+    name, _, inside = rest.partition("/")
+    if not inside:
+        raise ValueError(f"QUEUE={source}: no such file; for one of the Hub write user/dataset/review_queue.jsonl.")
+    folder = fetch(f"{owner}/{name}", token)
+    queue = Path(os.path.normpath(folder / inside))
+    if not queue.is_relative_to(folder) or not queue.is_file():
+        raise ValueError(f"QUEUE={source}: {owner}/{name} has no file {inside}; name one that is there.")
+    for row in read_rows(queue):
+        # A dataset must not name files of this machine.
+        if not Path(os.path.normpath(clip_path(row, queue))).is_relative_to(folder):
+            raise ValueError(f"{source}: row {row['id']} names {row['video']}, outside the dataset; use share_queue.")
+    return queue, False
+
+
+def share_queue(queue: Path | str, folder: Path | str) -> Path:
+    """Copies a queue with its clips to `folder`, which can be pushed to the Hub as a dataset; returns the queue there."""
+    source, clips = Path(queue), Path(folder) / "clips"
+    clips.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in read_rows(source):
+        path = clip_path(row, source)
+        name = f"{content_id(str(path))}{path.suffix}"
+        if not (clips / name).is_file():
+            shutil.copyfile(path, clips / name)
+        rows.append({**row, "video": f"clips/{name}"})
+    write_rows(Path(folder) / source.name, rows)
+    return Path(folder) / source.name

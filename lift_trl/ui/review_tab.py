@@ -27,11 +27,11 @@ def review_tab(demo: gr.Blocks, review: Review, identity: Identity, shelf: ClipS
     """The owner's tab: what rater and critic said, and a form with the critic's answer filled in."""
     queue = review.queue
     row_id = gr.Textbox(visible="hidden", elem_id="lift-row")
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=300):
-            player, status = html(), html(elem_classes="lift-status")
+    with gr.Row(equal_height=False, elem_classes="lift-sides"):
+        with gr.Column(scale=5, min_width=300, elem_classes="lift-sticky"):
+            player = html()
         with gr.Column(scale=6, min_width=300):
-            caption = html()
+            status, caption = html(), html(elem_classes="lift-caption")
             with gr.Column(visible=False) as form:
                 labels = gr.Radio(
                     [(label.value, label.value) for label in reversed(Label)],
@@ -91,9 +91,10 @@ def _review(review: Review, shelf: ClipShelf) -> list[Any]:
 def review_html(row: Row) -> str:
     """Caption, and what rater and critic said."""
     dimension = Dimension(row["dimension"])
+    critic = label_html(Label(row["critic_label"])) if row.get("critic_label") else "no label"
     said = [
         ["Rater", label_html(Label(row["label"])), text_html(str(row["reason"]))],
-        ["Critic", label_html(Label(row["critic_label"])) if row.get("critic_label") else "no label", ""],
+        ["Critic", critic, text_html(str(row.get("critic_reason") or ""))],
         ["Why it is here", "", text_html(str(row.get("why", "")))],
     ]
     table = table_html([escape(dimension.words.capitalize()), "", ""], said)

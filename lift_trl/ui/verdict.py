@@ -63,7 +63,7 @@ def _probabilities(probs: Mapping[Label, float] | None) -> str:
     bars = "".join(
         f'<i class="lift-rank{label.rank}" style="width:{100 * probs[label]:.1f}%"></i>' for label in reversed(Label)
     )
-    words = " ".join(f"{label} {100 * probs[label]:.0f} %" for label in reversed(Label))
+    words = " ".join(f"<span>{label} {100 * probs[label]:.0f} %</span>" for label in reversed(Label))
     return f'<div class="lift-chances"><div class="lift-probs">{bars}</div><small>{words}</small></div>'
 
 

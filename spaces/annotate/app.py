@@ -13,7 +13,7 @@ from lift_trl.ui.annotate import annotate_page
 from lift_trl.ui.annotation import RATERS, AnnotationQueue
 from lift_trl.ui.clips import ClipShelf, load_clips
 from lift_trl.ui.page import Settings, serve
-from lift_trl.ui.review import ReviewDecision, ReviewQueue
+from lift_trl.ui.review import ReviewDecision, ReviewQueue, find_queue
 from lift_trl.ui.review_tab import Review
 
 
@@ -25,13 +25,15 @@ def use_the_mini_world() -> None:
     os.environ["CLIPS"] = str(world.rated)
 
 
-def review(path: Path) -> Review:
-    """The queue of a correction, on this machine's disk."""
+def review(source: str) -> Review:
+    """The queue of a correction, on this machine's disk (decisions are written into it) or on the Hub (they are not)."""
+    path, is_local = find_queue(source, token=settings.token)
 
     def write(decisions: Sequence[ReviewDecision]) -> None:
-        decide(path, {d.row_id: Decision(d.label, d.reason, d.reviewer, d.decided_at) for d in decisions})
+        if is_local:
+            decide(path, {d.row_id: Decision(d.label, d.reason, d.reviewer, d.decided_at) for d in decisions})
 
-    return Review(ReviewQueue(list(read_rows(path)), log, write), path)
+    return Review(ReviewQueue(list(read_rows(path)), decisions, write), path)
 
 
 settings = Settings.from_env("annotate")
@@ -39,6 +41,7 @@ if "CLIPS" not in os.environ:
     use_the_mini_world()
 identity = settings.identity()
 log = settings.log(ratings_card(settings.repo_id or "", os.environ["CLIPS"]))
+decisions = settings.log(directory="decisions")
 queue = AnnotationQueue(
     load_clips(os.environ["CLIPS"], token=settings.token, cache_dir=settings.data_dir / "clips"),
     log,
@@ -49,10 +52,14 @@ queue = AnnotationQueue(
 )
 shelf = ClipShelf(identity)
 demo = annotate_page(
-    queue, shelf, krippendorff_alpha, review=review(Path(os.environ["QUEUE"])) if os.environ.get("QUEUE") else None
+    queue, shelf, krippendorff_alpha, review=review(os.environ["QUEUE"]) if os.environ.get("QUEUE") else None
 )
 
+
+def close() -> None:
+    log.close()
+    decisions.close()
+
+
 if __name__ == "__main__":
-    serve(
-        demo, shelf=shelf, on_exit=log.close, say=f"The owner's page: add /?owner={identity.owner_key} to the address"
-    )
+    serve(demo, shelf=shelf, on_exit=close, say=f"The owner's page: add /?owner={identity.owner_key} to the address")

@@ -4,10 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from lift_trl.evaluation.intervals import Estimate
 from lift_trl.evaluation.win_rate import to_votes, win_rates
 from lift_trl.hub.artifact_cards import votes_card
 from lift_trl.records import Comparison
-from lift_trl.ui.arena import VOTES_PER_PAIR, Arena, ResultRow, arena_page, system_of
+from lift_trl.ui.arena import Arena, ResultRow, Share, arena_page, system_of
 from lift_trl.ui.clips import ClipShelf, GalleryClip, load_clips, pair_clips
 from lift_trl.ui.page import Settings, serve
 
@@ -26,24 +27,25 @@ def use_the_mini_world() -> None:
     os.environ |= {"FIRST": f"flawed={world.rated}", "SECOND": f"clean={world.real}"}
 
 
+def share(estimate: Estimate) -> Share:
+    return Share(estimate.value, estimate.ci95)
+
+
 def results(votes: list[Comparison]) -> list[ResultRow]:
-    first, second = arena.systems
-    rates = win_rates(
-        to_votes(votes, system_of, first=first, second=second), judge="people", first=first, second=second
-    )
+    base, aligned = arena.systems
+    votes_of = to_votes(votes, system_of, first=aligned, second=base)
     return [
         ResultRow(
             dimension=rate.dimension,
-            win=rate.win.value,
-            win_ci95=rate.win.ci95,
-            tie=rate.tie.value,
-            loss=rate.loss.value,
+            win=share(rate.win),
+            tie=share(rate.tie),
+            loss=share(rate.loss),
             majority_win=rate.majority_win,
             majority_loss=rate.majority_loss,
             num_votes=rate.num_votes,
             num_pairs=rate.num_pairs,
         )
-        for rate in rates
+        for rate in win_rates(votes_of, judge="people", first=aligned, second=base)
     ]
 
 
@@ -52,8 +54,7 @@ if "FIRST" not in os.environ:
     use_the_mini_world()
 identity = settings.identity()
 log = settings.log(votes_card(settings.repo_id or "", os.environ["FIRST"], os.environ["SECOND"]))
-votes_per_pair = int(os.environ.get("VOTES_PER_PAIR", VOTES_PER_PAIR))
-arena = Arena(pair_clips(clips("FIRST"), clips("SECOND")), log, identity, votes_per_pair=votes_per_pair)
+arena = Arena(pair_clips(clips("FIRST"), clips("SECOND")), log, identity)
 shelf = ClipShelf(identity)
 demo = arena_page(arena, shelf, results)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # before torch: it lends the GPU for the time of a decorated call
 
-from lift_trl.hub.artifact_cards import votes_card
+from lift_trl.hub.artifact_cards import comparison_card
 from lift_trl.ui.clips import ClipShelf
-from lift_trl.ui.compare import BASE, Compare, Gallery, compare_page
-from lift_trl.ui.generation import PairGenerator, Plan, component_sizes, gpu_memory_gb, plan_for
+from lift_trl.ui.compare import Compare, Gallery, compare_page
+from lift_trl.ui.generation import PairGenerator, Plan, component_sizes, critic_size, gpu_memory_gb, plan_for
 from lift_trl.ui.page import Settings, named, serve
 
 
@@ -24,9 +24,8 @@ def use_the_mini_world() -> None:
 
     world = build_world(Path(tempfile.mkdtemp(prefix="lift_trl_")) / "world", num_rated=1, num_real=1, trained=False)
     pipe = DiffusionPipeline.from_pretrained(world.video_model)
-    pipe.transformer.add_adapter(
-        LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_v"], init_lora_weights=False)
-    )
+    config = LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    pipe.transformer.add_adapter(config)
     lora = world.video_model.parent / "lora"
     pipe.save_lora_weights(lora, get_peft_model_state_dict(pipe.transformer))
     os.environ |= {"BASE": str(world.video_model), "ADAPTERS": f"random={lora}", "CRITIC": str(world.vlm)}
@@ -41,6 +40,7 @@ def generator(plan: Plan) -> PairGenerator:
     from lift_trl.critic.lift_critic import LiFTCritic
     from lift_trl.video_models import PipelineSource
 
+    zero_gpu = bool(os.environ.get("SPACES_ZERO_GPU"))
     source = PipelineSource(os.environ["BASE"])
     device = "cpu" if plan.how == "cpu" else "cuda"
     dtype = float32 if plan.how == "cpu" else source.adapter.dtype
@@ -48,29 +48,32 @@ def generator(plan: Plan) -> PairGenerator:
     pipe.enable_model_cpu_offload() if plan.how == "offload" else pipe.to(device)
     critic = LiFTCritic.from_pretrained(os.environ["CRITIC"], device=device) if os.environ.get("CRITIC") else None
     arguments = dict(zip(("num_frames", "height", "width"), source.adapter.default_size, strict=True))
-    arguments |= {"num_inference_steps": int(os.environ.get("STEPS", "50")), **source.adapter.pipeline_arguments}
-    adapters = named(os.environ["ADAPTERS"])
-    return PairGenerator(pipe, adapters, critic, arguments, source.adapter.fps, settings.data_dir / "clips")
+    # On ZeroGPU a visitor has two minutes a day (signed in five): enough for both clips of a 2B model in 25 steps.
+    arguments["num_inference_steps"] = int(os.environ.get("STEPS", "25" if zero_gpu else "50"))
+    arguments |= source.adapter.pipeline_arguments
+    args = (pipe, named(os.environ["ADAPTERS"]), critic, arguments, source.adapter.fps, settings.data_dir / "clips")
+    return PairGenerator(*args, transformer_gb=sizes["transformer"], lend=spaces.GPU if zero_gpu else None)
 
 
 settings = Settings.from_env("compare")
 if not os.environ.get("BASE") and not os.environ.get("GALLERY"):
     use_the_mini_world()
-plan = Plan("no", "No model was named.")
+plan, sizes = Plan("no", ""), {}
 if os.environ.get("BASE"):
-    plan = plan_for(component_sizes(os.environ["BASE"]), gpu_gb=gpu_memory_gb())
+    sizes = component_sizes(os.environ["BASE"])
+    critic_gb = critic_size(os.environ["CRITIC"]) if os.environ.get("CRITIC") else 0.0
+    plan = plan_for(sizes, gpu_gb=gpu_memory_gb(), critic_gb=critic_gb)
 identity = settings.identity()
 shown = None
 if os.environ.get("GALLERY") and not plan.is_live:
     shown = Gallery.load(named(os.environ["GALLERY"]), named(os.environ.get("SCORES", "")), token=settings.token)
 live = generator(plan) if plan.is_live else None
-make = spaces.GPU(duration=240)(live.make) if live and os.environ.get("SPACES_ZERO_GPU") else live and live.make
 adapters = list(live.adapters) if live else shown.adapters if shown else []
-log = settings.log(votes_card(settings.repo_id or "", BASE, ", ".join(adapters)))
+log = settings.log(comparison_card(settings.repo_id or "", ", ".join(adapters)))
 shelf = ClipShelf(identity)
-notice = plan.why if live else f"{plan.why} So this is a gallery: the clips were made beforehand."
 prompts = Path(os.environ["PROMPTS"]).read_text().splitlines() if os.environ.get("PROMPTS") else ()
-demo = compare_page(Compare(adapters, log, identity), shelf, notice=notice, gallery=shown, make=make, prompts=prompts)
+compare = Compare(adapters, log, identity)
+demo = compare_page(compare, shelf, why=plan.why, gallery=shown, make=live and live.make, prompts=prompts)
 
 if __name__ == "__main__":
     serve(demo, shelf=shelf, on_exit=log.close)

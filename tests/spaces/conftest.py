@@ -61,6 +61,7 @@ def queue(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> P
             "label": Label.GOOD.value,
             "reason": "fine <script>alert(4)</script>",
             "critic_label": Label.BAD.value,
+            "critic_reason": "The ball jumps." if number == 0 else None,
             **dict.fromkeys(("decision", "decision_reason", "reviewer", "decided_at")),
         }
         for number in range(2)
@@ -69,11 +70,28 @@ def queue(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
+def hub_gallery(clips: dict[str, Path], hub: LocalHub) -> str:
+    """A gallery of the base, in a dataset of the Hub, and two adapters: one there too, one in a folder."""
+    for name in ("flawed", "clean"):
+        hub.api().create_repo(f"dev/gallery-{name}", repo_type="dataset")
+        hub.api().upload_folder(folder_path=clips[name], repo_id=f"dev/gallery-{name}", repo_type="dataset")
+    return f"base=dev/gallery-flawed,lift=dev/gallery-clean,other={clips['flawed']}"
+
+
+def large_model(root: Path) -> Path:
+    """A checkpoint whose weights take 3 GB, as holes in a file."""
+    weights = root / "large" / "transformer" / "diffusion_pytorch_model.bin"
+    weights.parent.mkdir(parents=True)
+    with open(weights, "wb") as file:
+        file.truncate(3 * 10**9)
+    return root / "large"
+
+
 @pytest.fixture(scope="session")
 def spaces(
     clips: dict[str, Path], queue: Path, local_hub: LocalHub, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mapping[str, Space]]:
-    """The Spaces, each started by the first test that asks for it: `arena`, `annotate`, `compare` and its `gallery`."""
+    """Each starts when a test asks for it: `arena`, `annotate`, `compare` and, without models, `gallery` and `nothing`."""
     root = tmp_path_factory.mktemp("spaces")
     pair = {"FIRST": f"flawed={clips['flawed']}", "SECOND": f"clean={clips['clean']}"}
     known = {
@@ -84,10 +102,15 @@ def spaces(
             CLIPS=str(clips["flawed"]),
             GOLD=str(clips["gold"]),
             QUEUE=str(queue),
+            VOTES_REPO="dev/annotate-ratings",
             RATERS="3",  # of each clip: one more than the raters before the one who must be shown every clip
         ),
         "compare": Space("compare", root / "compare"),
-        "gallery": Space("compare", root / "gallery", GALLERY=f"base={clips['flawed']},lift={clips['clean']}"),
+        "gallery": Space(
+            "compare", root / "gallery", GALLERY=hub_gallery(clips, local_hub), VOTES_REPO="dev/compare-votes"
+        ),
+        # A model that this machine, which has no GPU, cannot run, and no clips to show in its place.
+        "nothing": Space("compare", root / "nothing", BASE=str(large_model(root)), ADAPTERS="lift=dev/none"),
     }
     yield Running(known)
     for space in known.values():
@@ -121,7 +144,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
         page.goto(url)
-        page.wait_for_selector(".lift-player video, #lift-make", timeout=30_000)
+        page.wait_for_selector(".lift-player video, #lift-make, #lift-mode", timeout=30_000)
         return page
 
     yield open_one

@@ -1,10 +1,12 @@
 """Pictures of the three Spaces for the documentation: `python -m tests.spaces.screenshots docs/assets`."""
 
 import os
+import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import tests.conftest  # the tests' private environment
 
@@ -12,76 +14,155 @@ import tests.conftest  # the tests' private environment
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from lift_trl.mini.shapes import CLEAN, SCENES, DefectRates, draw_clip
 from lift_trl.mini.world import rate_folder, write_clips
-from lift_trl.rubric import Dimension, Label
+from lift_trl.rubric import Dimension, Label, mean_reward
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
-from tests.spaces.server import Space, Visitor
+from lift_trl.ui.identity import Identity
+from tests.spaces.server import SECRETS, Space, Visitor
 
 
 SIZES = {"": (1280, 900), "-phone": (390, 844)}
+SEMANTIC, MOTION, FIDELITY = Dimension
+#: Other work may keep the machine busy.
+TIMEOUT_MS = 120_000
+#: So many votes of a hundred are a slip of the finger.
+SLIPS = 15
 
 
-def clips(root: Path) -> tuple[Path, Path]:
-    """Clips with and without defects of the same prompts, rated, with probabilities as a critic gives them."""
+def clips(root: Path) -> dict[str, Path]:
+    """Clips of a model and of one that has fewer defects, rated, with probabilities as a critic gives them; gold clips."""
     rng = np.random.default_rng(4)
-    for name, rates in (("base", DefectRates()), ("lift", CLEAN)):
+    better = DefectRates((0.1, 0.0), (0.1, 0.0), (0.1, 0.0))
+    for name, rates in (("base", DefectRates((0.3, 0.2), (0.2, 0.3), (0.3, 0.2))), ("lift", better), ("gold", CLEAN)):
         write_clips(root / name, [draw_clip(rng, rates, scene) for scene in SCENES[:12]])
         rate_folder(root / name, root / name)
         rows = list(read_rows(root / name / METADATA_FILE))
         for number, row in enumerate(rows):
             row |= {"id": f"{name}-{number}", "seed": number}
             row["probs"] = {d: {label: 0.86 if row[d] == label else 0.07 for label in Label} for d in Dimension}
-        write_rows(root / name / METADATA_FILE, rows)
-    return root / "base", root / "lift"
+        write_rows(root / name / METADATA_FILE, rows if name != "gold" else rows[:2])
+    return {name: root / name for name in ("base", "lift", "gold")}
 
 
-def some_votes(space: Space) -> None:
-    """Votes of five people, at random: their sides are hidden from this script too."""
+def review_queue(root: Path, clips: Path) -> Path:
+    """A queue whose first row is one that rater and critic see differently."""
+    rows = [row for row in read_rows(clips / METADATA_FILE) if row[MOTION] == Label.BAD]
+    queue = [
+        {
+            "id": row["id"],
+            "why": "the critic's label differs",
+            "video": str(clips / row["file_name"]),
+            "caption": row["prompt"],
+            "dimension": MOTION.value,
+            "annotator": "ada",
+            "label": Label.GOOD.value,
+            "reason": "There are no obvious problems.",
+            "critic_label": Label.BAD.value,
+            "critic_reason": row["reasons"][MOTION],
+            **dict.fromkeys(("decision", "decision_reason", "reviewer", "decided_at")),
+        }
+        for row in rows
+    ]
+    write_rows(root / "review_queue.jsonl", queue)
+    return root / "review_queue.jsonl"
+
+
+def some_votes(space: Space, *folders: Path) -> None:
+    """Votes of six people who see what the clips' labels say, and slip now and then."""
     rng = np.random.default_rng(0)
-    for number in range(5):
+    identity = Identity(SECRETS["SALT"].encode())
+    rows: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        for row in read_rows(folder / METADATA_FILE):
+            rows[identity.digest("clip", str((folder / row["file_name"]).absolute()))] = row
+    for number in range(6):
         visitor = Visitor(space, cookie=f"{number:040d}")
-        pair = visitor.call("load")[2]
-        for _ in range(8):
-            pair = visitor.call("vote", pair, *rng.choice(["a", "b", "tie"], size=4).tolist())[2]
+        shown = visitor.call("load")
+        while shown[2]:
+            left, right = (rows[name] for name in re.findall(r"clips/([0-9a-f]{32})", shown[1]))
+            better = [np.sign(Label(left[d]).rank - Label(right[d]).rank) for d in Dimension]
+            rewards = [mean_reward({d: Label(row[d]) for d in Dimension}) for row in (left, right)]
+            better.append(np.sign(rewards[0] - rewards[1]))
+            seen = [int(rng.integers(-1, 2)) if rng.integers(100) < SLIPS else int(sign) for sign in better]
+            shown = visitor.call("vote", shown[2], *({1: "a", 0: "tie", -1: "b"}[sign] for sign in seen))
+
+
+def some_ratings(space: Space, clips: Path) -> None:
+    """Ratings of three people, each with a slip now and then."""
+    rng = np.random.default_rng(0)
+    rows = {row["id"]: row for row in read_rows(clips / METADATA_FILE)}
+    for number in range(3):
+        visitor = Visitor(space, cookie=f"{number:040d}")
+        clip = visitor.call("load")[2]
+        for _ in range(9):
+            answers = []
+            for dimension in Dimension:
+                slip = rng.integers(100) < SLIPS
+                label = (
+                    Label(rng.choice(list(Label))) if slip else Label(rows.get(clip, {}).get(dimension, Label.GOOD))
+                )
+                answers += [label.value, "" if label is Label.GOOD else "Something is wrong here."]
+            clip = visitor.call("rate", clip, *answers)[2]
 
 
 def picture(page: Page, path: Path) -> None:
-    page.wait_for_timeout(1200)
+    page.wait_for_timeout(1500)
     page.screenshot(path=path, full_page=path.stem.endswith("-phone"))
+
+
+def fill_in(page: Page) -> None:
+    page.locator(f"#lift-{SEMANTIC} input[value={Label.GOOD}]").check()
+    page.locator(f"#lift-{MOTION} input[value={Label.NORMAL}]").check()
+    page.locator(f"#lift-reason-{MOTION} textarea").fill("It jumps once, in the middle.")
+    page.locator(f"#lift-{FIDELITY} input[value={Label.BAD}]").check()
+
+
+def pictures(browser: Browser, spaces: dict[str, Space], target: Path) -> None:
+    for suffix, (width, height) in SIZES.items():
+        for name, space in spaces.items():
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(TIMEOUT_MS)
+            page.goto(space.url)
+            page.wait_for_selector("video")
+            if name == "annotate":
+                fill_in(page)
+            picture(page, target / f"{name}{suffix}.png")
+            if name == "arena":
+                page.get_by_role("tab", name="Results").click()
+                page.wait_for_selector(".lift-result")
+                picture(page, target / f"results{suffix}.png")
+    console = spaces["annotate"].console
+    found = re.search(r"\?owner=([0-9a-f]{32})", console)
+    assert found is not None, console
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(TIMEOUT_MS)
+    page.goto(f"{spaces['annotate'].url}/{found.group(0)}")
+    for tab in ("Owner", "Review"):
+        page.get_by_role("tab", name=tab).click()
+        picture(page, target / f"{tab.lower()}.png")
 
 
 def main(target: Path) -> None:
     root = Path(tempfile.mkdtemp())
-    base, lift = clips(root)
-    gallery = f"base={base},lift={lift}"
+    made = clips(root)
+    base, lift = made["base"], made["lift"]
+    queue = review_queue(root, base)
     spaces = {
-        "arena": Space("arena", root / "arena", FIRST=f"base={base}", SECOND=f"lift={lift}").start(),
-        "annotate": Space("annotate", root / "annotate", CLIPS=str(base)).start(),
-        "compare": Space("compare", root / "compare", GALLERY=gallery).start(),
+        "arena": Space("arena", root / "arena", FIRST=f"base={base}", SECOND=f"lift={lift}"),
+        "annotate": Space("annotate", root / "annotate", CLIPS=str(base), GOLD=str(made["gold"]), QUEUE=str(queue)),
+        "compare": Space("compare", root / "compare", GALLERY=f"base={base},lift={lift}"),
     }
-    some_votes(spaces["arena"])
+    for space in spaces.values():
+        space.start()
+    some_votes(spaces["arena"], base, lift)
+    some_ratings(spaces["annotate"], base)
     chromium = next(found for name in tests.conftest.BROWSERS if (found := shutil.which(name)))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for name, space in spaces.items():
-            for suffix, (width, height) in SIZES.items():
-                page = browser.new_page(viewport={"width": width, "height": height})
-                page.goto(space.url)
-                page.wait_for_selector("video")
-                if name == "annotate":
-                    page.locator(f"#lift-{Dimension.SEMANTIC_CONSISTENCY} input[value={Label.GOOD}]").check()
-                    page.locator(f"#lift-{Dimension.MOTION_SMOOTHNESS} input[value={Label.BAD}]").check()
-                    page.locator(f"#lift-reason-{Dimension.MOTION_SMOOTHNESS} textarea").fill(
-                        "It jumps in the middle."
-                    )
-                picture(page, target / f"{name}{suffix}.png")
-                if name == "arena":
-                    page.get_by_role("tab", name="Results").click()
-                    page.wait_for_selector(".lift-result")
-                    picture(page, target / f"results{suffix}.png")
+        pictures(browser, spaces, target)
         browser.close()
     for space in spaces.values():
         space.end()

@@ -66,7 +66,7 @@ class Space:
 
     def rows(self) -> list[dict[str, Any]]:
         """What is on the Space's disk."""
-        files = sorted((self.data_dir / "rows").glob("*.jsonl"))
+        files = sorted((self.data_dir / "votes").glob("*.jsonl"))
         return [json.loads(line) for path in files for line in path.read_text().splitlines()]
 
 

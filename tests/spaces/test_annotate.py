@@ -1,5 +1,6 @@
 """The annotation page in a real browser: reasons, ready phrase, keyboard, reload, gold, the owner, the review queue."""
 
+import json
 import re
 
 import pytest
@@ -44,6 +45,10 @@ def test_a_visit(spaces, open_page):
     label(page, MOTION, Label.NORMAL)
     label(page, FIDELITY, Label.BAD)
     reason(page, FIDELITY, "Heavy <b>static</b> noise.")
+    # An empty box says what becomes of it: the ready phrase for the best label, a reason that is required below it.
+    boxes = "() => [...document.querySelectorAll('.lift-reason textarea')].map(box => [box.placeholder, box.required])"
+    page.wait_for_function(f"() => ({boxes})()[1][1]")
+    assert page.evaluate(boxes)[:2] == [[READY_REASON, False], ["Say why (required)", True]]
     page.click("#lift-submit")
     page.wait_for_selector(f"text=Say why {MOTION.words} is {Label.NORMAL}")
     assert len(space.rows()) == before and clip_on(page) == clip
@@ -89,7 +94,7 @@ def test_clips_get_their_raters_and_the_owner_sees_who_is_careful(spaces, open_p
         if not page.locator("#lift-submit").is_visible():
             break
         clip = clip_on(page)
-        captions.add(page.inner_text(".lift-prompt").split("\n", 1)[1].strip())
+        captions.add(page.inner_text(".lift-prompt span").strip())
         for dimension in Dimension:
             label(page, dimension, Label.GOOD)
         page.click("#lift-submit")
@@ -125,6 +130,8 @@ def test_the_owner_decides_the_review_queue(spaces, queue, open_page):
     page.wait_for_selector("#lift-decision")
     # The critic's answer is filled in, what the rater said stands beside it, as text.
     assert page.locator(f"#lift-decision input[value={Label.BAD.value}]").is_checked()
+    assert page.locator("#lift-decision-reason textarea").input_value() == "The ball jumps."
+    page.locator("#lift-decision-reason textarea").fill("")
     assert "fine <script>alert(4)</script>" in page.inner_text(".lift-table >> visible=true")
     page.click("#lift-decide")
     page.wait_for_selector(f"text=Say why {MOTION.words} is {Label.BAD}")
@@ -139,6 +146,24 @@ def test_the_owner_decides_the_review_queue(spaces, queue, open_page):
     assert second["decision"] == "drop"
 
 
+def test_ratings_and_decisions_reach_the_hub(spaces, local_hub):
+    from datasets import load_dataset
+
+    space = spaces["annotate"]
+    kept = space.rows()
+    space.end()  # a page that is stopped sends what it has
+    rows = load_dataset(
+        "dev/annotate-ratings", split="train", token=local_hub.token
+    )  # as the card says, whatever the review decided
+    assert sorted(rows["id"]) == sorted(row["id"] for row in kept)
+    names = local_hub.api().list_repo_files("dev/annotate-ratings", repo_type="dataset")
+    (name,) = (name for name in names if name.startswith("decisions/"))
+    text = local_hub.read("dev/annotate-ratings", name, repo_type="dataset").decode()
+    assert [json.loads(line)["row_id"] for line in text.splitlines()] == ["row-0", "row-1"]
+
+
 def test_nothing_sticks_out_on_a_phone(spaces, open_page):
     page = open_page(f"{spaces['annotate'].url}", width=390, height=844)
+    # The caption comes before the clip.
+    assert page.locator(".lift-prompt").bounding_box()["y"] < page.locator("video").bounding_box()["y"]
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390

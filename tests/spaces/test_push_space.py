@@ -27,6 +27,7 @@ def test_a_space_is_thin_and_its_card_fits_the_installed_gradio(name: str):
     assert len((folder / "app.py").read_text().splitlines()) < 80
     card = RepoCard.load(folder / "README.md").data.to_dict()
     assert card["sdk"] == "gradio" and card["sdk_version"] == version("gradio") and card["app_file"] == "app.py"
+    assert card["python_version"] == "3.12"  # of the two that ZeroGPU has, the one that lift_trl runs on
     assert card["hf_oauth"] is True and len(card["short_description"]) <= 60
     described = set(re.findall(r"`([A-Z][A-Z_]+)`", (folder / "README.md").read_text()))
     read = set(re.findall(r'os\.environ(?:\.get)?[\[(]"([A-Z_]+)"', (folder / "app.py").read_text()))

@@ -79,10 +79,10 @@ def test_secrets_and_other_people_are_nowhere_to_be_read(spaces):
     }
 
 
-@pytest.mark.parametrize("name", ["arena", "annotate"])
+@pytest.mark.parametrize("name", ["arena", "annotate", "gallery"])
 def test_no_file_outside_the_gallery_is_served(spaces, clips, name):
     space = spaces[name]
-    row_file = next((space.data_dir / "rows").glob("*.jsonl"), space.data_dir / "console.txt")
+    row_file = next((space.data_dir / "votes").glob("*.jsonl"), space.data_dir / "console.txt")
     stranger = Visitor(space)
     for target in (
         row_file,
@@ -94,7 +94,8 @@ def test_no_file_outside_the_gallery_is_served(spaces, clips, name):
             assert stranger.client.get(f"{space.url}/{path}").status_code in (403, 404), path
     # Not even clips by their paths: these name the system.
     assert stranger.client.get(f"{space.url}/gradio_api/file={clips['flawed'] / '00000.mp4'}").status_code == 403
-    player = next(text for text in stranger.call("load") if "<video" in str(text))
+    shown = stranger.call(*(("load",) if name != "gallery" else ("change", "lift", None, None)))
+    player = next(text for text in shown if "<video" in str(text))
     url = re.search(r'src="(clips/[0-9a-f]{32}\.mp4)"', player).group(1)
     clip = stranger.client.get(f"{space.url}/{url}")
     assert (clip.status_code, clip.headers["content-type"]) == (200, "video/mp4")
@@ -153,4 +154,13 @@ def test_the_salt_of_a_machine_is_kept_and_private(tmp_path):
     salt = load_salt(tmp_path)
     assert len(salt) == 64 and load_salt(tmp_path) == salt
     assert (tmp_path / ".salt").stat().st_mode & 0o077 == 0
-    assert load_salt(tmp_path, "given") == b"given"
+    assert [path.name for path in tmp_path.iterdir()] == [".salt"]
+    assert load_salt(tmp_path, "given " * 3) == b"given given given "
+
+
+def test_a_salt_that_could_be_guessed_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="SALT has 5 bytes, and a salt needs 16"):
+        load_salt(tmp_path, "given")
+    (tmp_path / ".salt").touch()  # of a process that was killed before it wrote
+    with pytest.raises(ValueError, match=r"\.salt has 0 bytes.*delete the file"):
+        load_salt(tmp_path)
