@@ -156,7 +156,7 @@ def label_mass(tokens: Iterable[tuple[str, float]]) -> dict[Label, float]:
     for label in Label:
         whole = [p for text, p in probs if text == label.lower()]
         begun = [p for text, p in probs if text and label.lower().startswith(text)]
-        mass[label] = sum(whole or begun)
+        mass[label] = sum(whole or begun, 0.0)
     return mass
 
 

@@ -116,8 +116,9 @@ def bootstrap_share(hits: Sequence[bool], clusters: Sequence[str] | None = None,
 
     The bootstrap of 5 wins in 5 draws nothing but wins, and would call the share sure to be 1.
 
-    >>> bootstrap_share([True] * 5).ci95
-    (0.5655175352168252, 1.0)
+    >>> low, high = bootstrap_share([True] * 5).ci95
+    >>> f"{low:.3f} {high:.3f}"
+    '0.566 1.000'
     """
     estimate = bootstrap_mean([float(hit) for hit in hits], clusters, seed=seed)
     if estimate.ci95 is None or estimate.ci95[1] - estimate.ci95[0] > 1e-9:
