@@ -124,8 +124,7 @@ def test_clips_get_their_raters_and_the_owner_sees_who_is_careful(spaces, open_p
 def test_the_owner_decides_the_review_queue(spaces, queue, open_page):
     space = spaces["annotate"]
     key = re.search(r"\?owner=([0-9a-f]{32})", space.console).group(1)
-    page = open_page(space.url)
-    page.goto(f"{space.url}/?owner={key}")
+    page = open_page(f"{space.url}/?owner={key}")
     page.get_by_role("tab", name="Review").click()
     page.wait_for_selector("#lift-decision")
     # The critic's answer is filled in, what the rater said stands beside it, as text.
