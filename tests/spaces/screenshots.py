@@ -155,17 +155,19 @@ def main(target: Path) -> None:
         "annotate": Space("annotate", root / "annotate", CLIPS=str(base), GOLD=str(made["gold"]), QUEUE=str(queue)),
         "compare": Space("compare", root / "compare", GALLERY=f"base={base},lift={lift}"),
     }
-    for space in spaces.values():
-        space.start()
-    some_votes(spaces["arena"], base, lift)
-    some_ratings(spaces["annotate"], base)
-    chromium = next(found for name in tests.conftest.BROWSERS if (found := shutil.which(name)))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        pictures(browser, spaces, target)
-        browser.close()
-    for space in spaces.values():
-        space.end()
+    try:
+        for space in spaces.values():
+            space.start()
+        some_votes(spaces["arena"], base, lift)
+        some_ratings(spaces["annotate"], base)
+        chromium = next(found for name in tests.conftest.BROWSERS if (found := shutil.which(name)))
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            pictures(browser, spaces, target)
+            browser.close()
+    finally:
+        for space in spaces.values():
+            space.end()
 
 
 if __name__ == "__main__":
