@@ -120,16 +120,16 @@ class ServedCritic:
         reply = self._client.chat_completion(
             messages, model=self.model, temperature=0.0, max_tokens=length, seed=0, **options
         ).choices[0]
-        text = reply.message.content or ""
-        # The first token alone cannot tell "Normal." from "No obvious problems."
-        answer = parse_answer(text)
-        if not self.logprobs:
-            return Judgement(dimension, answer.label, reason=answer.reason if with_reason else "")
         tokens = reply.logprobs.content if reply.logprobs else None
-        if not tokens:
+        if self.logprobs and not tokens:
             raise OSError(
                 f"{self.model} returned no log-probabilities. Set logprobs=False to parse its answers instead."
             )
+        text = reply.message.content or ""
+        # The first token alone cannot tell "Normal." from "No obvious problems."
+        answer = parse_answer(text)
+        if not self.logprobs or not tokens:
+            return Judgement(dimension, answer.label, reason=answer.reason if with_reason else "")
         mass = label_mass((top.token, top.logprob) for top in tokens[0].top_logprobs)
         total = sum(mass.values())
         if total <= 0:
