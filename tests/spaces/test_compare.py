@@ -84,6 +84,7 @@ def test_several_adapters_are_to_choose_from_and_votes_reach_the_hub(spaces, ope
     page.wait_for_selector("text=Your vote is saved")
     (row,) = (row for row in space.rows() if row["video_b"].startswith("other/"))
     assert (row["video_a"], row["choice"], row["dimension"]) == ("base/0", "b", None)
+    page.close()  # it would complain that the server is gone
     space.end()  # a page that is stopped sends what it has
     names = local_hub.api().list_repo_files("dev/compare-votes", repo_type="dataset")
     texts = [
