@@ -115,21 +115,25 @@ def _text_config(tokenizer: Any, **more: Any) -> dict[str, Any]:
     }
 
 
+#: Of the towers that see one picture at a time.
+VISION_CONFIG = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": SIZE,
+    "patch_size": 8,
+    "initializer_range": 0.2,
+}
+
+
 def build_idefics3() -> tuple[Any, Any]:
     tokenizer = build_tokenizer("idefics3")
     config = Idefics3Config(
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
         tie_word_embeddings=False,
-        vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": SIZE,
-            "patch_size": 8,
-            "initializer_range": 0.2,
-        },
+        vision_config=VISION_CONFIG,
         text_config={"model_type": "llama", **_text_config(tokenizer)},
     )
     edge = {"longest_edge": SIZE}
@@ -154,15 +158,7 @@ def build_internvl() -> tuple[Any, Any]:
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,
         tie_word_embeddings=False,
-        vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": SIZE,
-            "patch_size": 8,
-            "initializer_range": 0.2,
-        },
+        vision_config=VISION_CONFIG,
         text_config={"model_type": "qwen2", **_text_config(tokenizer)},
     )
     size = {"height": SIZE, "width": SIZE}
