@@ -1,4 +1,6 @@
-"""Copies trained checkpoints into the package as float16.
+"""Copies trained checkpoints into the package: the video model as float16, the VLM as float32.
+
+The VLM's tower tells tenths of a pixel, which float16 rounds away (`weights/TRAINING.md`, part 7).
 
 `python -m lift_trl.mini.export_weights --video-model runs/mini_base/video_model --vlm runs/mini_vlm/vlm`
 """
@@ -21,7 +23,7 @@ MAX_BYTES = 8_000_000
 
 def export_weights(video_model: Path | None, vlm: Path | None, directory: Path = WEIGHTS) -> int:
     """
-    Writes the given checkpoints to `directory` in float16 and returns the bytes of all files there.
+    Writes the given checkpoints to `directory` and returns the bytes of all files there.
 
     Raises:
         ValueError: if they take more than 8 MB in all.
@@ -33,7 +35,7 @@ def export_weights(video_model: Path | None, vlm: Path | None, directory: Path =
     if vlm is not None:
         shutil.rmtree(directory / "vlm", ignore_errors=True)
         model = AutoModelForImageTextToText.from_pretrained(vlm, dtype=torch.float32)
-        model.half().save_pretrained(directory / "vlm")
+        model.save_pretrained(directory / "vlm")
         AutoProcessor.from_pretrained(vlm).save_pretrained(directory / "vlm")
     for path in directory.rglob("*.json"):
         config = json.loads(path.read_text())

@@ -78,9 +78,8 @@ def encode_pictures(model: Idefics3ForConditionalGeneration, pictures: Pictures)
     return torch.stack(list(model.model.get_image_features(pictures.pixels[:, None]).pooler_output))
 
 
-def picture_loss(helpers: Helpers, encoded: Tensor, pictures: Pictures) -> Tensor:
-    """Colour and shape by cross-entropy, place, static and misfit by Huber's loss, from the connector's tokens."""
-    output = helpers.picture(encoded.float().flatten(1))
+def picture_loss(output: Tensor, pictures: Pictures) -> Tensor:
+    """Colour and shape by cross-entropy, place, static and misfit by Huber's loss, of a head's output `[N, 4 + 3 + 4]`."""
     colour, shape, measures = output.split((len(COLOURS), len(SHAPES), 4), -1)
     error = (measures - pictures.measures) / torch.tensor(PRECISION)
     return (
@@ -209,7 +208,8 @@ def train(args: argparse.Namespace) -> None:
             if frames is not None:
                 rows = torch.from_numpy(rng.integers(len(frames.pixels), size=4 * args.batch_size))
                 pictures = Pictures(*(torch.cat((a, b[rows])) for a, b in zip(pictures, frames, strict=True)))
-            answer = picture_loss(helpers, encode_pictures(model, pictures), pictures)
+            encoded = encode_pictures(model, pictures)
+            answer = picture_loss(helpers.picture(encoded.float().flatten(1)), pictures)
             helper = torch.zeros(())
         else:
             step = run.step - vision_steps

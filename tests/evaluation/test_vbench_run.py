@@ -234,6 +234,7 @@ def test_the_preflight_names_exactly_what_is_missing(environment):
 
 @pytest.mark.slow
 @pytest.mark.real
+@pytest.mark.timeout(1800)  # an installation of 6 GB
 def test_the_real_vbench_measures_flickering_as_its_formula_says(real_data, tmp_path):
     """Installs vbench 0.1.5 with its pins (about 6 GB, minutes) unless LIFT_TRL_VBENCH_ENV names such an environment."""
     folder = Path(os.environ.get("LIFT_TRL_VBENCH_ENV") or tmp_path / "env")
