@@ -12,7 +12,7 @@ from ..protocols import RewardModel
 from ..records import EvalRow, VideoSource
 from ..rubric import Dimension, Label, parse_label
 from ..store.video_io import read_video, write_video
-from .intervals import interval, resample_counts
+from .intervals import interval, resample_counts, wilson
 
 
 NUM_BINS = 10
@@ -118,8 +118,8 @@ def evaluate_verdicts(rows: Sequence[Verdict], *, system: str, seed: int = 0) ->
     """
     Accuracy, balanced accuracy, macro-F1 and calibration error by dimension and over all, with 95 % intervals.
 
-    The intervals are bootstrapped over videos, since the three verdicts on one video are not independent. `n` counts
-    videos. A dimension that nobody rated has no row; calibration needs probabilities.
+    The intervals are bootstrapped over videos, since the three verdicts on one video are not independent; a share of 0 or 1
+    has Wilson's. `n` counts videos. A dimension that nobody rated has no row; calibration needs probabilities.
 
     Raises:
         ValueError: if there is no verdict at all.
@@ -133,7 +133,9 @@ def evaluate_verdicts(rows: Sequence[Verdict], *, system: str, seed: int = 0) ->
         for metric, (sums, measure) in _measures(part, videos).items():
             value = float(measure(sums.sum(axis=0)))
             ci95 = None
-            if len(names) > 1:
+            if len(names) > 1 and metric != "calibration_error" and value in (0.0, 1.0):
+                ci95 = wilson(value * len(names), len(names)).ci95  # the bootstrap would draw nothing else
+            elif len(names) > 1:
                 ci95 = interval(measure(resample_counts([0] * len(names), seed=seed) @ sums))
             figures.append(EvalRow("critic", f"critic/{name}/{metric}", system, value, len(names), ci95))
     return figures

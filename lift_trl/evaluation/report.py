@@ -241,7 +241,8 @@ def save_report(report: Report, folder: Path | str) -> Path:
         logger.warning("report.html has %.0f MB; show fewer clips to keep it quick to open.", len(page) / 2**20)
     write_text(root / "report.html", page)
     write_model_index(full, root)
-    Artifact("report", config={"title": full.title, "stamps": dict(full.stamps)}).save(root)
+    config = {"title": full.title, "stamps": dict(full.stamps)}
+    Artifact("report", config, parents=dict(full.parents)).save(root)
     return root / "report.html"
 
 

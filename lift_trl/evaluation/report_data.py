@@ -105,6 +105,7 @@ class Report:
         strengths: of three systems or more, by judge.
         agreements: of a critic or another judge with people's votes on the same pairs.
         stamps: how it was made: models and revisions, versions.
+        parents: what it was made from: a system, or judge/system -> hash of its clips and what is said of them.
         suite_stamps: suite -> system -> what its figures were measured with; shown beside them.
         notes: caveats, shown at the end.
         cards: system -> model card (or its folder) that takes the system's figures when the report is saved.
@@ -126,6 +127,7 @@ class Report:
     drift: tuple[DriftAlarm, ...] = ()
     curves: tuple[Curve, ...] = ()
     stamps: Mapping[str, str] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
     suite_stamps: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     cards: Mapping[str, Path] = field(default_factory=dict)

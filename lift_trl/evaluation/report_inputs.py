@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..records import EvalRow
+from ..records import EvalRow, content_id
 from ..store.manifest import Artifact, library_versions, read_rows
 from .drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from .report_data import REWARD_SUITE, VIDEOSCORE_SUITE, ClipRow, Curve, Report
@@ -15,6 +15,7 @@ from .report_systems import (
     SystemClip,
     compare_means,
     describe_clip,
+    list_clips,
     num_unscored,
     pair_systems,
     prompts_of,
@@ -90,7 +91,8 @@ def build_report(args: ReportArguments) -> Report:
     rewards = values_of(systems, lambda clip: clip.reward)
     means = compare_means("mean_reward", rewards, prompts_of(systems), suite=REWARD_SUITE, base=base)
     vbench = load_vbench(named_paths(args.vbench), base, args.protocol)
-    others = load_judges(_judge_paths(args.judges, paths), paths, base)
+    judged_by = _judge_paths(args.judges, paths)
+    others = load_judges(judged_by, paths, base)
     judged = {"critic": judged_clips(systems), **others.judged}
     judges = {judge: judge_ballots(judge, rated) for judge, rated in judged.items()}
     people, other_votes = _people(args, systems, taken=judges)
@@ -115,6 +117,7 @@ def build_report(args: ReportArguments) -> Report:
         drift=drift,
         curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
         stamps=_stamps(paths),
+        parents=_parents({**paths, **{f"{j}/{s}": path for j, mine in judged_by.items() for s, path in mine.items()}}),
         suite_stamps={args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps},
         notes=(*(note for name, path in paths.items() for note in _unscored(name, path)), *other_votes, *vbench.notes),
         cards=named_paths(args.cards),
@@ -217,6 +220,15 @@ def load_curves(name: str, path: Path) -> list[Curve]:
         if len(points) > 1:
             curves.append(Curve(key.replace("_", " "), name, *zip(*points)))
     return curves
+
+
+def _parents(paths: Mapping[str, Path]) -> dict[str, str]:
+    """The hash of each folder's rows, in any order: which clips and what is said of them, wherever the folder lies."""
+    rows = {
+        name: [json.dumps(entry.row, sort_keys=True, default=str) for entry in list_clips(path)]
+        for name, path in paths.items()
+    }
+    return {name: content_id(*sorted(mine)) for name, mine in rows.items()}
 
 
 def _stamps(paths: Mapping[str, Path]) -> dict[str, str]:

@@ -67,6 +67,14 @@ def test_figures_and_intervals_over_videos():
     assert len(figures) == 16 and {row.suite for row in figures.values()} == {"critic"}
 
 
+def test_ten_right_of_ten_are_not_sure_to_be_all():
+    rows = [Verdict(f"v{i}", SEMANTIC, GOOD, GOOD, (0.1, 0.1, 0.8)) for i in range(10)]
+    figures = {row.metric: row for row in evaluate_verdicts(rows, system="tiny")}
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        row = figures[f"critic/overall/{name}"]
+        assert row.value == 1.0 and row.ci95 == pytest.approx((0.722, 1.0), abs=1e-3)
+
+
 def test_without_probabilities_there_is_no_calibration_and_nothing_to_evaluate_is_an_error():
     figures = evaluate_verdicts([Verdict("v", SEMANTIC, GOOD, GOOD, None)], system="served")
     assert {row.metric.split("/")[-1] for row in figures} == {"accuracy", "balanced_accuracy", "macro_f1"}

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from lift_trl.evaluation.report import sections, to_markdown
+from lift_trl.evaluation.report import save_report, sections, to_markdown
 from lift_trl.evaluation.report_data import default_summary
 from lift_trl.evaluation.report_inputs import ReportArguments, build_report, load_system, pair_systems
 from lift_trl.rubric import Dimension
+from lift_trl.store.manifest import Artifact
 
 
 def write_rows(folder, make_clip, rows):
@@ -125,6 +126,22 @@ def test_the_arenas_votes_count(three, tmp_path):
         "Critic agrees with the majority of people on 90% of the pairs (95% in" in s for s in default_summary(made)
     )
     assert "| strength by | base | rwl | sft |" in markdown
+
+
+def test_a_report_names_what_it_was_made_from(three, tmp_path):
+    """The hash of every system's rows and every judge's: another reward is another parent, another order or place is not."""
+    args = ReportArguments(str(tmp_path / "r"), three, judges=[f"oracle/{entry}" for entry in three], drift=False)
+    save_report(build_report(args), tmp_path / "r")
+    parents = Artifact.load(tmp_path / "r").parents
+    assert set(parents) == {"base", "rwl", "sft", "oracle/base", "oracle/rwl", "oracle/sft"}
+    assert parents["base"] == parents["oracle/base"] != parents["rwl"]
+    folder = tmp_path / "base"
+    lines = (folder / "metadata.jsonl").read_text().splitlines()
+    (folder / "metadata.jsonl").write_text("\n".join(reversed(lines)) + "\n")
+    assert build_report(args).parents == parents
+    (folder / "metadata.jsonl").write_text("\n".join(lines).replace("0.1", "0.2", 1) + "\n")
+    changed = build_report(args).parents
+    assert {name for name in parents if changed[name] != parents[name]} == {"base", "oracle/base"}
 
 
 def test_votes_that_match_nothing_are_an_error(three, tmp_path):

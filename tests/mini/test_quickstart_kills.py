@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -124,7 +123,11 @@ def at_work(script: psutil.Popen, stage: Stage) -> bool:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """Everything that a run came to: hashes of clips and weights, rows of the manifests, the report's figures."""
-    files = [*folder.glob("*/videos/*.mp4"), *folder.glob("lora_*/*.safetensors"), *folder.glob("critic/*.safetensors")]
+    files = [
+        *folder.glob("*/videos/*.mp4"),
+        *folder.glob("lora_*/*.safetensors"),
+        *folder.glob("critic/*.safetensors"),
+    ]
     found: dict[str, Any] = {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }

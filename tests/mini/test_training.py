@@ -114,7 +114,11 @@ def test_the_vlm_learns_from_pictures_and_clips():
     for _ in range(12):
         optimizer.zero_grad()
         answer, helper = train_vlm.clip_loss(model, helpers, batch)
-        loss = answer + helper + train_vlm.picture_loss(helpers.picture(train_vlm.encode_pictures(model, pictures).flatten(1)), pictures)
+        loss = (
+            answer
+            + helper
+            + train_vlm.picture_loss(helpers.picture(train_vlm.encode_pictures(model, pictures).flatten(1)), pictures)
+        )
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
