@@ -5,9 +5,11 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..records import EvalRow, content_id
 from ..store.manifest import Artifact, library_versions, read_rows
+from ..store.rated_videos import raw_rows
 from .drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from .report_data import REWARD_SUITE, VIDEOSCORE_SUITE, ClipRow, Curve, Report
 from .report_judges import clip_label_rates, judge_ballots, judged_clips, load_judges, paired_differences
@@ -15,7 +17,6 @@ from .report_systems import (
     SystemClip,
     compare_means,
     describe_clip,
-    list_clips,
     num_unscored,
     pair_systems,
     prompts_of,
@@ -117,7 +118,9 @@ def build_report(args: ReportArguments) -> Report:
         drift=drift,
         curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
         stamps=_stamps(paths),
-        parents=_parents({**paths, **{f"{j}/{s}": path for j, mine in judged_by.items() for s, path in mine.items()}}),
+        parents=parents_of(
+            {**paths, **{f"{j}/{s}": path for j, mine in judged_by.items() for s, path in mine.items()}}
+        ),
         suite_stamps={args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps},
         notes=(*(note for name, path in paths.items() for note in _unscored(name, path)), *other_votes, *vbench.notes),
         cards=named_paths(args.cards),
@@ -222,13 +225,16 @@ def load_curves(name: str, path: Path) -> list[Curve]:
     return curves
 
 
-def _parents(paths: Mapping[str, Path]) -> dict[str, str]:
-    """The hash of each folder's rows, in any order: which clips and what is said of them, wherever the folder lies."""
-    rows = {
-        name: [json.dumps(entry.row, sort_keys=True, default=str) for entry in list_clips(path)]
-        for name, path in paths.items()
-    }
-    return {name: content_id(*sorted(mine)) for name, mine in rows.items()}
+def parents_of(paths: Mapping[str, Path]) -> dict[str, str]:
+    """The hash of all rows of each folder, in any order: which clips and what is said of them, wherever the folder lies."""
+    return {name: content_id(*sorted(_row_text(row) for _, row in raw_rows(path))) for name, path in paths.items()}
+
+
+def _row_text(row: Mapping[str, Any] | str) -> str:
+    """A row without the folder of its clip; what cannot be read has been refused before."""
+    if isinstance(row, Mapping) and isinstance(row.get("video"), str | Path):
+        row = {**row, "video": Path(row["video"]).name}
+    return json.dumps(row, sort_keys=True, default=str)
 
 
 def _stamps(paths: Mapping[str, Path]) -> dict[str, str]:

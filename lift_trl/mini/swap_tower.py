@@ -29,7 +29,7 @@ NUM_RENDERINGS = 600
 #: Weight of the tokens' squared error, in shares of the known tokens' variance, beside the loss of what they tell.
 CLOSENESS = 20.0
 BATCH_SIZE = 768
-#: Directions of the tower's output with less than this share of the largest variance are left as they are.
+#: Directions of the tower's output with less than this share of the largest variance are scaled as if they had it.
 NEGLIGIBLE = 1e-9
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lift_trl.evaluation.report import save_report, sections, to_markdown
 from lift_trl.evaluation.report_data import default_summary
-from lift_trl.evaluation.report_inputs import ReportArguments, build_report, load_system, pair_systems
+from lift_trl.evaluation.report_inputs import ReportArguments, build_report, load_system, pair_systems, parents_of
 from lift_trl.rubric import Dimension
 from lift_trl.store.manifest import Artifact
 
@@ -142,6 +142,16 @@ def test_a_report_names_what_it_was_made_from(three, tmp_path):
     (folder / "metadata.jsonl").write_text("\n".join(lines).replace("0.1", "0.2", 1) + "\n")
     changed = build_report(args).parents
     assert {name for name in parents if changed[name] != parents[name]} == {"base", "oracle/base"}
+
+
+def test_parents_do_not_hang_on_the_place_and_count_every_rating(tmp_path, make_clip):
+    tidy = {"file_name": "videos/0.mp4", "prompt": "p", "dimension": "motion_smoothness"}
+    for place, second in (("here", "Good"), ("there", "Good"), ("changed", "Bad")):
+        make_clip(tmp_path / place / "videos" / "0.mp4", seed=0)
+        rows = [{**tidy, "label": "Good", "annotator_id": "a"}, {**tidy, "label": second, "annotator_id": "b"}]
+        (tmp_path / place / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = parents_of({place: tmp_path / place for place in ("here", "there", "changed")})
+    assert found["here"] == found["there"] != found["changed"]
 
 
 def test_votes_that_match_nothing_are_an_error(three, tmp_path):
