@@ -13,6 +13,7 @@ import argparse
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,8 +44,15 @@ TRAINING = {"max_steps": 200, "per_device_train_batch_size": 48, "learning_rate"
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
 
 
+#: The control with which the model's own samples weigh as much beside the real ones as under the critic's rewards.
+LEVEL = "SFT at the mean reward"
+
+
 class Arm(NamedTuple):
-    """One way to train. `labels`: whose rewards; `num_videos`: of the base, all for `None`."""
+    """
+    One way to train. `labels`: whose rewards, "mean" being the critic's mean reward for each clip; `num_videos`: of the
+    base, all for `None`.
+    """
 
     name: str
     objective: str
@@ -57,10 +65,12 @@ CORE = (
     Arm("SFT", "sft"),
     Arm("RWL", "rwl"),
     Arm("RS", "rs"),
+    Arm(LEVEL, "rwl", labels="mean"),
     Arm("RWL, shuffled rewards", "rwl", labels="shuffled"),
     Arm("RWL, oracle's rewards", "rwl", labels="oracle"),
     Arm("SFT, no real videos", "sft", real_weight=0.0),
     Arm("RWL, no real videos", "rwl", real_weight=0.0),
+    Arm("RWL, shuffled rewards, no real videos", "rwl", labels="shuffled", real_weight=0.0),
 )
 SWEEP = tuple(
     Arm(f"{objective.upper()}, noise {noise}, {number} videos", objective, f"noise {noise}", 0.0, number)
@@ -92,11 +102,15 @@ class Study:
         elif kind == "oracle":
             rate_folder(generated, folder, oracle=True)
         else:
-            source = self.labels("critic" if kind == "shuffled" else "oracle")
+            source = self.labels("oracle" if kind.startswith("noise") else "critic")
             rows = list(read_rows(source / METADATA_FILE))
-            write_rows(
-                folder / METADATA_FILE, _shuffled(rows) if kind == "shuffled" else _noisy(rows, float(kind[6:]))
-            )
+            if kind == "shuffled":
+                rows = _shuffled(rows)
+            elif kind == "mean":
+                rows = _equal(rows)
+            else:
+                rows = _noisy(rows, float(kind.removeprefix("noise ")))
+            write_rows(folder / METADATA_FILE, rows)
         return folder
 
     def cache(self, arm: Arm) -> Path:
@@ -141,10 +155,11 @@ class Study:
         )
         return [folder / f"round_{i}" / "lora" for i in range(1, number + 1)]
 
-    def measure(self, name: str, adapter: Path | None) -> dict[str, Any]:
+    def measure(self, name: str, adapter: Path | None, *, guidance_scale: float = 1.0) -> dict[str, Any]:
         """The oracle's verdict on the arm's videos of the held-out seeds, and how different videos of a prompt are."""
         folder = self.out / "videos" / name
-        generate_videos(self.model, self.held_out, folder, sampling=SAMPLING, adapter=adapter)
+        sampling = replace(SAMPLING, guidance_scale=guidance_scale)
+        generate_videos(self.model, self.held_out, folder, sampling=sampling, adapter=adapter)
         rate_folder(folder, self.out / "judged" / name, oracle=True)
         rows = list(read_rows(self.out / "judged" / name / METADATA_FILE))
         by_prompt = defaultdict(list)
@@ -177,6 +192,13 @@ def _shuffled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, **{name: rows[i][name] for name in names}} for row, i in zip(rows, order, strict=True)]
 
 
+def _equal(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without labels whose reward is that of all rows together: SFT that weighs as much as RWL beside the real term."""
+    reward = float(np.mean([row["reward"] for row in rows]))
+    kept = [{name: value for name, value in row.items() if name not in list(Dimension)} for row in rows]
+    return [{**row, "reward": reward} for row in kept]
+
+
 def _noisy(rows: list[dict[str, Any]], rate: float) -> list[dict[str, Any]]:
     """Rows in which each label is a neighbouring one by the chance `rate`."""
     rng, ranked = np.random.default_rng(1), sorted(Label, key=lambda label: label.rank)
@@ -200,22 +222,34 @@ def expected(rewards: Sequence[float], objective: str) -> float:
 
 
 def table(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
-    """Every arm over its seeds, beside the base and beside SFT of the same real term and seed, paired."""
+    """
+    Every arm over its seeds, beside the base, and beside plain and level SFT of the same seeds; all paired.
+
+    Level SFT has the arm's share of the real term: rewards below 1 let the real videos weigh more (equation 3).
+    """
     asked = [video.prompt for video in study.held_out]
-    by_arm: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    by_arm: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
+    apart = defaultdict(list)
     for row in results:
-        by_arm[row["arm"]][row["seed"]] = row
-    base = np.asarray(by_arm["base"][0]["rewards"])
-    lines = ["| arm | seeds | reward | minus base | minus SFT | diversity |", "|---|---|---|---|---|---|"]
+        by_arm[row["arm"]][row["seed"]] = np.asarray(row["rewards"])
+        apart[row["arm"]].append(row["diversity"])
+
+    def beside(arm: str, control: str) -> str:
+        shared = sorted(by_arm[arm].keys() & by_arm.get(control, {}).keys())
+        if arm == control or not shared:
+            return ""
+        return _signed(np.mean([by_arm[arm][seed] - by_arm[control][seed] for seed in shared], 0), asked)
+
+    base = by_arm["base"][0]
+    lines = ["| arm | seeds | reward | minus base | minus SFT | minus level SFT | diversity |", "|" + "---|" * 7]
     for arm, seeds in by_arm.items():
-        control = by_arm.get("SFT, no real videos" if "no real" in arm else "SFT", {})
-        rewards = np.mean([row["rewards"] for row in seeds.values()], 0)
-        shared = sorted(seeds.keys() & control.keys())
-        gains = [np.subtract(seeds[s]["rewards"], control[s]["rewards"]) for s in shared]
-        beside = _signed(np.mean(gains, 0), asked) if gains and not arm.startswith("SFT") else ""
-        diversity = np.mean([row["diversity"] for row in seeds.values()])
+        rewards = np.mean(list(seeds.values()), 0)
+        plain = "SFT, no real videos" if "no real" in arm else "SFT"
+        level = LEVEL if arm.startswith("RWL") and plain == "SFT" else plain
+        columns = ["" if arm.startswith("base") else beside(arm, control) for control in (plain, level)]
         minus_base = "" if arm == "base" else _signed(rewards - base, asked)
-        lines.append(f"| {arm} | {len(seeds)} | {rewards.mean():.3f} | {minus_base} | {beside} | {diversity:.3f} |")
+        cells = [arm, str(len(seeds)), f"{rewards.mean():.3f}", minus_base, *columns, f"{np.mean(apart[arm]):.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -239,12 +273,14 @@ def main() -> None:
     study = Study(args.out, args.quickstart, args.videos_per_prompt)
     manifest = Manifest(args.out / f"results {args.tier}")
 
-    def add(name: str, seed: int, adapter: Path | None) -> None:
+    def add(name: str, seed: int, adapter: Path | None, **sampling: float) -> None:
         unit = f"{name}, seed {seed}"
         if unit not in manifest.done_ids():
-            manifest.append({"id": unit, "arm": name, "seed": seed, **study.measure(unit, adapter)})
+            manifest.append({"id": unit, "arm": name, "seed": seed, **study.measure(unit, adapter, **sampling)})
 
     add("base", 0, None)
+    if args.tier == "core":
+        add("base, guidance 3", 0, None, guidance_scale=3.0)
     for seed in range(args.seeds):
         for arm in CORE if args.tier == "core" else SWEEP:
             add(arm.name, seed, study.train(arm, seed))
