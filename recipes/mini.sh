@@ -10,12 +10,13 @@ MINI=recipes/configs/mini
 
 one() { accelerate launch --config_file recipes/configs/accelerate/cpu.yaml "$@"; }    # one process
 two() { accelerate launch --config_file recipes/configs/accelerate/cpu_2.yaml "$@"; }  # two processes
-# Runs its arguments side by side; fails if one of them fails.
+# Runs its arguments side by side; fails if one of them fails. In the background a function ends at its first failure.
 both() {
-    local first status=0
+    local first second status=0
     "$1" & first=$!
-    "$2" || status=$?
+    "$2" & second=$!
     wait "$first" || status=$?
+    wait "$second" || status=$?
     return "$status"
 }
 
@@ -39,15 +40,21 @@ sft() { one recipes/align.py --config $MINI/align_sft.yaml; }
 both rwl sft
 
 echo "== 4. evaluation: the same prompts and seeds from each model, judged by the critic and by the oracle"
-sample() {  # name, further options
-    one recipes/generate.py --config $MINI/generate_eval.yaml --output_dir "runs/mini/eval_$1" "${@:2}"
+judge() {
     one recipes/score.py --config $MINI/score.yaml --videos "runs/mini/eval_$1" --output_dir "runs/mini/scored_$1"
     lift-trl mini-rate "runs/mini/eval_$1" "runs/mini/oracle_$1" --oracle
 }
-base() { sample base; }
-tuned() { sample rwl --adapter runs/mini/lora_rwl; }
+base() {
+    one recipes/generate.py --config $MINI/generate_eval.yaml
+    judge base
+}
+tuned() {
+    one recipes/generate.py --config $MINI/generate_eval.yaml --adapter runs/mini/lora_rwl --output_dir runs/mini/eval_rwl
+    judge rwl
+}
 both base tuned
-control() { sample sft --adapter runs/mini/lora_sft; }
+two recipes/generate.py --config $MINI/generate_eval.yaml --adapter runs/mini/lora_sft --output_dir runs/mini/eval_sft
+control() { judge sft; }
 critic() { one recipes/evaluate_critic.py --config $MINI/evaluate_critic.yaml; }
 both control critic
 one recipes/evaluate.py --config $MINI/evaluate.yaml
