@@ -9,6 +9,7 @@ F frames, H height, W width, V videos, P prompts, R resamples.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -114,7 +115,9 @@ def frame_statistics(frames: np.ndarray) -> ClipStatistics:
     for frame in frames:
         rgb = frame.astype(np.float32) / 255
         luma = rgb @ _LUMA
-        high, low = rgb.max(-1), rgb.min(-1)
+        # Of whole planes: numpy reduces an axis of three values more than ten times as slowly.
+        planes = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+        high, low = reduce(np.maximum, planes), reduce(np.minimum, planes)
         saturation.append(float(np.mean((high - low) / np.maximum(high, 1e-6))))
         laplacian = 4 * luma[1:-1, 1:-1] - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
         sharpness.append(float(np.abs(laplacian).mean()))

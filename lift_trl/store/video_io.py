@@ -13,6 +13,7 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from ..records import StoredVideo, VideoSource
@@ -44,12 +45,13 @@ def describe(video: VideoSource | StoredVideo | str) -> str:
 
 
 class _OpenVideo(NamedTuple):
-    """An open file: its name for messages, the demuxer, the video stream and its mean frame rate."""
+    """An open file: its name for messages, the demuxer, the video stream, its mean frame rate, and what makes RGB of it."""
 
     name: str
     container: InputContainer
     stream: VideoStream
     fps: float
+    reformatter: VideoReformatter
 
     def packets(self) -> Iterator[Packet]:
         """The compressed frames, and the empty packet that asks the decoder for the rest."""
@@ -79,6 +81,12 @@ class _OpenVideo(NamedTuple):
         if count == 0:
             raise ValueError(f"{self.name}: holds no decodable frame. Fetch or encode it again.")
 
+    def upright(self, frame: VideoFrame) -> np.ndarray:
+        """RGB of `frame`, turned as the container says: a phone stores what its sensor has, however it was held."""
+        # A frame's own `to_ndarray(format="rgb24")` sets up a converter for each frame, which costs more than decoding it.
+        rgb = self.reformatter.reformat(frame, format="rgb24").to_ndarray()
+        return np.rot90(rgb, round(frame.rotation / 90))
+
 
 @contextmanager
 def _opened(
@@ -99,7 +107,7 @@ def _opened(
             fps = float(stream.average_rate or stream.guessed_rate or 0)
             if fps <= 0:
                 raise ValueError(f"{name}: the file states no frame rate. Encode it again, as H.264 in mp4.")
-            yield _OpenVideo(name, container, stream, fps)
+            yield _OpenVideo(name, container, stream, fps, VideoReformatter())
     except av.error.FFmpegError as error:
         raise ValueError(
             f"{name}: cannot be decoded ({error.strerror}). The file is truncated or no video: "
@@ -147,19 +155,19 @@ def read_video(
         shown: tuple[float, VideoFrame] | None = None
         for time_s, frame in file.decode(file.packets()):
             if num_frames is None:
-                images.append(_upright(frame))
+                images.append(file.upright(frame))
                 times.append(time_s)
                 continue
             # A frame is shown until the next one begins; half a millisecond forgives rounded time stamps.
             while shown and len(images) < num_frames and len(images) * step_s < time_s - 5e-4:
-                _append(images, times, shown)
+                _append(file, images, times, shown)
             shown = (time_s, frame)
             if len(images) == num_frames:
                 break
         if shown and num_frames is not None:
             end_s = shown[0] + 1 / file.fps
             while len(images) < num_frames and len(images) * step_s < end_s - 5e-4:
-                _append(images, times, shown)
+                _append(file, images, times, shown)
     if num_frames is not None and len(images) < num_frames:
         raise ValueError(
             f"{describe(video)}: has {len(images)} frames at {1 / step_s:g} fps, {num_frames} were asked for. "
@@ -168,17 +176,12 @@ def read_video(
     return Clip(np.stack(images), np.asarray(times), file.fps)
 
 
-def _upright(frame: VideoFrame) -> np.ndarray:
-    """RGB of `frame`, turned as the container says: a phone stores what its sensor has, however it was held."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-
-
-def _append(images: list[np.ndarray], times: list[float], shown: tuple[float, VideoFrame]) -> None:
+def _append(file: _OpenVideo, images: list[np.ndarray], times: list[float], shown: tuple[float, VideoFrame]) -> None:
     """Adds `shown` to the sample; a frame that is shown twice is converted once."""
     if times and times[-1] == shown[0]:
         images.append(images[-1])
     else:
-        images.append(_upright(shown[1]))
+        images.append(file.upright(shown[1]))
     times.append(shown[0])
 
 
@@ -197,7 +200,7 @@ def sample_frames(video: VideoSource | StoredVideo | str, num_frames: int) -> Cl
     with _opened(video, threads="SLICE") as file:
         packets = list(file.packets())
         shown = _decode_few(file, packets, num_frames) or _decode_all(file, packets, num_frames)
-        images = np.stack([_upright(frame) for _, frame in shown])
+        images = np.stack([file.upright(frame) for _, frame in shown])
     return Clip(images, np.asarray([time_s for time_s, _ in shown]), file.fps)
 
 
