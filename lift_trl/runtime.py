@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
@@ -96,6 +96,21 @@ def setup_logging(state: PartialState) -> None:
     rank = f" rank {state.process_index}" if state.num_processes > 1 else ""
     logging.basicConfig(format=f"%(asctime)s{rank} %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("lift_trl").setLevel(logging.INFO if state.is_main_process else logging.WARNING)
+
+
+class StopsWhenFinished:
+    """
+    Put before a `Trainer` among the bases: a finished run that is resumed trains no further.
+
+    Stock looks at `max_steps` only after a step, so a run that ended within an epoch gets one step more each time that it
+    is started again, and what was made from its weights no longer fits them.
+    """
+
+    state: Any
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]  # the Trainer's
 
 
 def fit(trainer: "Trainer") -> None:

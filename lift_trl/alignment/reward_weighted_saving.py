@@ -15,6 +15,7 @@ from transformers.utils.hub import PushInProgress
 from ..hub.cards import AlignedModelCard, BaseModel
 from ..hub.lora import DIFFUSERS_LORA_FILE, export_diffusers_lora
 from ..records import content_id
+from ..runtime import StopsWhenFinished
 from ..video_models import PipelineSource
 from .reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
 from .video_dataset import CachedVideoDataset
@@ -28,7 +29,7 @@ RUN_FILE = "run.json"
 PUSHED_FILES = ("README.md", DIFFUSERS_LORA_FILE, "adapter_config.json", "adapter_model.safetensors", "transformer/*")
 
 
-class SavingTrainer(Trainer):
+class SavingTrainer(StopsWhenFinished, Trainer):
     """Saves, resumes and pushes a LoRA or a whole transformer of a diffusers pipeline."""
 
     source: PipelineSource

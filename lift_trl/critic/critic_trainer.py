@@ -16,7 +16,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from ..hub.artifact_cards import artifact_card
 from ..records import content_id
 from ..rubric import Dimension
-from ..runtime import check_world
+from ..runtime import StopsWhenFinished, check_world
 from ..store.manifest import ARTIFACT_FILE, write_text
 from ..store.sharding import share
 from .collator import CriticCollator, FrameCache
@@ -34,7 +34,7 @@ logger = get_logger(__name__)
 _CARD = "README.md"
 
 
-class LiFTCriticTrainer(SFTTrainer):
+class LiFTCriticTrainer(StopsWhenFinished, SFTTrainer):
     """
     Tunes a vision-language model into a critic that answers with a label and a reason.
 

@@ -359,6 +359,19 @@ def test_another_run_is_not_resumed(tmp_path, pipeline_dir, cached):
         fit(other)
 
 
+def test_a_finished_run_that_is_started_again_changes_nothing(tmp_path, pipeline_dir, cached):
+    weights = []
+    for _ in range(3):
+        options = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
+        trainer = make_trainer(pipeline_dir, tmp_path, cached, **options)
+        assert len(trainer.get_train_dataloader()) not in (1, 3), "the run must end within an epoch"
+        fit(trainer)
+        assert trainer.state.global_step == 3
+        weights.append(trainable(trainer))
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]) and torch.equal(value, weights[2][name]), name
+
+
 def test_caption_dropout_of_one_trains_on_the_cached_empty_prompt(tmp_path, pipeline_dir, cached):
     dropped, kept = (make_trainer(pipeline_dir, tmp_path, cached, caption_dropout=p) for p in (1.0, 0.0))
     batch = collate([cached[0], cached[1]])

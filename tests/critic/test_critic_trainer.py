@@ -12,7 +12,7 @@ from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import load_settings
 from lift_trl.rubric import Dimension, Label
-from lift_trl.runtime import last_checkpoint
+from lift_trl.runtime import fit, last_checkpoint
 from tests.critic.rendered_clips import rated_squares
 from tests.critic.tiny_models import build_vlm
 
@@ -171,6 +171,21 @@ def test_a_critic_learns_what_depends_on_the_question(ratings, tmp_path):
     # The frozen head of a random tiny model bounds its certainty, so the mass grows but does not get near 1.
     assert after["label_mass"] > 1e4 * before["label_mass"]
     assert before["accuracy"] < 0.5 and after["accuracy"] > 0.9, (before, after)
+
+
+def test_a_finished_run_that_is_started_again_changes_nothing(ratings, tmp_path):
+    """Stock trains one step more than `max_steps` each time, so that the scores kept so far were another critic's."""
+    build_vlm("idefics3", save_directory=tmp_path / "vlm")
+    options = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
+    weights = []
+    for _ in range(3):
+        args = config(tmp_path / "critic", **options)
+        assert len(ratings) > 3 * args.per_device_train_batch_size, "the run must end within an epoch"
+        trainer = LiFTCriticTrainer(str(tmp_path / "vlm"), args, train_dataset=ratings, peft_config=lora())
+        fit(trainer)
+        assert trainer.state.global_step == 3
+        weights.append((tmp_path / "critic" / "adapter_model.safetensors").read_bytes())
+    assert weights[0] == weights[1] == weights[2]
 
 
 @pytest.mark.parametrize(
