@@ -52,7 +52,12 @@ def read_peft_adapter(adapter_dir: Path | str) -> tuple[dict[str, Tensor], dict[
 
 
 def adapter_identity(adapter: str | Path) -> str:
-    """`repo@commit` of a LoRA on the Hub, `folder@hash` of one on the disk, over the content of its files."""
+    """
+    `repo@commit` of a LoRA on the Hub, `folder@hash` of one on the disk, over the content of its weight files.
+
+    The content, not the bytes: safetensors orders the metadata of a file at random, so a LoRA that is saved once more has
+    other bytes.
+    """
     if not Path(adapter).is_dir():
         return hub_parent(str(adapter))
     files = sorted(Path(adapter).glob("*.safetensors"))
@@ -60,7 +65,14 @@ def adapter_identity(adapter: str | Path) -> str:
         raise FileNotFoundError(
             f"{adapter}: holds no LoRA. Name the output_dir of recipes/align.py, or a checkpoint of it."
         )
-    return f"{adapter}@{content_id(*(path.read_bytes() for path in files))}"
+    return f"{adapter}@{content_id(*(part for path in files for part in _content(path)))}"
+
+
+def _content(path: Path) -> tuple[str, bytes]:
+    """Header, sorted, and tensors of a safetensors file (8 bytes of the header's length, the header as JSON, tensors)."""
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.dumps(json.loads(data[8:end]), sort_keys=True), data[end:]
 
 
 def load_adapter(model: PeftModel, adapter: Path | str) -> None:

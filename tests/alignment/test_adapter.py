@@ -1,5 +1,7 @@
 """Training that goes on from an earlier LoRA: where it starts, what it writes, and what does not fit."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,35 @@ def test_training_starts_where_the_adapter_ended_and_its_result_loads(tmp_path, 
     assert (result - start).abs().max() > 1e-3
     assert f"| adapter | `{Path(adapter_identity(first)).name}` |" in (tmp_path / "README.md").read_text()
     assert "| adapter |" not in (first / "README.md").read_text()
+
+
+def rewrite_header(path: Path, change) -> None:
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(change(json.loads(data[8:end]))).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+
+
+def test_a_lora_that_is_saved_again_is_the_same_lora(tmp_path, first):
+    """safetensors writes the metadata of a file in any order; clips are kept under the LoRA's identity."""
+
+    def identity() -> str:
+        return adapter_identity(again).rpartition("@")[2]
+
+    def reversed_metadata(header: dict) -> dict:
+        return {**header, "__metadata__": dict(reversed(header["__metadata__"].items()))}
+
+    def another_scale(header: dict) -> dict:
+        config = json.loads(header["__metadata__"]["lora_adapter_metadata"]) | {"transformer.lora_alpha": 99}
+        return {**header, "__metadata__": {**header["__metadata__"], "lora_adapter_metadata": json.dumps(config)}}
+
+    again = shutil.copytree(first, tmp_path / "again")
+    file, saved = again / "pytorch_lora_weights.safetensors", identity()
+    before = file.read_bytes()
+    rewrite_header(file, reversed_metadata)
+    assert file.read_bytes() != before and identity() == saved
+    rewrite_header(file, another_scale)
+    assert identity() != saved
 
 
 def test_a_run_that_goes_on_resumes_to_the_same_weights(tmp_path, pipeline_dir, cached, first):
