@@ -161,13 +161,11 @@ def calibration_bins(
     >>> calibration_bins([0.95, 0.97, 0.41], [True, False, True])[1]
     CalibrationBin(confidence=0.96, accuracy=0.5, n=2)
     """
-    index = np.minimum((np.asarray(confidence) * num_bins).astype(int), num_bins - 1)
+    order = np.argsort(confidence)  # a mean's last digit depends on the order
+    values, hits = np.asarray(confidence, float)[order], np.asarray(right, float)[order]
+    index = np.minimum((values * num_bins).astype(int), num_bins - 1)
     groups = [np.flatnonzero(index == number) for number in range(num_bins)]
-    return tuple(
-        CalibrationBin(float(np.mean(np.take(confidence, g))), float(np.mean(np.take(right, g))), len(g))
-        for g in groups
-        if len(g)
-    )
+    return tuple(CalibrationBin(float(np.mean(values[g])), float(np.mean(hits[g])), len(g)) for g in groups if len(g))
 
 
 def mean_row(suite: str, metric: str, system: str, values: Mapping[str, float], prompts: Mapping[str, str]) -> EvalRow:

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -74,6 +75,16 @@ def full(tmp_path, make_clip):
         stamps={"base": "tiny@main"},
         notes=("made by a test",),
     )
+
+
+def test_calibration_does_not_depend_on_the_order_of_the_answers():
+    """Rows of a run that was killed stand in another order; its figures must be those of the undisturbed run."""
+    rng = np.random.default_rng(0)
+    confidence, right = rng.uniform(0.3, 0.4, 60), rng.random(60) < 0.5
+    expected = calibration_bins(confidence.tolist(), right.tolist())
+    for _ in range(10):
+        order = rng.permutation(60)
+        assert calibration_bins(confidence[order].tolist(), right[order].tolist()) == expected
 
 
 def test_figures_from_scores():
