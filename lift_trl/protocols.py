@@ -58,9 +58,11 @@ class CriticModel(Protocol):
 
     Attributes:
         lora_target_modules: regular expression or names of the language model's linear layers, for PEFT.
+        loads_adapters: whether `load` also takes a LoRA of others, with a `config.json` of the family, and finds its base.
     """
 
     lora_target_modules: str | list[str]
+    loads_adapters: bool
 
     def load(self, name: str, *, dtype: "torch.dtype", revision: str | None) -> tuple[Any, Any]:
         """The model and its processor."""

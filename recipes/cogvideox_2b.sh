@@ -23,9 +23,10 @@ accelerate launch --config_file "$ACCELERATE" recipes/align.py --config "$VIDEO/
 accelerate launch --config_file "$ACCELERATE" recipes/align.py --config "$VIDEO/align_rs.yaml"
 lift-trl export runs/cogvideox-2b/lora_rwl --format comfyui
 
-# 4: the same prompts and seeds from base and LoRAs, VBench and one report.
+# 4: the same prompts and seeds from base, LoRAs and the authors' released model, VBench and one report.
 lift-trl eval plan --suite "$VBENCH_SUITE" --prompts lift_opt --output runs/cogvideox-2b/vbench_plan
 accelerate launch --config_file "$ACCELERATE" recipes/generate.py --config "$VIDEO/generate_vbench.yaml"
 accelerate launch --config_file "$ACCELERATE" recipes/generate.py --config "$VIDEO/generate_vbench.yaml" --adapter runs/cogvideox-2b/lora_rwl --output_dir runs/cogvideox-2b/vbench_rwl
 accelerate launch --config_file "$ACCELERATE" recipes/generate.py --config "$VIDEO/generate_vbench.yaml" --adapter runs/cogvideox-2b/lora_rs --output_dir runs/cogvideox-2b/vbench_rs
+accelerate launch --config_file "$ACCELERATE" recipes/generate.py --config "$VIDEO/generate_vbench.yaml" --model_name_or_path Fudan-FUXI/CogVideoX-2B-LiFT --output_dir runs/cogvideox-2b/vbench_released
 python recipes/evaluate.py --config "$VIDEO/evaluate.yaml"

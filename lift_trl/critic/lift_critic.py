@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoProcessor
 from transformers.utils.hub import cached_file
 
 from ..critic_models import find_critic_model
@@ -21,7 +21,7 @@ from ..store.video_io import Clip, describe, sample_frames
 from .conversation import control_tokens, trl_rewards
 from .prefix import ask, end_tokens, label_tokens, run_questions
 from .reasons import write_reasons
-from .settings import ADAPTER_CONFIG, CriticSettings, find_revision, load_settings
+from .settings import ADAPTER_CONFIG, CriticSettings, find_revision, load_settings, read_model_type
 
 
 # Not accelerate's logger, which raises where no launcher state was made: a critic is also used by itself.
@@ -260,10 +260,12 @@ def _load(name: str, revision: str | None, dtype: torch.dtype) -> tuple[Any, Any
     """Model and processor; an adapter is put on its base model."""
     is_adapter = cached_file(name, ADAPTER_CONFIG, revision=revision, _raise_exceptions_for_missing_entries=False)
     base, base_revision = name, revision
+    if find_critic_model(read_model_type(name, revision)).loads_adapters:
+        is_adapter = None
     if is_adapter is not None:
         config = PeftConfig.from_pretrained(name, revision=revision)
         base, base_revision = config.base_model_name_or_path, config.revision
-    family = find_critic_model(AutoConfig.from_pretrained(base, revision=base_revision).model_type)
+    family = find_critic_model(read_model_type(base, base_revision))
     model, processor = family.load(base, dtype=dtype, revision=base_revision)
     if is_adapter is None:
         return model, processor

@@ -58,14 +58,14 @@ def label_tokens(adapter: CriticModel, processor: Any) -> dict[Label, LabelToken
         ValueError: if two labels have the same tokens, or the tokens of one begin those of another.
     """
     tokenizer = processor.tokenizer
+    prompt = render_prompt(adapter, processor, (), "")
     found: dict[Label, LabelTokens] = {}
     for label in Label:
         answer = format_answer(label, "")
         text = render_answer(adapter, processor, (), "", answer)
         start = text.index(answer)
-        opening = text[: start + len(answer)]
-        whole = tokenizer(opening, add_special_tokens=False)["input_ids"]
-        bare = tokenizer(text[: start + len(label)], add_special_tokens=False)["input_ids"]
+        whole = _follow(tokenizer, prompt, text[: start + len(answer)])
+        bare = _follow(tokenizer, prompt, text[: start + len(label)])
         # Where the full stop merges into the label's last token, the two are scored together.
         size = len(bare) if whole[: len(bare)] == bare else len(whole)
         found[label] = LabelTokens(whole[:size], whole[size:])
@@ -77,6 +77,14 @@ def label_tokens(adapter: CriticModel, processor: Any) -> dict[Label, LabelToken
                     "be told apart. Use a tokenizer that knows the labels."
                 )
     return found
+
+
+def _follow(tokenizer: Any, prompt: str, text: str) -> list[int]:
+    """The tokens of `text` behind `prompt`. By itself a text begins with one more space where SentencePiece cuts it."""
+    before, whole = tokenizer([prompt, prompt + text], add_special_tokens=False)["input_ids"]
+    if whole[: len(before)] == before:
+        return list(whole[len(before) :])
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def end_tokens(adapter: CriticModel, processor: Any, model: Any) -> frozenset[int]:

@@ -1,6 +1,7 @@
 """What a critic must know of its training to ask as it was taught: kept in the critic folder's `artifact.yaml`."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -66,10 +67,18 @@ def find_revision(name_or_path: str, revision: str | None = None) -> str:
     folder = Path(name_or_path)
     if folder.is_dir():
         files = sorted(path for suffix in ("safetensors", "bin") for path in folder.glob(f"*model*.{suffix}"))
+        # VILA's weights stand in a folder for each part.
+        files = files or sorted(folder.glob("*/model*.safetensors"))
         return content_id(*(part for path in files for part in (path.name, _digest(path))))
     path = cached_file(name_or_path, CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False)
     path = path or cached_file(name_or_path, ARTIFACT_FILE, revision=revision)
     return extract_commit_hash(path, None) or revision or "main"
+
+
+def read_model_type(name_or_path: str, revision: str | None = None) -> str:
+    """The `model_type` of a checkpoint's `config.json`, `""` where there is none, as beside most LoRAs."""
+    path = cached_file(name_or_path, CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return "" if path is None else str(json.loads(Path(path).read_text(encoding="utf-8")).get("model_type", ""))
 
 
 def load_settings(name_or_path: str, revision: str | None = None) -> CriticSettings:
@@ -87,7 +96,9 @@ def load_settings(name_or_path: str, revision: str | None = None) -> CriticSetti
         _raise_exceptions_for_gated_repo=False,
     )
     path = find(ARTIFACT_FILE)
-    if path is None and find(ADAPTER_CONFIG) is not None:
+    # The authors' critics were taught with this project's defaults.
+    is_ours = not find_critic_model(read_model_type(name_or_path, revision)).loads_adapters
+    if path is None and is_ours and find(ADAPTER_CONFIG) is not None:
         raise ValueError(
             f"{name_or_path}: an adapter with no {ARTIFACT_FILE}, so nothing says with how many frames it was taught. "
             f"Copy {ARTIFACT_FILE} from the output_dir of its training beside it, or push that folder with lift-trl push."

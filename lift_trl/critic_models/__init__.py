@@ -6,12 +6,18 @@ from typing import Any
 from ..protocols import CriticModel
 from .chat_vlm import ChatVLM
 from .qwen_vl import QwenVL
+from .vila import Vila
 
 
-__all__ = ["CRITIC_MODELS", "ChatVLM", "QwenVL", "find_critic_model"]
+__all__ = ["CRITIC_MODELS", "ChatVLM", "QwenVL", "Vila", "find_critic_model"]
 
 #: `model_type` -> adapter. A family that is not listed is a plain chat VLM.
-CRITIC_MODELS: Mapping[str, type[ChatVLM]] = {"qwen2_vl": QwenVL, "qwen2_5_vl": QwenVL, "qwen3_vl": QwenVL}
+CRITIC_MODELS: Mapping[str, type[ChatVLM]] = {
+    "qwen2_vl": QwenVL,
+    "qwen2_5_vl": QwenVL,
+    "qwen3_vl": QwenVL,
+    "llava_llama": Vila,
+}
 
 
 def find_critic_model(

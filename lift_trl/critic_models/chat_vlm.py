@@ -18,11 +18,13 @@ class ChatVLM:
         lora_target_modules: PEFT's pattern of the linear layers of the language model. Tower and projector stay frozen.
             Source: arXiv 2412.04814, and `--lora_llm` of CodeGoat24/LiFT.
         native_video: whether the frames go in as one video; images here.
+        loads_adapters: whether `load` takes a LoRA with a `config.json` of the family and finds its base; not here.
     """
 
     lora_target_modules: str | list[str] = (
         r".*\b(language_model|text_model)\..*\b(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     )
+    loads_adapters: bool = False
 
     def __init__(self, *, native_video: bool | None = None, processor_kwargs: Mapping[str, Any] | None = None) -> None:
         if native_video:

@@ -29,4 +29,5 @@ FAMILIES = [
     Family("qwen2_5_vl", native_video=False),
     Family("qwen3_vl", native_video=True),
     Family("qwen3_vl", native_video=False),
+    Family("llava_llama", native_video=False),
 ]

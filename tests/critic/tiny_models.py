@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -29,7 +30,9 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
+from lift_trl.critic_models import Vila
 from lift_trl.rubric import DEFINITIONS, QUESTIONS
+from tests.critic.tiny_vila import write_base
 
 
 SIZE = 32
@@ -231,11 +234,17 @@ def build_qwen3_vl() -> tuple[Any, Any]:
     return model, processor
 
 
+def build_vila() -> tuple[Any, Any]:
+    with TemporaryDirectory() as folder:
+        return Vila().load(str(write_base(Path(folder) / "base")), dtype=torch.float32)
+
+
 BUILDERS = {
     "idefics3": build_idefics3,
     "internvl": build_internvl,
     "qwen2_5_vl": build_qwen2_5_vl,
     "qwen3_vl": build_qwen3_vl,
+    "llava_llama": build_vila,
 }
 
 
