@@ -1,6 +1,5 @@
 """Processes and logging: which process this is, which strategy really runs, and one way to run a trainer."""
 
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import PartialState
 from accelerate.logging import get_logger
+
+from .store.weights import broken_file
 
 
 if TYPE_CHECKING:
@@ -98,15 +99,32 @@ def setup_logging(state: PartialState) -> None:
     logging.getLogger("lift_trl").setLevel(logging.INFO if state.is_main_process else logging.WARNING)
 
 
-class StopsWhenFinished:
+class ResumableTrainer:
     """
-    Put before a `Trainer` among the bases: a finished run that is resumed trains no further.
+    Put before a `Trainer` among the bases: it resumes from whole checkpoints only, and a finished run trains no further.
 
     Stock looks at `max_steps` only after a step, so a run that ended within an epoch gets one step more each time that it
     is started again, and what was made from its weights no longer fits them.
     """
 
+    args: Any
     state: Any
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """
+        Stock; `True` is the newest whole checkpoint of `output_dir`.
+
+        Raises:
+            ValueError: if there is none, or a file of the named one is missing or cut off.
+        """
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
+            checkpoint = last_checkpoint(self.args.output_dir)
+            if checkpoint is None:
+                raise ValueError(f"{self.args.output_dir}: no whole checkpoint. Leave resume_from_checkpoint out.")
+        elif checkpoint and (broken := broken_file(Path(checkpoint))):
+            raise ValueError(f"{broken}: missing or cut off. Resume from another checkpoint, or leave it to the run.")
+        return super().train(checkpoint, *args, **kwargs)  # type: ignore[misc]  # the Trainer's
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if self.state.global_step < self.state.max_steps:
@@ -133,24 +151,14 @@ def fit(trainer: "Trainer") -> None:
 
 
 def last_checkpoint(output_dir: str | Path | None) -> str | None:
-    """
-    The newest *whole* checkpoint of `output_dir`, or `None`.
-
-    The Trainer writes `trainer_state.json` last but one; a checkpoint that a killed process or a full disk left half
-    written lacks it, or part of it, and is passed over.
-    """
+    """The newest whole checkpoint of `output_dir`, or `None`; of each that is passed over the broken file is logged."""
     folders = [
         folder for folder in Path(output_dir or ".").glob("checkpoint-*") if folder.name.split("-")[-1].isdigit()
     ]
     newest_first = sorted(folders, key=lambda folder: int(folder.name.split("-")[-1]), reverse=True)
-    return next((str(folder) for folder in newest_first if _is_json(folder / "trainer_state.json")), None)
-
-
-def _is_json(path: Path) -> bool:
-    """Whether the file is there and whole."""
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        logger.warning("%s is missing or cut off: its checkpoint is passed over", path)
-        return False
-    return True
+    for folder in newest_first:
+        broken = broken_file(folder)
+        if broken is None:
+            return str(folder)
+        logger.warning("%s is missing or cut off: its checkpoint is passed over", broken)
+    return None

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 from numpy.typing import NDArray
 
-from ..hub.lora import adapter_identity
+from ..hub.lora_loading import FoundLora, find_lora, load_lora
 from ..records import VideoSample, content_id, seed_from
 from ..runtime import process_state
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, read_rows
@@ -116,10 +116,14 @@ def read_prompts(path: Path | str, *, videos_per_prompt: int = 1, seed: int = 0)
             raise ValueError(f"{file}, row {number}: no prompt; fill the column prompt, or delete the row.")
         if own_seed is None:
             videos += plan_videos([prompt], videos_per_prompt=videos_per_prompt, seed=seed)
-        elif not isinstance(own_seed, int) or not 0 <= own_seed < 2**63:
-            raise ValueError(f"{file}, row {number}: seed {own_seed!r} is not a whole number from 0 to 2^63 - 1.")
         else:
-            videos.append(PromptSeed(prompt.strip(), own_seed, int(row.get("index", 0))))
+            index = 0 if row.get("index") is None else row["index"]
+            for name, value in (("seed", own_seed), ("index", index)):
+                if type(value) is not int or not 0 <= value < 2**63:
+                    raise ValueError(
+                        f"{file}, row {number}: {name} {value!r} is not a whole number from 0 to 2^63 - 1."
+                    )
+            videos.append(PromptSeed(prompt.strip(), own_seed, index))
     return videos
 
 
@@ -160,11 +164,11 @@ def generate_videos(
     before transformer and VAE are loaded. A video's noise depends on its seed alone.
 
     Args:
-        adapter: folder or repo of a LoRA that `load_lora_weights` reads, put on top of `model`.
+        adapter: folder or repo of a LoRA that `load_lora_weights` reads, put on top of `model`. A pipeline stays as it is.
 
     Raises:
         ValueError: if nothing is asked for, two videos have prompt and seed in common, the size does not suit the model,
-            `output_dir` holds videos of other settings, or a video is not finite.
+            `output_dir` holds videos of other settings, `adapter` is not applied in full, or a video is not finite.
     """
     source = model if isinstance(model, PipelineSource) else PipelineSource(model)
     state = state or process_state()
@@ -179,7 +183,8 @@ def generate_videos(
         )
     dtype = encoding_dtype(source, state)
     manifest = Manifest(folder, rank=state.process_index)
-    settings = _settings(source, sampling, adapter, dtype)
+    lora = None if adapter is None else find_lora(adapter)
+    settings = _settings(source, sampling, lora, dtype)
     done = _done(manifest, settings)
     # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
     todo = [batch for batch in chunks(list(videos), sampling.batch_size) if not done.issuperset(v.id for v in batch)]
@@ -190,7 +195,7 @@ def generate_videos(
     texts.embed(source, ["", *(video.prompt for batch in todo for video in batch)], state, dtype)
     mine = share(todo, rank=state.process_index, world_size=state.num_processes)
     if mine:
-        pipe = _load(source, adapter, sampling, dtype, state)
+        pipe = _load(source, lora, sampling, dtype, state)
         started_s = time.monotonic()
         for number, batch in enumerate(mine, start=1):
             frames = _sample(pipe, source, batch, texts, sampling, dtype, state.device)
@@ -203,17 +208,17 @@ def generate_videos(
         release_memory()
     state.wait_for_everyone()
     if state.is_main_process:
-        _finish(manifest, ids, source, sampling, adapter)
+        _finish(manifest, ids, source, sampling, lora)
     state.wait_for_everyone()
     return folder
 
 
-def _settings(source: PipelineSource, sampling: Sampling, adapter: str | Path | None, dtype: torch.dtype) -> str:
+def _settings(source: PipelineSource, sampling: Sampling, lora: FoundLora | None, dtype: torch.dtype) -> str:
     """The key of all that makes the videos, beside prompt and seed."""
     weights = source.fingerprint(*TEXT_COMPONENTS, "transformer", "vae", "scheduler")
     # Its content only: the folder of a LoRA may be moved.
-    lora = None if adapter is None else adapter_identity(adapter).rpartition("@")[2]
-    return content_id(weights, lora, json.dumps(asdict(sampling), sort_keys=True), dtype)
+    content = None if lora is None else lora.identity.rpartition("@")[2]
+    return content_id(weights, content, json.dumps(asdict(sampling), sort_keys=True), dtype)
 
 
 def _done(manifest: Manifest, settings: str) -> set[str]:
@@ -228,12 +233,12 @@ def _done(manifest: Manifest, settings: str) -> set[str]:
 
 
 def _load(
-    source: PipelineSource, adapter: str | Path | None, sampling: Sampling, dtype: torch.dtype, state: PartialState
+    source: PipelineSource, lora: FoundLora | None, sampling: Sampling, dtype: torch.dtype, state: PartialState
 ) -> Any:
     """The pipeline without its text encoder, with the adapter on."""
-    pipe: Any = source.load("transformer", "vae", dtype=dtype, device=state.device)
-    if adapter is not None:
-        pipe.load_lora_weights(str(adapter))
+    pipe: Any = source.load("transformer", "vae", dtype=dtype, device=state.device, private=lora is not None)
+    if lora is not None:
+        load_lora(pipe, lora, name="lift")
     assert sampling.height is not None and sampling.width is not None
     if sampling.height * sampling.width > TILING_PIXELS:
         pipe.vae.enable_tiling()
@@ -311,12 +316,12 @@ def _store(
 
 
 def _finish(
-    manifest: Manifest, ids: Sequence[str], source: PipelineSource, sampling: Sampling, adapter: str | Path | None
+    manifest: Manifest, ids: Sequence[str], source: PipelineSource, sampling: Sampling, lora: FoundLora | None
 ) -> None:
     """The artefact's own page last: a folder with `artifact.yaml` is whole."""
     asked = set(ids)
     rows = manifest.merge([*ids, *(row["id"] for row in manifest.rows() if row["id"] not in asked)])
-    parents = {"model": source.identity} | ({} if adapter is None else {"adapter": adapter_identity(adapter)})
+    parents = {"model": source.identity} | ({} if lora is None else {"adapter": lora.identity})
     config = {**asdict(sampling), "num_videos": len(rows), "num_prompts": len({row["prompt"] for row in rows})}
     Artifact(kind="generated", config=config, parents=parents).save(manifest.folder)
     shutil.rmtree(manifest.folder / _WORK_DIR, ignore_errors=True)

@@ -9,13 +9,13 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer
-from transformers.trainer_utils import HubStrategy, get_last_checkpoint
+from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
 from ..hub.cards import AlignedModelCard, BaseModel
 from ..hub.lora import DIFFUSERS_LORA_FILE, export_diffusers_lora
 from ..records import content_id
-from ..runtime import StopsWhenFinished
+from ..runtime import ResumableTrainer, last_checkpoint
 from ..video_models import PipelineSource
 from .reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
 from .video_dataset import CachedVideoDataset
@@ -29,7 +29,7 @@ RUN_FILE = "run.json"
 PUSHED_FILES = ("README.md", DIFFUSERS_LORA_FILE, "adapter_config.json", "adapter_model.safetensors", "transformer/*")
 
 
-class SavingTrainer(StopsWhenFinished, Trainer):
+class SavingTrainer(ResumableTrainer, Trainer):
     """Saves, resumes and pushes a LoRA or a whole transformer of a diffusers pipeline."""
 
     source: PipelineSource
@@ -92,7 +92,7 @@ class SavingTrainer(StopsWhenFinished, Trainer):
         """
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
-            checkpoint = get_last_checkpoint(str(self.output_dir))
+            checkpoint = last_checkpoint(self.output_dir)
         if checkpoint:
             self._check_same_run(Path(str(checkpoint)))
         return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -113,6 +113,10 @@ class SavingTrainer(StopsWhenFinished, Trainer):
         return dict(json.loads(json.dumps(run)))
 
     def _check_same_run(self, checkpoint: Path) -> None:
+        if not (checkpoint / RUN_FILE).is_file():
+            raise ValueError(
+                f"{checkpoint}: no {RUN_FILE}, so it is no checkpoint of this trainer. Name one that it saved."
+            )
         before, now = json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8")), self._run()
         differences = [
             f"{name}={before.get(name)!r} there, {now.get(name)!r} here"

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 
 from ..hub.lora import adapter_identity, load_adapter
+from ..hub.lora_options import check_lora_options
 from ..records import TextCondition, TrainBatch
 from ..runtime import strategy
 from ..video_models import PipelineSource
@@ -232,7 +233,8 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self, args: RewardWeightedVideoConfig, peft_config: LoraConfig | None, dtype: torch.dtype
     ) -> Any:
         """The transformer, ready to train: a LoRA on a frozen base in `dtype`, or all of it in float32."""
-        transformer = self.source.load("transformer", dtype=dtype if peft_config else torch.float32).transformer
+        base_dtype = dtype if peft_config else torch.float32
+        transformer = self.source.load("transformer", dtype=base_dtype, private=True).transformer
         # Trackers of transformers ask a configuration for these; diffusers has the first on the model.
         transformer.config.to_json_string = transformer.to_json_string
         transformer.config.to_dict = lambda: dict(transformer.config)
@@ -245,6 +247,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
     def _add_lora(self, transformer: Any, peft_config: LoraConfig) -> PeftModel:
         """`transformer` with float32 adapters on it; what `peft_config` leaves empty comes from the family."""
         peft_config = deepcopy(peft_config)  # the caller's stays as it was given
+        check_lora_options(peft_config)
         peft_config.task_type = None  # a task type makes PEFT look for methods of language models
         if peft_config.target_modules is None:
             peft_config.target_modules = list(self.video_model.lora_target_modules)

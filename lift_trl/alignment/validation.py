@@ -114,13 +114,11 @@ class ValidationVideos(TrainerCallback):
         pipe = self.source.load("vae", dtype=self.dtype, device=state.device)
         if self.height * self.width > TILING_PIXELS:
             pipe.vae.enable_tiling()
-        own_transformer = pipe.transformer  # of a pipeline in memory, which is the user's
         pipe.transformer = model.get_base_model() if isinstance(model, PeftModel) else model
         pipe.set_progress_bar_config(disable=True)
         for index in mine:
             write_video(self.path(index, name), self._generate(pipe, index, args, state.device), fps=self.fps)
         logger.info("%d validation videos (%s) in %s", len(self.prompts), name, self.folder)
-        pipe.transformer = own_transformer
         del pipe
         release_memory()
         model.train(was_training)

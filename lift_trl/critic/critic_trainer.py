@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ from transformers.trainer_utils import HubStrategy
 from trl.trainer.sft_trainer import SFTTrainer
 
 from ..hub.artifact_cards import artifact_card
+from ..hub.lora_options import check_lora_start
+from ..protocols import CriticModel
 from ..records import content_id
 from ..rubric import Dimension
-from ..runtime import StopsWhenFinished, check_world
+from ..runtime import ResumableTrainer, check_world
 from ..store.manifest import ARTIFACT_FILE, write_text
 from ..store.sharding import share
 from .collator import CriticCollator, FrameCache
@@ -34,7 +37,7 @@ logger = get_logger(__name__)
 _CARD = "README.md"
 
 
-class LiFTCriticTrainer(StopsWhenFinished, SFTTrainer):
+class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
     """
     Tunes a vision-language model into a critic that answers with a label and a reason.
 
@@ -77,6 +80,8 @@ class LiFTCriticTrainer(StopsWhenFinished, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         check_world(args.world_size)
+        if peft_config is not None:
+            check_lora_start(peft_config)
         revision = args.model_init_kwargs.get("revision") if isinstance(args.model_init_kwargs, dict) else None
         config = AutoConfig.from_pretrained(model, revision=revision) if isinstance(model, str) else model.config
         name = model if isinstance(model, str) else config._name_or_path
@@ -85,11 +90,7 @@ class LiFTCriticTrainer(StopsWhenFinished, SFTTrainer):
         processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
         self._parents = {str(name): find_revision(str(name), revision)} if name else {}
         if peft_config is not None:
-            peft_config.revision = revision  # the adapter is loaded on the base that it was trained on
-            if peft_config.target_modules is None:
-                peft_config.target_modules = adapter.lora_target_modules
-                logger.info("LoRA on %s", peft_config.target_modules)
-
+            peft_config = _completed(peft_config, revision, adapter)
         examples = read_examples(train_dataset)
         self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
         examples += mismatched_examples(examples, args.mismatched_captions, seed=args.seed)
@@ -205,6 +206,16 @@ class LiFTCriticTrainer(StopsWhenFinished, SFTTrainer):
             datasets=[dataset_name] if dataset_name else [],
         )
         write_text(folder / _CARD, card)
+
+
+def _completed(peft_config: LoraConfig, revision: str | None, adapter: CriticModel) -> LoraConfig:
+    """The caller's configuration, copied, with the base's revision and the family's targets where it names none."""
+    config = deepcopy(peft_config)
+    config.revision = revision  # the adapter is loaded on the base that it was trained on
+    if config.target_modules is None:
+        config.target_modules = adapter.lora_target_modules
+        logger.info("LoRA on %s", config.target_modules)
+    return config
 
 
 def freeze_vision(model: Any) -> None:

@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
 from transformers import AutoProcessor
 from transformers.utils.hub import cached_file
 
 from ..critic_models import find_critic_model
+from ..hub.lora_options import check_lora_start
 from ..protocols import CriticModel
 from ..records import CriticScore, Judgement, StoredVideo, VideoSource, content_id
 from ..rubric import Dimension, Label
 from ..runtime import has_accelerator
 from ..store.sharding import chunks
 from ..store.video_io import Clip, describe, sample_frames
+from ..store.weights import read_tensors, shown, unapplied
 from .conversation import control_tokens, trl_rewards
 from .prefix import ask, end_tokens, label_tokens, run_questions
 from .reasons import write_reasons
@@ -256,6 +259,26 @@ def check_attention(model: Any) -> None:
         )
 
 
+def _put_on(model: Any, config: PeftConfig, name: str, revision: str | None) -> PeftModel:
+    """`model` with the adapter `name` on, every tensor of it."""
+    if isinstance(config, LoraConfig):
+        check_lora_start(config, where=name)
+    base = config.base_model_name_or_path
+    stored = read_tensors(str(cached_file(name, SAFETENSORS_WEIGHTS_NAME, revision=revision)))
+    try:
+        tuned = PeftModel.from_pretrained(model, name, revision=revision)
+    except RuntimeError as error:  # PEFT's, for tensors of another shape
+        raise ValueError(
+            f"{name}: is no adapter of {base} ({error}). Name the model that it was trained on."
+        ) from error
+    if left := unapplied(stored, get_peft_model_state_dict(tuned, save_embedding_layers=False)):
+        raise ValueError(
+            f"{name}: {len(left)} of {len(stored)} tensors of its adapter were not applied to {base}: {shown(left)}. It was "
+            "trained on another model, or its files are of two runs."
+        )
+    return tuned
+
+
 def _load(name: str, revision: str | None, dtype: torch.dtype) -> tuple[Any, Any]:
     """Model and processor; an adapter is put on its base model."""
     is_adapter = cached_file(name, ADAPTER_CONFIG, revision=revision, _raise_exceptions_for_missing_entries=False)
@@ -269,5 +292,4 @@ def _load(name: str, revision: str | None, dtype: torch.dtype) -> tuple[Any, Any
     model, processor = family.load(base, dtype=dtype, revision=base_revision)
     if is_adapter is None:
         return model, processor
-    tuned = PeftModel.from_pretrained(model, name, revision=revision)
-    return tuned, AutoProcessor.from_pretrained(name, revision=revision)
+    return _put_on(model, config, name, revision), AutoProcessor.from_pretrained(name, revision=revision)

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ..store.video_io import Clip
+from ..store.weights import load_whole
 
 
 class ChatVLM:
@@ -36,8 +37,13 @@ class ChatVLM:
         self.processor_kwargs = dict(processor_kwargs or {})
 
     def load(self, name: str, *, dtype: torch.dtype, revision: str | None = None) -> tuple[Any, Any]:
-        """The model in evaluation mode, and its processor."""
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, revision=revision).eval()
+        """
+        The model in evaluation mode, and its processor.
+
+        Raises:
+            ValueError: if the checkpoint lacks weights of the model, or has others; names them.
+        """
+        model = load_whole(AutoModelForImageTextToText, name, dtype=dtype, revision=revision).eval()
         return model, AutoProcessor.from_pretrained(name, revision=revision)
 
     def check(self, model: Any) -> None:

@@ -17,6 +17,7 @@ from transformers.models.idefics2.modeling_idefics2 import Idefics2PreTrainedMod
 from ..records import CriticScore, Judgement, VideoSource, content_id
 from ..rubric import Dimension, Label
 from ..store.video_io import describe, sample_frames
+from ..store.weights import load_whole
 
 
 if TYPE_CHECKING:
@@ -113,11 +114,12 @@ class RegressionJudge:
         Loads a regression model: Idefics2 by the class above, any other family by `AutoModelForSequenceClassification`.
 
         Raises:
-            ValueError: if the head has another number of outputs than `ASPECTS`.
+            ValueError: if the head has another number of outputs than `ASPECTS`, or the checkpoint lacks weights (a head
+                that was never trained) or has others.
         """
         config = AutoConfig.from_pretrained(name, revision=revision)
         family = Idefics2ForVideoRegression if config.model_type == "idefics2" else AutoModelForSequenceClassification
-        model: Any = family.from_pretrained(name, revision=revision or "main", dtype=dtype)
+        model: Any = load_whole(family, name, revision=revision or "main", dtype=dtype)
         if model.config.num_labels != len(ASPECTS):
             raise ValueError(
                 f"{name} has {model.config.num_labels} outputs; a judge needs {len(ASPECTS)}: {list(ASPECTS)}."

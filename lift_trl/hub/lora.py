@@ -9,15 +9,16 @@ from typing import Any
 import diffusers
 import torch
 from accelerate.logging import get_logger
-from diffusers import DiffusionPipeline
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.other import get_pattern_key
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..records import content_id
+from ..store.weights import read_tensors
+from .lora_options import check_lora_options
 from .parents import hub_parent
 
 
@@ -35,20 +36,23 @@ def read_peft_adapter(adapter_dir: Path | str) -> tuple[dict[str, Tensor], dict[
 
     Raises:
         FileNotFoundError: if the folder holds no adapter.
-        ValueError: if a tensor is empty (a sharded run saved without gathering its parameters).
+        ValueError: if the file is cut off, a tensor is empty (a sharded run saved without gathering its parameters), or it
+            was trained with an option that does not come back from its file.
     """
     path = Path(adapter_dir) / PEFT_WEIGHTS_FILE
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: missing. Name a folder that the trainer saved: output_dir or a checkpoint of it."
         )
-    weights = {key.removeprefix(_PEFT_PREFIX): tensor for key, tensor in load_file(path).items()}
+    weights = {key.removeprefix(_PEFT_PREFIX): tensor for key, tensor in read_tensors(path).items()}
     empty = [key for key, tensor in weights.items() if tensor.numel() == 0]
     if empty or not weights:
         raise ValueError(
             f"{path}: {len(empty)} of {len(weights)} tensors are empty; the adapter was not gathered when saved."
         )
-    return weights, LoraConfig.from_pretrained(str(adapter_dir)).to_dict()
+    config = LoraConfig.from_pretrained(str(adapter_dir))
+    check_lora_options(config, where=str(adapter_dir))
+    return weights, config.to_dict()
 
 
 def adapter_identity(adapter: str | Path) -> str:
@@ -138,6 +142,11 @@ def export_comfyui_lora(adapter_dir: Path | str, output_dir: Path | str) -> Path
     the rank (PEFT divides by its root for `use_rslora`).
     """
     weights, config = read_peft_adapter(adapter_dir)
+    if unread := [key for key in weights if not key.endswith((".lora_A.weight", ".lora_B.weight"))]:
+        raise ValueError(
+            f"{adapter_dir}: ComfyUI reads a LoRA's two matrices, and this one has {len(unread)} tensors more (use_dora or "
+            f"lora_bias), first {unread[0]}. Give ComfyUI the merged model: --format merged."
+        )
     converted = {f"diffusion_model.{key}": tensor for key, tensor in weights.items()}
     for key in [key for key in weights if key.endswith(".lora_A.weight")]:
         module, rank = key.removesuffix(".lora_A.weight"), weights[key].shape[0]
@@ -151,16 +160,6 @@ def export_comfyui_lora(adapter_dir: Path | str, output_dir: Path | str) -> Path
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file(converted, target, metadata={"format": "pt"})
     return target
-
-
-def export_merged_pipeline(lora_dir: Path | str, base: str, output_dir: Path | str, *, dtype: torch.dtype) -> Path:
-    """Writes a whole pipeline with the LoRA of `lora_dir` merged into the transformer of `base`, in `dtype`."""
-    pipe = DiffusionPipeline.from_pretrained(base, dtype=dtype)
-    pipe.load_lora_weights(str(lora_dir), weight_name=DIFFUSERS_LORA_FILE)
-    pipe.fuse_lora(components=["transformer"])
-    pipe.unload_lora_weights()
-    pipe.save_pretrained(str(output_dir))
-    return Path(output_dir)
 
 
 def lora_metadata(path: Path | str) -> dict[str, Any]:

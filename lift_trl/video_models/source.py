@@ -5,16 +5,20 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from copy import copy, deepcopy
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
+from transformers import PreTrainedModel
 
 from ..protocols import VideoModel
 from ..records import content_id
+from ..store.weights import load_whole
 from .cogvideox import CogVideoX
 
 
@@ -36,7 +40,7 @@ class PipelineSource:
         revision: branch, tag or commit of a Hub id.
 
     Raises:
-        ValueError: if no adapter serves the pipeline's class.
+        ValueError: if no adapter serves the pipeline's class; when a part is loaded, if its file lacks weights.
     """
 
     def __init__(self, model: "str | Path | DiffusionPipeline", *, revision: str | None = None) -> None:
@@ -56,18 +60,52 @@ class PipelineSource:
         self._index = dict(index)
         self.adapter: VideoModel = _ADAPTERS[self.class_name](self._config("transformer"), self._config("vae"))
 
-    def load(self, *components: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> DiffusionPipeline:
-        """The pipeline with the named components in `dtype` on `device`, every other model left out (`None`)."""
+    def load(
+        self, *components: str, dtype: torch.dtype, device: torch.device | str = "cpu", private: bool = False
+    ) -> DiffusionPipeline:
+        """
+        The pipeline with the named components in `dtype` on `device`, every other model left out (`None`).
+
+        Of a pipeline that is in memory, the caller's stays as it is: what is cast or moved is a copy.
+
+        Args:
+            private: the components will be changed (trained, given a LoRA): copy them in any case.
+        """
         if self.pipeline is not None:
-            for name in components:
-                if isinstance(part := self.pipeline.components[name], torch.nn.Module):
-                    part.to(device=device, dtype=dtype)
-            return self.pipeline
+            return self._from_memory(components, dtype, torch.device(device), private)
+        folder = self._folder(*components, "scheduler")
+        # All of their weights from the files: a pipeline by itself fills what is missing at random.
+        parts = {name: load_whole(self._class(name), folder / name, dtype=dtype) for name in self._models(components)}
         absent = {name: None for name in self._component_names() if name not in (*components, "scheduler")}
-        pipe = DiffusionPipeline.from_pretrained(self._folder(*components, "scheduler"), dtype=dtype, **absent)
+        pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, **absent, **parts)
         for name in components:
             if isinstance(part := pipe.components[name], torch.nn.Module):
                 part.requires_grad_(False).eval().to(device)
+        return pipe
+
+    def _models(self, components: Sequence[str]) -> list[str]:
+        """Those of `components` that have weights."""
+        models = (ModelMixin, PreTrainedModel)
+        return [name for name in components if (found := self._class(name)) is not None and issubclass(found, models)]
+
+    def _class(self, component: str) -> type | None:
+        """The class of a component; `None` where it is defined beside its pipeline, which then loads it."""
+        library, name = self._index[component]
+        return getattr(import_module(library), name) if library in ("diffusers", "transformers") else None
+
+    def _from_memory(
+        self, components: Sequence[str], dtype: torch.dtype, device: torch.device, private: bool
+    ) -> DiffusionPipeline:
+        """As `load`, of the pipeline in memory: another pipeline around its components."""
+        pipe: Any = copy(self.pipeline)
+        for name in self._component_names():
+            part = pipe.components[name] if name in (*components, "scheduler") else None
+            if isinstance(part, torch.nn.Module):
+                as_asked = part.dtype == dtype and part.device == device
+                # A shallow copy shares the weights, but has settings of its own, such as the VAE's tiling.
+                part = copy(part) if as_asked and not private else deepcopy(part)
+                part = part if as_asked else part.to(device=device, dtype=dtype)
+            setattr(pipe, name, deepcopy(part) if name == "scheduler" else part)
         return pipe
 
     def fingerprint(self, *components: str) -> str:
@@ -100,10 +138,14 @@ class PipelineSource:
         assert self.pipeline is not None
         for name in components:
             part = self.pipeline.components[name]
+            if isinstance(part, SchedulerMixin) and not _is_configured_as(part, folder / name):
+                return False
             weights = part.state_dict() if isinstance(part, torch.nn.Module) else {}
             for path in (folder / name).glob("*.safetensors"):
                 with safe_open(str(path), framework="pt") as file:
                     for key in file.keys():
+                        if key not in weights:  # it has another name where a LoRA is on it
+                            return False
                         if not torch.equal(weights[key].cpu(), file.get_tensor(key).to(weights[key].dtype)):
                             return False
         return True
@@ -135,10 +177,9 @@ class PipelineSource:
                 f"{path}: missing, so {self.name} is no complete diffusers checkpoint. Fetch it again."
             )
         # Fields that the file leaves out take the model class's defaults.
-        library, class_name = self._index[component]
-        module = __import__(library)
+        found: Any = self._class(component)
         with torch.device("meta"):
-            return dict(getattr(module, class_name).from_config(json.loads(path.read_text())).config)
+            return dict(found.from_config(json.loads(path.read_text())).config)
 
 
 def release_memory() -> None:
@@ -157,8 +198,17 @@ def _hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _is_configured_as(scheduler: Any, folder: Path) -> bool:
+    """Whether a scheduler in memory has the class and the settings of the folder that it came from."""
+    stored = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))
+    own = {**scheduler.config, "_class_name": type(scheduler).__name__}
+    return all(own.get(key) == value for key, value in stored.items() if key != "_diffusers_version")
+
+
 def _hash_part(part: Any) -> str:
-    """sha256 over the tensors of a module in memory, or over a tokenizer's vocabulary."""
+    """sha256 over the tensors of a module in memory, over a scheduler's settings, or over a tokenizer's vocabulary."""
+    if isinstance(part, SchedulerMixin):
+        return content_id(type(part).__name__, json.dumps(dict(part.config), sort_keys=True, default=str))
     if not isinstance(part, torch.nn.Module):
         return content_id(type(part).__name__, json.dumps(sorted(part.get_vocab().items())))
     digest = hashlib.sha256(type(part).__name__.encode())

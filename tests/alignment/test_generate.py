@@ -9,6 +9,7 @@ from datasets import load_dataset
 from diffusers import CogVideoXPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 
 from lift_trl.alignment.generate import PromptSeed, Sampling, generate_videos, plan_videos, read_prompts
 from lift_trl.evaluation.vbench_plan import PlannedVideo
@@ -153,12 +154,19 @@ def test_a_plan_gives_prompts_with_their_seeds(tmp_path):
     [
         ('{"seed": 1}', "row 1: no prompt"),
         ('{"prompt": "a fox", "seed": "7"}', "row 1: seed '7' is not a whole number"),
+        ('{"prompt": "a fox", "seed": true}', "row 1: seed True is not a whole number"),
+        ('{"prompt": "a fox", "seed": 7, "index": "first"}', "row 1: index 'first' is not a whole number"),
     ],
 )
 def test_bad_rows_are_named(row, message, tmp_path):
     (tmp_path / "plan.jsonl").write_text(row + "\n")
     with pytest.raises(ValueError, match=message):
         read_prompts(tmp_path / "plan.jsonl")
+
+
+def test_an_index_of_null_is_none(tmp_path):
+    (tmp_path / "plan.jsonl").write_text('{"prompt": "a fox", "seed": 7, "index": null}\n')
+    assert read_prompts(tmp_path / "plan.jsonl") == [PromptSeed("a fox", 7, 0)]
 
 
 def test_bad_input_is_refused(videos, pipeline_dir, tmp_path):
@@ -174,3 +182,39 @@ def test_bad_input_is_refused(videos, pipeline_dir, tmp_path):
         Sampling(batch_size=0)
     with pytest.raises(FileNotFoundError, match="holds no LoRA"):
         generate_videos(pipeline_dir, videos, tmp_path / "out", sampling=FAST, adapter=tmp_path)
+
+
+def test_a_pipeline_is_left_as_it_was_also_by_a_run_that_fails(videos, pipeline_dir, lora_dir, whole, tmp_path):
+    """A LoRA left on it made the next call's base videos tuned ones, or ended it with a KeyError."""
+    pipe = CogVideoXPipeline.from_pretrained(pipeline_dir)
+    names, steps = list(pipe.transformer.state_dict()), pipe.scheduler.timesteps.clone()
+
+    def is_untouched() -> bool:
+        return (
+            list(pipe.transformer.state_dict()) == names
+            and pipe.get_list_adapters() == {}
+            and not pipe.vae.use_tiling
+            and torch.equal(pipe.scheduler.timesteps, steps)
+            and not hasattr(pipe, "_progress_bar_config")
+        )
+
+    tuned = generate_videos(pipe, videos, tmp_path / "tuned", sampling=FAST, adapter=lora_dir)
+    assert is_untouched()
+    base = generate_videos(pipe, videos, tmp_path / "base", sampling=FAST)
+    assert digests(base) == digests(whole) != digests(tuned)
+    with torch.no_grad():
+        pipe.transformer.proj_out.bias.fill_(float("inf"))
+    with pytest.raises(ValueError, match="not finite"):
+        generate_videos(pipe, videos, tmp_path / "bad", sampling=FAST, adapter=lora_dir)
+    assert is_untouched()
+
+
+def test_a_lora_of_another_model_makes_no_video(videos, pipeline_dir, lora_dir, tmp_path):
+    """diffusers would load nothing of it, warn, and the base's videos would be called the LoRA's."""
+    other = tmp_path / "lora"
+    other.mkdir()
+    weights = load_file(lora_dir / "pytorch_lora_weights.safetensors")
+    save_file({key.replace("transformer.", "unet."): value for key, value in weights.items()}, other / "a.safetensors")
+    with pytest.raises(ValueError, match="none of a transformer's LoRA"):
+        generate_videos(pipeline_dir, videos, tmp_path / "out", sampling=FAST, adapter=other)
+    assert not list((tmp_path / "out").rglob("*.mp4"))

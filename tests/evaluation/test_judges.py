@@ -58,3 +58,16 @@ def test_another_head_is_refused(judge_checkpoint, tmp_path):
     Idefics2ForVideoRegression(config).save_pretrained(folder)
     with pytest.raises(ValueError, match="3 outputs"):
         RegressionJudge.from_pretrained(str(folder), dtype=torch.float32)
+
+
+def test_a_head_that_was_never_trained_is_refused(judge_checkpoint, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(judge_checkpoint, tmp_path / "untrained")
+    weights = load_file(folder / "model.safetensors")
+    del weights["score.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="1 not in the file: score.weight"):
+        RegressionJudge.from_pretrained(str(folder), dtype=torch.float32)

@@ -1,0 +1,154 @@
+"""A LoRA put on a diffusers pipeline, and counted: what is not applied in full is refused, with the keys."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import convert_unet_state_dict_to_peft
+from huggingface_hub import HfApi, hf_hub_download
+from peft import get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..store.weights import damaged, shown, unapplied
+from .lora import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, adapter_identity
+
+
+# Not accelerate's logger, which raises where no launcher state was made: a Space and `lift-trl export` have none.
+logger = logging.getLogger(__name__)
+
+_PREFIX = "transformer."
+
+
+class FoundLora(NamedTuple):
+    """A LoRA's file on this disk, and `repo@commit` or `folder@hash` of what it is."""
+
+    file: Path
+    identity: str
+
+
+def find_lora(lora: Path | str) -> FoundLora:
+    """
+    The file that `load_lora_weights` reads, of a folder or a repo; of a repo at the commit that its identity names.
+
+    Raises:
+        FileNotFoundError: if there is none, or only what PEFT reads.
+        ValueError: if there are several.
+    """
+    folder, identity = Path(lora), adapter_identity(lora)
+    commit = identity.rpartition("@")[2]
+    if folder.is_dir():
+        names = [path.name for path in folder.glob("*.safetensors")]
+    else:
+        names = [name for name in HfApi().list_repo_files(str(lora), revision=commit) if name.endswith(".safetensors")]
+    readable = sorted(name for name in names if name != PEFT_WEIGHTS_FILE and "/" not in name)
+    if DIFFUSERS_LORA_FILE in readable:
+        readable = [DIFFUSERS_LORA_FILE]
+    if not readable:
+        raise FileNotFoundError(
+            f"{lora}: holds no LoRA that a pipeline reads ({DIFFUSERS_LORA_FILE})"
+            + (
+                f", only {PEFT_WEIGHTS_FILE}: make one of it with lift-trl export --format diffusers."
+                if names
+                else "."
+            )
+        )
+    if len(readable) > 1:
+        raise ValueError(
+            f"{lora}: holds {', '.join(readable)}, and nothing says which to load. Put one of them into a folder of its own."
+        )
+    if folder.is_dir():
+        return FoundLora(folder / readable[0], identity)
+    return FoundLora(Path(hf_hub_download(str(lora), readable[0], revision=commit)), identity)
+
+
+def load_lora(pipe: Any, lora: FoundLora, *, name: str) -> None:
+    """
+    Puts `lora` on the transformer of `pipe` as adapter `name`, beside those that are active, and checks every tensor.
+
+    Raises:
+        ValueError: if the file is damaged, holds no LoRA of this transformer or more than that, or if a tensor of it was
+            not applied; names the keys. The pipeline is then as it was.
+    """
+    given = _read(pipe, lora.file)
+    _check_fit(pipe.transformer, given, lora.file)
+    active = pipe.get_active_adapters()
+    pipe.load_lora_weights(str(lora.file.parent), weight_name=lora.file.name, adapter_name=name)
+    applied = get_peft_model_state_dict(pipe.transformer, adapter_name=name, save_embedding_layers=False)
+    if left := unapplied(given, applied):
+        pipe.delete_adapters(name)
+        if not active:
+            pipe.unload_lora_weights()
+        raise ValueError(
+            f"{lora.file}: {len(left)} of {len(given)} tensors were not applied to {type(pipe.transformer).__name__}: "
+            f"{shown(left)}. What would be sampled is not this LoRA's."
+        )
+    pipe.transformer.set_adapter([*active, name])
+    if not any(bool(tensor.any()) for key, tensor in given.items() if "lora_A" not in key):
+        logger.warning("%s: changes nothing, all its lora_B are zero (it was never trained)", lora.file)
+
+
+def export_merged_pipeline(lora_dir: Path | str, base: str, output_dir: Path | str, *, dtype: torch.dtype) -> Path:
+    """
+    Writes a whole pipeline with the LoRA of `lora_dir` merged into the transformer of `base`, in `dtype`.
+
+    Raises:
+        ValueError: if it is no LoRA of `base` (`load_lora`).
+    """
+    pipe: Any = DiffusionPipeline.from_pretrained(base, dtype=dtype)
+    load_lora(pipe, find_lora(lora_dir), name="merged")
+    pipe.fuse_lora(components=["transformer"], safe_fusing=True)
+    pipe.unload_lora_weights()
+    pipe.save_pretrained(str(output_dir))
+    return Path(output_dir)
+
+
+def _read(pipe: Any, file: Path) -> dict[str, Tensor]:
+    """The tensors of a LoRA file by PEFT's names, as the pipeline's family reads it."""
+    try:
+        with safe_open(file, framework="pt") as content:
+            keys, metadata = list(content.keys()), content.metadata() or {}
+    except SafetensorError as error:
+        raise damaged(file, error) from error
+    scales = [key for key in keys if key.endswith("dora_scale")]
+    if scales:
+        # diffusers 0.42 leaves these keys out with a warning (CogVideoXLoraLoaderMixin.lora_state_dict).
+        raise ValueError(
+            f"{file}: {len(scales)} of {len(keys)} tensors are DoRA's in a form that diffusers does not read: "
+            f"{shown(scales)}. Use PEFT's (lora_magnitude_vector), or a merged pipeline."
+        )
+    weights: Mapping[str, Tensor] = pipe.lora_state_dict(str(file.parent), weight_name=file.name)
+    foreign = sorted(key for key in weights if not key.startswith(_PREFIX))
+    if foreign or not weights:
+        raise ValueError(
+            f"{file}: {len(foreign)} of {len(weights)} tensors are none of a transformer's LoRA (of {_PREFIX}...): "
+            f"{shown(foreign)}. Name a LoRA of this pipeline; of a folder of PEFT's, lift-trl export --format diffusers "
+            "makes one."
+        )
+    if "lora_adapter_metadata" not in metadata and not any(key.endswith(".alpha") for key in keys):
+        logger.warning("%s: names no alpha, so it is taken for the rank (scale 1)", file)
+    own = {key.removeprefix(_PREFIX): tensor for key, tensor in weights.items()}
+    return own if any("lora_A" in key for key in own) else convert_unet_state_dict_to_peft(own)
+
+
+def _check_fit(transformer: torch.nn.Module, given: Mapping[str, Tensor], file: Path) -> None:
+    """Raises `ValueError` if a tensor belongs to no layer of `transformer`, or to one of another size."""
+    layers = dict(transformer.named_modules())
+
+    def fits(key: str, tensor: Tensor) -> bool:
+        module, lora, part = key.rpartition(".lora_")
+        if not lora or module not in layers:
+            return False
+        weight: Any = layers[module].weight
+        if part == "A.weight":
+            return tensor.shape[1] == weight.shape[1]
+        return tensor.shape[0] == weight.shape[0]
+
+    if wrong := sorted(key for key, tensor in given.items() if not fits(key, tensor)):
+        raise ValueError(
+            f"{file}: {len(wrong)} of {len(given)} tensors fit no layer of {type(transformer).__name__} here: "
+            f"{shown(wrong)}. It is the LoRA of another model."
+        )

@@ -1,0 +1,86 @@
+"""A critic whose weights are not loaded in full is refused, with the keys."""
+
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+
+from lift_trl.critic.critic_config import LiFTCriticConfig
+from lift_trl.critic.critic_trainer import LiFTCriticTrainer
+from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.critic.settings import CriticSettings
+from tests.critic.tiny_models import build_vlm
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vlm")
+    build_vlm("idefics3", save_directory=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, checkpoint):
+    """A LoRA of other values than its start, as `LiFTCriticTrainer` leaves it."""
+    folder = tmp_path_factory.mktemp("adapter")
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=r".*text_model\..*(q_proj|v_proj)", init_lora_weights=False)
+    get_peft_model(AutoModelForImageTextToText.from_pretrained(checkpoint), config).save_pretrained(str(folder))
+    for file in checkpoint.iterdir():
+        if file.suffix != ".safetensors" and file.name != "config.json":
+            shutil.copy(file, folder)
+    CriticSettings(num_frames=2).save(folder, parents={})
+    return folder
+
+
+def rewritten(folder, file, change):
+    """`folder` with the tensors of `file` changed."""
+    weights = load_file(folder / file)
+    save_file(change(weights, sorted(weights)), folder / file, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w, keys: {key: w[key] for key in keys[1:]}, r"1 of \d+ tensors .* not applied .*lora_A.weight"),
+        (lambda w, keys: w | {keys[0].replace("layers.0", "layers.9"): w[keys[0]].clone()}, r"1 of .*layers\.9"),
+        (lambda w, keys: w | {keys[0]: torch.ones(2, 3)}, r"is no adapter of .*vlm\d* \("),
+    ],
+    ids=["lacks one", "one left over", "another shape"],
+)
+def test_an_adapter_that_is_not_applied_in_full_is_refused(tmp_path, adapter, change, message):
+    assert LiFTCritic.from_pretrained(adapter).settings.num_frames == 2
+    folder = rewritten(shutil.copytree(adapter, tmp_path / "critic"), "adapter_model.safetensors", change)
+    with pytest.raises(ValueError, match=message):
+        LiFTCritic.from_pretrained(folder)
+
+
+def test_an_adapter_that_was_cut_is_named(tmp_path, adapter):
+    file = shutil.copytree(adapter, tmp_path / "critic") / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"{file}: damaged"):
+        LiFTCritic.from_pretrained(file.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w, keys: {key: w[key] for key in keys[1:]}, r"1 not in the file: \w+"),
+        (lambda w, keys: w | {"lora_A.weight": torch.ones(2)}, "1 left over: lora_A.weight"),
+    ],
+)
+def test_a_whole_model_that_lacks_weights_or_has_others_is_refused(tmp_path, checkpoint, change, message):
+    folder = rewritten(shutil.copytree(checkpoint, tmp_path / "critic"), "model.safetensors", change)
+    with pytest.raises(ValueError, match=message):
+        LiFTCritic.from_pretrained(folder)
+
+
+def test_a_start_that_changes_the_base_is_refused_before_training(tmp_path):
+    config = LoraConfig(r=2, init_lora_weights="pissa")
+    args = LiFTCriticConfig(str(tmp_path), report_to="none")
+    with pytest.raises(ValueError, match="init_lora_weights='pissa' changes the weights of the base"):
+        LiFTCriticTrainer("nobody/loads-this", args, train_dataset=None, peft_config=config)
