@@ -1,0 +1,47 @@
+"""One seeded step of each objective: its loss and the norm of its gradient, as they were when it was written."""
+
+import pytest
+import torch
+
+from lift_trl.alignment.video_dataset import collate
+from tests.alignment.conftest import make_trainer
+
+
+#: Objective -> loss and gradient norm of a batch, float32 on a CPU. They move only with a reason in the commit.
+GOLDEN = {
+    "sft": (6.210878849029541, 0.09882021109781672),
+    "rwl": (4.779214382171631, 0.07828404444028568),
+    "rs": (7.831100940704346, 0.12003063372883599),
+}
+
+
+def stir(trainer) -> None:
+    """A LoRA that has left its start, where B is 0 and half of the gradient with it."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in sorted(trainer.model.named_parameters()):
+            if parameter.requires_grad:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+def seeded_batch(trainer):
+    """All rows of the trainer's dataset with latents from a generator: encoders of videos may change with their version."""
+    batch = collate(trainer.train_dataset.__getitems__(range(len(trainer.train_dataset))))
+    for seed, name in enumerate(("latent_mean", "latent_logvar"), start=1):
+        shape = batch[name].shape[1:]
+        rows = [
+            torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1000 + sum(map(ord, row))))
+            for row in batch["id"]
+        ]
+        batch[name] = torch.stack(rows) * (0.5 if seed == 2 else 2.0)
+    return batch
+
+
+@pytest.mark.parametrize("objective", sorted(GOLDEN))
+def test_loss_and_gradient_of_a_seeded_step(tmp_path, pipeline_dir, cached, objective):
+    trainer = make_trainer(pipeline_dir, tmp_path, cached, objective=objective, real_weight=0.5, caption_dropout=0.3)
+    stir(trainer)
+    loss = trainer.compute_loss(trainer.model.train(), seeded_batch(trainer))
+    loss.backward()
+    squares = sum(p.grad.double().square().sum() for p in trainer.model.parameters() if p.requires_grad)
+    assert (loss.item(), float(squares) ** 0.5) == pytest.approx(GOLDEN[objective], rel=1e-5)
