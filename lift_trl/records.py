@@ -241,7 +241,9 @@ class TrainBatch(TypedDict):
     """
     What the collator gives the trainer. N rows; `reward` is NaN where `is_real`, `dimension_reward` is [N, 3].
 
-    `counts` (bool [N]) is false for a row that is only there so that all processes have equally many.
+    `counts` (bool [N]) is false for a row that is only there so that all processes have equally many. `preference` is 1, -1
+    or 0; `partner` (i64 [N]) the row that this one is paired with, its own number where it has none; `draw_id` what its
+    random draws are keyed on: its `id`, or that of its pair.
     """
 
     latent_mean: "Tensor"
@@ -249,11 +251,15 @@ class TrainBatch(TypedDict):
     prompt_embeds: "Tensor"
     prompt_mask: "Tensor"
     weight: "Tensor"
+    advantage: "Tensor"
+    preference: "Tensor"
+    partner: "Tensor"
     reward: "Tensor"
     dimension_reward: "Tensor"
     is_real: "Tensor"
     counts: "Tensor"
     id: list[str]
+    draw_id: list[str]
 
 
 def hra_features() -> "Features":

@@ -3,6 +3,7 @@
     cache/
       artifact.yaml            model, sizes, fingerprints
       metadata.jsonl           one row a clip: id, key, prompt, is_real, labels or reward   (no tensor)
+      pairs.jsonl              only if people compared clips: one row a pair: chosen, rejected (ids)
       shards/<hash>.parquet    one row a clip: key, posterior; text once a prompt          (no reward)
       text/<hash>.safetensors  the empty prompt and validation prompts
 
@@ -26,6 +27,7 @@ from ..rubric import Dimension, Label
 
 
 SHARDS_DIR = "shards"
+PAIRS_FILE = "pairs.jsonl"
 TEXT_DIR = "text"
 
 POSTERIOR_COLUMNS = ("latent_mean", "latent_logvar")

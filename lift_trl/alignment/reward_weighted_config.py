@@ -1,16 +1,17 @@
 """Settings of `RewardWeightedVideoTrainer`, and of the LoRA that it trains."""
 
-import json
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from peft import LoraConfig
 from transformers import TrainingArguments
 
-from ..rubric import Dimension, check_dimension_weights
 from ..runtime import check_world, has_accelerator
-from .objectives import OBJECTIVES
+from .objectives import OBJECTIVES, ObjectiveArguments
 
+
+logger = logging.getLogger(__name__)
 
 #: What a run that is resumed, or a finished one that is started again, must share with itself.
 RUN_SETTINGS = (
@@ -49,7 +50,7 @@ class LoraArguments:
 
 
 @dataclass
-class RewardWeightedVideoConfig(TrainingArguments):
+class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     """
     Configuration of [`RewardWeightedVideoTrainer`]: all of `TrainingArguments` that makes sense for a denoiser, and the
     fields below. `help` of each field is its description.
@@ -63,31 +64,6 @@ class RewardWeightedVideoConfig(TrainingArguments):
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "dimension_weights"]
 
-    # Objective
-    objective: str = field(
-        default="rwl",
-        metadata={
-            "help": "'rwl' weighs each sampled video by its reward (paper, equation 3), 'rs' keeps those that are best in "
-            "all dimensions (equation 4), 'sft' weighs all alike. Real videos enter each in the same way."
-        },
-    )
-    real_weight: float = field(
-        default=1.0, metadata={"help": "lambda of equation 3, the weight of the real-video term. 0 leaves it out."}
-    )
-    expected_reward: bool = field(
-        default=False,
-        metadata={
-            "help": "Weigh by the critic's expected reward (of each label by its probability), not by its labels' (paper)."
-        },
-    )
-    normalize_rewards: bool = field(
-        default=False,
-        metadata={"help": "Divide rewards by their mean over the dataset, so that the loss has one scale."},
-    )
-    dimension_weights: dict[str, float] | str | None = field(
-        default=None,
-        metadata={"help": "Weight of each dimension in a clip's reward, by name. Equal by default (paper)."},
-    )
     caption_dropout: float = field(
         default=0.1,
         metadata={"help": "Probability of training a row on the empty prompt, for classifier-free guidance."},
@@ -146,18 +122,10 @@ class RewardWeightedVideoConfig(TrainingArguments):
         check_world(self.world_size)
 
     def _check_own_fields(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective={self.objective!r}; use one of {', '.join(OBJECTIVES)}.")
-        if not self.real_weight >= 0:
-            raise ValueError(f"real_weight={self.real_weight}; lambda must be >= 0.")
+        self.check_objective()
+        self._warn_of_ignored()
         if not 0 <= self.caption_dropout <= 1:
             raise ValueError(f"caption_dropout={self.caption_dropout}; use a probability in [0, 1].")
-        if isinstance(self.dimension_weights, str):
-            self.dimension_weights = json.loads(self.dimension_weights)
-        if self.dimension_weights is not None:
-            check_dimension_weights(self.dimension_weights)  # type: ignore[arg-type]
-            if self.expected_reward:
-                raise ValueError("dimension_weights act on labels, expected_reward is a mean: leave one of them out.")
         if isinstance(self.validation_prompts, str):
             raise ValueError(
                 f"validation_prompts={self.validation_prompts!r} is one text, not a list; in a YAML write it as "
@@ -194,8 +162,14 @@ class RewardWeightedVideoConfig(TrainingArguments):
             if not fine:
                 raise ValueError(f"{name} does not apply to a video denoiser: {remedy}.")
 
-    def clip_dimension_weights(self) -> dict[Dimension, float] | None:
-        """`dimension_weights` by `Dimension`, `None` for equal ones."""
-        if self.dimension_weights is None or isinstance(self.dimension_weights, str):
-            return None
-        return {Dimension(name): float(weight) for name, weight in self.dimension_weights.items()}
+    def _warn_of_ignored(self) -> None:
+        """Settings of other objectives that this one does not read."""
+        every = {name for objective in OBJECTIVES.values() for name in objective.options}
+        own = OBJECTIVES[self.objective].options
+        defaults = {f.name: f.default for f in fields(self)}
+        ignored = sorted(name for name in every.difference(own) if getattr(self, name) != defaults[name])
+        if ignored:
+            logger.warning(
+                "objective=%s does not read %s: leave out, or name the objective that does (docs/objectives.md).",
+                *(self.objective, ", ".join(ignored)),
+            )

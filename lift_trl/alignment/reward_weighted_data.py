@@ -10,6 +10,7 @@ from ..store.rated_videos import load_rated_videos
 from ..video_models import PipelineSource
 from .cache import CacheKeys, cache_videos
 from .clips import ClipSize
+from .objectives import Objective
 from .reward_weighted_config import RewardWeightedVideoConfig
 from .video_dataset import CachedVideoDataset
 
@@ -28,9 +29,10 @@ def prepare_dataset(
     source: PipelineSource,
     args: RewardWeightedVideoConfig,
     split: str,
+    objective: Objective,
 ) -> CachedVideoDataset | None:
     """
-    `dataset` cached by the model of `source`, with the objective's weights.
+    `dataset` cached by the model of `source`, as `objective` trains on it.
 
     Raises:
         ValueError: if it is a stream, was cached by another model or in another size, or cannot be weighted as asked.
@@ -52,13 +54,10 @@ def prepare_dataset(
             f"dimension_weights act on labels, but {unlabelled} clips have only a reward. Leave dimension_weights out, or "
             "give the labels of these clips."
         )
-    return dataset.weighted(
-        objective=args.objective,
-        real_weight=args.real_weight,
-        normalize_rewards=args.normalize_rewards,
-        dimension_weights=weights,
-        expected_reward=args.expected_reward,
-    )
+    chosen = dataset.weighted(args, objective)
+    if notes := chosen.training_rows.notes:
+        logger.info("%s, %s: %s", split, objective.name, ", ".join(f"{name} {n:g}" for name, n in notes.items()))
+    return chosen
 
 
 def _cache(dataset: Any, source: PipelineSource, args: RewardWeightedVideoConfig, split: str) -> Path:

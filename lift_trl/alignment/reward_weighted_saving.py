@@ -12,11 +12,13 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-from ..hub.cards import AlignedModelCard, BaseModel
+from ..hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
 from ..hub.lora import DIFFUSERS_LORA_FILE, export_diffusers_lora
 from ..records import content_id
 from ..runtime import ResumableTrainer, last_checkpoint
 from ..video_models import PipelineSource
+from .objectives import Objective
+from .policies import OLD, TRAINED, load_old_policy, save_old_policy
 from .reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
 from .video_dataset import CachedVideoDataset
 
@@ -35,7 +37,13 @@ class SavingTrainer(ResumableTrainer, Trainer):
     source: PipelineSource
     config: RewardWeightedVideoConfig
     output_dir: Path
+    objective: Objective
     _adapter_identity: str | None
+
+    @property
+    def _old_policy_moves(self) -> bool:
+        """Whether the old policy follows the trained one within the run."""
+        return self.config.sync_ref_model and self.config.ref_model_sync_steps > 0
 
     # ---- Saving ------------------------------------------------------------------------------------------------
 
@@ -46,7 +54,11 @@ class SavingTrainer(ResumableTrainer, Trainer):
         folder = Path(output_dir or self.output_dir)
         if isinstance(self.model, PeftModel):
             # Without the flag PEFT asks the Hub whether the base has a vocabulary, at every save.
-            self.model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
+            self.model.save_pretrained(
+                str(folder), state_dict=state_dict, save_embedding_layers=False, selected_adapters=[TRAINED]
+            )
+            if self._old_policy_moves and OLD in self.model.peft_config:
+                save_old_policy(self.model, folder)
             export_diffusers_lora(folder, folder, pipeline_class=self.source.class_name)
         else:
             model = self.accelerator.unwrap_model(self.model)
@@ -74,12 +86,21 @@ class SavingTrainer(ResumableTrainer, Trainer):
                 on_hub=self.source.on_hub,
             ),
             args=self.config,
+            objective=self._objective_facts(dataset),
             adapter=self._adapter_identity,
             lora=self.model.peft_config["default"].to_dict() if isinstance(self.model, PeftModel) else None,
             ratings=dataset.ratings._asdict() if dataset else {},
             cache=dataset.artifact if dataset else None,
             log_history=self.state.log_history,
         ).save(Path(output_dir or self.output_dir) / "README.md")
+
+    def _objective_facts(self, dataset: CachedVideoDataset | None) -> ObjectiveFacts:
+        """The objective for the card; `beta` is the value that was used, the objective's own where none was given."""
+        settings = {name: getattr(self.config, name) for name in self.objective.options}
+        settings |= {"beta": self.config.strength} if "beta" in settings else {}
+        given = {name: value for name, value in settings.items() if value is not None}
+        in_pairs = dataset is not None and len(dataset.training_rows.pairs) > 0
+        return ObjectiveFacts(self.objective.name, self.objective.words, given, "pairs" if in_pairs else "clips")
 
     # ---- Resuming ----------------------------------------------------------------------------------------------
 
@@ -99,12 +120,15 @@ class SavingTrainer(ResumableTrainer, Trainer):
 
     def _run(self) -> dict[str, Any]:
         """What makes this run the one that it is, as JSON."""
-        run = {name: getattr(self.config, name) for name in RUN_SETTINGS}
+        run = {name: getattr(self.config, name) for name in (*RUN_SETTINGS, *self.objective.options)}
+        run["objective"] = self.objective.name
         # Names without folders: what was moved is the same.
         run |= {"model": Path(self.source.identity).name, "adapter": Path(self._adapter_identity or "").name}
         if isinstance(self.train_dataset, CachedVideoDataset):
             rows = self.train_dataset
-            run["clips_and_weights"] = content_id(*(video.id for video in rows.videos), *rows.weight.tolist())
+            chosen = rows.training_rows
+            signs = (*chosen.advantage.tolist(), *chosen.preference.tolist(), *chosen.pairs.flatten().tolist())
+            run["clips_and_weights"] = content_id(*(video.id for video in rows.videos), *rows.weight.tolist(), *signs)
         if isinstance(self.model, PeftModel):
             lora = self.model.peft_config["default"].to_dict()
             targets = lora["target_modules"]
@@ -134,6 +158,8 @@ class SavingTrainer(ResumableTrainer, Trainer):
         weights = Path(resume_from_checkpoint) / TRANSFORMER_DIR / _TRANSFORMER_FILE
         if isinstance(self.model, PeftModel) or not weights.is_file():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if isinstance(self.model, PeftModel) and self._old_policy_moves and OLD in self.model.peft_config:
+                load_old_policy(self.model, Path(resume_from_checkpoint))
         else:
             network: Any = model or self.model
             network.load_state_dict(load_file(weights))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,9 @@ from ..video_models import PipelineSource
 from .cache import encoding_dtype
 from .draws import RowDraws, draw_rows
 from .metrics import TIMESTEP_QUARTERS, LossMetrics
-from .objectives import effective_sample_size, per_sample_loss
+from .objectives import OBJECTIVES, Objective, OtherPolicy, StepRows, effective_sample_size, per_sample_loss
+from .objectives.step import Loss, Needs
+from .policies import OldPolicyFollows, acting_as, add_old_policy
 from .reward_weighted_config import RewardWeightedVideoConfig
 from .reward_weighted_data import CACHE_DIR, prepare_dataset
 from .reward_weighted_saving import SavingTrainer
@@ -44,7 +47,7 @@ _MAX_SHOWN_WEIGHTS = 11
 
 class RewardWeightedVideoTrainer(SavingTrainer):
     """
-    Reward-weighted likelihood (or rejection sampling, or plain fine-tuning) of a diffusers text-to-video model.
+    Fine-tunes a diffusers text-to-video model on rated clips, by reward-weighted likelihood or another objective.
 
     Args:
         model: a Hub id, a folder, or a `DiffusionPipeline`.
@@ -59,6 +62,8 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         peft_config: a `LoraConfig`; targets that are left empty come from the model family. `None` trains the whole
             transformer, in float32.
         adapter: an earlier LoRA that training goes on from (its folder or repo); it has the values of `peft_config`.
+        objective: one of your own instead of that of `args`: an `Objective`, or a loss (rows of a step, `args`) -> float32
+            [B], which then gets all rows, each weighted as for `sft`.
 
     Raises:
         ValueError: if the cache was made by another model, a target matches nothing, or no row is left to train on, or
@@ -81,18 +86,29 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         optimizers: tuple[Optimizer | None, LambdaLR | None] = (None, None),
         peft_config: LoraConfig | None = None,
         adapter: str | Path | None = None,
+        objective: Objective | Loss | None = None,
     ) -> None:
         args = args or RewardWeightedVideoConfig("lift_lora")
         if adapter is not None and peft_config is None:
             raise ValueError(f"adapter={str(adapter)!r} is a LoRA: give its peft_config, or set use_peft: true.")
         self.config, self.adapter = args, adapter
+        self.objective = _chosen(objective, args)
+        self._needs = self.objective.needs(args)
+        if self._needs and peft_config is None:
+            raise ValueError(
+                f"objective={self.objective.name!r} compares with the model without its LoRA, which full training has not. "
+                "Set use_peft: true, or for dpo reference_free: true."
+            )
+        # Without an earlier LoRA and without updates the old policy is the base: no second LoRA is held.
+        self._has_old = "old" in self._needs and (adapter is not None or self._old_policy_moves)
+        self._compared: list[Needs] = sorted(self._needs) if self._has_old else ["reference"] * bool(self._needs)
         self.output_dir = Path(args.output_dir or "lift_lora")
         self.source = model if isinstance(model, PipelineSource) else PipelineSource(model)
         self.video_model = self.source.adapter
         self.scheduler = self.source.load(dtype=torch.float32).scheduler
         base_dtype = self._set_precision(args)
-        train = prepare_dataset(train_dataset, self.source, args, "train")
-        evaluation = prepare_dataset(eval_dataset, self.source, args, "eval")
+        train = prepare_dataset(train_dataset, self.source, args, "train", self.objective)
+        evaluation = prepare_dataset(eval_dataset, self.source, args, "eval", self.objective)
         network = self._load_network(args, peft_config, base_dtype)
         self._adapter_identity = None if adapter is None else adapter_identity(adapter)
         super().__init__(
@@ -107,6 +123,8 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         # Stock values would drop our columns from evaluation: the loss comes from compute_loss, not from labels.
         self.can_return_loss = True
         self._metrics = LossMetrics(self.accelerator)
+        if self._has_old and self._old_policy_moves:
+            self.add_callback(OldPolicyFollows(args.ref_model_sync_steps, args.ref_model_mixup_alpha))
         dataset = train or evaluation
         if dataset is None:
             raise ValueError("give a train_dataset or an eval_dataset: rated clips, or a CachedVideoDataset.")
@@ -126,9 +144,10 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
         """
-        sum_i w_i |v_hat_i - v_i|^2 / N over the N rows of the optimiser step (in evaluation: the mean over the batch).
+        sum_i w_i loss_i / N over the N rows of the optimiser step (in evaluation: the mean over the batch).
 
-        With the weights of `row_weights`, the mean over the dataset is equation 3 of arXiv 2412.04814.
+        loss_i is the objective's, of a real clip its error |v_hat_i - v_i|^2. With the weights of `weighted_rows` the mean
+        over the dataset is equation 3 of arXiv 2412.04814.
         """
         key: tuple[object, ...] = (self.args.seed, self.state.global_step)
         ranges = [(0.0, 1.0)]
@@ -136,8 +155,13 @@ class RewardWeightedVideoTrainer(SavingTrainer):
             # Each row is seen once in each quarter, so that evaluations are stratified and paired.
             key = ("eval", self.args.seed)
             ranges = [(q / TIMESTEP_QUARTERS, (q + 1) / TIMESTEP_QUARTERS) for q in range(TIMESTEP_QUARTERS)]
-        loss_B = torch.stack([self._loss_of_rows(model, inputs, key, part) for part in ranges]).mean(dim=0)
-        counts_B = inputs["counts"]
+        losses = []
+        for part in ranges:
+            draws = self._draw(inputs, key, part, model.training)
+            rows = self._step_rows(model, inputs, draws)
+            losses.append(torch.where(inputs["is_real"], rows.error, self.objective.loss(rows, self.config)))
+            self._watch("train" if model.training else "eval", inputs, draws, rows, losses[-1])
+        loss_B, counts_B = torch.stack(losses).mean(dim=0), inputs["counts"]
         weighted = (inputs["weight"] * loss_B)[counts_B].sum()
         if num_items_in_batch is None or not model.training:
             loss = weighted / counts_B.sum().clamp(min=1)
@@ -146,35 +170,61 @@ class RewardWeightedVideoTrainer(SavingTrainer):
             loss = weighted * self.accelerator.num_processes / num_items_in_batch
         return (loss, {"loss_per_sample": loss_B}) if return_outputs else loss
 
-    def _loss_of_rows(
-        self, model: Any, inputs: TrainBatch, key: tuple[object, ...], timestep_range: tuple[float, float]
-    ) -> Tensor:
-        """float32 [B]: the velocity's squared error of each row, at draws keyed on `key` and the row's id."""
+    def _draw(
+        self, inputs: TrainBatch, key: tuple[object, ...], timestep_range: tuple[float, float], training: bool
+    ) -> RowDraws:
+        """The draws of each row, keyed on `key` and on its id or that of its pair."""
         draws = draw_rows(
-            inputs["id"],
+            inputs["draw_id"],
             inputs["latent_mean"].shape[1:],
             key=(*key, timestep_range),
             num_timesteps=self.scheduler.config.num_train_timesteps,
-            caption_dropout=self.config.caption_dropout if model.training else 0.0,
+            caption_dropout=self.config.caption_dropout if training else 0.0,
             timestep_range=timestep_range,
         )
-        device = inputs["latent_mean"].device
-        draws = RowDraws(*(draw.to(device) for draw in draws))
+        return RowDraws(*(draw.to(inputs["latent_mean"].device) for draw in draws))
+
+    def _step_rows(self, model: Any, inputs: TrainBatch, draws: RowDraws) -> StepRows:
+        """What the objective is given: errors of the policy and of those that it needs beside it, on the same draws."""
         std = torch.exp(0.5 * inputs["latent_logvar"].float())
         latents = self.video_model.scale_latents(inputs["latent_mean"].float() + std * draws.posterior_noise)
         noisy = self.video_model.corrupt(self.scheduler, latents, draws.noise, draws.timesteps)
-        prediction = self.video_model.predict(model, noisy, self._text(inputs, draws.drop_caption))
-        loss_B = per_sample_loss(prediction, noisy.target)
+        text = self._text(inputs, draws.drop_caption)
+        theirs: dict[str, Tensor] = {}
+        for policy in self._compared:
+            with acting_as(self.accelerator.unwrap_model(model), policy):
+                theirs[policy] = self.video_model.predict(model, noisy, text).float()
+        prediction = self.video_model.predict(model, noisy, text)
+        policies = {
+            policy: OtherPolicy(per_sample_loss(v, noisy.target), per_sample_loss(prediction, v))
+            for policy, v in theirs.items()
+        }
+        return StepRows(
+            error=per_sample_loss(prediction, noisy.target),
+            reward=inputs["reward"],
+            advantage=inputs["advantage"],
+            preference=inputs["preference"],
+            partner=inputs["partner"],
+            reference=policies.get("reference"),
+            old=policies.get("old", policies.get("reference")) if "old" in self._needs else None,
+        )
+
+    def _watch(self, mode: str, inputs: TrainBatch, draws: RowDraws, rows: StepRows, loss_B: Tensor) -> None:
+        """
+        Raises:
+            FloatingPointError: if a loss is not finite; names the clips. Else its figures go to the log.
+        """
         if not loss_B.isfinite().all():
             bad = [row for row, loss in zip(inputs["id"], loss_B.tolist(), strict=True) if not math.isfinite(loss)]
             raise FloatingPointError(
                 f"the loss of {bad} is not finite at optimiser step {self.state.global_step}. Look at these clips, lower "
                 "learning_rate, or set bf16: true instead of fp16."
             )
-        mode = "train" if model.training else "eval"
         fraction = draws.timesteps / self.scheduler.config.num_train_timesteps
-        self._metrics.add(mode, inputs, loss_B.detach(), (fraction * TIMESTEP_QUARTERS).long())
-        return loss_B
+        with torch.no_grad():
+            health = self.objective.health(rows, self.config)
+            quarter = (fraction * TIMESTEP_QUARTERS).long()
+            self._metrics.add(mode, inputs, rows.error.detach(), quarter, health)
 
     def _text(self, inputs: TrainBatch, drop_caption: Tensor) -> TextCondition:
         """The captions' embeddings, the empty prompt's where `drop_caption`."""
@@ -205,10 +255,13 @@ class RewardWeightedVideoTrainer(SavingTrainer):
 
         They would weigh twice, and two processes would not equal one. Process p has the p-th part of the last batches.
         """
-        loader, num_rows = self.accelerator.gradient_state, len(batch["id"])
+        loader = self.accelerator.gradient_state
         if loader.end_of_dataloader and loader.remainder > 0:
-            place = self.accelerator.process_index * num_rows + torch.arange(num_rows)
-            batch["counts"] = (place < loader.remainder).to(batch["counts"].device)
+            partner = batch["partner"]
+            # The loader counts units: a row whose partner stands before it is of the same one.
+            unit = (partner >= torch.arange(len(partner), device=partner.device)).cumsum(0) - 1
+            place = self.accelerator.process_index * (int(unit[-1]) + 1) + unit
+            batch["counts"] = place < loader.remainder
 
     # ---- Preparation -------------------------------------------------------------------------------------------
 
@@ -261,6 +314,8 @@ class RewardWeightedVideoTrainer(SavingTrainer):
                 parameter.data = parameter.data.float()
         if self.adapter is not None:
             load_adapter(model, self.adapter)
+        if self._has_old:
+            add_old_policy(model)
         return model
 
     def _validation_callback(self, dataset: CachedVideoDataset) -> ValidationVideos:
@@ -286,7 +341,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
             weight, is_real = self.train_dataset.weight, self.train_dataset.ratings.is_real
             logger.info(
                 "objective %s: %d sampled and %d real rows, weights %s, effective sample size %.1f of %d",
-                self.config.objective,
+                self.objective.name,
                 int((~is_real).sum()),
                 int(is_real.sum()),
                 _summary(weight),
@@ -303,6 +358,15 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         elif "eval_loss" in logs:
             logs.update({f"eval_{name}": value for name, value in self._metrics.pop("eval").items()})
         super().log(logs, start_time)
+
+
+def _chosen(objective: Objective | Loss | None, args: RewardWeightedVideoConfig) -> Objective:
+    """What the user gave, or what `args` names; a loss alone trains on all rows."""
+    if objective is None:
+        return OBJECTIVES[args.objective]
+    if isinstance(objective, Objective):
+        return objective
+    return replace(OBJECTIVES["sft"], name=objective.__name__, words="a loss of its own", loss=objective)
 
 
 def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Cached rows as training samples: random access over a folder, or a stream from the Hub."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,10 +14,10 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..records import RatedVideo, TrainBatch
-from ..rubric import REWARDS, Dimension, Label
+from ..records import RatedVideo, TrainBatch, content_id
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
 from .cache_format import (
+    PAIRS_FILE,
     POSTERIOR_COLUMNS,
     SHARDS_DIR,
     TEXT_COLUMNS,
@@ -28,7 +28,8 @@ from .cache_format import (
     shard_paths,
     video_from_row,
 )
-from .objectives import row_weights
+from .objectives import OBJECTIVES, Objective, ObjectiveArguments, RatedRows, TrainingRows
+from .ratings import Ratings
 from .text_cache import TextCache
 
 
@@ -36,42 +37,6 @@ if TYPE_CHECKING:
     import datasets
 
 _OPEN_FILES = 32
-# A clip whose only rating is a reward is Good in all dimensions if the reward is the highest that equation 2 gives.
-_TOP_REWARD = REWARDS[Label.GOOD] - 1e-6
-
-
-class Ratings(NamedTuple):
-    """Ratings of N clips: `reward` f32 [N] (NaN where real), `dimension_reward` f32 [N, 3] (NaN where unknown), `is_real`
-    and `all_good` bool [N]."""
-
-    reward: Tensor
-    dimension_reward: Tensor
-    is_real: Tensor
-    all_good: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        videos: Sequence[RatedVideo],
-        dimension_weights: Mapping[Dimension, float] | None,
-        *,
-        expected: bool = False,
-    ) -> "Ratings":
-        """The ratings of `videos`; `dimension_weights` act on labels, `expected` takes the critic's expected reward."""
-
-        def by_dimension(video: RatedVideo) -> list[float]:
-            return [REWARDS[video.labels[d]] if video.labels else float("nan") for d in Dimension]
-
-        if expected:
-            given = [video.expected_reward for video in videos]
-            reward = torch.tensor([float("nan") if value is None else value for value in given])
-        else:
-            reward = torch.tensor([video.reward(dimension_weights) for video in videos])
-        dimension_reward = torch.tensor([by_dimension(video) for video in videos]).reshape(len(videos), len(Dimension))
-        is_real = torch.tensor([video.is_real for video in videos], dtype=torch.bool)
-        rated_good = (dimension_reward == REWARDS[Label.GOOD]).all(dim=1)
-        all_good = torch.where(dimension_reward.isnan().all(dim=1), reward >= _TOP_REWARD, rated_good)
-        return cls(reward, dimension_reward, is_real, all_good)
 
 
 class _Location(NamedTuple):
@@ -82,6 +47,14 @@ class _Location(NamedTuple):
     row: np.ndarray
     text_group: np.ndarray
     text_row: np.ndarray
+
+
+class _Role(NamedTuple):
+    """A row of a batch: what its draws are keyed on, its preference, how many rows further its partner stands."""
+
+    draw_id: str | None = None
+    preference: Tensor | None = None
+    partner: Tensor = torch.tensor(0)
 
 
 class CachedVideoDataset(Dataset[dict[str, Any]]):
@@ -124,33 +97,40 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
         self._paths = shard_paths(folder)
         self._location = self._locate(keys)
         self._files: dict[int, pq.ParquetFile] = {}
-        self._weight = torch.ones(len(self.videos))
         self._ratings = Ratings.of(self.videos, None)
-        self._kept = np.arange(len(self.videos))
+        self._use(TrainingRows.all(len(self.videos)))
 
-    def weighted(
-        self,
-        *,
-        objective: str,
-        real_weight: float = 1.0,
-        normalize_rewards: bool = False,
-        dimension_weights: Mapping[Dimension, float] | None = None,
-        expected_reward: bool = False,
-    ) -> "CachedVideoDataset":
-        """The same rows with the weights of an objective; rows that it drops are left out. See `row_weights`."""
+    def weighted(self, args: ObjectiveArguments, objective: Objective | None = None) -> "CachedVideoDataset":
+        """
+        The same clips as `objective` (by default that of `args`) trains on them: rows or pairs, with their weights.
+
+        Raises:
+            ValueError: if the ratings are not what the objective needs.
+        """
         view = object.__new__(CachedVideoDataset)
         view.__dict__.update(self.__dict__)
-        view._ratings = Ratings.of(self.videos, dimension_weights, expected=expected_reward)
-        weights = row_weights(
-            view._ratings.reward,
-            view._ratings.is_real,
-            view._ratings.all_good,
-            objective=objective,
-            real_weight=real_weight,
-            normalize_rewards=normalize_rewards,
-        )
-        view._weight, view._kept = weights.weight, weights.keep.nonzero().flatten().numpy()
+        weights = args.clip_dimension_weights()
+        view._ratings = Ratings.of(self.videos, weights, expected=args.expected_reward)
+        ids, prompts = [video.id for video in self.videos], [video.prompt for video in self.videos]
+        rows = RatedRows(*view._ratings, ids, prompts, self._pairs(ids), weights)
+        view._use((objective or OBJECTIVES[args.objective]).select(rows, args))
         return view
+
+    def _use(self, rows: TrainingRows) -> None:
+        """Trains on `rows`: a unit is a pair (preferred, other) or one clip (and -1)."""
+        self.training_rows = rows
+        self._kept = rows.keep.nonzero().flatten().numpy()
+        singles = (rows.keep & (self._ratings.is_real | (len(rows.pairs) == 0))).nonzero()
+        alone = torch.cat([singles, torch.full_like(singles, -1)], dim=1)
+        self._units = torch.cat([rows.pairs, alone]).numpy()
+
+    def _pairs(self, ids: Sequence[str]) -> list[tuple[int, int]] | None:
+        """Positions of the pairs that people chose, where the cache holds any."""
+        path = self.folder / PAIRS_FILE
+        if not path.is_file():
+            return None
+        place = {name: position for position, name in enumerate(ids)}
+        return [(place[row["chosen"]], place[row["rejected"]]) for row in read_rows(path)]
 
     def text_cache(self) -> TextCache:
         """The prompts embedded beside the clips': the empty one, and those of validation."""
@@ -164,16 +144,18 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
     @property
     def weight(self) -> Tensor:
         """Weights of the kept rows, float32 [N]."""
-        return self._weight[self._kept]
+        return self.training_rows.weight[self._kept]
 
     def __len__(self) -> int:
-        return len(self._kept)
+        """Pairs and single clips."""
+        return len(self._units)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        """The row of a clip; of a pair that of the preferred one."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The rows of a batch (the data loader calls this); what they share is read once."""
+        """The rows of a batch (the data loader calls this), two for each pair; what they share is read once."""
         tables: dict[tuple[int, int, Sequence[str]], pa.Table] = {}
 
         def read(shard: int, group: int, row: int, columns: tuple[str, ...]) -> dict[str, Any]:
@@ -182,21 +164,35 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
                 tables[place] = self._file(shard).read_row_group(group, columns=list(columns), use_threads=False)
             return {name: _value(tables[place].column(name)[row]) for name in columns}
 
-        rows = []
-        for position in self._kept[list(indices)].tolist():
+        rows, chosen = [], self.training_rows
+        for position, unit in self._places(indices):
             shard, group, row, text_group, text_row = (int(column[position]) for column in self._location)
             rows.append(
                 {
                     **decode_posterior(read(shard, group, row, (*POSTERIOR_COLUMNS, "latent_shape"))),
                     **decode_text(read(shard, text_group, text_row, TEXT_COLUMNS)),
-                    "weight": self._weight[position],
+                    "weight": chosen.weight[position],
+                    "advantage": chosen.advantage[position],
+                    "preference": chosen.preference[position] if unit.preference is None else unit.preference,
+                    "partner": unit.partner,
                     "reward": self._ratings.reward[position],
                     "dimension_reward": self._ratings.dimension_reward[position],
                     "is_real": self._ratings.is_real[position],
                     "id": self.videos[position].id,
+                    "draw_id": unit.draw_id or self.videos[position].id,
                 }
             )
         return rows
+
+    def _places(self, indices: Sequence[int]) -> Iterator[tuple[int, "_Role"]]:
+        """Positions of the clips of the units, and what each is there for."""
+        for preferred, other in self._units[list(indices)].tolist():
+            if other < 0:
+                yield preferred, _Role()
+                continue
+            draw_id = content_id("pair", *sorted((self.videos[preferred].id, self.videos[other].id)))
+            yield preferred, _Role(draw_id, torch.tensor(1), torch.tensor(1))
+            yield other, _Role(draw_id, torch.tensor(-1), torch.tensor(-1))
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files stay behind: each data loader worker opens its own.
@@ -253,10 +249,12 @@ def _shard_index(paths: Sequence[Path]) -> dict[str, tuple[int, int, int, int, i
 
 
 def collate(rows: Sequence[Mapping[str, Any]]) -> TrainBatch:
-    """B rows of one cache stacked into a `TrainBatch`."""
-    stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "id"}
-    counts = torch.ones(len(rows), dtype=torch.bool)
-    return TrainBatch(**stacked, counts=counts, id=[row["id"] for row in rows])  # type: ignore[typeddict-item]
+    """B rows of one cache stacked into a `TrainBatch`; the rows of a pair follow each other."""
+    texts = {name: [row[name] for row in rows] for name in ("id", "draw_id")}
+    stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name not in texts}
+    stacked["partner"] = torch.arange(len(rows)) + stacked["partner"]
+    stacked["counts"] = torch.ones(len(rows), dtype=torch.bool)
+    return TrainBatch(**stacked, **texts)  # type: ignore[typeddict-item]
 
 
 def stream_cached_videos(repo_or_folder: str) -> "datasets.IterableDataset":

@@ -17,11 +17,6 @@ from .tables import markdown_table
 
 
 TEMPLATES = Path(__file__).parent / "templates"
-_OBJECTIVE_WORDS = {
-    "rwl": "likelihood weighted by each clip's reward",
-    "rs": "rejection sampling: only clips that are best in every dimension",
-    "sft": "every clip weighs the same",
-}
 _FIGURES = ("loss", "loss_unweighted", "reward_mean", "effective_sample_fraction", "eval_loss")
 _HISTOGRAM_BINS = 10
 _MAX_FIGURE_ROWS = 12
@@ -46,6 +41,22 @@ class BaseModel(NamedTuple):
     on_hub: bool
 
 
+class ObjectiveFacts(NamedTuple):
+    """
+    What was minimised.
+
+    Attributes:
+        name, words: as in `objective:`, and what it does.
+        constants: what it was set to, by the name of the setting.
+        unit: what a step takes, `"clips"` or `"pairs"`.
+    """
+
+    name: str
+    words: str
+    constants: Mapping[str, Any]
+    unit: str
+
+
 @dataclass(frozen=True)
 class AlignedModelCard:
     """
@@ -54,6 +65,7 @@ class AlignedModelCard:
     Attributes:
         repo: the Hub id that it will have, or its folder.
         args: the trainer's configuration.
+        objective: what was minimised, and its constants.
         adapter: the earlier LoRA that training went on from, `repo@revision`.
         lora: `r`, `lora_alpha` and `target_modules`; `None` where the whole transformer was trained.
         ratings: `reward` f32 [N] (NaN where real) and `is_real` bool [N] of the training rows.
@@ -64,6 +76,7 @@ class AlignedModelCard:
     repo: str
     base: BaseModel
     args: TrainingArguments
+    objective: ObjectiveFacts
     adapter: str | None
     lora: Mapping[str, Any] | None
     ratings: Mapping[str, Tensor]
@@ -136,11 +149,13 @@ class AlignedModelCard:
     def _facts(self) -> list[list[str]]:
         """How it was made, as rows of a table."""
         args, is_real = self.args, self.ratings.get("is_real")
-        objective = args.objective  # type: ignore[attr-defined]
-        step = f"{args.train_batch_size * args.gradient_accumulation_steps * args.world_size} clips a step, seed {args.seed}"
+        name, words, constants, unit = self.objective
+        number = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        step = f"{number} {unit} a step, seed {args.seed}"
         schedule = SchedulerType(args.lr_scheduler_type).value
         rows = [
-            ["objective", f"`{objective}` ({_OBJECTIVE_WORDS[objective]})"],
+            ["objective", f"`{name}` ({words})"],
+            *([["constants", ", ".join(f"{key} = {value}" for key, value in constants.items())]] if constants else []),
             ["real-video weight", f"lambda = {args.real_weight}"],  # type: ignore[attr-defined]
             [
                 "optimiser",

@@ -102,7 +102,15 @@ def cached(cache_dir) -> CachedVideoDataset:
 
 
 def make_trainer(
-    pipeline, output_dir: Path, dataset, *, peft_config="default", eval_dataset=None, adapter=None, **overrides
+    pipeline,
+    output_dir: Path,
+    dataset,
+    *,
+    peft_config="default",
+    eval_dataset=None,
+    adapter=None,
+    objective_of_own=None,
+    **overrides,
 ) -> RewardWeightedVideoTrainer:
     """A trainer on the tiny checkpoint: LoRA with alpha != r, no trackers, a batch of four."""
     settings = {
@@ -125,6 +133,7 @@ def make_trainer(
         eval_dataset=eval_dataset,
         peft_config=peft_config,
         adapter=adapter,
+        objective=objective_of_own,
     )
 
 

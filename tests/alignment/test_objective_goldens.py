@@ -12,6 +12,12 @@ GOLDEN = {
     "sft": (6.210878849029541, 0.09882021109781672),
     "rwl": (4.779214382171631, 0.07828404444028568),
     "rs": (7.831100940704346, 0.12003063372883599),
+    "best_of_n": (6.83151912689209, 0.1017601884511374),
+    "exp": (7.743825435638428, 0.11847332312503871),
+    "dpo": (2.563873291015625, 0.04153834396474265),
+    "kto": (2.574281692504883, 0.06068258675582971),
+    "nft": (3.1732072830200195, 0.05130607288648047),
+    "awm": (3.1738150119781494, 0.054071416930969035),
 }
 
 
@@ -19,7 +25,7 @@ def stir(trainer) -> None:
     """A LoRA that has left its start, where B is 0 and half of the gradient with it."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for name, parameter in sorted(trainer.model.named_parameters()):
+        for _, parameter in sorted(trainer.model.named_parameters()):
             if parameter.requires_grad:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
 

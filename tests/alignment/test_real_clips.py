@@ -13,6 +13,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from lift_trl.alignment.objectives import ObjectiveArguments
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.hub.lora import PEFT_WEIGHTS_FILE
 from lift_trl.mini.checkpoints import build_tiny_pipeline
@@ -89,7 +90,7 @@ def test_validate_reads_every_clip(rated):
 
 
 def test_the_cache_has_the_weights_of_equation_3(cache, expected_weights):
-    dataset = CachedVideoDataset(cache).weighted(objective="rwl")
+    dataset = CachedVideoDataset(cache).weighted(ObjectiveArguments())
     found = {video.id: float(weight) for video, weight in zip(dataset.videos, dataset.weight)}
     assert found == pytest.approx(expected_weights, rel=1e-6)
     assert dataset[0]["latent_mean"].shape == (13, 8, SIZE["height"] // 4, SIZE["width"] // 4)

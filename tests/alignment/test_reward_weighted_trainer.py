@@ -405,7 +405,10 @@ def test_a_stream_and_settings_that_do_nothing_are_refused(tmp_path, pipeline_di
 @pytest.mark.parametrize(
     "option, remedy",
     [
-        ({"objective": "dpo"}, "use one of rwl, rs, sft"),
+        ({"objective": "ppo"}, "use one of sft, rwl, rs, best_of_n, exp, dpo, kto, nft, awm"),
+        ({"loss_type": "robust"}, "use one of sigmoid, hinge, ipo"),
+        ({"beta": 0.0}, "beta=0.0; use a number above 0"),
+        ({"keep_per_prompt": 0}, "keep_per_prompt=0; use 1 or more"),
         ({"real_weight": -1.0}, "lambda must be >= 0"),
         ({"caption_dropout": 2.0}, r"a probability in \[0, 1\]"),
         ({"dimension_weights": {"style": 1.0}}, "one weight for each of"),

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from lift_trl.alignment.objectives import OBJECTIVES
 from lift_trl.hub.lora import PEFT_WEIGHTS_FILE
 from tests.alignment.conftest import make_trainer, trainable
 
@@ -93,6 +94,43 @@ def test_micro_batches_play_no_part(tmp_path, pipeline_dir, cached, batch, accum
     assert_same_weights(trainable(whole), trainable(cut), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name not in ("rwl", "sft", "rs")])
+def test_micro_batches_play_no_part_in_any_objective(tmp_path, pipeline_dir, cached, objective):
+    """All pairs or rows of an epoch in one batch, and in micro-batches of two."""
+    settings = {"objective": objective, "optim": "sgd", "learning_rate": 1.0, "max_steps": 2, "max_grad_norm": 0.0}
+    whole = make_trainer(pipeline_dir, tmp_path / "a", cached, per_device_train_batch_size=8, **settings)
+    cut = make_trainer(
+        pipeline_dir, tmp_path / "b", cached, per_device_train_batch_size=2, gradient_accumulation_steps=4, **settings
+    )
+    start = trainable(whole)
+    whole.train()
+    cut.train()
+    assert_same_weights(trainable(whole), trainable(cut), rtol=1e-5, atol=1e-7)
+    assert any(not torch.equal(value, start[name]) for name, value in trainable(whole).items())
+
+
+@pytest.mark.parametrize("objective", ["dpo", "nft"])
+def test_resumed_training_with_a_moving_old_policy_is_bit_identical(tmp_path, pipeline_dir, cached, objective):
+    """The old policy has moved twice before the checkpoint and moves again after it."""
+    settings = {
+        "objective": objective, "max_steps": 6, "save_strategy": "steps", "save_steps": 4, "per_device_train_batch_size": 2,
+        "sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 0.7,
+    }  # fmt: skip
+    whole = make_trainer(pipeline_dir, tmp_path / "a", cached, **settings)
+    whole.train()
+    resumed = make_trainer(pipeline_dir, tmp_path / "b", cached, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-4"))
+    names = [name for name, _ in whole.model.named_parameters() if "lora_" in name]
+    states = [dict(trainer.model.named_parameters()) for trainer in (whole, resumed)]
+    assert any(".old." in name for name in names)
+    for name in names:
+        assert torch.equal(states[0][name], states[1][name]), name
+    moved = [name for name in names if ".old." in name and "lora_B" in name]
+    for name in moved:
+        trained = states[0][name.replace(".old.", ".default.")]
+        assert not torch.equal(states[0][name], trained) and states[0][name].abs().max() > 0
+
+
 def test_resumed_training_is_bit_identical(tmp_path, pipeline_dir, cached):
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 2}
     whole = make_trainer(pipeline_dir, tmp_path / "a", cached, **settings)
@@ -134,6 +172,31 @@ def test_two_processes_equal_one(tmp_path, pipeline_dir, cache_dir):
         rtol=0,
         atol=0,
     )
+    assert_same_weights(
+        load_file(tmp_path / "one" / PEFT_WEIGHTS_FILE),
+        load_file(tmp_path / "two" / PEFT_WEIGHTS_FILE),
+        rtol=1e-5,
+        atol=1e-7,
+    )
+
+
+def test_two_processes_equal_one_in_pairs_with_a_moving_reference(tmp_path, pipeline_dir, cache_dir):
+    """Three pairs and two real clips in steps of four and one unit: a process repeats units of one and of two rows."""
+    settings = {
+        "objective": "dpo", "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "max_steps": 3,
+        "sync_ref_model": True, "ref_model_sync_steps": 1,
+    }  # fmt: skip
+    pair = launch("cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "two", per_device_train_batch_size=2, **settings)
+    one = launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "one", per_device_train_batch_size=4, **settings)
+    finish(pair)
+    finish(one)
+    logs = [json.loads((tmp_path / run / "trainer_state.json").read_text())["log_history"] for run in ("one", "two")]
+    for alone, together in zip(*logs, strict=True):
+        for name in ("loss", "kl", "rewards/chosen", "rewards/margins", "real_fraction"):
+            # Rewards are beta times a difference of two errors, which float32 knows to some 1e-7.
+            assert together.get(name) == pytest.approx(alone.get(name), rel=1e-4, abs=1e-4 if "/" in name else 1e-9), (
+                name
+            )
     assert_same_weights(
         load_file(tmp_path / "one" / PEFT_WEIGHTS_FILE),
         load_file(tmp_path / "two" / PEFT_WEIGHTS_FILE),

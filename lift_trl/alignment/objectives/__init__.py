@@ -1,0 +1,30 @@
+"""Objectives: what a fine-tuning step does with rated clips. One file each; all share rows, weights and the real term."""
+
+from .awm import AWM
+from .best_of_n import BEST_OF_N
+from .dpo import DPO
+from .exp import EXP
+from .kto import KTO
+from .nft import NFT
+from .rs import RS
+from .rwl import RWL
+from .settings import ObjectiveArguments
+from .sft import SFT
+from .step import Objective, OtherPolicy, RatedRows, StepRows, TrainingRows
+from .weights import effective_sample_size, per_sample_loss
+
+
+#: By the name that `objective:` has in a YAML.
+OBJECTIVES = {objective.name: objective for objective in (SFT, RWL, RS, BEST_OF_N, EXP, DPO, KTO, NFT, AWM)}
+
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "ObjectiveArguments",
+    "OtherPolicy",
+    "RatedRows",
+    "StepRows",
+    "TrainingRows",
+    "effective_sample_size",
+    "per_sample_loss",
+]

@@ -1,0 +1,122 @@
+"""Clips of one prompt as a group: advantages, signed and relative to the group."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...rubric import Dimension
+from .step import Needs, RatedRows, StepRows, TrainingRows, other
+from .weights import weighted_rows
+
+
+if TYPE_CHECKING:
+    from .settings import ObjectiveArguments
+
+#: The settings that `nft` and `awm` read.
+ADVANTAGE_OPTIONS = (
+    *("beta", "advantage_baseline", "advantage_clip", "multi_objective_aggregation", "kl_coef"),
+    *("sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha"),
+)
+# Rewards of one group that differ by less differ by rounding.
+_FLAT = 1e-6
+
+
+class Advantages(NamedTuple):
+    """`value` float32 [N], 0 outside of groups and in flat ones; `flat` bool [N]: clips whose group has no spread."""
+
+    value: Tensor
+    flat: Tensor
+
+
+def advantages(reward: Tensor, groups: Sequence[Sequence[int]], *, baseline: str) -> Advantages:
+    """
+    How much better each clip is than the others of its group.
+
+    `"group"`: (r - mean) / std of the group (std over n, not n - 1). `"leave_one_out"`: r - mean of the others, in units of
+    the reward. A group whose rewards are all alike says nothing: 0, and flat.
+
+    Source: GRPO, arXiv 2402.03300; RLOO, arXiv 2402.14740.
+    """
+    value, flat = torch.zeros(len(reward), dtype=torch.float64), torch.zeros(len(reward), dtype=torch.bool)
+    for places in groups:
+        rewards = reward[list(places)].double()
+        if rewards.max() - rewards.min() < _FLAT:
+            flat[list(places)] = True
+            continue
+        centred = rewards - rewards.mean()
+        if baseline == "leave_one_out":
+            value[list(places)] = centred * len(places) / (len(places) - 1)
+        else:
+            value[list(places)] = centred / rewards.std(correction=0)
+    return Advantages(value.float(), flat)
+
+
+def select_advantages(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
+    """
+    Advantages within each prompt, clipped at `advantage_clip`; flat groups are left out and counted.
+
+    With `multi_objective_aggregation="normalize_then_sum"` each dimension is normalised on its own, then they are summed (by
+    `dimension_weights`) and normalised again, so that a dimension of little spread speaks as loudly as the others.
+
+    Raises:
+        ValueError: if every group is flat, or labels are needed and missing.
+    """
+    by_prompt: dict[str, list[int]] = {}
+    for place in (~rows.is_real).nonzero().flatten().tolist():
+        by_prompt.setdefault(rows.prompts[place], []).append(place)
+    groups, reward = list(by_prompt.values()), rows.reward
+    if args.multi_objective_aggregation == "normalize_then_sum":
+        reward = _summed(rows, groups)
+    found = advantages(reward, groups, baseline=args.advantage_baseline)
+    chosen = ~rows.is_real & ~found.flat
+    if groups and not chosen.any():
+        raise ValueError(
+            f"objective={args.objective!r}: in each of {len(groups)} prompts all clips have the same reward, so none is "
+            "better than another. Rate several clips a prompt, or use 'rwl'."
+        )
+    limit = args.advantage_clip
+    notes = {
+        "groups": len(groups),
+        "flat_groups": sum(bool(found.flat[places[0]]) for places in groups),
+        "clipped": float((found.value[chosen].abs() > limit).double().mean()) if chosen.any() else 0.0,
+    }
+    return weighted_rows(
+        rows, torch.ones_like(reward), chosen, real_weight=args.real_weight, advantage=found.value.clamp(-limit, limit),
+        notes=notes,
+    )  # fmt: skip
+
+
+def _summed(rows: RatedRows, groups: Sequence[Sequence[int]]) -> Tensor:
+    """The sum over dimensions of what each one says of the clips of a group."""
+    generated = rows.dimension_reward[~rows.is_real]
+    if unlabelled := int(generated.isnan().any(dim=1).sum()):
+        raise ValueError(
+            f"multi_objective_aggregation='normalize_then_sum' needs labels, and {unlabelled} clips have only a reward. "
+            "Use 'sum_then_normalize', or give the labels of these clips."
+        )
+    weights = rows.dimension_weights or dict.fromkeys(Dimension, 1.0)
+    columns = [
+        weights[dimension] * advantages(rows.dimension_reward[:, index], groups, baseline="group").value
+        for index, dimension in enumerate(Dimension)
+    ]
+    return torch.stack(columns).sum(dim=0)
+
+
+def needs_old(args: "ObjectiveArguments") -> frozenset[Needs]:
+    """The policy that sampled; the base too where a KL to it is paid for."""
+    return frozenset({"old", "reference"} if args.kl_coef else {"old"})
+
+
+def advantage_health(rows: StepRows, args: "ObjectiveArguments") -> Mapping[str, Tensor]:
+    """Errors against those of the old policy, of good and bad clips, and the distance to it."""
+    old = other(rows.old)
+    moved, nothing = old.error - rows.error, torch.full_like(rows.error, torch.nan)
+    figures = {
+        "rewards/chosen": torch.where(rows.advantage > 0, moved, nothing),
+        "rewards/rejected": torch.where(rows.advantage < 0, moved, nothing),
+        "kl_old": old.distance,
+        "reference_error": old.error,
+    }
+    return figures if rows.reference is None else {**figures, "kl": rows.reference.distance}

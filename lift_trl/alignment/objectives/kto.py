@@ -1,0 +1,84 @@
+"""`kto`: desirable and undesirable clips, each on its own: ratings without pairs or groups."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .dpo import needs_reference, reference
+from .step import Objective, RatedRows, StepRows, TrainingRows
+from .weights import weighted_rows
+
+
+if TYPE_CHECKING:
+    from .settings import ObjectiveArguments
+
+
+def select(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
+    """
+    Desirable: Good in all dimensions. Each kind counts `desirable_weight` and `undesirable_weight`, by default
+    N / 2 N_d and N / 2 N_u, so that both kinds together count alike.
+
+    Raises:
+        ValueError: if one of the two kinds is missing.
+    """
+    generated = ~rows.is_real
+    good, bad = generated & rows.all_good, generated & ~rows.all_good
+    numbers = {"desirable": int(good.sum()), "undesirable": int(bad.sum())}
+    if missing := [kind for kind, number in numbers.items() if not number]:
+        raise ValueError(
+            f"objective='kto' needs desirable clips (Good in all dimensions) and others, and there are no {missing[0]} ones "
+            f"among {int(generated.sum())}. Rate more clips, or use 'rwl'."
+        )
+    half = sum(numbers.values()) / 2
+    weights = (
+        half / numbers["desirable"] if args.desirable_weight is None else args.desirable_weight,
+        half / numbers["undesirable"] if args.undesirable_weight is None else args.undesirable_weight,
+    )
+    value, preference = good * weights[0] + bad * weights[1], good.long() - bad.long()
+    return weighted_rows(rows, value, generated, real_weight=args.real_weight, preference=preference, notes=numbers)
+
+
+def kto(rows: StepRows, args: "ObjectiveArguments") -> Tensor:
+    """
+    4 / beta (1 - sigmoid(beta p s)) with s = l0 - l and p = 1 for desirable, -1 for undesirable clips; at the reference
+    2 / beta, with the gradient p grad l.
+
+    Without KTO's baseline z, which was 0 wherever it was tried: TRL's `loss_type="apo_zero_unpaired"`.
+
+    Returns: `Tensor` of shape `(B,)`, float32.   Source: KTO, arXiv 2402.01306; APO-zero, arXiv 2408.06266.
+    """
+    return (
+        4
+        / args.strength
+        * torch.sigmoid(-args.strength * rows.preference * (reference(rows, args).error - rows.error))
+    )
+
+
+def health(rows: StepRows, args: "ObjectiveArguments") -> Mapping[str, Tensor]:
+    """Rewards of both kinds, how many are on their side of 0, and the distance to the reference."""
+    policy = reference(rows, args)
+    reward = args.strength * (policy.error - rows.error)
+    nothing = torch.full_like(reward, torch.nan)
+    return {
+        "rewards/chosen": torch.where(rows.preference > 0, reward, nothing),
+        "rewards/rejected": torch.where(rows.preference < 0, reward, nothing),
+        "rewards/accuracies": (rows.preference * reward > 0).float(),
+        "kl": policy.distance,
+        "reference_error": policy.error,
+    }
+
+
+KTO = Objective(
+    "kto",
+    "Kahneman-Tversky optimisation: clips that are Good in all dimensions against the others",
+    kto,
+    select,
+    needs_reference,
+    options=(
+        *("beta", "desirable_weight", "undesirable_weight"),
+        *("sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha"),
+    ),
+    health=health,
+)

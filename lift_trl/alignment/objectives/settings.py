@@ -1,0 +1,139 @@
+"""What an objective reads of a run's settings. `RewardWeightedVideoConfig` has these fields among its own."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args, get_type_hints
+
+from ...rubric import Dimension, check_dimension_weights
+
+
+ObjectiveName = Literal["sft", "rwl", "rs", "best_of_n", "exp", "dpo", "kto", "nft", "awm"]
+# Of the mini world, in units of the mean squared error of a row: dev/LOG.md.
+_BETAS = {"dpo": 100.0, "kto": 100.0, "nft": 0.02, "awm": 0.25}
+
+
+@dataclass
+class ObjectiveArguments:
+    """The objective and its constants; names are TRL's where TRL has them."""
+
+    objective: ObjectiveName = field(
+        default="rwl",
+        metadata={
+            "help": "'rwl' weighs each sampled video by its reward (paper, equation 3), 'rs' keeps those that are best in "
+            "all dimensions (equation 4), 'sft' weighs all alike; the others: docs/objectives.md. Real videos enter each "
+            "in the same way."
+        },
+    )
+    real_weight: float = field(
+        default=1.0, metadata={"help": "lambda of equation 3, the weight of the real-video term. 0 leaves it out."}
+    )
+    expected_reward: bool = field(
+        default=False,
+        metadata={
+            "help": "Weigh by the critic's expected reward (of each label by its probability), not by its labels' (paper)."
+        },
+    )
+    normalize_rewards: bool = field(
+        default=False,
+        metadata={"help": "rwl: divide rewards by their mean over the dataset, so that the loss has one scale."},
+    )
+    dimension_weights: dict[str, float] | str | None = field(
+        default=None,
+        metadata={"help": "Weight of each dimension in a clip's reward, by name. Equal by default (paper)."},
+    )
+    keep_per_prompt: int = field(default=1, metadata={"help": "best_of_n: so many clips of each prompt are kept."})
+    reward_temperature: float = field(default=0.1, metadata={"help": "exp: tau, in units of the reward."})
+    beta: float | None = field(
+        default=None,
+        metadata={
+            "help": "How strongly dpo, kto, nft and awm hold to the reference or old policy, in units of the mean squared "
+            "error of a row; by default 100 (dpo, kto), 0.02 (nft), 0.25 (awm)."
+        },
+    )
+    loss_type: Literal["sigmoid", "hinge", "ipo"] = field(
+        default="sigmoid", metadata={"help": "dpo: as in TRL; hinge and ipo cap the margin."}
+    )
+    reference_free: bool = field(default=False, metadata={"help": "dpo: without a reference, as full training needs."})
+    min_reward_gap: float = field(
+        default=0.05, metadata={"help": "dpo: clips of one prompt are a pair if their rewards differ by more."}
+    )
+    pairs_per_prompt: int | None = field(
+        default=None, metadata={"help": "dpo: at most so many pairs of each prompt, those of the largest gaps."}
+    )
+    desirable_weight: float | None = field(
+        default=None,
+        metadata={"help": "kto: of clips that are Good in all dimensions; by default both kinds balance."},
+    )
+    undesirable_weight: float | None = field(default=None, metadata={"help": "kto: of the other clips."})
+    advantage_baseline: Literal["group", "leave_one_out"] = field(
+        default="group",
+        metadata={"help": "nft, awm: (r - mean) / std of a prompt's clips, or r - mean of the others."},
+    )
+    advantage_clip: float = field(
+        default=5.0, metadata={"help": "nft, awm: advantages are clipped at plus and minus."}
+    )
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = field(
+        default="sum_then_normalize",
+        metadata={"help": "nft, awm: advantages of the reward, or of each dimension on its own, then their sum."},
+    )
+    kl_coef: float = field(
+        default=0.0, metadata={"help": "nft, awm: weight of mean|v - v_base|^2; above 0 costs a forward pass."}
+    )
+    sync_ref_model: bool = field(
+        default=False,
+        metadata={
+            "help": "Reference (dpo, kto) or old policy (nft, awm) is the LoRA that the run started from, and follows the "
+            "trained one every ref_model_sync_steps. Without it, dpo and kto hold to the base, nft and awm to the start."
+        },
+    )
+    ref_model_sync_steps: int = field(
+        default=512, metadata={"help": "Optimiser steps between two updates of sync_ref_model; 0 for none in a run."}
+    )
+    ref_model_mixup_alpha: float = field(
+        default=0.6, metadata={"help": "An update is alpha * trained + (1 - alpha) * reference."}
+    )
+
+    @property
+    def strength(self) -> float:
+        """`beta`, or the objective's own."""
+        return _BETAS.get(self.objective, 1.0) if self.beta is None else self.beta
+
+    def check_objective(self) -> None:
+        """
+        Raises:
+            ValueError: for a value that is not allowed, with what is.
+        """
+        if isinstance(self.dimension_weights, str):
+            self.dimension_weights = json.loads(self.dimension_weights)
+        if self.dimension_weights is not None:
+            check_dimension_weights(self.dimension_weights)  # type: ignore[arg-type]
+            if self.expected_reward:
+                raise ValueError("dimension_weights act on labels, expected_reward is a mean: leave one of them out.")
+        hints = get_type_hints(type(self))
+        for name in ("objective", "loss_type", "advantage_baseline", "multi_objective_aggregation"):
+            allowed, value = get_args(hints[name]), getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}; use one of {', '.join(allowed)}.")
+        if not self.real_weight >= 0:
+            raise ValueError(f"real_weight={self.real_weight}; lambda must be >= 0.")
+        above_zero = ("reward_temperature", "beta", "advantage_clip", "desirable_weight", "undesirable_weight")
+        for name in above_zero:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name}={value}; use a number above 0.")
+        for name in ("keep_per_prompt", "pairs_per_prompt"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}; use 1 or more.")
+        for name in ("min_reward_gap", "kl_coef", "ref_model_sync_steps"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}; use 0 or more.")
+        if not 0 <= self.ref_model_mixup_alpha <= 1:
+            raise ValueError(f"ref_model_mixup_alpha={self.ref_model_mixup_alpha}; use a share in [0, 1].")
+
+    def clip_dimension_weights(self) -> dict[Dimension, float] | None:
+        """`dimension_weights` by `Dimension`, `None` for equal ones."""
+        if self.dimension_weights is None or isinstance(self.dimension_weights, str):
+            return None
+        return {Dimension(name): float(weight) for name, weight in self.dimension_weights.items()}
