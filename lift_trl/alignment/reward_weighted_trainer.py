@@ -92,16 +92,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         if adapter is not None and peft_config is None:
             raise ValueError(f"adapter={str(adapter)!r} is a LoRA: give its peft_config, or set use_peft: true.")
         self.config, self.adapter = args, adapter
-        self.objective = _chosen(objective, args)
-        self._needs = self.objective.needs(args)
-        if self._needs and peft_config is None:
-            raise ValueError(
-                f"objective={self.objective.name!r} compares with the model without its LoRA, which full training has not. "
-                "Set use_peft: true, or for dpo reference_free: true."
-            )
-        # Without an earlier LoRA and without updates the old policy is the base: no second LoRA is held.
-        self._has_old = "old" in self._needs and (adapter is not None or self._old_policy_moves)
-        self._compared: list[Needs] = sorted(self._needs) if self._has_old else ["reference"] * bool(self._needs)
+        self._choose(objective, has_lora=peft_config is not None)
         self.output_dir = Path(args.output_dir or "lift_lora")
         self.source = model if isinstance(model, PipelineSource) else PipelineSource(model)
         self.video_model = self.source.adapter
@@ -264,6 +255,19 @@ class RewardWeightedVideoTrainer(SavingTrainer):
             batch["counts"] = place < loader.remainder
 
     # ---- Preparation -------------------------------------------------------------------------------------------
+
+    def _choose(self, objective: Objective | Loss | None, *, has_lora: bool) -> None:
+        """The objective, and the policies that it compares with."""
+        self.objective = _chosen(objective, self.config)
+        self._needs = self.objective.needs(self.config)
+        if self._needs and not has_lora:
+            raise ValueError(
+                f"objective={self.objective.name!r} compares with the model without its LoRA, which full training has not. "
+                "Set use_peft: true, or for dpo reference_free: true."
+            )
+        # Without an earlier LoRA and without updates the old policy is the base: no second LoRA is held.
+        self._has_old = "old" in self._needs and (self.adapter is not None or self._old_policy_moves)
+        self._compared: list[Needs] = sorted(self._needs) if self._has_old else ["reference"] * bool(self._needs)
 
     def _set_precision(self, args: RewardWeightedVideoConfig) -> torch.dtype:
         """The base's precision: what `args` asks for, else the family's on an accelerator and float32 on a CPU."""
