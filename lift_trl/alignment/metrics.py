@@ -24,7 +24,7 @@ class LossMetrics:
     Logged beside what the objective watches: `loss_unweighted`, `reward_mean`, `reward/<dimension>` (over sampled rows),
     `real_fraction`, `effective_sample_fraction` ((sum w)^2 / sum w^2 over the rows seen, as a fraction of them), and
     `loss_timestep/q1` to `q4` (unweighted, by quarter of the noise levels, q1 the least noise). An objective that knows `kl`
-    and the reference's error also gets `kl_fraction`, their ratio: .15 was harmless in the mini world, .35 was not.
+    and the reference's error also gets `kl_fraction`, their ratio (docs/objectives.md says how much is harmless).
     """
 
     def __init__(self, accelerator: Accelerator) -> None:

@@ -9,7 +9,7 @@ from ...rubric import Dimension, check_dimension_weights
 
 
 ObjectiveName = Literal["sft", "rwl", "rs", "best_of_n", "exp", "dpo", "kto", "nft", "awm"]
-# Of the mini world, in units of the mean squared error of a row: dev/LOG.md.
+# In units of the mean squared error of a row, found on a small model: docs/objectives.md, dev/LOG.md.
 _BETAS = {"dpo": 100.0, "kto": 100.0, "nft": 0.02, "awm": 0.25}
 
 
