@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .store.inspect import inspect_artifact
-from .store.manifest import library_versions
+from .store.manifest import check_writable, library_versions
 
 
 Command = Callable[[str, Callable[[argparse.Namespace], int]], argparse.ArgumentParser]
@@ -49,6 +50,7 @@ def _convert(args: argparse.Namespace) -> int:
     """Writes LiFT-HRA (any form), or clips with captions, as a folder that `load_dataset` reads."""
     from .feedback.convert import convert
 
+    check_writable(args.dst)
     result = convert(
         args.src,
         args.dst,
@@ -80,11 +82,11 @@ def _export(args: argparse.Namespace) -> int:
     """A LoRA for other tools."""
     import torch
 
-    from .hub.lora import export_comfyui_lora, export_diffusers_lora
-    from .hub.lora_loading import export_merged_pipeline
+    from .hub.lora import export_comfyui_lora, export_diffusers_lora, export_merged_pipeline
     from .video_models import PipelineSource
 
     output = args.output or args.lora
+    check_writable(output)
     if args.format == "comfyui":
         print(export_comfyui_lora(args.lora, output))
         return 0
@@ -193,6 +195,7 @@ def _recipes(args: argparse.Namespace) -> int:
     packaged, checkout = Path(__file__).parent / "_recipes", Path(__file__).parents[1] / "recipes"
     source = packaged if packaged.is_dir() else checkout
     target = Path(args.path)
+    check_writable(target)
     if target.exists() and any(target.iterdir()):
         raise ValueError(f"{target}: exists and is not empty. Name a new folder; nothing was overwritten.")
     shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -205,6 +208,7 @@ def _prompts(args: argparse.Namespace) -> int:
     from .feedback.prompts import chat_model_expander, draw_prompts
     from .store.manifest import write_text
 
+    check_writable(Path(args.path).parent)
     expand = chat_model_expander(args.model) if args.model else None
     prompts = draw_prompts(args.num, seed=args.seed, expand=expand)
     write_text(args.path, "".join(f"{prompt}\n" for prompt in prompts))
@@ -216,6 +220,7 @@ def _mini_world(args: argparse.Namespace) -> int:
     """The mini world: tiny checkpoints, rated clips and prompts."""
     from .mini.world import build_world
 
+    check_writable(args.path)
     build_world(args.path)
     print(f"mini world in {args.path}")
     return 0
@@ -225,6 +230,7 @@ def _mini_rate(args: argparse.Namespace) -> int:
     """The mini world's raters, or its oracle, rate a folder of its clips."""
     from .mini.world import rate_folder
 
+    check_writable(args.path)
     number = rate_folder(args.clips, args.path, oracle=args.oracle)
     print(f"{number} clips rated by {'the oracle' if args.oracle else 'the raters'} in {args.path}")
     return 0
@@ -278,6 +284,7 @@ def _add_push(command: Command) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lift-trl", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"lift-trl {library_versions()['lift_trl']}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -318,13 +325,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; bad input is one line on standard error and exit code 1."""
+    """Runs one command; bad input, a full disk or a Hub that is down is one line on standard error and exit code 1."""
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
-    except (ValueError, FileNotFoundError, OSError) as error:
-        print(f"lift-trl: {error}", file=sys.stderr)
-        return 1
+    except ValueError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = _file_problem(error)
+    except _network_error() as error:
+        why = re.sub(r"\[Errno -?\d+\] ", "", str(error))
+        problem = f"the Hub cannot be reached ({why}). Try the same command again: it goes on where it stopped."
+    print(f"lift-trl: {problem}", file=sys.stderr)
+    return 1
+
+
+def _file_problem(error: OSError) -> str:
+    """What the system says of a file, file first; of errors that say more, their own words."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror.lower()}. Name another path, or make this one usable."
+
+
+def _network_error() -> type[Exception]:
+    """What every call to the Hub raises that gets no answer. Imported late: most commands need no network."""
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's own
+
+    return HTTPError
 
 
 if __name__ == "__main__":

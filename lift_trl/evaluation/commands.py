@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..records import content_id
-from ..store.manifest import write_text
+from ..store.manifest import check_writable, write_text
 from .report import save_report
 from .report_inputs import ReportArguments, build_report, load_system, named_paths
 from .vbench_check import CheckResult, check_videos
@@ -66,6 +66,7 @@ class PlanArguments:
 
 def plan(args: PlanArguments) -> str:
     """Writes the plan; returns what to tell the user."""
+    check_writable(args.output)
     suite = load_suite(args.suite, prompt_set=args.prompts, longer_prompts=args.longer_prompts)
     made = make_plan(
         suite,
@@ -287,6 +288,7 @@ def evaluate(args: ReportArguments, vbench: VBenchArguments) -> Path:
     """
     if args.protocol not in PROTOCOLS:
         raise ValueError(f"protocol={args.protocol!r}; use one of {', '.join(PROTOCOLS)}.")
+    check_writable(args.report_dir)
     results, systems = named_paths(args.vbench), named_paths(args.systems)
     if vbench.runner == "none" and vbench.plan is None:
         return report(args)
@@ -305,6 +307,7 @@ def report(args: ReportArguments) -> Path:
     `lift-trl eval report`: the report of what the folders hold; returns the page's path. Beside it, for each system with
     whole VBench results, the leaderboard's zip.
     """
+    check_writable(args.report_dir)
     page = save_report(build_report(args), args.report_dir)
     for name, folder in named_paths(args.vbench).items():
         _export(args, name, folder)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -17,6 +18,7 @@ SCHEMA_VERSION = 1
 ARTIFACT_FILE = "artifact.yaml"
 METADATA_FILE = "metadata.jsonl"
 PARTS_DIR = ".parts"
+_REMAKE = "Run the stage that made the folder again."
 _PACKAGES = (
     "lift_trl",
     "torch",
@@ -99,17 +101,28 @@ class Artifact:
 
         Raises:
             FileNotFoundError: if `folder` is no artefact.
-            ValueError: if it was written by another schema version.
+            ValueError: if the file is damaged, or was written by another schema version.
         """
         path = Path(folder) / ARTIFACT_FILE
         if not path.is_file():
             raise FileNotFoundError(f"{folder}: no {ARTIFACT_FILE}; the folder is no finished artefact of lift_trl.")
-        content = yaml.safe_load(path.read_text())
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}). {_REMAKE}") from error
+        if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+            raise ValueError(f"{path}: does not say the artefact's kind. {_REMAKE}")
         if content.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(
                 f"{path}: schema version {content.get('schema_version')}, this lift_trl reads {SCHEMA_VERSION}. "
                 "Make the artefact again, or use the lift_trl that wrote it."
             )
+        unknown = content.keys() - cls.__dataclass_fields__.keys()
+        if unknown:
+            raise ValueError(f"{path}: unknown entries {', '.join(sorted(map(str, unknown)))}. {_REMAKE}")
+        mappings = [name for name in ("config", "parents", "versions") if not isinstance(content.get(name, {}), dict)]
+        if mappings:
+            raise ValueError(f"{path}: {', '.join(mappings)} is no mapping. {_REMAKE}")
         return cls(**{"command": "", **content})  # folders made earlier do not say
 
 
@@ -123,6 +136,19 @@ def write_text(path: Path | str, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(target)
+
+
+def check_writable(folder: Path | str) -> None:
+    """
+    Raises `ValueError` if nothing can be written into `folder`, which need not be there yet: before any work, not after.
+    """
+    path = Path(folder).absolute()
+    try:
+        there = next(parent for parent in (path, *path.parents) if parent.exists())
+        with TemporaryDirectory(prefix=".lift_trl_", dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written to ({error.strerror}). Name another folder.") from error
 
 
 def remove_partials(folder: Path | str) -> None:

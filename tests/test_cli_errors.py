@@ -1,0 +1,141 @@
+"""Whatever a command is given, a failure is one line that says what to do, and an exit code: no traceback, no errno."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from lift_trl.cli import main
+from lift_trl.store.manifest import METADATA_FILE, Artifact, write_rows
+from tests.alignment.conftest import moving_square
+from tests.hub.fixtures import LocalHub
+
+
+#: Nothing can be written there, not even by root; `/proc` is a file system of the kernel's.
+NOWHERE = "/proc/x"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    moving_square(folder / "0.mp4", 0)
+    write_rows(folder / METADATA_FILE, [{"file_name": "0.mp4", "prompt": "a fox", "reward": 0.5, "id": "a"}])
+    return folder
+
+
+def fails(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    """The one line that a command fails with."""
+    assert main(list(command)) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("lift-trl: "), lines
+    line = lines[0].removeprefix("lift-trl: ")
+    assert not re.search(r"Errno|Traceback|NoneType|object at 0x|^'\w+'$", line), line
+    return line
+
+
+REPORT = ["eval", "report", "--report_dir", "{out}", "--systems", "base={clips}"]
+MISSING = {
+    "validate": ["validate", "{gone}"],
+    "convert": ["convert", "{gone}", "{out}"],
+    "inspect": ["inspect", "{gone}"],
+    "export": ["export", "{gone}", "--format", "comfyui"],
+    "export merged": ["export", "{gone}", "--format", "merged", "--base", "{gone}", "--output", "{out}"],
+    "audit": ["audit", "{gone}", "{gone}"],
+    "eval plan": ["eval", "plan", "--suite", "{gone}", "--output", "{out}"],
+    "eval check": ["eval", "check", "--plan", "{gone}", "--videos", "{gone}"],
+    "eval report": ["eval", "report", "--report_dir", "{out}", "--systems", "base={gone}"],
+    "eval report, votes": [*REPORT, "--votes", "p={gone}"],
+    "eval report, vbench": [*REPORT, "--vbench", "base={gone}"],
+    "push": ["push", "{gone}", "dev/x"],
+    "mini-rate": ["mini-rate", "{gone}", "{out}"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", MISSING.values(), ids=MISSING)
+def test_a_path_that_is_not_there(command, clips, tmp_path, capsys):
+    gone = tmp_path / "gone"
+    line = fails(capsys, *(word.format(gone=gone, out=tmp_path / "out", clips=clips) for word in command))
+    assert str(gone) in line and not gone.exists()
+
+
+UNWRITABLE = {
+    "convert": ["convert", "{clips}", "{nowhere}"],
+    "export": ["export", "{clips}", "--format", "merged", "--base", "{clips}", "--output", "{nowhere}"],
+    "eval plan": ["eval", "plan", "--suite", "{clips}", "--output", "{nowhere}"],
+    "eval report": ["eval", "report", "--report_dir", "{nowhere}", "--systems", "base={clips}"],
+    "recipes": ["recipes", "{nowhere}"],
+    "prompts": ["prompts", "{nowhere}/prompts.txt"],
+    "mini-world": ["mini-world", "{nowhere}"],
+    "mini-rate": ["mini-rate", "{clips}", "{nowhere}"],
+}
+
+
+@pytest.mark.parametrize("place", [NOWHERE, "a file"])
+@pytest.mark.parametrize("command", UNWRITABLE.values(), ids=UNWRITABLE)
+def test_a_path_that_cannot_be_written_to_is_found_before_the_work(command, place, clips, tmp_path, capsys):
+    if place == "a file":
+        place = str(tmp_path / "file")
+        Path(place).write_text("of somebody")
+    line = fails(capsys, *(word.format(nowhere=place, clips=clips) for word in command))
+    # Found before the work: nothing else that is wrong with these commands is named.
+    assert re.search(f"{re.escape(place)}.*: cannot be written to", line), line
+
+
+def test_a_check_leaves_nothing_behind(tmp_path, clips, capsys):
+    fails(capsys, "eval", "report", "--report_dir", str(tmp_path / "a" / "b"), "--systems", "base=/gone")
+    assert list(tmp_path.iterdir()) == []
+
+
+DAMAGED = {
+    "cut": "kind: scored\nconfig: {a: [1,",
+    "empty": "",
+    "a list": "- kind\n",
+    "no kind": "schema_version: 1\n",
+    "another kind of thing": "kind: [1]\nschema_version: 1\n",
+    "no mapping": "kind: scored\nschema_version: 1\nconfig: high\n",
+    "an entry too many": "kind: scored\nschema_version: 1\ncolour: red\n",
+    "another version": "kind: scored\nschema_version: 99\n",
+    "tabs": "kind: scored\n\tconfig: {}\n",
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize("command", [["inspect", "{folder}"], ["push", "{folder}", "dev/x"]], ids=["inspect", "push"])
+def test_a_damaged_artifact(command, text, tmp_path, capsys):
+    (tmp_path / "artifact.yaml").write_text(text)
+    line = fails(capsys, *(word.format(folder=tmp_path) for word in command))
+    assert str(tmp_path / "artifact.yaml") in line and "again" in line
+
+
+def test_an_artifact_that_is_no_text(tmp_path, capsys):
+    (tmp_path / "artifact.yaml").write_bytes(b"kind: scored\nconfig: \xff\xfe\n")
+    assert str(tmp_path / "artifact.yaml") in fails(capsys, "inspect", str(tmp_path))
+
+
+def test_push_while_the_hub_is_down(hub: LocalHub, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lift_trl.hub.push.time.sleep", lambda seconds: None)
+    Artifact("scored").save(tmp_path)
+    write_rows(tmp_path / METADATA_FILE, [])
+    hub.kill()
+    line = fails(capsys, "push", str(tmp_path), "dev/down")
+    assert "the Hub cannot be reached" in line and "same command again" in line
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0 and capsys.readouterr().out == f"lift-trl {version('lift_trl')}\n"
+
+
+def test_a_reader_that_stops_early_is_no_error(clips):
+    """`lift-trl ... | head -0`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "lift_trl.cli", "inspect", str(clips)]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    os.close(write)
+    assert "Traceback" not in done.stderr
