@@ -19,6 +19,10 @@ SUFFIX = "_eval_results.json"
 RUN_FILE = "run.json"
 #: Beyond this, the score that VBench wrote is not the mean of its own per-video values.
 TOLERANCE = 1e-3
+#: Values of a dimension lie in [0, 1]; those of a clip too, but for the similarities of embeddings.
+_COSINES = ("appearance_style", "temporal_style", "overall_consistency")
+_ROUNDING = 1e-6
+_RERUN = "Run VBench on it again."
 _SAMPLE = re.compile(r"(.*)-(\d+)")
 #: Where VBench's static filter, and that of VBench-Long, put the clips that passed.
 _FILTERED = "filtered_videos"
@@ -172,12 +176,38 @@ def _read_entry(
     missing = "" if protocol == "vbench-custom" and planned is None else _missing(name, videos, planned, is_filtered)
     estimate = "" if protocol == "vbench-custom" else _estimate(name, planned, is_filtered)
     result = DimensionResult(name, protocol, float(entry[0]), videos, str(path), missing, estimate)
+    _check_range(path, result)
     if abs(result.value - result.reported) > TOLERANCE:
         logger.warning(
             "%s: %s is %.4f, the mean of its per-video values %.4f; the latter is used.",
             path, name, result.reported, result.value,
         )  # fmt: skip
     return result
+
+
+def _check_range(path: Path, result: DimensionResult) -> None:
+    """
+    Refuses a dimension on another scale: VBench writes `imaging_quality` in [0, 1] and its clips' values from 0 to 100.
+    """
+    name, scale = result.dimension, DIMENSIONS[result.dimension].video_scale
+    lowest = -1.0 if name in _COSINES else 0.0
+    wrong = [v.value / scale for v in result.videos if not lowest - _ROUNDING <= v.value <= 1 + _ROUNDING]
+    if wrong:
+        raise ValueError(
+            f"{path}: {name} of a clip is {wrong[0]:g}, outside [{lowest / scale:g}, {1 / scale:g}]. {_RERUN}"
+        )
+    check_value(name, result.reported, where=f"{path}: ")
+    if scale != 1 and result.value > 0 and abs(result.value / scale - result.reported) <= TOLERANCE:
+        raise ValueError(
+            f"{path}: {name} of the clips is in [0, 1], not in [0, {1 / scale:g}] as VBench writes it. {_RERUN}"
+        )
+
+
+def check_value(name: str, value: float, *, where: str = "") -> None:
+    """Raises `ValueError` if `value` is none of a dimension, which lie in [0, 1]."""
+    if not -_ROUNDING <= value <= 1 + _ROUNDING:
+        percent = f" Is it in per cent? Then write {value / 100:g}." if 1 < value <= 100 else ""
+        raise ValueError(f"{where}{name} is {value:g}, outside [0, 1], where VBench's dimensions lie.{percent}")
 
 
 def _missing(name: str, videos: Sequence[VideoValue], planned: Planned | None, is_filtered: bool) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from ..records import EvalRow
 from .intervals import Estimate, interval, resample_counts
 from .vbench_eval import DIMENSIONS, SUBSETS
-from .vbench_results import DimensionResult
+from .vbench_results import DimensionResult, check_value
 
 
 #: Source: scripts/constant.py.
@@ -52,6 +52,7 @@ def require(raw: Mapping[str, float], names: Sequence[str], what: str) -> None:
     """
     Raises:
         IncompleteResultsError: if one of `names` is not in `raw` or is NaN.
+        ValueError: if one is outside [0, 1].
     """
     missing = [name for name in names if name not in raw or math.isnan(raw[name])]
     if missing:
@@ -59,6 +60,8 @@ def require(raw: Mapping[str, float], names: Sequence[str], what: str) -> None:
             f"{what} needs {len(names)} dimensions; missing: {', '.join(missing)}. Run them (`lift-trl eval check` says "
             "what they lack); no score is computed from a part."
         )
+    for name in names:
+        check_value(name, raw[name])
 
 
 def aggregate(raw: Mapping[str, float]) -> VBenchScores:
@@ -70,6 +73,7 @@ def aggregate(raw: Mapping[str, float]) -> VBenchScores:
 
     Raises:
         IncompleteResultsError: if one of the 16 is missing.
+        ValueError: if one is outside [0, 1]: in per cent, for instance.
 
     Source: scripts/cal_final_score.py and scripts/constant.py of VBench.
     """

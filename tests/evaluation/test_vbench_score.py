@@ -249,3 +249,32 @@ def test_leaderboard_zip_gives_vbenchs_script_the_same_scores(tmp_path):
     del results["scene"]
     with pytest.raises(IncompleteResultsError, match="scene"):
         write_leaderboard_zip(results, path)
+
+
+def test_what_is_in_per_cent_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"imaging_quality is 99, outside \[0, 1\].*write 0.99"):
+        aggregate(dict.fromkeys(DIMENSIONS, 0.5) | {"imaging_quality": 99.0})
+    with pytest.raises(ValueError, match="color is -0.2, outside"):
+        group_score(dict.fromkeys(DIMENSIONS, 0.5) | {"color": -0.2}, "semantic")
+    assert aggregate(dict.fromkeys(DIMENSIONS, 1.0)).total > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reported", "problem"),
+    [
+        ("imaging_quality", [0.98, 1.0], 99.0, "imaging_quality is 99, outside"),
+        ("imaging_quality", [98.0, 100.0], 0.99, r"of a clip is 9800, outside \[0, 100\]"),
+        ("imaging_quality", [0.0098, 0.01], 0.99, r"of the clips is in \[0, 1\], not in \[0, 100\]"),
+        ("color", [0.5, 50.0], None, r"color of a clip is 50, outside \[0, 1\]"),
+        ("dynamic_degree", [-0.1, 0.5], None, r"dynamic_degree of a clip is -0.1, outside \[0, 1\]"),
+        ("temporal_style", [-0.02, 0.2], None, None),  # a similarity may be below 0
+        ("imaging_quality", [0.0, 0.0], None, None),
+    ],
+)
+def test_results_on_another_scale_are_refused(tmp_path, name, values, reported, problem):
+    write_dimension(tmp_path, name, values, reported=reported)
+    if problem is None:
+        assert read_results(tmp_path)[name].value == pytest.approx(np.mean(values))
+    else:
+        with pytest.raises(ValueError, match=problem):
+            read_results(tmp_path)
