@@ -1,6 +1,8 @@
 """Votes in a report, people's and judges': whose clips they compare, who wins, how strong each system is, who agrees."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -50,24 +52,36 @@ def read_ballots(path: Path, systems: Mapping[str, Sequence[SystemClip]]) -> tup
     """
     People's votes in `path` on the clips of `systems`, and how many votes are on other clips.
 
-    A vote names a clip by its whole path, by `system/path` (as the arena does), or by a file name that one clip only has.
+    A vote names a clip by its whole path, by `system/path` (as the pages do), by `system/seed` (as the comparison of live
+    clips does, and once did of a gallery's), or by a file name that one clip only has.
 
     Raises:
         ValueError: if no vote compares two of the systems, or a name fits several clips.
     """
     comparisons = read_comparisons(path)
     find = _ClipNames(path, systems)
-    place = {video: find(video) for row in comparisons for video in (row.video_a, row.video_b)}
-    system_of = {video: found[0] for video, found in place.items()}
+    places: dict[str, tuple[str, str]] = {}
+
+    def named(video: str, prompt: str) -> str:
+        """A name that stands for one clip whatever the prompt; seeds do not."""
+        system, key = find(video, prompt)
+        places[f"{system}/{key}"] = (system, key)
+        return f"{system}/{key}"
+
+    found = [
+        replace(row, video_a=named(row.video_a, row.prompt), video_b=named(row.video_b, row.prompt))
+        for row in comparisons
+    ]
+    system_of = {name: system for name, (system, _) in places.items()}
     ballots = {
-        (a, b): to_votes(comparisons, system_of, first=a, second=b, key_of=lambda video: place[video][1])
+        (a, b): to_votes(found, system_of, first=a, second=b, key_of=lambda name: places[name][1])
         for a, b in system_pairs(list(systems))
     }
     used = sum(map(len, ballots.values()))
     if not used:
-        named = f"; the first {comparisons[0].video_a!r} and {comparisons[0].video_b!r}" if comparisons else ""
+        first = f"; the first {comparisons[0].video_a!r} and {comparisons[0].video_b!r}" if comparisons else ""
         raise ValueError(
-            f"{path}: none of {len(comparisons)} votes compares two of the systems {', '.join(systems)}{named}. Name "
+            f"{path}: none of {len(comparisons)} votes compares two of the systems {', '.join(systems)}{first}. Name "
             "clips by their path or as system/path, with the report's names of the systems."
         )
     return {pair: votes for pair, votes in ballots.items() if votes}, len(comparisons) - used
@@ -81,28 +95,42 @@ class _ClipNames:
         self._systems = systems
         self._paths = {str(clip.video): (name, clip.key) for name, clips in systems.items() for clip in clips}
         self._names: dict[tuple[str, str], list[SystemClip]] = {}
+        self._seeds: dict[tuple[str, str, str], list[SystemClip]] = {}
         self._anywhere: dict[str, list[tuple[str, str]]] = {}
         for name, clips in systems.items():
             for clip in clips:
                 self._names.setdefault((name, clip.video.name), []).append(clip)
+                self._seeds.setdefault((name, clip.prompt, clip.seed), []).append(clip)
                 self._anywhere.setdefault(clip.video.name, []).append((name, clip.key))
 
-    def __call__(self, video: str) -> tuple[str, str]:
+    def __call__(self, video: str, prompt: str) -> tuple[str, str]:
         if video in self._paths:
             return self._paths[video]
         system, _, rest = video.partition("/")
         if system not in self._systems:
             found = self._anywhere.get(Path(video).name, [])
             return found[0] if len(found) == 1 else ("", video)
-        clips = self._names.get((system, Path(rest).name), [])
-        if len(clips) > 1:
-            clips = [clip for clip in clips if clip.video.as_posix().endswith(f"/{rest}")]
+        # A scored set names the clips of the set beside it: `../generated/0.mp4`.
+        tail = "/".join(part for part in Path(rest).parts if part != "..")
+        named = self._names.get((system, Path(rest).name), [])
+        clips = [clip for clip in named if f"/{os.path.normpath(clip.video)}".endswith(f"/{tail}")]
         if len(clips) > 1:
             raise ValueError(
                 f"{self._source}: {video!r} fits {len(clips)} clips of {system}, for instance {clips[0].video}; write "
                 "whole paths into video_a and video_b."
             )
+        # A clip of that name under another prompt is not the one that was voted on.
+        clips = [clip for clip in clips if clip.prompt == prompt.strip()] or self._by_seed(system, prompt, rest)
         return (system, clips[0].key) if clips else ("", video)
+
+    def _by_seed(self, system: str, prompt: str, seed: str) -> list[SystemClip]:
+        """The clip of a prompt and a seed: `7`, or `7 #2` and `#2` where the comparison numbered those that share one."""
+        given, _, number = seed.partition("#")
+        if number and not number.isdecimal():
+            return []
+        clips = self._seeds.get((system, prompt.strip(), given.strip()), [])
+        place = int(number or 1) - 1
+        return clips[place : place + 1] if place >= 0 else []
 
 
 def ballot_wins(judge: str, ballots: Ballots) -> Iterator[WinRate]:

@@ -245,7 +245,7 @@ def votes_card(repo_id: str, first: str, second: str) -> str:
 
 
 def comparison_card(repo_id: str, adapters: str) -> str:
-    """The card of the comparison page's votes, which are not blind."""
+    """The card of the comparison page's votes."""
     return _page_card("comparison_card.md", repo_id, "preference", adapters=adapters)
 
 

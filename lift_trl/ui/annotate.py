@@ -12,16 +12,19 @@ from .annotation import (
     AnnotationQueue,
     Rating,
     rater_summaries,
-    ratings,
 )
 from .clips import ClipShelf
-from .identity import Identity
+from .identity import SIGN_IN, Identity
 from .page import (
     QUICK,
+    ClipError,
+    answered,
+    broken_html,
     clip_player,
     header,
     html,
     notice_html,
+    preload_html,
     progress_html,
     prompt_html,
     table_html,
@@ -36,6 +39,7 @@ from .vote_log import Row
 Agreement = Callable[[Sequence[Row], Dimension], float | None]
 
 
+_KEPT = "You had rated this clip before, in another tab perhaps. That rating stands; this one was not saved."
 _ASK = f"Why? Needed for {Label.NORMAL} and {Label.BAD}."
 
 
@@ -62,6 +66,7 @@ def annotate_page(
                 panel = html()
         demo.load(_owner_only(queue.identity), None, owner_tab, **QUICK)
 
+        @answered
         def show_owner(request: gr.Request, profile: gr.OAuthProfile | None = None) -> str:
             return owner_html(queue, agreement) if queue.identity.is_owner(request, profile) else ""
 
@@ -70,6 +75,7 @@ def annotate_page(
 
 
 def _owner_only(identity: Identity) -> Callable[..., gr.Tab]:
+    @answered
     def visible(request: gr.Request, profile: gr.OAuthProfile | None = None) -> gr.Tab:
         return gr.Tab(visible=identity.is_owner(request, profile))
 
@@ -77,13 +83,13 @@ def _owner_only(identity: Identity) -> Callable[..., gr.Tab]:
 
 
 def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf, status: gr.HTML) -> None:
-    clip_id = gr.Textbox(visible="hidden", elem_id="lift-clip")
+    clip_id = gr.Textbox(visible="hidden", elem_id="lift-clip", elem_classes="lift-item")
     with gr.Row(equal_height=False, elem_classes="lift-sides"):
         with gr.Column(scale=5, min_width=300, elem_classes="lift-sticky"):
             player = html()
         with gr.Column(scale=6, min_width=300):
             caption = html(elem_classes="lift-caption")
-            with gr.Column(visible=False, elem_classes="lift-questions") as form:
+            with gr.Column(visible=False, elem_classes="lift-questions lift-answers") as form:
                 fields = [field for dimension in Dimension for field in question_fields(dimension)]
                 submit = gr.Button("Send and next", variant="primary", elem_id="lift-submit")
                 keys = "".join(f"<kbd>{n}</kbd> {label} " for n, label in enumerate(reversed(Label), start=1))
@@ -92,9 +98,13 @@ def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf, sta
                     f"<kbd>Space</kbd> play &nbsp; <kbd>,</kbd> <kbd>.</kbd> step</div>{_words_html()}"
                 )
 
+    @answered
     def load(request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
+        if queue.identity.require_login and profile is None:
+            return _nothing(SIGN_IN, "")
         return _annotation(queue, shelf, queue.identity.voter(request, profile))
 
+    @answered
     def rate(
         clip: str,
         label_1: str | None,
@@ -107,9 +117,11 @@ def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf, sta
         profile: gr.OAuthProfile | None = None,
     ) -> list[Any]:
         given = [Rating(label_1, reason_1), Rating(label_2, reason_2), Rating(label_3, reason_3)]
-        rater = queue.identity.voter(request, profile)
-        with told():
-            queue.rate(rater, clip, dict(zip(Dimension, given, strict=True)))
+        ratings = dict(zip(Dimension, given, strict=True))
+        with told(), queue.identity.sending(request, profile) as rater:
+            is_new = queue.rate(rater, clip, ratings)
+        if not is_new and not queue.stands(rater, clip, ratings):
+            gr.Warning(_KEPT, title="Not saved")
         return _annotation(queue, shelf, rater)
 
     outputs = [player, caption, clip_id, form, status, *fields]
@@ -118,21 +130,28 @@ def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf, sta
 
 
 def _annotation(queue: AnnotationQueue, shelf: ClipShelf, rater: str) -> list[Any]:
-    """What the tab shows `rater` next."""
-    clip, progress = queue.next_clip(rater), queue.progress(rater)
+    """What the tab shows `rater` next: the next clip that can be shown."""
+    while (clip := queue.next_clip(rater)) is not None:
+        try:
+            video = clip_player([(clip.path, "")], shelf)
+            break
+        except ClipError as error:
+            queue.leave_out(clip.id, str(error))
+    progress = queue.progress(rater)
     bar = progress_html(progress.finished, progress.total, f"clips have all ratings; you rated {progress.mine}")
-    cleared: list[Any] = [gr.Radio(value=None), gr.Textbox(value="")] * len(Dimension)
     if clip is None:
-        return [
-            notice_html("Nothing is left for you to rate now. Thank you!"),
-            "",
-            "",
-            gr.Column(visible=False),
-            bar,
-            *cleared,
-        ]
-    video = clip_player([(clip.path, "")], shelf)
-    return [video, prompt_html(clip.prompt, "Caption"), clip.id, gr.Column(visible=True), bar, *cleared]
+        return _nothing("Nothing is left for you to rate now. Thank you!", bar)
+    after = queue.clip_after(rater)
+    video += "" if after is None else preload_html([after.path], shelf)
+    return [video, prompt_html(clip.prompt, "Caption"), clip.id, gr.Column(visible=True), bar, *_cleared()]
+
+
+def _nothing(why: str, bar: str) -> list[Any]:
+    return [notice_html(why), "", "", gr.Column(visible=False), bar, *_cleared()]
+
+
+def _cleared() -> list[Any]:
+    return [gr.Radio(value=None), gr.Textbox(value="")] * len(Dimension)
 
 
 def question_fields(dimension: Dimension) -> tuple[gr.Radio, gr.Textbox]:
@@ -146,6 +165,7 @@ def question_fields(dimension: Dimension) -> tuple[gr.Radio, gr.Textbox]:
         )
         reason = gr.Textbox(
             show_label=False,
+            label=f"Why this label for {dimension.words}?",
             placeholder=_ASK,
             lines=1,
             max_lines=4,
@@ -171,7 +191,7 @@ def _words_html() -> str:
 
 def owner_html(queue: AnnotationQueue, agreement: Agreement) -> str:
     """What only the owner sees: how far the clips are, how well the raters agree, and each rater on the gold clips."""
-    rows = ratings(queue.log)
+    rows = queue.ratings()
     ordinary = [row for row in rows if row["video_id"] not in queue.gold]
     counts = queue.num_raters()
     clips = [name for name in queue.clips if name not in queue.gold]
@@ -195,6 +215,7 @@ def owner_html(queue: AnnotationQueue, agreement: Agreement) -> str:
     saved = f"{len(rows)} ratings, {pending} of them not on the Hub yet" if pending else f"{len(rows)} ratings"
     return (
         notice_html(f"{saved}. Gold clips: {len(queue.gold)}. Raters asked for: {queue.raters} a clip.")
+        + broken_html(queue.broken.values())
         + '<div class="lift-columns"><div><h3 class="lift-h">Clips</h3>'
         + table_html(["ratings", "clips"], by_number)
         + '</div><div><h3 class="lift-h">Agreement (Krippendorff&#39;s alpha, ordinal)</h3>'

@@ -1,5 +1,6 @@
 """Ratings of clips by people: which clip a rater sees next, and what becomes of a rating. No page, no gradio."""
 
+import logging
 import os
 import threading
 import time
@@ -16,9 +17,11 @@ from ..rubric import Dimension, Label, parse_label
 from ..store.manifest import METADATA_FILE, write_rows
 from .clips import GalleryClip
 from .identity import Identity
-from .tally import Tally
+from .tally import Answer, Tally
 from .vote_log import Row, VoteLog, vote_id
 
+
+logger = logging.getLogger(__name__)
 
 #: The reason of the best label where a rater writes none. Rows with it say so (`ready_reason`), whoever typed it.
 #: Source: the authors' real clips all carry this sentence (CodeGoat24/LiFT, vidgen-data.json).
@@ -72,9 +75,15 @@ class AnnotationQueue:
             raise ValueError(f"raters={raters}; a clip needs at least 1 rater.")
         self.gold = {clip.id: gold_labels(clip) for clip in gold}
         self.clips = {clip.id: clip for clip in [*clips, *gold]}
+        for clip in clips:
+            if self.clips[clip.id].revision != clip.revision:
+                raise ValueError(f"the gold clip {clip.id!r} has the id of another clip; give it an id of its own.")
+        #: Clips that cannot be shown, and why.
+        self.broken: dict[str, str] = {}
         self.log, self.identity, self.raters, self.source = log, identity, raters, source
+        self._shown = VoteLog(log.folder.with_name("shown"))
         self._lock = threading.Lock()
-        self._tally = Tally(log, person="annotator", item="video_id", num_answers=len(Dimension))
+        self._tally = Tally(log, self._answer, num_answers=len(Dimension))
         self._leases: dict[str, tuple[str, float]] = {}
 
     def next_clip(self, rater: str) -> GalleryClip | None:
@@ -86,29 +95,52 @@ class AnnotationQueue:
         with self._lock:
             now, rated = time.monotonic(), self._tally.people()
             leased = self._leases.get(rater)
-            if leased and rater not in rated.get(leased[0], ()):
-                self._leases[rater] = (leased[0], now)
-                return self.clips[leased[0]]
-            self._leases = {
-                who: (clip, since)
-                for who, (clip, since) in self._leases.items()
-                if now - since < LEASE_S and who not in rated.get(clip, ())
-            }
-            chosen = self._choose(rater, rated)
+            if leased and leased[0] not in self.broken and rater not in rated.get(leased[0], ()):
+                chosen: str | None = leased[0]
+            else:
+                self._leases = {
+                    who: (clip, since)
+                    for who, (clip, since) in self._leases.items()
+                    if now - since < LEASE_S and clip not in self.broken and who not in rated.get(clip, ())
+                }
+                chosen = self._choose(rater, rated)
             if chosen is None:
                 return None
             self._leases[rater] = (chosen, now)
+            self._shown.add([{"id": vote_id(rater, self._key(chosen), None), "annotator": rater, "video_id": chosen}])
             return self.clips[chosen]
 
-    def _choose(self, rater: str, rated: Mapping[str, Set[str]]) -> str | None:
-        """A clip that `rater` has not rated: a gold one now and then, else one that is closest to complete."""
-        waiting = [name for name in self.clips if rater not in rated.get(name, ())]
+    def leave_out(self, clip_id: str, why: str) -> None:
+        """Hands a clip to nobody any more, for the owner to look into, until the next start."""
+        if clip_id not in self.broken:
+            logger.warning("a clip is left out: %s", why)
+        self.broken[clip_id] = why
+
+    def clip_after(self, rater: str) -> GalleryClip | None:
+        """The clip that `rater` is likely to see after this one, so that it can be fetched in time."""
+        with self._lock:
+            rated = self._tally.people()
+            chosen = self._choose(rater, rated, besides=self._leases.get(rater, ("", 0.0))[0])
+            return None if chosen is None else self.clips[chosen]
+
+    def _choose(self, rater: str, rated: Mapping[str, Set[str]], *, besides: str = "") -> str | None:
+        """
+        A clip that `rater` has not rated: a gold one now and then, else one that is closest to complete.
+
+        Args:
+            besides: a clip that counts as rated already.
+        """
+        waiting = [
+            name
+            for name in self.clips
+            if name != besides and name not in self.broken and rater not in rated.get(name, ())
+        ]
         counts = Counter({name: len(people) for name, people in rated.items()})
         counts.update(name for name, _ in self._leases.values())
         gold = [name for name in waiting if name in self.gold]
         ordinary = [name for name in waiting if name not in self.gold and counts[name] < self.raters]
         turn = int(self.identity.digest("gold", rater), 16) % GOLD_EVERY
-        if gold and ((len(self.clips) - len(waiting)) % GOLD_EVERY == turn or not ordinary):
+        if gold and ((len(self.clips) - len(self.broken) - len(waiting)) % GOLD_EVERY == turn or not ordinary):
             candidates = gold
         else:
             most = max((counts[name] for name in ordinary), default=0)
@@ -123,21 +155,25 @@ class AnnotationQueue:
     def progress(self, rater: str) -> Progress:
         """How far `rater` and all raters are."""
         with self._lock:
-            rated = {name: people for name, people in self._tally.people().items() if name in self.clips}
+            rated = self._tally.people()
             mine = sum(rater in people for people in rated.values())
-            finished = sum(len(people) >= self.raters for name, people in rated.items() if name not in self.gold)
-            return Progress(mine, finished, len(self.clips) - len(self.gold))
+            ordinary = self.clips.keys() - self.gold.keys() - self.broken.keys()
+            finished = sum(len(rated.get(name, ())) >= self.raters for name in ordinary)
+            return Progress(mine, finished, len(ordinary))
 
     def rate(self, rater: str, clip_id: str, given: Mapping[Dimension, Rating]) -> bool:
         """
-        Writes one row for each dimension; whether they are new (a second click is not).
+        Writes one row for each dimension; whether they are new. A second rating changes nothing: the first one stands.
 
         Raises:
-            ValueError: if there is no such clip, a label is missing, or a label below the best has no reason.
+            ValueError: if there is no such clip, it was not shown to `rater`, a label is missing, or a label below the best
+                has no reason.
             OSError: if the disk refuses; nothing is counted then.
         """
         if clip_id not in self.clips:
             raise ValueError("This clip is not to be rated here; reload the page.")
+        if vote_id(rater, self._key(clip_id), None) not in self._shown:
+            raise ValueError("This clip is not open for you; reload the page.")
         clip = self.clips[clip_id]
         missing = [dimension.words for dimension in Dimension if given[dimension].label is None]
         if missing:
@@ -161,14 +197,51 @@ class AnnotationQueue:
             )
             rows.append(
                 {
-                    "id": vote_id(rater, clip_id, dimension),
+                    "id": vote_id(rater, self._key(clip_id), dimension),
                     **{name: getattr(row, name) for name in Annotation.__dataclass_fields__},
                     "video": clip.name,
+                    "revision": clip.revision,
                     "ready_reason": is_ready,
                     "is_gold": clip_id in self.gold,
                 }
             )
-        return self.log.add(rows) > 0
+        return not self.has_rated(rater, clip_id) and self.log.add(rows) > 0
+
+    def has_rated(self, rater: str, clip_id: str) -> bool:
+        """Whether `rater` is done with a clip."""
+        with self._lock:
+            return rater in self._tally.people().get(clip_id, ())
+
+    def stands(self, rater: str, clip_id: str, given: Mapping[Dimension, Rating]) -> bool:
+        """Whether what `rater` sends now is what he has said of the clip."""
+        with self._lock:
+            self._tally.people()
+            rows = self._tally.given(rater, clip_id)
+        said = {d: (rows[d]["label"], rows[d]["reason"]) for d in rows}
+        now = {d: (r.label, checked_reason(parse_label(str(r.label)), r.reason, d)[0]) for d, r in given.items()}
+        return said == now
+
+    def ratings(self) -> list[Row]:
+        """The rows on these clips; the log may hold those of others too."""
+        with self._lock:
+            return self._tally.rows()
+
+    def _key(self, clip_id: str) -> str:
+        """A clip as rows' ids have it: of this content, whatever else has its id."""
+        return f"{clip_id}@{self.clips[clip_id].revision}"
+
+    def _answer(self, row: Row) -> Answer | None:
+        """What a row of the log is about, `None` if it is about a clip, or in a dimension, that is not asked for here."""
+        clip = self.clips.get(str(row.get("video_id")))
+        if clip is None or not _is_rating(row):
+            return None
+        # Rows that do not say which content was shown name the file and its caption at least.
+        is_this = row["revision"] == clip.revision if "revision" in row else _names(row, clip)
+        return Answer(str(row["annotator"]), clip.id, row["dimension"]) if is_this else None
+
+
+def _names(row: Row, clip: GalleryClip) -> bool:
+    return (row.get("video"), row.get("caption")) == (clip.name, clip.prompt)
 
 
 def ui_version() -> str:
@@ -176,14 +249,9 @@ def ui_version() -> str:
     return f"lift_trl {version('lift_trl')}"
 
 
-def ratings(log: VoteLog) -> list[Row]:
-    """The log's ratings."""
-    return [row for row in log.rows() if _is_rating(row)]
-
-
 def _is_rating(row: Row) -> bool:
-    """False for decisions of a review, which once went to the same log."""
-    return "annotator" in row
+    """False for decisions of a review, which once went to the same log, and for other rubrics' ratings."""
+    return "annotator" in row and row.get("dimension") in list(Dimension) and row.get("label") in list(Label)
 
 
 def checked_reason(label: Label, reason: str, dimension: Dimension) -> tuple[str, bool]:
@@ -253,22 +321,32 @@ def export_ratings(rows: Iterable[Row], clips: Iterable[GalleryClip], folder: Pa
     the one that was given first counts. The clips stay where they are.
 
     Raises:
-        ValueError: if a rating's clip is not among `clips`.
+        ValueError: if a rating's clip is not among `clips`, or is another clip by now.
     """
-    paths = {clip.id: clip.path for clip in clips}
+    known: dict[str, list[GalleryClip]] = defaultdict(list)
+    for clip in clips:
+        known[clip.id].append(clip)
     first: dict[str, Row] = {}
     for row in sorted(filter(_is_rating, rows), key=lambda row: str(row["created_at"])):
         first.setdefault(row["id"], row)
     kept = [row for row in first.values() if not row["is_gold"]]
-    unknown = {row["video_id"] for row in kept} - paths.keys()
+
+    def clip_of(row: Row) -> GalleryClip | None:
+        given = row.get("revision")
+        return next((c for c in known[row["video_id"]] if given in (None, c.revision)), None)
+
+    unknown = {row["video_id"] for row in kept if clip_of(row) is None}
     if unknown:
         raise ValueError(
-            f"{len(unknown)} rated clips are not among the clips, first {min(unknown)!r}; name their source."
+            f"{len(unknown)} rated clips are not among the clips, first {min(unknown)!r}; name their source, as it was when "
+            "they were rated."
         )
 
     def tidy(row: Row) -> dict[str, Any]:
+        clip = clip_of(row)
+        assert clip is not None
         fields = {name: row[name] for name in Annotation.__dataclass_fields__ if name != "video"}
-        return {"file_name": os.path.relpath(paths[row["video_id"]], Path(folder).absolute()), **fields}
+        return {"file_name": os.path.relpath(clip.path, Path(folder).absolute()), **fields}
 
     write_rows(Path(folder) / METADATA_FILE, map(tidy, kept))
     return len(kept)

@@ -15,13 +15,16 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..records import content_id
-from ..store.rated_videos import BadRowsError, RowError, raw_rows
+from ..store.rated_videos import METADATA_NAMES, BadRowsError, RowError, raw_rows
 from .identity import Identity
 
 
 @dataclass(frozen=True)
 class GalleryClip:
-    """One clip. `name` is its path within its source, `row` everything else that its row says."""
+    """
+    One clip. `name` is its path within its source, `row` everything else that its row says, `revision` a hash of its bytes:
+    the same clip in a later commit of its dataset keeps its votes, another clip under its name does not.
+    """
 
     id: str
     name: str
@@ -30,17 +33,28 @@ class GalleryClip:
     seed: str
     system: str
     row: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    revision: str = ""
 
 
 @dataclass(frozen=True)
 class VideoPair:
     """Two clips of one prompt (and seed, where the rows name one)."""
 
-    id: str
     prompt: str
     seed: str
     first: GalleryClip
     second: GalleryClip
+
+    @property
+    def id(self) -> str:
+        """Of the two clips that are shown: their systems and revisions are in it."""
+        sides = ((clip.system, clip.id, clip.revision) for clip in (self.first, self.second))
+        return content_id(self.prompt, self.seed, *(part for side in sides for part in side))
+
+    @property
+    def old_id(self) -> str:
+        """What votes called the pair when its id left the systems out: two comparisons may share it."""
+        return content_id(self.prompt, self.first.id, self.second.id)
 
 
 def load_clips(
@@ -50,35 +64,44 @@ def load_clips(
     The clips of a folder or of a dataset repository, with their rows.
 
     Args:
-        source: a folder or `user/name`: `metadata.jsonl` (or .csv, .parquet) beside clips, or Parquet with the clips in it.
-        system: what made the clips; the source's name by default.
+        source: a folder, `user/name` or `user/name@revision`: `metadata.jsonl` (or .csv, .parquet) beside clips, or Parquet
+            with the clips in it.
+        system: what made the clips; the source's name by default. Votes name clips as `system/path`.
         cache_dir: where clips out of Parquet are kept, a temporary folder by default.
 
     Raises:
-        BadRowsError: naming each row without a prompt or a clip.
+        BadRowsError: naming each row without a prompt or a clip, with a clip that is not this source's, or with the id of
+            another clip.
         FileNotFoundError: if there is no metadata.
+        ValueError: if `system` cannot be told from a path.
     """
     is_local = Path(source).is_dir()
     folder = (Path(source) if is_local else fetch(source, token)).absolute()
     cache = Path(cache_dir or tempfile.mkdtemp(prefix="lift_trl_clips_"))
-    name = system or Path(source).name
-    clips: list[GalleryClip] = []
+    name = system or Path(source if is_local else source.partition("@")[0]).name
+    if "/" in name:
+        raise ValueError(f"system {name!r}: votes name clips as system/path; leave the slash out of the name.")
+    clips: dict[str, GalleryClip] = {}
     errors: list[RowError] = []
     for where, row in raw_rows(folder):
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            clips.append(_clip(folder, row, name, cache, is_local=is_local))
+            clip = _clip(folder, row, name, cache, is_local=is_local)
+            # Rows of several raters may name one clip.
+            if clips.setdefault(clip.id, clip) != clip:
+                raise ValueError(f"id {clip.id!r} is that of {clips[clip.id].name}; give each clip an id of its own.")
         except (ValueError, FileNotFoundError) as error:
             errors.append(RowError(where, str(error)))
     if errors or not clips:
         raise BadRowsError(errors or [RowError(source, "holds no row.")])
-    return clips
+    return list(clips.values())
 
 
 def fetch(repo_id: str, token: str | None) -> Path:
-    """A dataset repository's files, on this machine."""
-    return Path(snapshot_download(repo_id, repo_type="dataset", token=token))
+    """The files of a dataset repository (`user/name`, `user/name@revision`), on this machine."""
+    name, _, revision = repo_id.partition("@")
+    return Path(snapshot_download(name, repo_type="dataset", revision=revision or None, token=token))
 
 
 def _clip(folder: Path, row: Mapping[str, Any], system: str, cache: Path, *, is_local: bool) -> GalleryClip:
@@ -89,21 +112,39 @@ def _clip(folder: Path, row: Mapping[str, Any], system: str, cache: Path, *, is_
     if not video or not prompt:
         raise ValueError("no clip or no prompt; fill the columns file_name and prompt.")
     path = _stored(video, cache) if isinstance(video, bytes) else Path(os.path.normpath(folder / video))
-    # A dataset of somebody else must not name files of this machine.
-    if not is_local and not isinstance(video, bytes) and not path.is_relative_to(folder):
-        raise ValueError(f"{video}: outside the dataset. Correct file_name.")
+    if not isinstance(video, bytes) and not path.is_relative_to(folder):
+        _check_outside(path, str(video), is_local=is_local)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such clip. Correct file_name or delete the row.")
     name = path.name if isinstance(video, bytes) else os.path.relpath(path, folder)
     given = row.get("video_id") or row.get("id")
     rest = {key: value for key, value in row.items() if key != "video"}
+    seed = "" if row.get("seed") is None else str(row["seed"])
     return GalleryClip(
-        str(given or content_id(name, prompt)), name, path, prompt, str(row.get("seed", "")), system, rest
+        str(given or content_id(name, prompt)), name, path, prompt, seed, system, rest, _hash(path.read_bytes())
     )
 
 
+def _check_outside(path: Path, given: str, *, is_local: bool) -> None:
+    """
+    A dataset must not name files of this machine. What a scored set on this machine names are the clips of the set that was
+    scored, which have metadata beside them; anything else is nobody's to show.
+    """
+    if not is_local:
+        raise ValueError(f"{given}: outside the dataset. Correct file_name.")
+    if not any((folder / name).is_file() for folder in (path.parent, path.parent.parent) for name in METADATA_NAMES):
+        raise ValueError(
+            f"{given}: outside the folder, and in no folder of clips (no {METADATA_NAMES[0]} beside it). Move or link the "
+            "clip into the folder."
+        )
+
+
+def _hash(video: bytes) -> str:
+    return hashlib.sha256(video).hexdigest()[:32]
+
+
 def _stored(video: bytes, cache: Path) -> Path:
-    path = cache / f"{hashlib.sha256(video).hexdigest()[:32]}.mp4"
+    path = cache / f"{_hash(video)}.mp4"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.tmp")
@@ -127,7 +168,7 @@ def pair_clips(first: Sequence[GalleryClip], second: Sequence[GalleryClip]) -> l
         partners = others[clip.prompt, clip.seed]
         if partners:
             other = partners.pop(0)
-            pairs.append(VideoPair(content_id(clip.prompt, clip.id, other.id), clip.prompt, clip.seed, clip, other))
+            pairs.append(VideoPair(clip.prompt, clip.seed, clip, other))
     if not pairs:
         raise ValueError(
             f"{first[0].system} and {second[0].system} have no prompt and seed in common; generate both from one list of "

@@ -1,5 +1,6 @@
 """Base and aligned clips of one prompt and seed, made on demand: whether this machine can, and how."""
 
+import hashlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from ..records import CriticScore, content_id
 from ..store.video_io import write_video
 
 
+LORA_FILE = "pytorch_lora_weights.safetensors"
 #: Without a GPU only models of this size are run: a real one would take hours a clip.
 MAX_CPU_GB = 0.5
 #: What activations need besides the weights.
@@ -137,6 +139,11 @@ class ComparedClips(NamedTuple):
     scores: tuple[CriticScore | None, CriticScore | None]
 
 
+def _pair_id(paths: tuple[Path, Path], adapter: str) -> str:
+    """Of the two clips; their names hold models, revisions, prompt and seed."""
+    return content_id(*(path.stem for path in paths), adapter)
+
+
 @dataclass
 class PairGenerator:
     """
@@ -150,6 +157,7 @@ class PairGenerator:
         fps: of the files.
         output_dir: where clips are kept.
         transformer_gb: weights of what denoises; how long that will take follows from it.
+        base_revision: of the base's weights. Clips of other weights are other clips, whatever the model is called.
         lend: `spaces.GPU` on ZeroGPU, where a GPU is there only while a function that it wraps runs, in another process.
     """
 
@@ -160,17 +168,19 @@ class PairGenerator:
     fps: float
     output_dir: Path
     transformer_gb: float
+    base_revision: str = ""
     lend: Callable[..., Any] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _kept: dict[str, ComparedClips] = field(default_factory=dict, init=False, repr=False)
+    _revisions: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.adapters:
             raise ValueError("no adapter to compare with; name one, as in ADAPTERS=lift=user/my-lora.")
-        from ..hub.lora_loading import find_lora, load_lora  # here: a gallery needs no model
-
-        for index, source in enumerate(self.adapters.values()):
-            load_lora(self.pipe, find_lora(source), name=f"adapter_{index}")
+        for index, (name, source) in enumerate(self.adapters.items()):
+            weights = Path(source) / LORA_FILE if Path(source).is_dir() else Path(hf_hub_download(source, LORA_FILE))
+            self._revisions[name] = hashlib.sha256(weights.read_bytes()).hexdigest()
+            self.pipe.load_lora_weights(source, weight_name=LORA_FILE, adapter_name=f"adapter_{index}")
         self.pipe.disable_lora()
         # The same inputs for both, as `spaces` asks. What another process changes of this object is lost: it returns it.
         self._run = self.lend(duration=self.gpu_seconds)(self._make) if self.lend else self._make
@@ -190,7 +200,7 @@ class PairGenerator:
         if adapter not in self.adapters:
             raise ValueError(f"There is no adapter {adapter[:80]!r}; choose one of {', '.join(self.adapters)}.")
         paths = (self._path(prompt, seed, None), self._path(prompt, seed, adapter))
-        made = ComparedClips(content_id(prompt, seed, adapter), paths, (None, None))
+        made = ComparedClips(_pair_id(paths, adapter), paths, (None, None))
         with self._lock:
             there = all(path.is_file() for path in paths)
             if there and (self.critic is None or made.id in self._kept):
@@ -219,13 +229,13 @@ class PairGenerator:
     def _make(self, prompt: str, seed: int, adapter: str) -> ComparedClips:
         paths = (self._clip(prompt, seed, None), self._clip(prompt, seed, adapter))
         first, second = (self._score(path, prompt) for path in paths)
-        return ComparedClips(content_id(prompt, seed, adapter), paths, (first, second))
+        return ComparedClips(_pair_id(paths, adapter), paths, (first, second))
 
     def _path(self, prompt: str, seed: int, adapter: str | None) -> Path:
-        source = "" if adapter is None else self.adapters[adapter]
-        settings = json.dumps(dict(self.arguments), sort_keys=True, default=str)
+        weights = "" if adapter is None else self._revisions[adapter]
+        settings = json.dumps({**self.arguments, "fps": self.fps}, sort_keys=True, default=str)
         base = self.pipe.config.get("_name_or_path")
-        return self.output_dir / f"{content_id(prompt, seed, source, base, settings)}.mp4"
+        return self.output_dir / f"{content_id(prompt, seed, weights, base, self.base_revision, settings)}.mp4"
 
     def _clip(self, prompt: str, seed: int, adapter: str | None) -> Path:
         path = self._path(prompt, seed, adapter)

@@ -2,10 +2,15 @@
 
 import hashlib
 import hmac
+import math
 import os
 import re
 import secrets
-from collections.abc import Iterable
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,11 @@ import gradio as gr
 COOKIE = "lift_voter"
 MIN_SALT_BYTES = 16
 COOKIE_AGE_S = 365 * 24 * 3600
+#: A person who plays both clips through needs about so long; a script does not [ours].
+VOTES_PER_MINUTE = 10
+SIGN_IN = "Please sign in with Hugging Face first: votes count by login here."
 _TOKEN = re.compile(r"[\w-]{32,128}")
+_MAX_ADDRESSES = 10_000
 
 
 def load_salt(data_dir: Path | str, given: str | None = None) -> bytes:
@@ -51,11 +60,22 @@ class Identity:
     Args:
         salt: secret; without it nobody can tell which cookie belongs to which row.
         owners: Hub logins that see the owner's part of a page. Where there is no login, the link with `owner_key` does.
+        require_login: whether only people who signed in may vote.
+        votes_per_minute: that one login, or one address (which people without a login may share), may send.
     """
 
-    def __init__(self, salt: bytes, owners: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        salt: bytes,
+        owners: Iterable[str] = (),
+        *,
+        require_login: bool = False,
+        votes_per_minute: int = VOTES_PER_MINUTE,
+    ) -> None:
         self._salt = salt
         self._owners = frozenset(owners)
+        self.require_login = require_login
+        self._rate = Rate(votes_per_minute)
 
     def digest(self, *parts: str) -> str:
         """32 hex digits that only the holder of the salt can compute."""
@@ -79,11 +99,78 @@ class Identity:
         secret = f"cookie {token}" if token else f"session {request.session_hash}"
         return f"anon:{self.digest('voter', secret)[:16]}"
 
+    @contextmanager
+    def sending(self, request: gr.Request, profile: gr.OAuthProfile | None) -> Iterator[str]:
+        """
+        As `voter`, of somebody who sends a vote inside the `with`. What fails inside does not count as sent.
+
+        Raises:
+            ValueError: if votes need a login and there is none, or too many came from this person or address.
+        """
+        if self.require_login and profile is None:
+            raise ValueError(SIGN_IN)
+        voter = self.voter(request, profile)
+        sender = address(request) if profile is None else voter
+        wait_s = self._rate.take(sender)
+        if wait_s > 0:
+            raise ValueError(
+                f"Too many votes came from here within a minute. Please wait {math.ceil(wait_s)} s, then send again. Your "
+                "answers stay on the page."
+            )
+        is_sent = False
+        try:
+            yield voter
+            is_sent = True
+        finally:
+            if not is_sent:
+                self._rate.give_back(sender)
+
     def is_owner(self, request: gr.Request, profile: gr.OAuthProfile | None) -> bool:
         """Whether this visitor may see gold items, agreement and the raters."""
         if profile is not None and profile.username in self._owners:
             return True
         return hmac.compare_digest(str(request.query_params.get("owner", "")).encode(), self.owner_key.encode())
+
+
+class Rate:
+    """At most so many events within any minute, for each sender."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._lock = threading.Lock()
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def take(self, sender: str) -> float:
+        """0 if an event of `sender` may happen now, and it counts from now on; else seconds until one may."""
+        now = time.monotonic()
+        with self._lock:
+            times = self._times.setdefault(sender, deque())
+            self._times.move_to_end(sender)
+            while len(self._times) > _MAX_ADDRESSES:
+                self._times.popitem(last=False)
+            while times and now - times[0] >= 60.0:
+                times.popleft()
+            if len(times) >= self._per_minute:
+                return 60.0 - (now - times[0])
+            times.append(now)
+            return 0.0
+
+    def give_back(self, sender: str) -> None:
+        """The last event of `sender` did not happen."""
+        with self._lock:
+            if self._times.get(sender):
+                self._times[sender].pop()
+
+
+def address(request: gr.Request) -> str:
+    """
+    The visitor's address. It is never written down.
+
+    A Space stands behind the Hub's proxy, which appends the address to what the visitor claims; elsewhere nobody vouches for
+    that header, and the connection's own address counts.
+    """
+    forwarded = request.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
+    return forwarded.rsplit(",", 1)[-1].strip() or str(request.client.host)
 
 
 def cookie_token(header: str) -> str | None:

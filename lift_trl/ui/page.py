@@ -1,9 +1,11 @@
 """What the three pages share: HTML that escapes what people wrote, the player, and a launch that serves nothing else."""
 
+import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ContextDecorator
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -15,13 +17,18 @@ from starlette.middleware import Middleware
 
 from ..store.video_io import VideoInfo, probe_video
 from .clips import ClipShelf
-from .identity import Gate, Identity, load_salt
+from .identity import VOTES_PER_MINUTE, Gate, Identity, load_salt
 from .vote_log import VOTES_DIR, VoteLog
 
+
+logger = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 #: Events that answer at once: any number at a time, no progress bar, not part of a public API.
 QUICK: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "hidden"}
+_FAILED = (
+    "Something failed on the server; its owner can see what. Reload the page and try again: what you typed is kept."
+)
 SPEEDS = ("0.25", "0.5", "1", "2")
 
 
@@ -33,6 +40,8 @@ class Settings(NamedTuple):
         data_dir: `DATA_DIR`, where rows and the salt are kept; `/data` on a Space with a persistent disk.
         repo_id: `VOTES_REPO`, the dataset repository that the rows go to.
         owners: `OWNERS`, Hub logins, separated by commas; a Space's author is one always.
+        require_login: `REQUIRE_LOGIN=1`: only people who signed in may vote.
+        votes_per_minute: `VOTES_PER_MINUTE`, of one login or address.
         salt: secret `SALT`.
         token: secret `HF_TOKEN`, which may write to `repo_id`.
     """
@@ -40,6 +49,8 @@ class Settings(NamedTuple):
     data_dir: Path
     repo_id: str | None
     owners: tuple[str, ...]
+    require_login: bool
+    votes_per_minute: int
     salt: str | None
     token: str | None
 
@@ -53,19 +64,40 @@ class Settings(NamedTuple):
             data_dir=Path(os.environ.get("DATA_DIR") or default / name),
             repo_id=os.environ.get("VOTES_REPO") or None,
             owners=tuple(owner.strip() for owner in names if owner.strip()),
+            require_login=_switch("REQUIRE_LOGIN"),
+            votes_per_minute=_number("VOTES_PER_MINUTE", VOTES_PER_MINUTE),
             salt=os.environ.get("SALT") or None,
             token=os.environ.get("HF_TOKEN") or None,
         )
 
     def identity(self) -> Identity:
         """The page's identity, with the salt that was given or is kept in `data_dir`."""
-        return Identity(load_salt(self.data_dir, self.salt), self.owners)
+        return Identity(
+            load_salt(self.data_dir, self.salt),
+            self.owners,
+            require_login=self.require_login,
+            votes_per_minute=self.votes_per_minute,
+        )
 
     def log(self, card: str = "", *, directory: str = VOTES_DIR) -> VoteLog:
         """A log of the page, of that name in `data_dir` and in the repository."""
         return VoteLog(
             self.data_dir / directory, repo_id=self.repo_id, directory=directory, card=card, token=self.token
         )
+
+
+def _switch(name: str) -> bool:
+    given = os.environ.get(name, "")
+    if given not in ("", "0", "1"):
+        raise ValueError(f"{name}={given}: write 1 or 0.")
+    return given == "1"
+
+
+def _number(name: str, default: int) -> int:
+    given = os.environ.get(name, "")
+    if given and not (given.isdecimal() and int(given) > 0):
+        raise ValueError(f"{name}={given}: write a whole number above 0.")
+    return int(given or default)
 
 
 def named(text: str) -> dict[str, str]:
@@ -123,7 +155,8 @@ def player_html(clips: Sequence[tuple[str, str]], *, fps: float, size: tuple[int
         size: width and height in pixels, for the shape of the frames.
     """
     figures = "".join(
-        f'<figure><video src="{escape(url)}" muted playsinline preload="auto" disablepictureinpicture></video>'
+        f'<figure><video src="{escape(url)}" muted playsinline preload="auto" disablepictureinpicture '
+        f'aria-label="{escape(f"Clip {caption}".strip())}"></video>'
         + (f"<figcaption>{text_html(caption)}</figcaption>" if caption else "")
         + "</figure>"
         for url, caption in clips
@@ -132,24 +165,57 @@ def player_html(clips: Sequence[tuple[str, str]], *, fps: float, size: tuple[int
     # Wide clips stand one above the other on a phone, square ones side by side.
     least = 260 if size[0] > 1.2 * size[1] else 130
     return (
-        f'<div class="lift-player" data-fps="{fps:g}" style="--lift-width: {size[0]}; --lift-height: {size[1]}; '
-        f'--lift-count: {len(clips)}; --lift-min: {least}px">'
+        f'<div class="lift-player" role="group" aria-label="Player" data-fps="{fps:g}" '
+        f'style="--lift-width: {size[0]}; --lift-height: {size[1]}; --lift-count: {len(clips)}; --lift-min: {least}px">'
         f'<div class="lift-videos">{figures}</div><div class="lift-controls">'
         '<button type="button" class="lift-play" data-action="play" aria-label="Play">&#9654;</button>'
         '<button type="button" data-action="back" aria-label="Previous frame">&#124;&#9664;</button>'
         '<button type="button" data-action="forward" aria-label="Next frame">&#9654;&#124;</button>'
         '<input class="lift-seek" type="range" min="0" max="1" value="0" step="1" aria-label="Frame">'
         '<span class="lift-frame"></span>'
-        f'<select class="lift-speed" aria-label="Speed">{speeds}</select></div></div>'
+        f'<select class="lift-speed" aria-label="Speed">{speeds}</select></div>'
+        '<div class="lift-hint lift-wait" role="status"><span> </span> '
+        '<button type="button" data-action="retry" hidden>Load it again</button></div></div>'
     )
 
 
+class ClipError(ValueError):
+    """A clip that no player would show; the message is for the owner, since it names the file."""
+
+
 def clip_player(clips: Sequence[tuple[Any, str]], shelf: ClipShelf) -> str:
-    """A player for clips (path, caption), in the shape and at the speed of the first."""
-    first = Path(clips[0][0])
-    info = _shape(first, first.stat().st_mtime)
+    """
+    A player for clips (path, caption), in the shape and at the speed of the first.
+
+    Raises:
+        ClipError: if one of them is gone or no video: it gets no address.
+    """
+    infos = [check_clip(Path(path)) for path, _ in clips]
     addresses = [(shelf.url(path), caption) for path, caption in clips]
-    return player_html(addresses, fps=info.fps, size=(info.width, info.height))
+    return player_html(addresses, fps=infos[0].fps, size=(infos[0].width, infos[0].height))
+
+
+def preload_html(paths: Sequence[Path], shelf: ClipShelf) -> str:
+    """Clips that are going to be shown next: the page's script fetches them once the present ones have come."""
+    try:
+        for path in paths:
+            check_clip(path)
+    except ClipError:
+        return ""  # told when their turn comes
+    return f'<div class="lift-next" hidden data-urls="{escape(" ".join(map(shelf.url, paths)))}"></div>'
+
+
+def check_clip(path: Path) -> VideoInfo:
+    """
+    What a clip holds.
+
+    Raises:
+        ClipError: if it is gone or no video.
+    """
+    try:
+        return _shape(path, path.stat().st_mtime)
+    except (ValueError, OSError) as error:
+        raise ClipError(f"{path}: {error}") from error
 
 
 @lru_cache(maxsize=4096)
@@ -171,6 +237,22 @@ class told:
             raise gr.Error("This could not be saved. Please send it again.") from error
 
 
+class _Answered(ContextDecorator):
+    """Whatever goes wrong, the visitor reads that it did. What it was stands on the owner's console only."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, gr.Error):
+            logger.error("a visitor's request failed", exc_info=error)
+            raise gr.Error(_FAILED, print_exception=False, title="This did not work") from error
+
+
+#: Decorates every event's function. (A page that is left without an answer looks like one that still works.)
+answered = _Answered()
+
+
 def progress_html(done: int, total: int, noun: str) -> str:
     """How far this visitor is."""
     share = 100 * done / total if total else 100
@@ -181,6 +263,12 @@ def progress_html(done: int, total: int, noun: str) -> str:
 def notice_html(text: str) -> str:
     """A message that stays."""
     return f'<div class="lift-notice">{text_html(text)}</div>'
+
+
+def broken_html(whys: Iterable[str]) -> str:
+    """What only the owner sees: items that cannot be shown to anybody."""
+    listed = "".join(f"<li>{text_html(why)}</li>" for why in whys)
+    return f'<div class="lift-notice">Left out, since a clip cannot be shown:<ul>{listed}</ul></div>' if listed else ""
 
 
 def table_html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -247,7 +335,8 @@ def serve(demo: gr.Blocks, *, shelf: ClipShelf, on_exit: Callable[[], None], say
         demo.launch(
             app_kwargs={"routes": [shelf.route], "middleware": [Middleware(Gate)]},
             # Not as `css`: gradio puts a class of its own before each rule, and before `@media` as well, which voids it.
-            head=f"<style>{(_HERE / 'style.css').read_text()}</style><script>{(_HERE / 'player.js').read_text()}</script>",
+            head=f"<style>{(_HERE / 'style.css').read_text()}</style>"
+            + "".join(f"<script>{(_HERE / name).read_text()}</script>" for name in ("player.js", "form.js")),
             theme=theme(),
             footer_links=[],
             ssr_mode=False,

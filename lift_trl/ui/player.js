@@ -1,16 +1,21 @@
 // One player for one or two clips: they start, stop, loop and step together. Works on whatever HTML the page shows next.
 (() => {
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)");
+  const visible = (element) => element.offsetParent !== null;
   const players = () => document.querySelectorAll(".lift-player");
   const videos = (player) => [...player.querySelectorAll("video")];
   const fps = (player) => Number(player.dataset.fps) || 8;
-  const frames = (player) => Math.max(1, Math.round(videos(player)[0].duration * fps(player)) || 1);
-  const frame = (player) => Math.min(frames(player) - 1, Math.floor(videos(player)[0].currentTime * fps(player) + 1e-4));
+  // Clips may differ in length: the longest one leads, the others wait at their last frame.
+  const lead = (player) => videos(player).reduce((one, other) => (other.duration > one.duration ? other : one));
+  const frames = (player) => Math.max(1, Math.round(lead(player).duration * fps(player)) || 1);
+  const frame = (player) => Math.min(frames(player) - 1, Math.floor(lead(player).currentTime * fps(player) + 1e-4));
 
   // The middle of a frame: rounding never shows its neighbour.
   const show = (player, index) => {
     const count = frames(player);
     const wrapped = ((index % count) + count) % count;
-    for (const video of videos(player)) video.currentTime = (wrapped + 0.5) / fps(player);
+    const half = 0.5 / fps(player);
+    for (const video of videos(player)) video.currentTime = Math.min(wrapped / fps(player) + half, video.duration - half);
   };
   const pause = (player) => {
     player.dataset.playing = "";
@@ -22,43 +27,94 @@
     const speed = Number(player.querySelector(".lift-speed").value);
     for (const video of videos(player)) {
       video.playbackRate = speed;
-      video.play().catch(() => {});
+      if (!video.ended || videos(player).every((other) => other.ended)) video.play().catch(() => {});
     }
     refresh(player);
   };
   const refresh = (player) => {
     const playing = player.dataset.playing === "1";
     const button = player.querySelector(".lift-play");
-    button.textContent = playing ? "\u275a\u275a" : "\u25b6";
-    button.setAttribute("aria-label", playing ? "Pause" : "Play");
+    const name = playing ? "Pause" : "Play";
+    if (button.getAttribute("aria-label") !== name) {
+      button.textContent = playing ? "\u275a\u275a" : "\u25b6";
+      button.setAttribute("aria-label", name);
+    }
     const count = frames(player);
     const slider = player.querySelector(".lift-seek");
     slider.max = count - 1;
     slider.value = frame(player);
+    slider.setAttribute("aria-valuetext", `${frame(player) + 1} of ${count}`);
     player.querySelector(".lift-frame").textContent = `${frame(player) + 1} / ${count}`;
+  };
+  // Whether a clip was played through, wherever the visitor began.
+  const played = (video) => {
+    let seconds = 0;
+    for (let i = 0; i < video.played.length; i += 1) seconds += video.played.end(i) - video.played.start(i);
+    return video.readyState >= 2 && (video.ended || seconds > 0.9 * video.duration);
   };
 
   const tick = () => {
     for (const player of players()) {
       const all = videos(player);
+      watch(player, all);
       if (!all.length || !all.every((video) => video.readyState >= 2)) continue;
-      if (player.dataset.playing === undefined) play(player);
+      if (player.dataset.playing === undefined) still.matches ? pause(player) : play(player);
+      for (const video of all) if (played(video)) video.dataset.seen = "1";
+      if (all.every((video) => video.dataset.seen)) player.dataset.seen = "1";
       if (player.dataset.playing !== "1") continue;
-      if (all.some((video) => video.ended)) {
+      if (all.every((video) => video.ended)) {
         for (const video of all) video.currentTime = 0;
         play(player);
       }
-      for (const video of all.slice(1)) {
-        const late = all[0].currentTime - video.currentTime;
-        if (Math.abs(late) > 0.5 / fps(player) && !video.seeking) video.currentTime = all[0].currentTime;
+      const first = lead(player);
+      for (const video of all) {
+        const late = first.currentTime - video.currentTime;
+        const runs = !video.ended && !video.seeking && first.currentTime < video.duration;
+        if (video !== first && runs && Math.abs(late) > 0.5 / fps(player)) video.currentTime = first.currentTime;
       }
       refresh(player);
     }
     requestAnimationFrame(tick);
   };
+
+  // What a visitor waits for, and what to do if it does not come.
+  const RETRIES_MS = [1000, 3000, 9000];
+  const watch = (player, all) => {
+    const place = player.querySelector(".lift-wait");
+    const failed = all.some((video) => video.dataset.failed);
+    const loaded = all.filter((video) => video.readyState >= 2).length;
+    const form = [...document.querySelectorAll(".lift-answers")].some(visible);
+    let text = "";
+    if (failed) text = "A clip could not be loaded.";
+    else if (loaded < all.length) text = all.length > 1 ? `Loading the clips: ${loaded} of ${all.length} are here.` : "Loading the clip.";
+    else if (form && !player.dataset.seen) {
+      const what = all.length > 1 ? "both clips have" : "the clip has";
+      text = `${player.dataset.playing === "1" ? "The" : "Press play: the"} form opens once ${what} played.`;
+    }
+    if (place.firstChild.textContent !== text) place.firstChild.textContent = text;
+    place.querySelector("button").hidden = !failed;
+  };
+  document.addEventListener("error", (event) => {
+    const video = event.target;
+    if (!video.matches || !video.matches(".lift-player video")) return;
+    const tries = Number(video.dataset.tries || 0);
+    video.dataset.tries = tries + 1;
+    if (tries < RETRIES_MS.length) setTimeout(() => video.load(), RETRIES_MS[tries]);
+    else video.dataset.failed = "1";
+  }, true);
+  const retry = (player) => {
+    for (const video of videos(player)) {
+      if (!video.dataset.failed) continue;
+      delete video.dataset.failed;
+      delete video.dataset.tries;
+      video.load();
+    }
+  };
+
   requestAnimationFrame(tick);
 
   const act = (player, action) => {
+    if (action === "retry") retry(player);
     if (action === "play") player.dataset.playing === "1" ? pause(player) : play(player);
     if (action === "back" || action === "forward") {
       const index = frame(player);
@@ -88,7 +144,6 @@
 
   // Keys: 1 2 3 answer the marked question, Enter goes to the next one and sends after the last, space plays, comma and
   // full stop step.
-  const visible = (element) => element.offsetParent !== null;
   // A group of gradio carries its class twice, one inside the other.
   const questions = () => [...document.querySelectorAll(".lift-question:not(.lift-question .lift-question)")].filter(visible);
   const mark = (question) => {
@@ -97,7 +152,7 @@
   const leave = (question) => {
     if (document.activeElement) document.activeElement.blur();
     mark(question);
-    question.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    question.scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
   };
   // What the box of a reason expects: a sentence for a label below the best, which then is required.
   const expect = (question) => {
@@ -122,9 +177,11 @@
     const active = all.find((question) => question.classList.contains("lift-active")) || all[0];
     const next = active && all[all.indexOf(active) + 1];
     const send = [...document.querySelectorAll("#lift-submit")].find(visible);
+    const locked = active && active.closest(".lift-locked");
     if (event.key === "Enter" && send && !event.shiftKey && !event.target.matches("button, select")) {
       if (typing && !event.target.closest(".lift-question")) return;
       event.preventDefault();
+      if (locked) return;
       if (!next || event.ctrlKey || event.metaKey) send.click();
       else leave(next);
       return;
@@ -137,7 +194,7 @@
       act(player, action);
     }
     const choice = active && active.querySelectorAll("input[type=radio]")[Number(event.key) - 1];
-    if (choice) {
+    if (choice && !locked) {
       event.preventDefault();
       choice.click();
       // A label below the best needs a reason: the cursor goes there. Enter goes on.

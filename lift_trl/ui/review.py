@@ -43,10 +43,14 @@ class ReviewQueue:
         self._lock = threading.Lock()
         waiting = {row_id for row_id, row in self.rows.items() if not row.get("decision")}
         # Decisions of a process that was killed before it could change the file.
-        late = [to_decision(row) for row in log.rows() if row.get("row_id") in waiting]
+        late = [to_decision(row) for row in log.rows() if row.get("row_id") in waiting and self._is_about(row)]
         if late:
             decide(late)
         self._done = self.rows.keys() - waiting | {decision.row_id for decision in late}
+
+    def _is_about(self, decision: Row) -> bool:
+        """Whether a decision of the log was made on a row as it stands here; another queue may have the same ids."""
+        return decision.get("content") in (None, _content(self.rows[decision["row_id"]]))
 
     def next_row(self) -> Row | None:
         """The first row that waits, `None` if there is none."""
@@ -60,14 +64,23 @@ class ReviewQueue:
     def suggestion(self, row: Row) -> tuple[Label | None, str]:
         """What the form shows at first: the critic's label and reason."""
         label = row.get("critic_label")
-        return (parse_label(str(label)) if label else None), str(row.get("critic_reason") or "")
+        return (parse_label(str(label)), self.reason_of(row, str(label))) if label else (None, "")
 
-    def decide(self, row_id: str, reviewer: str, label: str | None, reason: str, *, drop: bool = False) -> None:
+    @staticmethod
+    def reason_of(row: Row, label: str) -> str:
+        """The reason that was given for `label`: the critic's for its own, the rater's for theirs, else none."""
+        reasons = {str(row["label"]): row["reason"]}
+        if row.get("critic_label"):
+            reasons[str(row["critic_label"])] = row.get("critic_reason") or reasons.get(str(row["critic_label"]))
+        return str(reasons.get(label) or "")
+
+    def decide(self, row_id: str, reviewer: str, label: str | None, reason: str, *, drop: bool = False) -> bool:
         """
-        Writes a decision, to the log first. Of two reviewers of one row the first one's stands.
+        Writes a decision, to the log first. Of two reviewers of one row the first one's stands; whether it is this one.
 
         Raises:
-            ValueError: if there is no such row, no label, or no reason where one is needed.
+            ValueError: if there is no such row, no label, no reason where nobody has given one for this label, or the
+                reason that was given for another label.
         """
         if row_id not in self.rows:
             raise ValueError("This row is not in the queue; reload the page.")
@@ -77,16 +90,46 @@ class ReviewQueue:
             if label is None:
                 raise ValueError("Choose a label, or drop the row.")
             chosen = parse_label(label)
-            if not reason.strip() and chosen == row["label"]:
-                reason = str(row["reason"])
-            reason, _ = checked_reason(chosen, reason, Dimension(row["dimension"]))
+            reason = self._checked(row, chosen, reason)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         decision = ReviewDecision(row_id, chosen, reason.strip(), reviewer, now)
-        written = {"id": vote_id("review", row_id, None), **decision._asdict(), "label": chosen and chosen.value}
+        content = _content(row)
+        written = {"id": vote_id("review", row_id, content), **decision._asdict(), "label": chosen and chosen.value}
+        written["content"] = content
         with self._lock:
-            if self.log.add([written]):
+            is_first = row_id not in self._done and self.log.add([written]) > 0
+            if is_first:
                 self._decide([decision])
             self._done = self._done | {row_id}
+        return is_first
+
+    def refill(self, row_id: str, label: str | None, reason: str) -> str:
+        """What the reason's box holds once `label` is chosen: what a person typed stays, what was filled in does not."""
+        row = self.rows.get(row_id)
+        if row is None or label is None:
+            return reason
+        filled = {_folded(self.reason_of(row, other)) for other in Label}
+        return self.reason_of(row, label) if _folded(reason) in filled | {""} else reason
+
+    def _checked(self, row: Row, label: Label, reason: str) -> str:
+        dimension = Dimension(row["dimension"])
+        if not reason.strip() and label == row["label"]:
+            reason = str(row.get("reason") or "")
+        if not reason.strip():
+            raise ValueError(f"Say why {dimension.words} is {label}.")
+        others = {_folded(self.reason_of(row, other)) for other in Label if other != label}
+        if _folded(reason) != _folded(self.reason_of(row, label)) and _folded(reason) in others:
+            raise ValueError(f"That reason was given for another label; say why {dimension.words} is {label}.")
+        return checked_reason(label, reason, dimension)[0]
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _content(row: Row) -> str:
+    """What a person saw of a row when he decided."""
+    return content_id(*(row.get(name) for name in ("caption", "label", "reason", "critic_label", "critic_reason")))
 
 
 def to_decision(row: Mapping[str, Any]) -> ReviewDecision:

@@ -124,6 +124,10 @@ class VoteLog:
     def __contains__(self, row_id: str) -> bool:
         return row_id in self._rows
 
+    def get(self, row_id: str) -> Row | None:
+        """The row of that id, `None` if there is none."""
+        return self._rows.get(row_id)
+
     def rows(self, since: int = 0) -> list[Row]:
         """
         All rows, each id once: of this disk, and of the Hub as far as it could be read.

@@ -8,9 +8,11 @@ from lift_trl.evaluation.intervals import Estimate
 from lift_trl.evaluation.win_rate import to_votes, win_rates
 from lift_trl.hub.artifact_cards import votes_card
 from lift_trl.records import Comparison
-from lift_trl.ui.arena import Arena, ResultRow, Share, arena_page, system_of
+from lift_trl.ui.arena import Arena, system_of
+from lift_trl.ui.arena_page import arena_page
 from lift_trl.ui.clips import ClipShelf, GalleryClip, load_clips, pair_clips
 from lift_trl.ui.page import Settings, serve
+from lift_trl.ui.results import ResultRow, Share
 
 
 def clips(variable: str) -> list[GalleryClip]:
@@ -59,4 +61,6 @@ shelf = ClipShelf(identity)
 demo = arena_page(arena, shelf, results)
 
 if __name__ == "__main__":
-    serve(demo, shelf=shelf, on_exit=log.close)
+    serve(
+        demo, shelf=shelf, on_exit=log.close, say=f"The owner's page: add /?owner={identity.owner_key} to the address"
+    )

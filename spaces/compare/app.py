@@ -10,7 +10,8 @@ if os.environ.get("SPACES_ZERO_GPU"):
 
 from lift_trl.hub.artifact_cards import comparison_card
 from lift_trl.ui.clips import ClipShelf
-from lift_trl.ui.compare import Compare, Gallery, compare_page
+from lift_trl.ui.compare import Compare, Gallery
+from lift_trl.ui.compare_page import compare_page
 from lift_trl.ui.generation import PairGenerator, Plan, component_sizes, critic_size, gpu_memory_gb, plan_for
 from lift_trl.ui.page import Settings, named, serve
 
@@ -28,8 +29,8 @@ def use_the_mini_world() -> None:
     pipe.transformer.add_adapter(config)
     lora = world.video_model.parent / "lora"
     pipe.save_lora_weights(lora, get_peft_model_state_dict(pipe.transformer))
-    os.environ |= {"BASE": str(world.video_model), "ADAPTERS": f"random={lora}", "CRITIC": str(world.vlm)}
-    os.environ |= {"STEPS": "10", "PROMPTS": str(world.prompts)}
+    own = {"BASE": world.video_model, "ADAPTERS": f"random={lora}", "CRITIC": world.vlm, "PROMPTS": world.prompts}
+    os.environ |= {"STEPS": "10"} | {name: str(value) for name, value in own.items()}
 
 
 def generator(plan: Plan) -> PairGenerator:
@@ -52,7 +53,8 @@ def generator(plan: Plan) -> PairGenerator:
     arguments["num_inference_steps"] = int(os.environ.get("STEPS", "25" if zero_gpu else "50"))
     arguments |= source.adapter.pipeline_arguments
     args = (pipe, named(os.environ["ADAPTERS"]), critic, arguments, source.adapter.fps, settings.data_dir / "clips")
-    return PairGenerator(*args, transformer_gb=sizes["transformer"], lend=spaces.GPU if zero_gpu else None)
+    rest = {"transformer_gb": sizes["transformer"], "base_revision": source.fingerprint("transformer", "vae")}
+    return PairGenerator(*args, **rest, lend=spaces.GPU if zero_gpu else None)
 
 
 settings = Settings.from_env("compare")
@@ -63,15 +65,13 @@ if os.environ.get("BASE"):
     sizes = component_sizes(os.environ["BASE"])
     critic_gb = critic_size(os.environ["CRITIC"]) if os.environ.get("CRITIC") else 0.0
     plan = plan_for(sizes, gpu_gb=gpu_memory_gb(), critic_gb=critic_gb)
-identity = settings.identity()
-shown = None
-if os.environ.get("GALLERY") and not plan.is_live:
-    shown = Gallery.load(named(os.environ["GALLERY"]), named(os.environ.get("SCORES", "")), token=settings.token)
+sources, scores = (named(os.environ.get(name, "")) for name in ("GALLERY", "SCORES"))
+shown = Gallery.load(sources, scores, token=settings.token) if sources and not plan.is_live else None
 live = generator(plan) if plan.is_live else None
 adapters = list(live.adapters) if live else shown.adapters if shown else []
 log = settings.log(comparison_card(settings.repo_id or "", ", ".join(adapters)))
-shelf = ClipShelf(identity)
-prompts = Path(os.environ["PROMPTS"]).read_text().splitlines() if os.environ.get("PROMPTS") else ()
+shelf = ClipShelf(identity := settings.identity())
+prompts = Path(os.environ["PROMPTS"]).read_text("utf-8-sig").splitlines() if os.environ.get("PROMPTS") else ()
 compare = Compare(adapters, log, identity)
 demo = compare_page(compare, shelf, why=plan.why, gallery=shown, make=live and live.make, prompts=prompts)
 

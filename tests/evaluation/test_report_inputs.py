@@ -7,6 +7,7 @@ import pytest
 from lift_trl.evaluation.report import save_report, sections, to_markdown
 from lift_trl.evaluation.report_data import default_summary
 from lift_trl.evaluation.report_inputs import ReportArguments, build_report, load_system, pair_systems, parents_of
+from lift_trl.evaluation.report_votes import read_ballots
 from lift_trl.rubric import Dimension
 from lift_trl.store.manifest import Artifact
 
@@ -217,3 +218,35 @@ def test_vbench_figures_stand_under_their_own_protocol(three, tmp_path):
     )  # fmt: skip
     assert "The systems differ in torch" in stamps.caption
     assert any(note.startswith("VBench of rwl: not measured: scene.") for note in made.notes)
+
+
+def test_the_comparisons_votes_count(tmp_path, make_clip):
+    """It names a gallery's clips by their files, live clips by their seeds, and once numbered clips that share a seed."""
+    seeds, systems = ("7", "8", "8"), {}
+    for name in ("base", "rwl", "sft"):
+        rows = [
+            {"prompt": prompt, "seed": seed, "file_name": f"{name}-{prompt}{number}.mp4", "reward": 0.5}
+            for prompt in "pq"
+            for number, seed in enumerate(seeds)
+        ]
+        for number, row in enumerate(rows):
+            make_clip(tmp_path / name / row["file_name"], seed=number)
+        (tmp_path / name / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        systems[name] = load_system(tmp_path / name)
+    rows = [
+        vote(0, "p", "base/7", "rwl/7", "b"),
+        vote(1, "q", "base/7", "rwl/7", "a"),
+        vote(2, "p", "base/8 #2", "rwl/8 #2", "b"),
+        vote(3, "p", "base/base-p1.mp4", "rwl/rwl-p1.mp4", "tie"),
+        vote(4, "q", "base/7", "sft/7", "b"),
+        vote(5, "p", "base/9", "rwl/9", "b"),  # no such clip here
+        vote(6, "p", "base/base-q1.mp4", "rwl/rwl-q1.mp4", "b"),  # the files have another prompt by now
+    ]
+    votes = write_votes(tmp_path / "votes.jsonl", rows)
+    found, left_out = read_ballots(votes, pair_systems(systems))
+    outcomes = {pair: [(v.pair.split("|")[0], v.outcome) for v in ballots] for pair, ballots in found.items()}
+    assert outcomes == {
+        ("rwl", "base"): [("p#0", 1), ("q#0", -1), ("p#2", 1), ("p#1", 0)],
+        ("sft", "base"): [("q#0", 1)],
+    }
+    assert left_out == 2

@@ -93,9 +93,11 @@ def spaces(
 ) -> Iterator[Mapping[str, Space]]:
     """Each starts when a test asks for it: `arena`, `annotate`, `compare` and, without models, `gallery` and `nothing`."""
     root = tmp_path_factory.mktemp("spaces")
+    # All tests come from one address.
+    busy = {"VOTES_PER_MINUTE": "1000"}
     pair = {"FIRST": f"flawed={clips['flawed']}", "SECOND": f"clean={clips['clean']}"}
     known = {
-        "arena": Space("arena", root / "arena", VOTES_REPO="dev/arena-votes", **pair),
+        "arena": Space("arena", root / "arena", VOTES_REPO="dev/arena-votes", **pair, **busy),
         "annotate": Space(
             "annotate",
             root / "annotate",
@@ -103,6 +105,7 @@ def spaces(
             GOLD=str(clips["gold"]),
             QUEUE=str(queue),
             VOTES_REPO="dev/annotate-ratings",
+            **busy,
             RATERS="3",  # of each clip: one more than the raters before the one who must be shown every clip
         ),
         "compare": Space("compare", root / "compare"),
@@ -115,6 +118,12 @@ def spaces(
     yield Running(known)
     for space in known.values():
         space.end()
+
+
+def wait_until_open(page: Any) -> None:
+    """Until the clips have played once and the form takes answers."""
+    page.wait_for_selector(".lift-player[data-seen]:visible, :not(#lift-mode) > .lift-notice:visible", timeout=30_000)
+    page.wait_for_function("() => !document.querySelector('.lift-locked')")
 
 
 @pytest.fixture(scope="session")
@@ -131,13 +140,13 @@ def browser(chromium: str) -> Iterator[Any]:
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """
-    `open_page(url, width=1280)`: a page of a new visitor (own cookies). At the end of the test no page may have written
-    an error to its console, failed, or opened a dialog.
+    `open_page(url, width=1280)`: a page of a new visitor (own cookies), its clips played once, so that its form is open. At
+    the end of the test no page may have written an error to its console, failed, or opened a dialog.
     """
     contexts, problems = [], []
 
-    def open_one(url: str, *, width: int = 1280, height: int = 900) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": height})
+    def open_one(url: str, *, width: int = 1280, height: int = 900, is_open: bool = True, **context: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": height}, **context)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: message.type == "error" and problems.append(message.text))
@@ -145,6 +154,8 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
         page.goto(url)
         page.wait_for_selector(".lift-player video, #lift-make, #lift-mode", timeout=30_000)
+        if is_open and page.locator(".lift-player").count():
+            wait_until_open(page)
         return page
 
     yield open_one

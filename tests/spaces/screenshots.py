@@ -82,7 +82,8 @@ def some_votes(space: Space, *folders: Path) -> None:
         visitor = Visitor(space, cookie=f"{number:040d}")
         shown = visitor.call("load")
         while shown[2]:
-            left, right = (rows[name] for name in re.findall(r"clips/([0-9a-f]{32})", shown[1]))
+            # The clips that are fetched ahead come after the two that are shown.
+            left, right = (rows[name] for name in re.findall(r'src="clips/([0-9a-f]{32})', shown[1]))
             better = [np.sign(Label(left[d]).rank - Label(right[d]).rank) for d in Dimension]
             rewards = [mean_reward({d: Label(row[d]) for d in Dimension}) for row in (left, right)]
             better.append(np.sign(rewards[0] - rewards[1]))
@@ -150,9 +151,12 @@ def main(target: Path) -> None:
     made = clips(root)
     base, lift = made["base"], made["lift"]
     queue = review_queue(root, base)
+    busy = {"VOTES_PER_MINUTE": "10000"}
     spaces = {
-        "arena": Space("arena", root / "arena", FIRST=f"base={base}", SECOND=f"lift={lift}"),
-        "annotate": Space("annotate", root / "annotate", CLIPS=str(base), GOLD=str(made["gold"]), QUEUE=str(queue)),
+        "arena": Space("arena", root / "arena", FIRST=f"base={base}", SECOND=f"lift={lift}", **busy),
+        "annotate": Space(
+            "annotate", root / "annotate", CLIPS=str(base), GOLD=str(made["gold"]), QUEUE=str(queue), **busy
+        ),
         "compare": Space("compare", root / "compare", GALLERY=f"base={base},lift={lift}"),
     }
     try:

@@ -8,7 +8,7 @@ import pytest
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import read_rows
 from lift_trl.ui.annotation import READY_REASON
-from tests.spaces.conftest import NASTY
+from tests.spaces.conftest import NASTY, wait_until_open
 
 
 pytestmark = pytest.mark.browser
@@ -30,6 +30,7 @@ def reason(page, dimension: Dimension, text: str) -> None:
 
 def wait_for_next(page, clip: str) -> None:
     page.wait_for_function(f"before => document.querySelector('{CLIP}')?.value !== before", arg=clip)
+    wait_until_open(page)
 
 
 def test_a_visit(spaces, open_page):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from lift_trl.rubric import Dimension
-from tests.spaces.conftest import NASTY
+from tests.spaces.conftest import NASTY, wait_until_open
 from tests.spaces.server import Space
 
 
@@ -29,6 +29,7 @@ def submit(page) -> None:
     page.wait_for_function(
         "before => document.querySelector('#lift-pair textarea, #lift-pair input')?.value !== before", arg=before
     )
+    wait_until_open(page)
 
 
 def test_a_visit(spaces: dict[str, Space], open_page):
@@ -83,6 +84,7 @@ def test_a_visit(spaces: dict[str, Space], open_page):
     second, shown = pair_on(page), page.evaluate(sources)
     page.reload()
     page.wait_for_selector("video")
+    wait_until_open(page)
     assert (pair_on(page), page.evaluate(sources)) == (second, shown)
     choose(page, "tie")
     submit(page)

@@ -71,7 +71,9 @@ def hub_rows(hub: LocalHub, repo: str) -> list[dict[str, str]]:
 @pytest.mark.timeout(900)
 def test_every_vote_is_on_the_hub_once(num_votes: int, hub: LocalHub, tmp_path: Path):
     repo, each = f"dev/load-{num_votes}", num_votes // NUM_VOTERS
-    space = Space("arena", tmp_path / "arena", VOTES_REPO=repo, **arena_clips(tmp_path, each + SPARE)).start()
+    space = Space(
+        "arena", tmp_path / "arena", VOTES_REPO=repo, VOTES_PER_MINUTE="100000", **arena_clips(tmp_path, each + SPARE)
+    ).start()
     hub.fail_next("POST", "/commit/", status=500, times=3)
     hub.lose_next_answer("POST", "/commit/")
     acknowledged: list[tuple[str, str]] = []

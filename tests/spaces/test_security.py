@@ -30,13 +30,15 @@ def test_a_vote_is_the_visitors_own_whatever_is_sent_with_it(spaces):
     victim, stranger = Visitor(arena), Visitor(arena)
     pair = victim.call("load")[2]
     known = voter_of(arena, cookie_of(victim))
-    # The victim's public name in place of his cookie is no cookie of his.
-    stranger.call("vote", pair, "a", "a", "a", "a", **{"x-voter": known, "x-forwarded-user": known})
-    Visitor(arena, cookie=known).call("vote", pair, "b", "b", "b", "b")
+    claims = {"x-voter": known, "x-forwarded-user": known}
+    # The victim's public name in place of his cookie is no cookie of his, and his pair is not open for anybody else.
+    for other in (stranger, Visitor(arena, cookie=known)):
+        with pytest.raises(RuntimeError, match="not open for you"):
+            other.call("vote", pair, *"bbbb", **claims)
+        other.call("vote", other.call("load")[2], *"aaaa", **claims)
     mine = voter_of(arena, cookie_of(stranger))
-    rows = [row for row in arena.rows() if row["pair"] == pair]
-    assert {row["voter"] for row in rows if row["choice"] == "a"} >= {mine}
-    assert known not in {row["voter"] for row in rows}
+    assert len([row for row in arena.rows() if row["voter"] == mine]) == 4
+    assert known not in {row["voter"] for row in arena.rows()}
     assert victim.call("vote", pair, "tie", "tie", "tie", "tie")
     own = [row["choice"] for row in arena.rows() if row["voter"] == known]
     assert own == ["tie"] * 4

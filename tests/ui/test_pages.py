@@ -25,14 +25,14 @@ from lift_trl.ui.annotation import (
     checked_reason,
     export_ratings,
     rater_summaries,
-    ratings,
 )
-from lift_trl.ui.arena import CHOICES, QUESTIONS, Arena, ResultRow, ResultsCache, Share, results_html, system_of
+from lift_trl.ui.arena import CHOICES, QUESTIONS, Arena, system_of
 from lift_trl.ui.clips import GalleryClip, load_clips, pair_clips
 from lift_trl.ui.compare import Gallery
 from lift_trl.ui.generation import component_sizes, critic_size, plan_for
 from lift_trl.ui.identity import COOKIE, Identity, cookie_token
 from lift_trl.ui.page import named, player_html, prompt_html
+from lift_trl.ui.results import ResultRow, ResultsCache, Share, results_html
 from lift_trl.ui.review import ReviewQueue, clip_path, find_queue, share_queue
 from lift_trl.ui.verdict import score_of, verdict_html
 from lift_trl.ui.vote_log import VoteLog
@@ -109,7 +109,7 @@ def test_a_vote_names_the_clips_that_stood_there(arena):
         (left.system, right.system, "a")
     }
     with pytest.raises(ValueError, match="overall"):
-        arena.vote("bob", pair.id, all_of("a") | {None: None})
+        arena.vote("bob", arena.next_pair("bob").id, all_of("a") | {None: None})
     with pytest.raises(ValueError, match="not part"):
         arena.vote("bob", "nothing", all_of("a"))
     assert set(CHOICES) == {"a", "tie", "b"}
@@ -120,7 +120,7 @@ def test_a_restart_changes_nothing(arena, identity):
     arena.vote("ada", pair.id, all_of("b"))
     again = Arena(list(arena.pairs.values()), VoteLog(arena.log.folder), identity)
     assert again.comparisons() == arena.comparisons()
-    assert again.num_voted("ada") == 1 and again.next_pair("ada").id != pair.id
+    assert again.progress("ada") == (1, 40) and again.next_pair("ada").id != pair.id
 
 
 def test_results_lead_with_the_aligned_system_and_name_systems_as_text():
@@ -136,7 +136,7 @@ def test_results_lead_with_the_aligned_system_and_name_systems_as_text():
 
 def test_results_of_many_votes_are_not_made_anew_for_each_of_them(arena, monkeypatch):
     clock_s, calls = [0.0], []
-    monkeypatch.setattr("lift_trl.ui.arena.time", SimpleNamespace(monotonic=lambda: clock_s[0]))
+    monkeypatch.setattr("lift_trl.ui.results.time", SimpleNamespace(monotonic=lambda: clock_s[0]))
 
     def slow(votes):
         calls.append(len(votes))
@@ -146,11 +146,11 @@ def test_results_of_many_votes_are_not_made_anew_for_each_of_them(arena, monkeyp
     cache = ResultsCache(arena, slow)
     assert "No votes yet" in cache.html() and calls == []
     for voter in ("ada", "bob", "cyd"):
-        arena.vote(voter, next(iter(arena.pairs)), all_of("a"))
+        arena.vote(voter, arena.next_pair(voter).id, all_of("a"))
     with ThreadPoolExecutor(20) as pool:
         assert len(set(pool.map(lambda _: cache.html(), range(40)))) == 1
     assert calls == [12]
-    arena.vote("dan", next(iter(arena.pairs)), all_of("a"))
+    arena.vote("dan", arena.next_pair("dan").id, all_of("a"))
     for moment_s, expected in ((41.9, [12]), (42.0, [12, 16])):  # it took 2 s, so 40 s pass before it is done again
         clock_s[0] = moment_s
         cache.html()
@@ -210,7 +210,7 @@ def test_people_who_come_at_once_vote_evenly(arena, hasty_threads):
     def vote_ten_times(voter: str) -> None:
         for _ in range(10):
             arena.vote(voter, arena.next_pair(voter).id, all_of("a"))
-            arena.num_voted(voter)
+            arena.progress(voter)
 
     at_once(20, vote_ten_times)
     counts = Counter(row["pair"] for row in arena.log.rows() if row["dimension"] is None)
@@ -220,7 +220,10 @@ def test_people_who_come_at_once_vote_evenly(arena, hasty_threads):
 def test_a_page_is_quick_however_many_clips_and_ratings_there_are(log, identity):
     queue = AnnotationQueue(made("base", 3300), log, identity)
     rows = [
-        {"id": f"{rater} {n} {d}", "annotator": rater, "video_id": f"base-{n}", "dimension": d.value}
+        {
+            **{"id": f"{rater} {n} {d}", "annotator": rater, "video_id": f"base-{n}", "dimension": d.value},
+            **{"label": Label.GOOD, "video": f"{n}.mp4", "caption": f"prompt {n}"},
+        }
         for rater in ("ada", "bob")
         for n in range(1500)
         for d in Dimension
@@ -249,10 +252,10 @@ def test_every_rater_meets_every_gold_clip(log, identity):
         while (clip := queue.next_clip(rater)) is not None:
             is_gold = clip.id in queue.gold
             queue.rate(rater, clip.id, dict.fromkeys(Dimension, Rating(label if is_gold else Label.GOOD, "so it is")))
-    summaries = {summary.annotator: summary for summary in rater_summaries(ratings(log), queue.gold)}
+    summaries = {summary.annotator: summary for summary in rater_summaries(queue.ratings(), queue.gold)}
     assert (summaries["ada"].gold_accuracy, summaries["bob"].gold_accuracy) == (1.0, 0.0)
     assert summaries["ada"].num_clips + summaries["bob"].num_clips == 10 + 2 * 2
-    assert rater_summaries(ratings(log), queue.gold)[0].annotator == "bob"  # the careless first
+    assert rater_summaries(queue.ratings(), queue.gold)[0].annotator == "bob"  # the careless first
     with pytest.raises(ValueError, match="no label for"):
         AnnotationQueue([], log, identity, gold=made("gold", 1))
 
@@ -278,9 +281,11 @@ def test_ratings_become_published_hra(tmp_path, log, identity):
     write_rows(tmp_path / "clips" / "metadata.jsonl", [{"file_name": "a.mp4", "prompt": "a fox", "id": "fox"}])
     clips = load_clips(str(tmp_path / "clips"))
     queue = AnnotationQueue(clips, log, identity)
+    for rater in ("ada", "bob"):
+        assert queue.next_clip(rater).id == "fox"
     queue.rate("ada", "fox", GOOD | {Dimension.MOTION_SMOOTHNESS: Rating(Label.BAD, "It jumps.")})
     queue.rate("bob", "fox", GOOD)
-    assert export_ratings(ratings(log), clips, tmp_path / "export") == 6
+    assert export_ratings(queue.ratings(), clips, tmp_path / "export") == 6
     convert(tmp_path / "export", tmp_path / "hra")
     rows = load_hra(tmp_path / "hra")["train"]
     found = {(row["annotator"], row["dimension"]): (row["label"], row["reason"]) for row in rows}
@@ -404,7 +409,7 @@ def test_a_gallery_joins_verdicts_by_id():
         "reasons": {"motion_smoothness": NASTY},
     }
     gallery = Gallery(made("base", 2), {"lift": made("lift", 2)}, {"lift-0": judged})
-    clips = gallery.get("lift", "prompt 0", "0")
+    clips = gallery.get("lift", "prompt 0", "0").clips
     assert clips.scores[0] is None and clips.scores[1].reward == pytest.approx(0.9)
     html = verdict_html("lift", clips.scores[1])
     assert "70 %" in html and "<img" not in html and "&#36;&#123;1&#125;" in html
@@ -423,7 +428,7 @@ def test_clips_of_one_prompt_and_seed_are_told_apart():
     )
     gallery = Gallery(base, {"lift": lift})
     assert gallery.seeds("lift", "p") == ["7", "7 #2", "#1"]
-    assert [gallery.get("lift", "p", seed).paths[1].name for seed in gallery.seeds("lift", "p")] == [
+    assert [gallery.get("lift", "p", seed).clips.paths[1].name for seed in gallery.seeds("lift", "p")] == [
         "lift0",
         "lift1",
         "lift2",
@@ -470,7 +475,8 @@ def test_weights_are_counted_in_either_format_and_never_as_nothing(tmp_path):
 
 
 def request(cookie: str = "", **query: str) -> SimpleNamespace:
-    return SimpleNamespace(headers={"cookie": cookie}, query_params=query, session_hash="s")
+    client = SimpleNamespace(host="10.0.0.1")
+    return SimpleNamespace(headers={"cookie": cookie}, query_params=query, session_hash="s", client=client)
 
 
 def test_a_login_is_a_name_and_a_cookie_a_salted_hash(identity):

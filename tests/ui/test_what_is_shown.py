@@ -1,0 +1,308 @@
+"""What stands beside a clip is that clip's: votes, ratings and decisions of other clips, systems or labels never count."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lift_trl.records import content_id
+from lift_trl.rubric import Dimension, Label
+from lift_trl.store.manifest import read_rows, write_rows
+from lift_trl.store.rated_videos import BadRowsError
+from lift_trl.store.video_io import write_video
+from lift_trl.ui.annotation import AnnotationQueue, Rating, export_ratings
+from lift_trl.ui.arena import QUESTIONS, Arena
+from lift_trl.ui.clips import ClipShelf, GalleryClip, load_clips, pair_clips
+from lift_trl.ui.compare import Compare, Gallery
+from lift_trl.ui.identity import Identity
+from lift_trl.ui.page import ClipError, clip_player, preload_html
+from lift_trl.ui.results import ResultsCache
+from lift_trl.ui.review import ReviewQueue
+from lift_trl.ui.vote_log import VoteLog, vote_id
+
+
+MOTION = Dimension.MOTION_SMOOTHNESS
+
+
+def folder(root: Path, shade: int, *, number: int = 2) -> Path:
+    """Clips with the names, ids, prompts and seeds that every folder here has; only what they show differs."""
+    rows = []
+    for n in range(number):
+        write_video(root / f"{n}.mp4", np.full((3, 16, 32, 3), shade + n, np.uint8), fps=8)
+        rows.append({"file_name": f"{n}.mp4", "id": f"clip-{n}", "prompt": f"prompt {n}", "seed": n})
+    write_rows(root / "metadata.jsonl", rows)
+    return root
+
+
+def arena_of(tmp_path: Path, first: Path, second: Path, *, name: str = "lift") -> Arena:
+    pairs = pair_clips(load_clips(str(first), system="base"), load_clips(str(second), system=name))
+    return Arena(pairs, VoteLog(tmp_path / "data" / "votes"), Identity(b"salt"))
+
+
+def vote_on_all(arena: Arena, voter: str, choice: str) -> None:
+    while (pair := arena.next_pair(voter)) is not None:
+        assert arena.vote(voter, pair.id, dict.fromkeys(QUESTIONS, choice))
+
+
+@pytest.mark.parametrize("changed", ["the second system", "what a clip shows"])
+def test_pairs_that_nobody_saw_have_no_votes(tmp_path, changed):
+    base, lift, other = (folder(tmp_path / name, shade) for name, shade in (("b", 10), ("l", 90), ("o", 170)))
+    before = arena_of(tmp_path, base, lift)
+    vote_on_all(before, "ada", "a")
+    name = "other" if changed == "the second system" else "lift"
+    after = arena_of(tmp_path, base, lift if name == "other" else other, name=name)
+    assert before.progress("ada") == (2, 2) and after.progress("ada") == (0, 2)
+    assert "No votes yet" in ResultsCache(after, lambda votes: pytest.fail("nothing to count")).html()
+    vote_on_all(after, "ada", "b")
+    assert len(after.comparisons()) == 8 and {row.choice for row in after.comparisons()} == {"b"}
+    # And the first comparison finds its own votes again.
+    again = arena_of(tmp_path, base, lift)
+    assert again.progress("ada") == (2, 2) and {row.choice for row in again.comparisons()} == {"a"}
+
+
+def old_rows(voter: str, second: str) -> list[dict[str, object]]:
+    """Votes as they were written when a pair's id left the systems out."""
+    pair = content_id("prompt 0", "clip-0", "clip-0")
+    names = {"video_a": f"{second}/0.mp4", "video_b": "base/0.mp4"}
+    row = {"prompt": "prompt 0", **names, "choice": "tie", "voter": voter, "created_at": "2026-01-01T00:00:00+00:00"}
+    return [{"id": vote_id(voter, pair, d), **row, "dimension": d, "pair": pair} for d in QUESTIONS]
+
+
+def test_old_votes_count_for_the_systems_that_they_name(tmp_path):
+    log = VoteLog(tmp_path / "data" / "votes")
+    log.add([*old_rows("ada", "lift"), *old_rows("bob", "other")])
+    base, lift = folder(tmp_path / "b", 10), folder(tmp_path / "l", 90)
+    lifted, other = arena_of(tmp_path, base, lift), arena_of(tmp_path, base, lift, name="other")
+    assert [(a.progress("ada")[0], a.progress("bob")[0]) for a in (lifted, other)] == [(1, 0), (0, 1)]
+    assert {row.voter for row in lifted.comparisons()} == {"ada"} and len(lifted.comparisons()) == 4
+
+
+def test_what_asks_other_questions_is_no_vote(tmp_path):
+    arena = arena_of(tmp_path, folder(tmp_path / "b", 10), folder(tmp_path / "l", 90))
+    pair = next(iter(arena.pairs))
+    rows = [{"id": d, "pair": pair, "voter": "ada", "dimension": d, "choice": "a"} for d in ("colour", "sound")]
+    arena.log.add([*rows, {"id": "z", "pair": pair, "voter": "ada", "dimension": None, "choice": "left"}])
+    assert arena.comparisons() == [] and arena.progress("ada")[0] == 0
+
+
+def test_two_systems_of_one_name_are_refused(tmp_path):
+    clips = folder(tmp_path / "b", 10)
+    with pytest.raises(ValueError, match="both systems are called 'base'; name them"):
+        arena_of(tmp_path, clips, clips, name="base")
+    with pytest.raises(ValueError, match="'user/base': votes name clips as system/path"):
+        load_clips(str(clips), system="user/base")
+
+
+def test_only_what_was_shown_can_be_voted_on_and_a_restart_remembers_it(tmp_path):
+    base, lift = folder(tmp_path / "b", 10), folder(tmp_path / "l", 90)
+    arena, tie = arena_of(tmp_path, base, lift), dict.fromkeys(QUESTIONS, "tie")
+    pair = arena.next_pair("ada")
+    other = next(name for name in arena.pairs if name != pair.id)
+    for voter, name in (("ada", other), ("bob", pair.id)):
+        with pytest.raises(ValueError, match="not open for you"):
+            arena.vote(voter, name, tie)
+    assert arena.pair_after("ada").id == other  # fetched ahead, not yet shown
+    with pytest.raises(ValueError, match="not open for you"):
+        arena.vote("ada", other, tie)
+    again = arena_of(tmp_path, base, lift)
+    assert again.vote("ada", pair.id, tie) is True
+    assert again.next_pair("ada").id == other
+
+
+# ---- compare -------------------------------------------------------------------------------------------------------------
+
+
+def gallery_of(tmp_path: Path) -> Gallery:
+    made = {name: folder(tmp_path / name, shade) for name, shade in (("base", 10), ("lift", 90), ("other", 170))}
+    return Gallery.load({name: str(path) for name, path in made.items()}, {})
+
+
+def test_a_vote_in_one_tab_is_for_the_system_of_that_tab(tmp_path):
+    gallery = gallery_of(tmp_path)
+    compare = Compare(gallery.adapters, VoteLog(tmp_path / "data" / "votes"), Identity(b"salt"))
+    first = {name: gallery.get(name, "prompt 1", "1") for name in ("lift", "other")}
+    for voter, name in (("ada", "lift"), ("bob", "other"), ("ada", "other")):  # what visitors look at meanwhile
+        compare.show(voter, first[name])
+    for name, better in (("lift", 1), ("other", 0)):  # neither is a repeat of the other
+        pair = first[name].clips.id
+        side = "ab"[better if not compare.is_swapped("ada", pair) else 1 - better]
+        assert compare.vote("ada", pair, side) is True
+        assert compare.vote("ada", pair, "tie") is False
+    rows = {row["video_b"]: (row["video_a"], row["choice"]) for row in compare.log.rows()}
+    assert rows == {"lift/1.mp4": ("base/1.mp4", "b"), "other/1.mp4": ("base/1.mp4", "a")}
+
+
+def test_sides_of_a_comparison_are_random_and_fixed(tmp_path):
+    compare = Compare(["lift"], VoteLog(tmp_path / "votes"), Identity(b"salt"))
+    swapped = [compare.is_swapped(f"voter {n}", "pair") for n in range(2000)]
+    assert 900 < sum(swapped) < 1100
+    assert swapped == [compare.is_swapped(f"voter {n}", "pair") for n in range(2000)]
+
+
+def test_who_has_seen_the_names_has_no_vote(tmp_path):
+    gallery, log = gallery_of(tmp_path), VoteLog(tmp_path / "data" / "votes")
+    compare, shown = Compare(gallery.adapters, log, Identity(b"salt")), gallery.get("lift", "prompt 0", "0")
+    with pytest.raises(ValueError, match="not open for you"):
+        compare.vote("ada", shown.clips.id, "a")
+    compare.show("ada", shown)
+    compare.tell("ada", shown.clips.id)
+    again = Compare(gallery.adapters, log, Identity(b"salt"))  # a restart forgets neither
+    for page in (compare, again):
+        with pytest.raises(ValueError, match="no longer be blind"):
+            page.vote("ada", shown.clips.id, "a")
+    assert not again.is_open("ada", shown.clips.id)
+
+
+# ---- annotation ----------------------------------------------------------------------------------------------------------
+
+
+def queue_of(tmp_path: Path, clips: Path, **arguments: object) -> AnnotationQueue:
+    log = VoteLog(tmp_path / "data" / "votes")
+    return AnnotationQueue(load_clips(str(clips)), log, Identity(b"salt"), **arguments)
+
+
+def rate_all(queue: AnnotationQueue, rater: str, label: Label) -> None:
+    while (clip := queue.next_clip(rater)) is not None:
+        assert queue.rate(rater, clip.id, dict.fromkeys(Dimension, Rating(label, "so it is")))
+
+
+def test_ratings_are_of_the_clips_that_were_shown(tmp_path):
+    first, second = folder(tmp_path / "one", 10), folder(tmp_path / "two", 90)
+    before = queue_of(tmp_path, first)
+    rate_all(before, "ada", Label.BAD)
+    after = queue_of(tmp_path, second)  # the same ids
+    assert after.progress("ada").mine == 0 and after.ratings() == []
+    rate_all(after, "ada", Label.GOOD)
+    assert {row["label"] for row in after.ratings()} == {Label.GOOD} and len(after.ratings()) == 6
+    assert {row["label"] for row in queue_of(tmp_path, first).ratings()} == {Label.BAD}
+    rows = after.log.rows()
+    with pytest.raises(ValueError, match="2 rated clips are not among the clips"):
+        export_ratings(rows, load_clips(str(second)), tmp_path / "half")
+    clips = [*load_clips(str(first)), *load_clips(str(second))]
+    assert export_ratings(rows, clips, tmp_path / "export") == 12
+    exported = {(row["file_name"], row["label"]) for row in read_rows(tmp_path / "export" / "metadata.jsonl")}
+    assert {(name.split("/")[1], label) for name, label in exported} == {("one", "Bad"), ("two", "Good")}
+
+
+def test_old_ratings_and_other_rubrics(tmp_path):
+    clips = folder(tmp_path / "one", 10)
+    queue = queue_of(tmp_path, clips)
+    known = {"annotator": "ada", "video_id": "clip-0", "video": "0.mp4", "caption": "prompt 0", "label": "Good"}
+    rows = [{**known, "id": d, "dimension": d, "reason": ""} for d in Dimension]
+    queue.log.add([{**row, "id": f"{row['id']} {n}", **change} for row in rows for n, change in enumerate((
+        {}, {"annotator": "bob", "label": "excellent"}, {"annotator": "cyd", "caption": "another prompt"},
+    ))])  # fmt: skip
+    queue.log.add([{**known, "annotator": "dan", "id": d, "dimension": d} for d in ("colour", "sound", "plot")])
+    assert [queue.progress(name).mine for name in ("ada", "bob", "cyd", "dan")] == [1, 0, 0, 0]
+
+
+def test_a_clip_is_rated_once_and_only_by_those_who_were_shown_it(tmp_path):
+    queue, good = queue_of(tmp_path, folder(tmp_path / "one", 10)), dict.fromkeys(Dimension, Rating(Label.GOOD, ""))
+    clip = queue.next_clip("ada")
+    other = next(name for name in queue.clips if name != clip.id)
+    for rater, name in (("ada", other), ("bob", clip.id)):
+        with pytest.raises(ValueError, match="not open for you"):
+            queue.rate(rater, name, good)
+    assert queue.rate("ada", clip.id, good) is True
+    worse = good | {MOTION: Rating(Label.BAD, "It jumps.")}
+    assert queue.rate("ada", clip.id, worse) is False
+    assert queue.stands("ada", clip.id, good) and not queue.stands("ada", clip.id, worse)
+    assert {row["label"] for row in queue.ratings()} == {Label.GOOD}
+
+
+def test_a_gold_clip_has_an_id_of_its_own(tmp_path):
+    gold = [GalleryClip("clip-0", "g.mp4", Path("g.mp4"), "p", "", "gold", dict.fromkeys(Dimension, "Bad"), "hash")]
+    with pytest.raises(ValueError, match="the gold clip 'clip-0' has the id of another clip"):
+        queue_of(tmp_path, folder(tmp_path / "one", 10), gold=gold)
+
+
+# ---- correction ----------------------------------------------------------------------------------------------------------
+
+
+def review_of(tmp_path: Path, written: list, **row: object) -> ReviewQueue:
+    shown = {"video": "a.mp4", "caption": "c", "dimension": MOTION.value, "annotator": "ada", "decision": None}
+    said = {"label": "Good", "reason": "It is smooth.", "critic_label": "Bad", "critic_reason": "The ball jumps."}
+    return ReviewQueue([{"id": "x", **shown, **said, **row}], VoteLog(tmp_path / "decisions"), written.extend)
+
+
+def test_a_reason_stays_with_its_label(tmp_path):
+    written: list = []
+    queue = review_of(tmp_path, written)
+    # What the box shows as the label changes; what a person typed is left alone.
+    assert queue.suggestion(queue.rows["x"]) == (Label.BAD, "The ball jumps.")
+    assert queue.refill("x", "Good", "The ball jumps.") == "It is smooth."
+    assert queue.refill("x", "Normal", "It is smooth.") == ""
+    assert queue.refill("x", "Bad", "") == "The ball jumps."
+    assert queue.refill("x", "Normal", "It halts once.") == "It halts once."
+    # And what is saved, whatever a page sends.
+    for label, reason in (("Good", " The ball  jumps. "), ("Normal", "The ball jumps."), ("Bad", "It is smooth.")):
+        with pytest.raises(ValueError, match=f"given for another label; say why motion smoothness is {label}"):
+            queue.decide("x", "ada", label, reason)
+    with pytest.raises(ValueError, match="Say why motion smoothness is Normal"):
+        queue.decide("x", "ada", "Normal", "  ")
+    assert queue.decide("x", "ada", "Good", "") is True
+    assert [(d.label, d.reason) for d in written] == [(Label.GOOD, "It is smooth.")]
+
+
+def test_the_best_label_needs_a_reason_too_where_it_is_neither_the_critics_nor_the_raters(tmp_path):
+    queue = review_of(tmp_path, [], label="Normal", reason="It halts.")
+    assert queue.refill("x", "Good", "The ball jumps.") == ""
+    with pytest.raises(ValueError, match="Say why motion smoothness is Good"):
+        queue.decide("x", "ada", "Good", "")
+
+
+def test_a_decision_is_on_the_row_that_was_shown(tmp_path):
+    written: list = []
+    assert review_of(tmp_path, written).decide("x", "ada", "Bad", "The ball jumps.") is True
+    # The next correction asks of the same rating again, another critic having judged it.
+    later = review_of(tmp_path, written, critic_reason="The ball vanishes.")
+    assert later.num_done == 0
+    assert later.decide("x", "ada", None, "", drop=True) is True
+    assert [d.label for d in written] == [Label.BAD, None]
+
+
+# ---- clips ---------------------------------------------------------------------------------------------------------------
+
+
+def test_no_file_is_served_but_a_clip(tmp_path):
+    """Whichever clip of a player it is, and however it came to its name."""
+    clips = folder(tmp_path / "clips", 10, number=1)
+    (tmp_path / "secret.txt").write_text("a secret")
+    (clips / "link.mp4").symlink_to(tmp_path / "secret.txt")
+    (clips / "folder.mp4").mkdir()
+    shelf = ClipShelf(Identity(b"salt"))
+    for second in (clips / "link.mp4", clips / "folder.mp4", clips / "gone.mp4", tmp_path / "secret.txt"):
+        with pytest.raises(ClipError, match=second.name):
+            clip_player([(clips / "0.mp4", "A"), (second, "B")], shelf)
+        assert preload_html([clips / "0.mp4", second], shelf) == ""
+    assert shelf._paths == {}
+
+
+@pytest.mark.parametrize("name", ["../secret.mp4", "../../secret.mp4", "{root}/secret.mp4", "sub/../../secret.mp4"])
+def test_a_row_names_no_clip_of_another_place(tmp_path, name):
+    clips = folder(tmp_path / "a" / "clips", 10)
+    for place in (tmp_path, tmp_path / "a"):
+        shutil.copy(clips / "0.mp4", place / "secret.mp4")
+    rows = list(read_rows(clips / "metadata.jsonl"))
+    rows.append({"file_name": name.format(root=tmp_path), "prompt": "a third clip"})
+    write_rows(clips / "metadata.jsonl", rows)
+    with pytest.raises(BadRowsError, match="row 3: .*outside the folder"):
+        load_clips(str(clips))
+
+
+def test_a_scored_set_names_the_clips_of_the_set_beside_it(tmp_path):
+    clips = folder(tmp_path / "generated", 10)
+    rows = [{**row, "file_name": f"../generated/{row['file_name']}"} for row in read_rows(clips / "metadata.jsonl")]
+    write_rows(tmp_path / "scored" / "metadata.jsonl", rows)
+    assert [clip.path for clip in load_clips(str(tmp_path / "scored"))] == [clips / "0.mp4", clips / "1.mp4"]
+
+
+def test_an_id_is_one_clips(tmp_path):
+    clips = folder(tmp_path / "clips", 10)
+    rows = list(read_rows(clips / "metadata.jsonl"))
+    write_rows(clips / "metadata.jsonl", [*rows, rows[0]])  # of a second rater
+    assert len(load_clips(str(clips))) == 2
+    write_rows(clips / "metadata.jsonl", [*rows, {**rows[1], "id": "clip-0"}])
+    with pytest.raises(BadRowsError, match="row 3: id 'clip-0' is that of 0.mp4"):
+        load_clips(str(clips))
