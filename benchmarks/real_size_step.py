@@ -57,7 +57,7 @@ def main() -> None:
     model.enable_gradient_checkpointing()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1e-4)
-    text = TextCondition(torch.randn(1, 226, 4096), torch.ones(1, 226, dtype=torch.bool))
+    text = TextCondition(prompt_embeds=torch.randn(1, 226, 4096))
 
     start = time.perf_counter()
     draws = draw_rows(["row"], LATENT_SHAPE, key=(0, 0), num_timesteps=1000, caption_dropout=0.0)

@@ -20,7 +20,7 @@ import torch
 from peft import LoraConfig
 
 from lift_trl.alignment.cache import CacheKeys, encoding_dtype
-from lift_trl.alignment.cache_format import SCHEMA, SHARDS_DIR, TEXT_DIR, tensor_bytes, text_columns
+from lift_trl.alignment.cache_format import ENCODING_VERSION, SCHEMA, SHARDS_DIR, TEXT_DIR, tensor_bytes, text_columns
 from lift_trl.alignment.clips import ClipSize
 from lift_trl.alignment.draws import draw_rows
 from lift_trl.alignment.objectives import per_sample_loss
@@ -29,7 +29,7 @@ from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTraine
 from lift_trl.alignment.text_cache import TextCache
 from lift_trl.alignment.video_dataset import CachedVideoDataset, collate
 from lift_trl.mini.checkpoints import build_tiny_pipeline
-from lift_trl.records import TextCondition, content_id
+from lift_trl.records import content_id
 from lift_trl.runtime import process_state
 from lift_trl.store.manifest import METADATA_FILE, Artifact, write_rows
 from lift_trl.video_models import PipelineSource
@@ -45,7 +45,7 @@ def write_cache(folder: Path, pipeline: Path, num_rows: int) -> Path:
     source = PipelineSource(pipeline)
     keys = CacheKeys.of(source, SIZE, encoding_dtype(source, process_state()))
     TextCache(folder / TEXT_DIR, keys.text).embed(source, [""], process_state(), keys.dtype)
-    text = TextCache(folder / TEXT_DIR, keys.text).load("")
+    text = TextCache(folder / TEXT_DIR, keys.text).stored("")
     generator = torch.Generator().manual_seed(0)
     (folder / SHARDS_DIR).mkdir(parents=True)
     rows = []
@@ -68,6 +68,7 @@ def write_cache(folder: Path, pipeline: Path, num_rows: int) -> Path:
         "height": SIZE.height,
         "width": SIZE.width,
         "fps": SIZE.fps,
+        "encoding_version": ENCODING_VERSION,
         "dtype": "float32",
         "num_generated": num_rows,
         "num_real": 0,
@@ -116,10 +117,9 @@ def bare_seconds(pipeline: Path, cache: Path, output_dir: Path) -> float:
             batch["id"], batch["latent_mean"].shape[1:], key=(0, step), num_timesteps=1000, caption_dropout=0.1
         )
         std = torch.exp(0.5 * batch["latent_logvar"].float())
-        latents = adapter.scale_latents(batch["latent_mean"].float() + std * draws.posterior_noise)
+        latents = batch["latent_mean"].float() + std * draws.posterior_noise
         noisy = adapter.corrupt(scheduler, latents, draws.noise, draws.timesteps)
-        text = TextCondition(batch["prompt_embeds"], batch["prompt_mask"])
-        loss = (batch["weight"] * per_sample_loss(adapter.predict(model, noisy, text), noisy.target)).mean()
+        loss = (batch["weight"] * per_sample_loss(adapter.predict(model, noisy, batch["text"]), noisy.target)).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

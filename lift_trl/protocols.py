@@ -15,41 +15,63 @@ class VideoModel(Protocol):
     """
     One text-to-video family. The loss, the loop, the data, LoRA and saving exist once, elsewhere.
 
+    An adapter derives from this class, is made of the configurations of its network, its VAE and its pipeline (the fields of
+    `model_index.json`), and refuses checkpoints of its pipeline class that it cannot train.
+
     Attributes:
         fps: frames a second that the family was trained on.
         dtype: precision of the frozen base on an accelerator (float32 is used on a CPU).
+        guidance_scale: classifier-free guidance that the family is sampled with by default.
+        negative_prompt: what it is guided away from by default; empty for most.
         default_size: frames, height and width (pixels) of a clip that the checkpoint was trained on.
-        pipeline_arguments: what every call of the pipeline must be given for this checkpoint.
         lora_target_modules: PEFT's names of the modules that a LoRA adapts when the user names none.
+        text_components: the parts of the pipeline that embed text.
     """
 
     fps: float
     dtype: "torch.dtype"
+    guidance_scale: float
+    negative_prompt: str = ""
     lora_target_modules: tuple[str, ...]
+    text_components: tuple[str, ...] = ("tokenizer", "text_encoder")
+
+    def __init__(
+        self,
+        transformer_config: Mapping[str, Any],
+        vae_config: Mapping[str, Any],
+        pipeline_config: Mapping[str, Any],
+    ) -> None: ...
 
     @property
     def default_size(self) -> tuple[int, int, int]: ...
-
-    @property
-    def pipeline_arguments(self) -> dict[str, Any]: ...
 
     def check_size(self, num_frames: int, height: int, width: int) -> None:
         """Raises `ValueError` naming the nearest legal value if the family cannot encode such a clip."""
 
     def encode_text(self, pipe: Any, prompts: Sequence[str]) -> TextCondition:
-        """`prompts` (B strings) embedded by `pipe`'s text encoder: [B, L, D] and its mask [B, L]."""
+        """`prompts` (B strings) embedded by `pipe`. What is not text is zero, at the end: it is not stored."""
 
     def encode_video(self, pipe: Any, video: "Tensor") -> LatentPosterior:
-        """`video` (float32 [B, F, 3, H, W] in [-1, 1]) as `pipe.vae`'s unscaled posterior in transformer layout."""
+        """`video` (float32 [B, F, 3, H, W] in [-1, 1]) as `pipe.vae`'s posterior, in the network's scale and layout."""
 
-    def scale_latents(self, latents: "Tensor") -> "Tensor":
-        """A draw from the posterior, scaled as the transformer expects it."""
+    def corrupt(self, scheduler: Any, latents: "Tensor", noise: "Tensor", quantiles: "Tensor") -> NoisySample:
+        """
+        The forward process and the network's native target, in float32.
 
-    def corrupt(self, scheduler: Any, latents: "Tensor", noise: "Tensor", timesteps: "Tensor") -> NoisySample:
-        """The forward process at `timesteps` (i64 [B]) and the network's native target, in float32."""
+        `quantiles` (i64 [B], uniform in [0, num_train_timesteps)) order the family's own density of noise levels: 0 is the
+        least noise. A family without a density of its own takes them as timesteps.
+        """
 
     def predict(self, transformer: Any, noisy: NoisySample, text: TextCondition) -> "Tensor":
         """What the network predicts, shaped like `noisy.target`."""
+
+    def sampling_arguments(self, num_frames: int, height: int, width: int, guidance_scale: float) -> dict[str, Any]:
+        """The arguments of a call of the pipeline beside prompts, steps and seed."""
+        return {"num_frames": num_frames, "height": height, "width": width, "guidance_scale": guidance_scale}
+
+    def pipeline_text(self, text: TextCondition, negative: TextCondition | None) -> dict[str, Any]:
+        """The arguments that give a call of the pipeline embedded prompts, and negative ones where it is guided."""
+        return {**text, **{f"negative_{name}": tensor for name, tensor in (negative or {}).items()}}
 
 
 class CriticModel(Protocol):

@@ -215,22 +215,22 @@ class EvalRow:
     ci95: tuple[float, float] | None = None
 
 
-class TextCondition(NamedTuple):
-    """Embedded prompts: `prompt_embeds` [B, L, D] and `prompt_mask` bool [B, L] (all true for CogVideoX)."""
-
-    prompt_embeds: "Tensor"
-    prompt_mask: "Tensor"
+class TextCondition(dict[str, "Tensor"]):
+    """
+    Embedded prompts as the tensors that a family's network takes, first axis B: embeddings [B, L, D], and masks [B, L] where
+    the family has any. Names are those of the pipeline's call (`prompt_embeds`, ...). Of one prompt: without B.
+    """
 
 
 class LatentPosterior(NamedTuple):
-    """The VAE's posterior, unscaled, in the transformer's own layout (CogVideoX: [B, F', C, H/8, W/8])."""
+    """The VAE's posterior in the network's scale and layout (CogVideoX: [B, F', C, H/8, W/8])."""
 
     mean: "Tensor"
     logvar: "Tensor"
 
 
 class NoisySample(NamedTuple):
-    """`x_t` and `target` like the latents, `timesteps` i64 [B]. `target` is what the network natively predicts."""
+    """`x_t` and `target` like the latents, `timesteps` [B] as the network takes them. `target` is what it predicts."""
 
     x_t: "Tensor"
     timesteps: "Tensor"
@@ -248,8 +248,7 @@ class TrainBatch(TypedDict):
 
     latent_mean: "Tensor"
     latent_logvar: "Tensor"
-    prompt_embeds: "Tensor"
-    prompt_mask: "Tensor"
+    text: TextCondition
     weight: "Tensor"
     advantage: "Tensor"
     preference: "Tensor"

@@ -20,9 +20,9 @@ class CacheArguments:
         metadata={"help": "Folders of clips, or dataset repos on the Hub (user/name[@revision])."}
     )
     output_dir: str = field(metadata={"help": "Folder of the cache."})
-    num_frames: int = field(default=49, metadata={"help": "Frames of every clip."})
-    height: int = field(default=480, metadata={"help": "Pixels."})
-    width: int = field(default=720, metadata={"help": "Pixels."})
+    num_frames: int | None = field(default=None, metadata={"help": "Frames; by default the checkpoint's own."})
+    height: int | None = field(default=None, metadata={"help": "Pixels; by default the checkpoint's own."})
+    width: int | None = field(default=None, metadata={"help": "Pixels; by default the checkpoint's own."})
     fps: float | None = field(default=None, metadata={"help": "Frames a second; by default the model family's own."})
     rows_per_shard: int = field(default=100, metadata={"help": "Clips in one shard, the unit of resuming."})
     validation_prompts: list[str] = field(default_factory=list, metadata={"help": "Prompts to embed for validation."})

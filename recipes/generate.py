@@ -24,7 +24,12 @@ class GenerateArguments:
     height: int | None = field(default=None, metadata={"help": "Pixels; by default the checkpoint's own."})
     width: int | None = field(default=None, metadata={"help": "Pixels; by default the checkpoint's own."})
     num_inference_steps: int = field(default=50, metadata={"help": "Steps of the sampler."})
-    guidance_scale: float = field(default=6.0, metadata={"help": "Classifier-free guidance; 1 or less does without."})
+    guidance_scale: float | None = field(
+        default=None, metadata={"help": "Classifier-free guidance, by default the family's; 1 or less does without."}
+    )
+    negative_prompt: str | None = field(
+        default=None, metadata={"help": "What guidance leads away from; by default the family's own text, if any."}
+    )
     batch_size: int = field(default=1, metadata={"help": "Videos that are sampled together, in one process."})
     enlarge: int = field(default=1, metadata={"help": "Store each pixel as so many by so many (tiny videos)."})
 
@@ -41,6 +46,7 @@ def main(args: GenerateArguments) -> None:
         width=args.width,
         num_inference_steps=args.num_inference_steps,
         guidance_scale=args.guidance_scale,
+        negative_prompt=args.negative_prompt,
         batch_size=args.batch_size,
         enlarge=args.enlarge,
     )

@@ -26,7 +26,12 @@ class IterateArguments:
     real: list[str] = field(default_factory=list, metadata={"help": "Folders or repos of real clips for every round."})
     videos_per_prompt: int = field(default=4, metadata={"help": "Videos of each prompt, in each round."})
     num_inference_steps: int = field(default=50, metadata={"help": "Steps of the sampler."})
-    guidance_scale: float = field(default=6.0, metadata={"help": "Guidance of the rounds' samples; 1 does without."})
+    guidance_scale: float | None = field(
+        default=None, metadata={"help": "Guidance of the rounds' samples, by default the family's; 1 does without."}
+    )
+    negative_prompt: str | None = field(
+        default=None, metadata={"help": "What guidance leads away from; by default the family's own text, if any."}
+    )
     sampling_batch_size: int = field(default=1, metadata={"help": "Videos sampled together, in one process."})
     critic_batch_size: int = field(default=8, metadata={"help": "Clips scored together, in one process."})
     enlarge: int = field(default=1, metadata={"help": "Store each pixel as so many by so many (tiny videos)."})
@@ -66,6 +71,7 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
             width=training_args.width,
             num_inference_steps=script_args.num_inference_steps,
             guidance_scale=script_args.guidance_scale,
+            negative_prompt=script_args.negative_prompt,
             batch_size=script_args.sampling_batch_size,
             enlarge=script_args.enlarge,
         ),

@@ -22,8 +22,9 @@ from ..store.rated_videos import hub_dataset, load_rated_videos, video_digest
 from ..store.sharding import chunks, share
 from ..store.video_io import describe
 from ..video_models import PipelineSource
-from ..video_models.source import TEXT_COMPONENTS, release_memory
+from ..video_models.source import release_memory
 from .cache_format import (
+    ENCODING_VERSION,
     SCHEMA,
     SHARDS_DIR,
     TEXT_DIR,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-# A change of how clips are read or encoded must change every key.
-_ENCODING_VERSION = 2
 # Row groups of about this size: small rows share one, a row of real size has its own and can be read alone.
 _ROW_GROUP_BYTES = 1 << 18
 _WORK_DIR = ".text"
@@ -63,8 +62,8 @@ class CacheKeys:
     @classmethod
     def of(cls, source: PipelineSource, size: ClipSize, dtype: torch.dtype) -> "CacheKeys":
         """Fingerprints of `source`'s text encoder and VAE, with precision and encoding version."""
-        text = content_id(source.fingerprint(*TEXT_COMPONENTS), dtype, _ENCODING_VERSION)
-        video = content_id(source.fingerprint("vae"), dtype, size, _ENCODING_VERSION)
+        text = content_id(source.fingerprint(*source.adapter.text_components), dtype, ENCODING_VERSION)
+        video = content_id(source.fingerprint("vae"), dtype, size, ENCODING_VERSION)
         return cls(text, video, size, dtype)
 
     def row(self, video: RatedVideo) -> str:
@@ -77,9 +76,9 @@ def cache_videos(
     videos: "Sequence[RatedVideo] | Dataset | Path | str",
     output_dir: Path | str,
     *,
-    num_frames: int,
-    height: int,
-    width: int,
+    num_frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
     fps: float | None = None,
     rows_per_shard: int = 100,
     extra_prompts: Sequence[str] = (),
@@ -96,7 +95,7 @@ def cache_videos(
 
     Args:
         videos: rated clips, or anything that `load_rated_videos` takes.
-        num_frames: frames of every clip.
+        num_frames: frames of every clip; the checkpoint's own by default, as are height and width.
         height: pixels; clips are resized to cover height and width, and centre-cropped.
         width: pixels.
         fps: frames a second to sample at, by time; the model family's own by default.
@@ -111,8 +110,7 @@ def cache_videos(
     source = model if isinstance(model, PipelineSource) else PipelineSource(model)
     state = state or process_state()
     rated = list(videos) if isinstance(videos, list | tuple) else load_rated_videos(videos)
-    source.adapter.check_size(num_frames, height, width)
-    size = ClipSize(num_frames, height, width, fps or source.adapter.fps)
+    size = ClipSize.of(source.adapter, num_frames, height, width, fps)
     keys = CacheKeys.of(source, size, encoding_dtype(source, state))
     folder = Path(output_dir)
     if len({video.id for video in rated}) < len(rated):
@@ -127,7 +125,7 @@ def cache_videos(
     work = TextCache(folder / _WORK_DIR, keys.text)
     permanent = TextCache(folder / TEXT_DIR, keys.text)
     work.embed(source, [video.prompt for shard in plan for _, video in shard], state, keys.dtype)
-    permanent.embed(source, ["", *extra_prompts], state, keys.dtype)
+    permanent.embed(source, ["", source.adapter.negative_prompt, *extra_prompts], state, keys.dtype)
     mine = share(plan, rank=state.process_index, world_size=state.num_processes)
     if mine:
         pipe = source.load("vae", dtype=keys.dtype, device=state.device)
@@ -230,7 +228,7 @@ def _encode_rows(
     shard: Sequence[tuple[str, RatedVideo]], texts: TextCache, source: PipelineSource, pipe: Any, keys: CacheKeys
 ) -> Iterator[dict[str, Any]]:
     for prompt, group in groupby(shard, key=lambda item: item[1].prompt):
-        text = texts.load(prompt)
+        text = texts.stored(prompt)
         for index, (key, video) in enumerate(group):
             clip = load_clip(video.video, keys.size, source.adapter)
             posterior = source.adapter.encode_video(pipe, clip.unsqueeze(0))
@@ -286,6 +284,7 @@ def _finish(
         kind="cache",
         config={
             **asdict(keys.size),
+            "encoding_version": ENCODING_VERSION,
             "dtype": str(keys.dtype).removeprefix("torch."),
             "text_fingerprint": keys.text,
             "video_fingerprint": keys.video,

@@ -8,7 +8,8 @@
       text/<hash>.safetensors  the empty prompt and validation prompts
 
 Shards hold no reward, so that a new critic re-encodes nothing. Rows of one prompt stand together in a shard and only the
-first of them carries the text, so that a shard can be streamed alone. Tensors are raw bytes (Arrow has no bfloat16).
+first of them carries the text, so that a shard can be streamed alone. Posteriors are raw bytes (Arrow has no bfloat16),
+texts safetensors: named tensors in the precision that they were embedded in, without the zeros at their end.
 """
 
 import sys
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ..records import RatedVideo, TextCondition
@@ -30,59 +32,78 @@ SHARDS_DIR = "shards"
 PAIRS_FILE = "pairs.jsonl"
 TEXT_DIR = "text"
 
+#: A change of how clips are read, encoded or stored must change every key. 3: the network's scale, named text tensors.
+ENCODING_VERSION = 3
 POSTERIOR_COLUMNS = ("latent_mean", "latent_logvar")
-TEXT_COLUMNS = ("prompt_embeds", "prompt_mask", "text_shape")
+TEXT_COLUMNS = ("text", "has_text")
+_LENGTH = ".length"
 
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("prompt", pa.string()),
-        ("latent_mean", pa.binary()),  # bfloat16, unscaled, transformer layout
+        ("latent_mean", pa.binary()),  # bfloat16, the network's scale and layout
         ("latent_logvar", pa.binary()),
         ("latent_shape", pa.list_(pa.int32())),
-        ("prompt_embeds", pa.binary()),  # bfloat16 [L, D]; null after the first row of a prompt
-        ("prompt_mask", pa.binary()),  # bool [L]
-        ("text_shape", pa.list_(pa.int32())),
+        ("text", pa.binary()),  # safetensors; null after the first row of a prompt
+        ("has_text", pa.bool_()),
     ]
 )
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """`tensor` as raw bfloat16 bytes, or raw bytes where it is boolean."""
-    if tensor.dtype == torch.bool:
-        return tensor.cpu().numpy().tobytes()
+    """`tensor` as raw bfloat16 bytes."""
     return tensor.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy().tobytes()
 
 
-def tensor_from_bytes(data: Any, shape: list[int], dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """The tensor of `shape` that `tensor_bytes` wrote; owns its memory."""
-    if dtype == torch.bool:
-        return torch.from_numpy(np.frombuffer(data, dtype=np.bool_).copy()).view(shape)
+def tensor_from_bytes(data: Any, shape: list[int]) -> Tensor:
+    """The bfloat16 tensor of `shape` that `tensor_bytes` wrote; owns its memory."""
     return torch.from_numpy(np.frombuffer(data, dtype=np.int16).copy()).view(torch.bfloat16).view(shape)
 
 
 def decode_posterior(row: Mapping[str, Any]) -> dict[str, Tensor]:
-    """`latent_mean` and `latent_logvar` (bfloat16, unscaled) of a shard's row."""
+    """`latent_mean` and `latent_logvar` (bfloat16, in the network's scale) of a shard's row."""
     return {name: tensor_from_bytes(row[name], row["latent_shape"]) for name in POSTERIOR_COLUMNS}
 
 
-def decode_text(row: Mapping[str, Any]) -> dict[str, Tensor]:
-    """`prompt_embeds` (bfloat16 [L, D]) and `prompt_mask` (bool [L]) of a shard's row that carries text."""
-    return {
-        "prompt_embeds": tensor_from_bytes(row["prompt_embeds"], row["text_shape"]),
-        "prompt_mask": tensor_from_bytes(row["prompt_mask"], row["text_shape"][:1], torch.bool),
-    }
+def text_bytes(text: TextCondition) -> bytes:
+    """The tensors of one prompt as safetensors, each without the zeros at the end of its first axis."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in text.items():
+        filled = (tensor != 0).flatten(1).any(dim=1) if tensor.ndim > 1 else tensor != 0
+        length = int(filled.nonzero().max()) + 1 if filled.any() else 0
+        tensors[name] = tensor[:length].cpu().contiguous().clone()
+        tensors[name + _LENGTH] = torch.tensor(len(tensor))
+    return save(tensors)
 
 
-def text_columns(text: TextCondition | None) -> dict[str, Any]:
-    """The text columns of a row: of one prompt ([L, D] and [L]), or nulls."""
-    if text is None:
-        return dict.fromkeys(TEXT_COLUMNS)
-    return {
-        "prompt_embeds": tensor_bytes(text.prompt_embeds),
-        "prompt_mask": tensor_bytes(text.prompt_mask),
-        "text_shape": list(text.prompt_embeds.shape),
-    }
+def text_from_bytes(data: bytes) -> TextCondition:
+    """What `text_bytes` was given, zeros and all."""
+    stored = load(data)
+    text = TextCondition()
+    for name in [name for name in stored if not name.endswith(_LENGTH)]:
+        text[name] = stored[name].new_zeros(int(stored[name + _LENGTH]), *stored[name].shape[1:])
+        text[name][: len(stored[name])] = stored[name]
+    return text
+
+
+def decode_text(row: Mapping[str, Any]) -> TextCondition:
+    """The text of a shard's row that carries it."""
+    return text_from_bytes(bytes(row["text"]))
+
+
+def text_columns(text: bytes | None) -> dict[str, Any]:
+    """The text columns of a row: of one prompt, as `text_bytes` made it, or null."""
+    return {"text": text, "has_text": text is not None}
+
+
+def check_encoding(config: Mapping[str, Any], name: object) -> None:
+    """Raises `ValueError` for a cache that another version of this package encoded; `config` is its artefact's."""
+    if (found := config.get("encoding_version")) != ENCODING_VERSION:
+        raise ValueError(
+            f"{name}: its clips were encoded in another form (version {found or 'before 3'}, this lift_trl reads "
+            f"{ENCODING_VERSION}). Run recipes/cache.py again with the same YAML; it encodes them anew."
+        )
 
 
 def metadata_row(video: RatedVideo, key: str) -> dict[str, Any]:

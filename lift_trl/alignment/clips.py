@@ -21,6 +21,16 @@ class ClipSize:
     width: int
     fps: float
 
+    @classmethod
+    def of(
+        cls, model: VideoModel, num_frames: int | None, height: int | None, width: int | None, fps: float | None
+    ) -> "ClipSize":
+        """What is given, the rest as `model` was trained; raises `ValueError` if the family cannot encode such clips."""
+        given = (num_frames, height, width)
+        frames, rows, columns = (value or own for value, own in zip(given, model.default_size, strict=True))
+        model.check_size(frames, rows, columns)
+        return cls(frames, rows, columns, fps or model.fps)
+
 
 def load_clip(video: VideoSource | StoredVideo, size: ClipSize, model: VideoModel) -> Tensor:
     """

@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,8 +22,9 @@ from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, r
 from ..store.sharding import chunks, share
 from ..store.video_io import write_video
 from ..video_models import PipelineSource
-from ..video_models.source import TEXT_COMPONENTS, release_memory
+from ..video_models.source import release_memory
 from .cache import encoding_dtype
+from .clips import ClipSize
 from .text_cache import TextCache
 from .validation import TILING_PIXELS
 
@@ -59,7 +60,8 @@ class Sampling:
     Attributes:
         num_frames, height, width: size of a video, frames and pixels; the checkpoint's own for `None`.
         num_inference_steps: steps of the sampler.
-        guidance_scale: classifier-free guidance; 1 or less does without.
+        guidance_scale: classifier-free guidance, the family's own for `None`; 1 or less does without.
+        negative_prompt: what guidance leads away from, the family's own for `None`.
         batch_size: videos that are sampled together. Batches are fixed by the list of videos, so it belongs to the
             settings: other batches may change the last bits.
         enlarge: each pixel is stored as so many by so many, which keeps H.264 from deciding the looks of tiny videos.
@@ -69,7 +71,8 @@ class Sampling:
     height: int | None = None
     width: int | None = None
     num_inference_steps: int = 50
-    guidance_scale: float = 6.0
+    guidance_scale: float | None = None
+    negative_prompt: str | None = None
     batch_size: int = 1
     enlarge: int = 1
 
@@ -79,14 +82,22 @@ class Sampling:
                 raise ValueError(f"{name}={getattr(self, name)}; give 1 or more.")
 
     def sized(self, source: PipelineSource) -> "Sampling":
-        """With the size filled in, which the model's family has checked."""
-        size = tuple(
-            given or own
-            for given, own in zip((self.num_frames, self.height, self.width), source.adapter.default_size, strict=True)
+        """With all filled in that was left to the model; its family has checked the size."""
+        model = source.adapter
+        size = ClipSize.of(model, self.num_frames, self.height, self.width, None)
+        return replace(
+            self,
+            num_frames=size.num_frames,
+            height=size.height,
+            width=size.width,
+            guidance_scale=model.guidance_scale if self.guidance_scale is None else self.guidance_scale,
+            negative_prompt=model.negative_prompt if self.negative_prompt is None else self.negative_prompt,
         )
-        source.adapter.check_size(*size)
-        names = ("num_frames", "height", "width")
-        return Sampling(**{**asdict(self), **dict(zip(names, size, strict=True))})
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the negative prompt plays a part."""
+        return self.guidance_scale is None or self.guidance_scale > 1
 
 
 def read_prompts(path: Path | str, *, videos_per_prompt: int = 1, seed: int = 0) -> list[PromptSeed]:
@@ -191,8 +202,9 @@ def generate_videos(
     state.wait_for_everyone()
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
     logger.info("%d videos, %d of %d batches to sample", len(ids), len(todo), -(-len(ids) // sampling.batch_size))
-    texts = TextCache(folder / _WORK_DIR, content_id(source.fingerprint(*TEXT_COMPONENTS), dtype))
-    texts.embed(source, ["", *(video.prompt for batch in todo for video in batch)], state, dtype)
+    texts = TextCache(folder / _WORK_DIR, content_id(source.fingerprint(*source.adapter.text_components), dtype))
+    prompts = [video.prompt for batch in todo for video in batch]
+    texts.embed(source, [*prompts, *_negative(sampling)] if prompts else [], state, dtype)
     mine = share(todo, rank=state.process_index, world_size=state.num_processes)
     if mine:
         pipe = _load(source, lora, sampling, dtype, state)
@@ -215,7 +227,7 @@ def generate_videos(
 
 def _settings(source: PipelineSource, sampling: Sampling, lora: FoundLora | None, dtype: torch.dtype) -> str:
     """The key of all that makes the videos, beside prompt and seed."""
-    weights = source.fingerprint(*TEXT_COMPONENTS, "transformer", "vae", "scheduler")
+    weights = source.fingerprint(*source.adapter.text_components, "transformer", "vae", "scheduler")
     # Its content only: the folder of a LoRA may be moved.
     content = None if lora is None else lora.identity.rpartition("@")[2]
     return content_id(weights, content, json.dumps(asdict(sampling), sort_keys=True), dtype)
@@ -246,6 +258,11 @@ def _load(
     return pipe
 
 
+def _negative(sampling: Sampling) -> list[str]:
+    """The negative prompt, where there is guidance."""
+    return [sampling.negative_prompt or ""] if sampling.is_guided else []
+
+
 @torch.no_grad()
 def _sample(
     pipe: Any,
@@ -257,21 +274,19 @@ def _sample(
     device: torch.device,
 ) -> NDArray[np.uint8]:
     """One batch, [B, F, H, W, 3]."""
-    embeds = torch.stack([texts.load(video.prompt).prompt_embeds for video in batch]).to(device, dtype)
-    empty = texts.load("").prompt_embeds.to(device, dtype).expand_as(embeds)
+    assert sampling.num_frames and sampling.height and sampling.width and sampling.guidance_scale is not None
+    text = texts.batch([video.prompt for video in batch], device, dtype)
+    negative = texts.batch(_negative(sampling) * len(batch), device, dtype) if sampling.is_guided else None
     # On the CPU, so that a seed means the same noise on every device.
     generators = [torch.Generator().manual_seed(video.seed) for video in batch]
     frames = pipe(
-        prompt_embeds=embeds,
-        negative_prompt_embeds=empty if sampling.guidance_scale > 1 else None,
-        num_frames=sampling.num_frames,
-        height=sampling.height,
-        width=sampling.width,
         num_inference_steps=sampling.num_inference_steps,
-        guidance_scale=sampling.guidance_scale,
         generator=generators,
         output_type="np",
-        **source.adapter.pipeline_arguments,
+        **source.adapter.pipeline_text(text, negative),
+        **source.adapter.sampling_arguments(
+            sampling.num_frames, sampling.height, sampling.width, sampling.guidance_scale
+        ),
     ).frames
     if not np.isfinite(frames).all():
         bad = next(video for video, clip in zip(batch, frames, strict=True) if not np.isfinite(clip).all())
@@ -293,7 +308,7 @@ def _store(
     name = f"{VIDEOS_DIR}/{video.id}.mp4"
     path = manifest.folder / name
     write_video(path, clip, fps=source.adapter.fps)
-    assert sampling.num_frames and sampling.height and sampling.width
+    assert sampling.num_frames and sampling.height and sampling.width and sampling.guidance_scale is not None
     sample = VideoSample(
         id=video.id,
         prompt=video.prompt,

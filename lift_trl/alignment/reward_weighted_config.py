@@ -75,6 +75,9 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     )
     height: int | None = field(default=None, metadata={"help": "Pixels; by default the model's own."})
     width: int | None = field(default=None, metadata={"help": "Pixels; by default the model's own."})
+    fps: float | None = field(
+        default=None, metadata={"help": "Frames a second to read clips at; by default the model family's own."}
+    )
     cache_dir: str | None = field(
         default=None, metadata={"help": "Where raw rows are encoded to. By default _cache in output_dir."}
     )
@@ -93,8 +96,11 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     validation_num_inference_steps: int = field(
         default=50, metadata={"help": "Denoising steps of a validation video."}
     )
-    validation_guidance_scale: float = field(
-        default=6.0, metadata={"help": "Classifier-free guidance; 1 switches it off."}
+    validation_guidance_scale: float | None = field(
+        default=None, metadata={"help": "Classifier-free guidance, by default the family's; 1 switches it off."}
+    )
+    validation_negative_prompt: str | None = field(
+        default=None, metadata={"help": "What guidance leads away from; by default the family's own text, if any."}
     )
 
     # Overridden defaults

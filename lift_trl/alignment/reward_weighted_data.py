@@ -69,14 +69,14 @@ def _cache(dataset: Any, source: PipelineSource, args: RewardWeightedVideoConfig
             f"the {split} dataset is a stream, but weights need the counts of all its rows: load it without "
             "streaming=True, or encode it with recipes/cache.py and pass CachedVideoDataset(folder or repo)."
         )
-    num_frames, height, width = source.adapter.default_size
     return cache_videos(
         source,
         load_rated_videos(dataset),
         Path(args.cache_dir or Path(args.output_dir or ".") / CACHE_DIR) / split,
-        num_frames=args.num_frames or num_frames,
-        height=args.height or height,
-        width=args.width or width,
+        num_frames=args.num_frames,
+        height=args.height,
+        width=args.width,
+        fps=args.fps,
         extra_prompts=args.validation_prompts or (),
         state=args.distributed_state,
     )
@@ -84,7 +84,7 @@ def _cache(dataset: Any, source: PipelineSource, args: RewardWeightedVideoConfig
 
 def _check_cache(dataset: CachedVideoDataset, source: PipelineSource, args: RewardWeightedVideoConfig) -> None:
     config, encoder = dataset.artifact.config, dataset.artifact.parents.get("model")
-    for name in ("num_frames", "height", "width"):
+    for name in ("num_frames", "height", "width", "fps"):
         if getattr(args, name) not in (None, config[name]):
             raise ValueError(
                 f"{name}={getattr(args, name)}, but {dataset.folder} was encoded with {name}={config[name]}. Leave {name} "

@@ -76,13 +76,17 @@ class SavingTrainer(ResumableTrainer, Trainer):
             return
         dataset = self.train_dataset if isinstance(self.train_dataset, CachedVideoDataset) else None
         adapter = self.source.adapter
+        clip = dataset.artifact.config if dataset else {}
+        size = (clip["num_frames"], clip["height"], clip["width"]) if clip else adapter.default_size
+        call = adapter.sampling_arguments(*size, adapter.guidance_scale)
         AlignedModelCard(
             repo=self.hub_model_id or self.config.hub_model_id or str(self.output_dir),
             base=BaseModel(
                 self.source.name,
                 self.source.identity,
                 str(adapter.dtype),
-                adapter.pipeline_arguments,
+                {**call, **({"negative_prompt": adapter.negative_prompt} if adapter.negative_prompt else {})},
+                adapter.fps,
                 on_hub=self.source.on_hub,
             ),
             args=self.config,

@@ -31,7 +31,7 @@ from .reward_weighted_config import RewardWeightedVideoConfig
 from .reward_weighted_data import CACHE_DIR, prepare_dataset
 from .reward_weighted_saving import SavingTrainer
 from .text_cache import TextCache
-from .validation import ValidationVideos
+from .validation import ValidationVideos, validation_guidance
 from .video_dataset import CachedVideoDataset, collate
 
 
@@ -178,7 +178,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
     def _step_rows(self, model: Any, inputs: TrainBatch, draws: RowDraws) -> StepRows:
         """What the objective is given: errors of the policy and of those that it needs beside it, on the same draws."""
         std = torch.exp(0.5 * inputs["latent_logvar"].float())
-        latents = self.video_model.scale_latents(inputs["latent_mean"].float() + std * draws.posterior_noise)
+        latents = inputs["latent_mean"].float() + std * draws.posterior_noise
         noisy = self.video_model.corrupt(self.scheduler, latents, draws.noise, draws.timesteps)
         text = self._text(inputs, draws.drop_caption)
         theirs: dict[str, Tensor] = {}
@@ -219,11 +219,11 @@ class RewardWeightedVideoTrainer(SavingTrainer):
 
     def _text(self, inputs: TrainBatch, drop_caption: Tensor) -> TextCondition:
         """The captions' embeddings, the empty prompt's where `drop_caption`."""
-        drop_BLD = drop_caption[:, None, None]
-        empty = self._empty_prompt
-        embeds = torch.where(drop_BLD, empty.prompt_embeds.to(inputs["prompt_embeds"]), inputs["prompt_embeds"])
-        mask = torch.where(drop_caption[:, None], empty.prompt_mask.to(inputs["prompt_mask"]), inputs["prompt_mask"])
-        return TextCondition(embeds, mask)
+        chosen = TextCondition()
+        for name, text in inputs["text"].items():
+            drop = drop_caption.view(-1, *[1] * (text.ndim - 1))
+            chosen[name] = torch.where(drop, self._empty_prompt[name].to(text), text)
+        return chosen
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -324,11 +324,12 @@ class RewardWeightedVideoTrainer(SavingTrainer):
 
     def _validation_callback(self, dataset: CachedVideoDataset) -> ValidationVideos:
         """Samples the validation prompts; those that the cache lacks are embedded beside the output."""
-        prompts, state = self.config.validation_prompts or [], self.config.distributed_state
+        _, negative = validation_guidance(self.config, self.video_model)
+        prompts, state = [*(self.config.validation_prompts or ()), negative], self.config.distributed_state
         texts = dataset.text_cache()
         if texts.missing(prompts):
             texts = TextCache(self.output_dir / CACHE_DIR / "text", texts.fingerprint)
-            texts.embed(self.source, ["", *prompts], state, getattr(torch, dataset.artifact.config["dtype"]))
+            texts.embed(self.source, prompts, state, getattr(torch, dataset.artifact.config["dtype"]))
         dtype = encoding_dtype(self.source, state)
         return ValidationVideos(self.source, texts, dataset.artifact.config, self.config, dtype)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
 from ..records import TextCondition, content_id
 from ..store.sharding import chunks, pending, share
 from ..video_models import PipelineSource
-from ..video_models.source import TEXT_COMPONENTS, release_memory
+from ..video_models.source import release_memory
+from .cache_format import text_bytes, text_from_bytes
 
 
 # T5 has no cross-talk between prompts in a batch; this only bounds memory.
@@ -42,20 +42,32 @@ class TextCache:
 
     def load(self, prompt: str) -> TextCondition:
         """
-        The embedding of one prompt: `prompt_embeds` [L, D], `prompt_mask` [L].
+        The embedding of one prompt.
 
         Raises:
             FileNotFoundError, ValueError: naming the file, if it is missing or damaged.
         """
+        return text_from_bytes(self.stored(prompt))
+
+    def stored(self, prompt: str) -> bytes:
+        """The file of one prompt as `text_bytes` wrote it; raises as `load` does."""
         path = self.path(prompt)
         remedy = "Run recipes/cache.py again; it embeds what is missing."
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no embedding of {prompt!r}. {remedy}")
         try:
-            tensors = load_file(path)
+            with safe_open(path, framework="pt"):
+                return path.read_bytes()
         except SafetensorError as error:
             raise ValueError(f"{path}: the embedding of {prompt!r} is damaged ({error}). {remedy}") from error
-        return TextCondition(tensors["prompt_embeds"], tensors["prompt_mask"])
+
+    def batch(self, prompts: Sequence[str], device: torch.device, dtype: torch.dtype) -> TextCondition:
+        """The embeddings of B prompts, on `device`, embeddings in `dtype`; masks keep their own."""
+        texts = [self.load(prompt) for prompt in prompts]
+        stacked = {name: torch.stack([text[name] for text in texts]).to(device) for name in texts[0]}
+        return TextCondition(
+            {name: value.to(dtype) if value.is_floating_point() else value for name, value in stacked.items()}
+        )
 
     def embed(self, source: PipelineSource, prompts: Sequence[str], state: PartialState, dtype: torch.dtype) -> None:
         """Embeds what is missing of `prompts`, each by one process, with the text encoder loaded once and dropped after."""
@@ -65,13 +77,15 @@ class TextCache:
         mine = share(todo, rank=state.process_index, world_size=state.num_processes)
         if mine:
             self.folder.mkdir(parents=True, exist_ok=True)
-            pipe = source.load(*TEXT_COMPONENTS, dtype=dtype, device=state.device)
+            pipe = source.load(*source.adapter.text_components, dtype=dtype, device=state.device)
             for batch in chunks(mine, _PROMPTS_PER_BATCH):
-                text = source.adapter.encode_text(pipe, batch)
-                for prompt, embeds, mask in zip(batch, text.prompt_embeds.cpu(), text.prompt_mask.cpu(), strict=True):
+                texts = source.adapter.encode_text(pipe, batch)
+                for index, prompt in enumerate(batch):
                     path = self.path(prompt)
                     partial = path.with_name(f".{path.name}.{state.process_index}.tmp")
-                    save_file({"prompt_embeds": embeds.clone(), "prompt_mask": mask.clone()}, partial)
+                    partial.write_bytes(
+                        text_bytes(TextCondition({name: tensor[index] for name, tensor in texts.items()}))
+                    )
                     partial.replace(path)
             del pipe
             release_memory()

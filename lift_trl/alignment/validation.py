@@ -11,6 +11,7 @@ from accelerate.logging import get_logger
 from peft import PeftModel
 from transformers import TrainerCallback
 
+from ..protocols import VideoModel
 from ..records import content_id, seed_from
 from ..store.video_io import write_video
 from ..video_models import PipelineSource
@@ -26,6 +27,12 @@ logger = get_logger(__name__)
 
 # Tiling bounds the memory of decoding. A small clip needs none, and tiles of a few pixels overlap to a wrong width.
 TILING_PIXELS = 256 * 256
+
+
+def validation_guidance(args: "RewardWeightedVideoConfig", model: VideoModel) -> tuple[float, str]:
+    """Guidance scale and negative prompt of validation videos: what `args` says, else the family's."""
+    scale, negative = args.validation_guidance_scale, args.validation_negative_prompt
+    return model.guidance_scale if scale is None else scale, model.negative_prompt if negative is None else negative
 
 
 class ValidationVideos(TrainerCallback):
@@ -51,13 +58,16 @@ class ValidationVideos(TrainerCallback):
         self.fps = clip["fps"]
         self.prompts: list[str] = list(args.validation_prompts or ())
         self.folder = Path(args.output_dir or ".") / "validation"
-        self.sampling = (args.validation_seed, args.validation_num_inference_steps, args.validation_guidance_scale)
+        self.guidance_scale, self.negative_prompt = validation_guidance(args, source.adapter)
+        self.sampling = (args.validation_seed, args.validation_num_inference_steps, self.guidance_scale)
         self.last_step = -1
         self.base_is_logged = False
 
     def path(self, index: int, name: str) -> Path:
         """Where a video of prompt number `index` is: one folder for each prompt and way of sampling it."""
-        key = content_id(self.prompts[index], *self.sampling, self.num_frames, self.height, self.width)
+        key = content_id(
+            self.prompts[index], self.negative_prompt, *self.sampling, self.num_frames, self.height, self.width
+        )
         return self.folder / f"{index:02d}-{key}" / f"{name}.mp4"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -125,18 +135,16 @@ class ValidationVideos(TrainerCallback):
 
     def _generate(self, pipe: Any, index: int, args: Any, device: torch.device) -> np.ndarray:
         """uint8 [F, H, W, 3]."""
-        text, empty = self.texts.load(self.prompts[index]), self.texts.load("")
+        adapter, guided = self.source.adapter, self.guidance_scale > 1
+        text = self.texts.batch([self.prompts[index]], device, self.dtype)
+        negative = self.texts.batch([self.negative_prompt], device, self.dtype) if guided else None
         generator = torch.Generator().manual_seed(seed_from("validation", args.validation_seed, self.prompts[index]))
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             frames = pipe(
-                prompt_embeds=text.prompt_embeds[None].to(device, self.dtype),
-                negative_prompt_embeds=empty.prompt_embeds[None].to(device, self.dtype),
-                num_frames=self.num_frames,
-                height=self.height,
-                width=self.width,
                 num_inference_steps=args.validation_num_inference_steps,
-                guidance_scale=args.validation_guidance_scale,
                 generator=generator,
                 output_type="np",
+                **adapter.pipeline_text(text, negative),
+                **adapter.sampling_arguments(self.num_frames, self.height, self.width, self.guidance_scale),
             ).frames[0]
         return np.asarray((frames * 255).round().clip(0, 255), dtype=np.uint8)

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from huggingface_hub import HfFileSystem, snapshot_download
+from huggingface_hub import HfFileSystem, hf_hub_download, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..records import RatedVideo, TrainBatch, content_id
+from ..records import RatedVideo, TextCondition, TrainBatch, content_id
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
 from .cache_format import (
     PAIRS_FILE,
@@ -22,6 +22,7 @@ from .cache_format import (
     SHARDS_DIR,
     TEXT_COLUMNS,
     TEXT_DIR,
+    check_encoding,
     decode_posterior,
     decode_text,
     open_shard,
@@ -69,7 +70,8 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
 
     Raises:
         FileNotFoundError: if the cache is not finished.
-        ValueError: if a row of `metadata.jsonl` is missing or is in no shard, or a shard is damaged.
+        ValueError: if a row of `metadata.jsonl` is missing or is in no shard, a shard is damaged, or another version of this
+            package encoded the clips.
     """
 
     def __init__(self, path: Path | str, *, revision: str | None = None) -> None:
@@ -83,6 +85,7 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
             )
         self.folder = folder
         self.artifact = Artifact.load(folder)
+        check_encoding(self.artifact.config, path)
         self.videos: list[RatedVideo] = []
         keys: list[str] = []
         for row in read_rows(folder / METADATA_FILE):
@@ -170,7 +173,7 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
             rows.append(
                 {
                     **decode_posterior(read(shard, group, row, (*POSTERIOR_COLUMNS, "latent_shape"))),
-                    **decode_text(read(shard, text_group, text_row, TEXT_COLUMNS)),
+                    "text": decode_text(read(shard, text_group, text_row, TEXT_COLUMNS)),
                     "weight": chosen.weight[position],
                     "advantage": chosen.advantage[position],
                     "preference": chosen.preference[position] if unit.preference is None else unit.preference,
@@ -240,8 +243,8 @@ def _shard_index(paths: Sequence[Path]) -> dict[str, tuple[int, int, int, int, i
         with open_shard(path) as file:
             text = (0, 0)
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=["key", "text_shape"])
-                with_text = table.column("text_shape").is_valid().to_pylist()
+                table = file.read_row_group(group, columns=["key", "has_text"])
+                with_text = table.column("has_text").to_pylist()
                 for row, key in enumerate(table.column("key").to_pylist()):
                     text = (group, row) if with_text[row] else text
                     index[key] = (shard, group, row, *text)
@@ -250,11 +253,12 @@ def _shard_index(paths: Sequence[Path]) -> dict[str, tuple[int, int, int, int, i
 
 def collate(rows: Sequence[Mapping[str, Any]]) -> TrainBatch:
     """B rows of one cache stacked into a `TrainBatch`; the rows of a pair follow each other."""
-    texts = {name: [row[name] for row in rows] for name in ("id", "draw_id")}
-    stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name not in texts}
+    lists = {name: [row[name] for row in rows] for name in ("id", "draw_id")}
+    stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name not in ("text", *lists)}
     stacked["partner"] = torch.arange(len(rows)) + stacked["partner"]
     stacked["counts"] = torch.ones(len(rows), dtype=torch.bool)
-    return TrainBatch(**stacked, **texts)  # type: ignore[typeddict-item]
+    text = TextCondition({name: torch.stack([row["text"][name] for row in rows]) for name in rows[0]["text"]})
+    return TrainBatch(**stacked, **lists, text=text)  # type: ignore[typeddict-item]
 
 
 def stream_cached_videos(repo_or_folder: str) -> "datasets.IterableDataset":
@@ -267,10 +271,13 @@ def stream_cached_videos(repo_or_folder: str) -> "datasets.IterableDataset":
     from datasets import load_dataset
 
     if Path(repo_or_folder).is_dir():
-        root, lines = repo_or_folder, (Path(repo_or_folder) / METADATA_FILE).read_text(encoding="utf-8")
+        root, page = repo_or_folder, Path(repo_or_folder)
+        lines = (page / METADATA_FILE).read_text(encoding="utf-8")
     else:
         root = f"hf://datasets/{repo_or_folder}"
+        page = Path(hf_hub_download(repo_or_folder, ARTIFACT_FILE, repo_type="dataset")).parent
         lines = HfFileSystem().read_text(f"datasets/{repo_or_folder}/{METADATA_FILE}", encoding="utf-8")
+    check_encoding(Artifact.load(page).config, repo_or_folder)
     ratings: dict[str, list[dict[str, Any]]] = {}
     for line in lines.split("\n")[:-1]:  # a prompt may hold other line ends
         row = json.loads(line)
@@ -288,7 +295,7 @@ class _RowJoin:
 
     def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         row = {name: values[0] for name, values in batch.items()}
-        if row["text_shape"] is not None:
+        if row["has_text"]:
             self._text = {name: row[name] for name in TEXT_COLUMNS}
         joined: list[dict[str, Any]] = [
             {**row, **self._text, **rating, "labels": json.dumps(rating["labels"])}

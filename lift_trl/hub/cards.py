@@ -30,14 +30,16 @@ class BaseModel(NamedTuple):
         name: Hub id, or a folder.
         identity: `repo@commit`, or the folder.
         dtype: precision to load it in on a GPU, for instance `torch.float16`.
-        pipeline_arguments: what every call of its pipeline must be given.
+        call: the arguments of a call of its pipeline, beside the prompt.
+        fps: frames a second of its clips.
         on_hub: whether `name` is a Hub id.
     """
 
     name: str
     identity: str
     dtype: str
-    pipeline_arguments: Mapping[str, Any]
+    call: Mapping[str, Any]
+    fps: float
     on_hub: bool
 
 
@@ -116,8 +118,7 @@ class AlignedModelCard:
     def snippet(self) -> str:
         """Python that loads the tuned model and samples one video, on a GPU or a CPU."""
         prompt = '"A red fox runs through fresh snow."'
-        size = [f"{name}={self.clip[name]}" for name in ("num_frames", "height", "width")] if self.clip else []
-        extra = [f"{name}={value!r}" for name, value in self.base.pipeline_arguments.items()]
+        call = [f"{name}={value!r}" for name, value in self.base.call.items()]
         load = f'pipe.load_lora_weights("{self.repo}", weight_name="{DIFFUSERS_LORA_FILE}")'
         if not self.lora:
             load = f'pipe.transformer = type(pipe.transformer).from_pretrained("{self.repo}/transformer", dtype=dtype)'
@@ -133,8 +134,8 @@ class AlignedModelCard:
             f'pipe = DiffusionPipeline.from_pretrained("{self.base.name}", dtype=dtype)',
             load,
             "pipe.to(device)",
-            f"video = pipe({', '.join([prompt, *size, *extra])}).frames[0]",
-            f'encode_video(video, fps={round(self.clip.get("fps", 8))}, output_path="fox.mp4")',
+            f"video = pipe({', '.join([prompt, *call])}).frames[0]",
+            f'encode_video(video, fps={round(self.clip.get("fps", self.base.fps))}, output_path="fox.mp4")',
         ]
         return "\n".join(lines)
 

@@ -6,13 +6,14 @@ B batch, F frames, C channels, H height, W width, L text tokens, D embedding wid
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers import CogVideoXPipeline
 from torch import Tensor
 
+from ..protocols import VideoModel
 from ..records import LatentPosterior, NoisySample, TextCondition
 
 
@@ -22,18 +23,25 @@ _FRAME_STEP = 8
 _PIPELINE_TEXT_LENGTH = 226
 
 
-class CogVideoX:
+class CogVideoX(VideoModel):
     """
     The CogVideoX family behind the `VideoModel` protocol.
 
     Args:
         transformer_config: configuration of `CogVideoXTransformer3DModel`.
         vae_config: configuration of `AutoencoderKLCogVideoX`.
+        pipeline_config: not used.
     """
 
     lora_target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    guidance_scale = 6.0
 
-    def __init__(self, transformer_config: Mapping[str, Any], vae_config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        transformer_config: Mapping[str, Any],
+        vae_config: Mapping[str, Any],
+        pipeline_config: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self._transformer_config = SimpleNamespace(**transformer_config)
         self._scaling_factor: float = vae_config["scaling_factor"]
         self._spatial_factor = 2 ** (len(vae_config["block_out_channels"]) - 1)
@@ -56,11 +64,11 @@ class CogVideoX:
             config.sample_width * self._spatial_factor,
         )
 
-    @property
-    def pipeline_arguments(self) -> dict[str, Any]:
-        """What a call of the pipeline must be given for this checkpoint: its text length, where it is not 226."""
+    def sampling_arguments(self, num_frames: int, height: int, width: int, guidance_scale: float) -> dict[str, Any]:
+        """Size and guidance, and the checkpoint's text length where it is not the pipeline's default."""
         length = self._transformer_config.max_text_seq_length
-        return {} if length == _PIPELINE_TEXT_LENGTH else {"max_sequence_length": length}
+        own = {} if length == _PIPELINE_TEXT_LENGTH else {"max_sequence_length": length}
+        return {**super().sampling_arguments(num_frames, height, width, guidance_scale), **own}
 
     def check_size(self, num_frames: int, height: int, width: int) -> None:
         """
@@ -86,33 +94,30 @@ class CogVideoX:
 
     @torch.no_grad()
     def encode_text(self, pipe: Any, prompts: Sequence[str]) -> TextCondition:
-        """`prompts` as [B, L, D], L the family's fixed length; the mask is all true, as the pipeline uses none."""
+        """`prompt_embeds` [B, L, D], L the family's fixed length. There is no mask: what follows the text is attended to."""
         prompt_embeds, _ = pipe.encode_prompt(
             list(prompts),
             do_classifier_free_guidance=False,
             max_sequence_length=self._transformer_config.max_text_seq_length,
             device=pipe.text_encoder.device,
         )
-        return TextCondition(prompt_embeds, torch.ones(prompt_embeds.shape[:2], dtype=torch.bool))
+        return TextCondition(prompt_embeds=prompt_embeds)
 
     @torch.no_grad()
     def encode_video(self, pipe: Any, video: Tensor) -> LatentPosterior:
-        """`video` (float32 [B, F, 3, H, W] in [-1, 1]) as the VAE's unscaled posterior, [B, F', C, H/8, W/8]."""
+        """`video` (float32 [B, F, 3, H, W] in [-1, 1]) as the VAE's posterior, scaled, [B, F', C, H/8, W/8]."""
         video_BCFHW = video.transpose(1, 2).to(pipe.vae.device, pipe.vae.dtype)
         posterior = pipe.vae.encode(video_BCFHW).latent_dist
-        mean, logvar = posterior.mean.transpose(1, 2), posterior.logvar.transpose(1, 2)
+        mean = posterior.mean.float().transpose(1, 2) * self._scaling_factor
+        logvar = posterior.logvar.float().transpose(1, 2) + 2 * math.log(self._scaling_factor)
         return LatentPosterior(self._pad_frames(mean), self._pad_frames(logvar))
 
-    def scale_latents(self, latents: Tensor) -> Tensor:
-        """Latents in the transformer's scale."""
-        return latents * self._scaling_factor
-
-    def corrupt(self, scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> NoisySample:
+    def corrupt(self, scheduler: Any, latents: Tensor, noise: Tensor, quantiles: Tensor) -> NoisySample:
         """
         x_t = sqrt(abar) x_0 + sqrt(1 - abar) noise and the velocity v = sqrt(abar) noise - sqrt(1 - abar) x_0.
 
         The usual CogVideoX loss |x0_hat - x0|^2 / (1 - abar) equals |v_hat - v|^2; the v form keeps its precision at
-        small t, and its schedule is float32 here whatever the base's precision.
+        small t, and its schedule is float32 here whatever the base's precision. Timesteps are uniform, so a quantile is one.
 
         Raises:
             ValueError: if the checkpoint's scheduler does not predict v.
@@ -123,8 +128,8 @@ class CogVideoX:
                 "checkpoint's own scheduler_config.json."
             )
         x0 = latents.float()
-        x_t = scheduler.add_noise(x0, noise.float(), timesteps)
-        return NoisySample(x_t, timesteps, scheduler.get_velocity(x0, noise.float(), timesteps))
+        x_t = scheduler.add_noise(x0, noise.float(), quantiles)
+        return NoisySample(x_t, quantiles, scheduler.get_velocity(x0, noise.float(), quantiles))
 
     def predict(self, transformer: Any, noisy: NoisySample, text: TextCondition) -> Tensor:
         """The transformer's velocity, like `noisy.target`."""
@@ -132,7 +137,7 @@ class CogVideoX:
         rotary = self._rotary_embedding(num_frames, height, width, noisy.x_t.device) if self._rotary else None
         prediction: Tensor = transformer(
             hidden_states=noisy.x_t,
-            encoder_hidden_states=text.prompt_embeds.to(noisy.x_t.dtype),
+            encoder_hidden_states=text["prompt_embeds"].to(noisy.x_t.dtype),
             timestep=noisy.timesteps,
             image_rotary_emb=rotary,
             return_dict=False,

@@ -23,8 +23,7 @@ from .cogvideox import CogVideoX
 
 
 # Pipeline class that a checkpoint's model_index.json names -> adapter. A new family is one file and one line here.
-_ADAPTERS = {"CogVideoXPipeline": CogVideoX}
-TEXT_COMPONENTS = ("tokenizer", "text_encoder")
+ADAPTERS: dict[str, type[VideoModel]] = {"CogVideoXPipeline": CogVideoX}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -52,13 +51,15 @@ class PipelineSource:
         )
         index = self.pipeline.config if self.pipeline is not None else DiffusionPipeline.load_config(self._folder())
         self.class_name: str = type(self.pipeline).__name__ if self.pipeline is not None else index["_class_name"]
-        if self.class_name not in _ADAPTERS:
+        if self.class_name not in ADAPTERS:
             raise ValueError(
-                f"{self.name}: no adapter for {self.class_name}; there is one for {', '.join(_ADAPTERS)}. "
+                f"{self.name}: no adapter for {self.class_name}; there is one for {', '.join(ADAPTERS)}. "
                 "docs/add_a_video_model.md says how to add yours."
             )
         self._index = dict(index)
-        self.adapter: VideoModel = _ADAPTERS[self.class_name](self._config("transformer"), self._config("vae"))
+        self.adapter: VideoModel = ADAPTERS[self.class_name](
+            self._config("transformer"), self._config("vae"), self._index
+        )
 
     def load(
         self, *components: str, dtype: torch.dtype, device: torch.device | str = "cpu", private: bool = False

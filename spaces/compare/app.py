@@ -48,11 +48,12 @@ def generator(plan: Plan) -> PairGenerator:
     pipe = DiffusionPipeline.from_pretrained(os.environ["BASE"], dtype=dtype)
     pipe.enable_model_cpu_offload() if plan.how == "offload" else pipe.to(device)
     critic = LiFTCritic.from_pretrained(os.environ["CRITIC"], device=device) if os.environ.get("CRITIC") else None
-    arguments = dict(zip(("num_frames", "height", "width"), source.adapter.default_size, strict=True))
+    model = source.adapter
+    arguments = model.sampling_arguments(*model.default_size, model.guidance_scale)
+    arguments |= {"negative_prompt": model.negative_prompt} if model.negative_prompt else {}
     # On ZeroGPU a visitor has two minutes a day (signed in five): enough for both clips of a 2B model in 25 steps.
     arguments["num_inference_steps"] = int(os.environ.get("STEPS", "25" if zero_gpu else "50"))
-    arguments |= source.adapter.pipeline_arguments
-    args = (pipe, named(os.environ["ADAPTERS"]), critic, arguments, source.adapter.fps, settings.data_dir / "clips")
+    args = (pipe, named(os.environ["ADAPTERS"]), critic, arguments, model.fps, settings.data_dir / "clips")
     rest = {"transformer_gb": sizes["transformer"], "base_revision": source.fingerprint("transformer", "vae")}
     return PairGenerator(*args, **rest, lend=spaces.GPU if zero_gpu else None)
 

@@ -70,7 +70,10 @@ class WatchedSource(PipelineSource):
 @pytest.fixture(scope="session")
 def pipeline_dir(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline") / "tiny"
-    build_tiny_pipeline(folder, seed=0)
+    # Latents are scaled, as in all released checkpoints.
+    pipe = build_tiny_pipeline(seed=0)
+    pipe.vae.register_to_config(scaling_factor=0.7)
+    pipe.save_pretrained(folder)
     return folder
 
 

@@ -1,3 +1,4 @@
+import math
 import os
 import resource
 import signal
@@ -10,12 +11,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from diffusers import CogVideoXPipeline
 from torch.testing import assert_close
 
 from lift_trl.alignment.cache import cache_videos, cached_keys, clip_parents
 from lift_trl.alignment.cache_format import decode_posterior, decode_text, shard_paths
 from lift_trl.alignment.clips import ClipSize, load_clip
-from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.alignment.video_dataset import CachedVideoDataset, stream_cached_videos
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.video_models import PipelineSource
 from tests.alignment.conftest import SIZE, WatchedSource, moving_square
@@ -34,10 +36,23 @@ def test_posterior_and_text_equal_the_pipelines_own(cached, pipeline_dir, rated_
         with torch.no_grad():
             posterior = pipe.vae.encode(clip.transpose(0, 1)[None]).latent_dist
             embeds, _ = pipe.encode_prompt(video.prompt, do_classifier_free_guidance=False, max_sequence_length=6)
-        assert_close(row["latent_mean"], posterior.mean[0].transpose(0, 1).bfloat16())
-        assert_close(row["latent_logvar"], posterior.logvar[0].transpose(0, 1).bfloat16())
-        assert_close(row["prompt_embeds"], embeds[0].bfloat16())
+        assert_close(row["latent_mean"], (0.7 * posterior.mean[0]).transpose(0, 1).bfloat16())
+        logvar = posterior.logvar[0] + 2 * math.log(0.7)
+        assert_close(row["latent_logvar"], logvar.transpose(0, 1).bfloat16())
+        assert_close(row["text"]["prompt_embeds"], embeds[0])
         assert row["id"] == video.id and bool(row["is_real"]) == video.is_real
+
+
+def test_a_cache_of_another_version_is_refused_and_encoded_anew(tmp_path, pipeline_dir, rated_videos):
+    folder = cache_videos(pipeline_dir, rated_videos[:2], tmp_path / "c", **SIZE)
+    artifact = (folder / "artifact.yaml").read_text()
+    for old, found in (("encoding_version: 2", "version 2"), ("", "version before 3")):
+        (folder / "artifact.yaml").write_text(artifact.replace("encoding_version: 3", old))
+        for load in (CachedVideoDataset, stream_cached_videos):
+            with pytest.raises(ValueError, match=rf"{folder}: .*{found}.*reads 3\). Run recipes/cache.py again"):
+                load(str(folder))
+    cache_videos(pipeline_dir, rated_videos[:2], folder, **SIZE)
+    assert len(CachedVideoDataset(folder)) == 2
 
 
 def test_shards_hold_no_reward_and_text_once_a_prompt(cache_dir):
@@ -46,9 +61,10 @@ def test_shards_hold_no_reward_and_text_once_a_prompt(cache_dir):
     for path in shards:
         rows = pq.read_table(path).to_pylist()
         assert not {"reward", "labels"} & set(rows[0])
-        carriers = [row["prompt"] for row in rows if row["prompt_embeds"] is not None]
+        carriers = [row["prompt"] for row in rows if row["text"] is not None]
+        assert [row["has_text"] for row in rows] == [row["text"] is not None for row in rows]
         assert carriers == list(dict.fromkeys(row["prompt"] for row in rows))
-        assert decode_text(rows[0])["prompt_mask"].all()
+        assert decode_text(rows[0])["prompt_embeds"].dtype == torch.float32
         assert decode_posterior(rows[0])["latent_mean"].dtype == torch.bfloat16
 
 
@@ -102,7 +118,7 @@ def test_cache_of_a_folder_a_pipeline_and_bytes_agree(tmp_path, pipeline_dir, ra
     one = cache_videos(pipeline_dir, in_memory, tmp_path / "one", **SIZE)
     two = cache_videos(pipeline_dir, rated_videos[:2], tmp_path / "two", **SIZE)
     assert shard_bytes(one) == shard_bytes(two)
-    pipe = build_tiny_pipeline(seed=0)
+    pipe = CogVideoXPipeline.from_pretrained(pipeline_dir)
     three = cache_videos(pipe, rated_videos[:2], tmp_path / "three", **SIZE)
     assert_close(CachedVideoDataset(three)[0]["latent_mean"], CachedVideoDataset(one)[0]["latent_mean"])
 
@@ -229,7 +245,7 @@ def test_damage_is_named_with_the_remedy_and_the_next_run_mends_it(tmp_path, pip
     text.write_bytes(b"half")
     cache_videos(pipeline_dir, rated_videos, folder, **SIZE, rows_per_shard=3)
     assert (folder / "metadata.jsonl").read_bytes() == metadata
-    assert texts.load("").prompt_embeds.shape == CachedVideoDataset(folder)[0]["prompt_embeds"].shape
+    assert texts.load("")["prompt_embeds"].shape == CachedVideoDataset(folder)[0]["text"]["prompt_embeds"].shape
 
 
 def test_what_no_row_uses_is_gone_at_the_end(tmp_path, pipeline_dir, rated_videos):

@@ -127,9 +127,9 @@ def test_a_pushed_cache_trains_and_streams(hub, tmp_path, pipeline_dir, cache_di
     trainer.train()
     rows = {row["id"]: row for row in stream_cached_videos("dev/tiny-cache")}
     assert set(rows) == {video.id for video in cached.videos}
-    assert all(row["prompt_embeds"] for row in rows.values())
-    by_prompt = {row["prompt"]: row["prompt_embeds"] for row in rows.values()}
-    assert all(row["prompt_embeds"] == by_prompt[row["prompt"]] for row in rows.values())
+    assert all(row["text"] for row in rows.values())
+    by_prompt = {row["prompt"]: row["text"] for row in rows.values()}
+    assert all(row["text"] == by_prompt[row["prompt"]] for row in rows.values())
     for world_size in (2, 3):
         parts = [
             [row["id"] for row in split_dataset_by_node(stream_cached_videos("dev/tiny-cache"), rank, world_size)]

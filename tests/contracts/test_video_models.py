@@ -5,6 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.testing import assert_close
 
+from lift_trl.alignment.cache_format import text_bytes, text_from_bytes
 from lift_trl.alignment.objectives import per_sample_loss
 from lift_trl.hub.lora import export_diffusers_lora
 from lift_trl.records import TextCondition
@@ -12,7 +13,7 @@ from lift_trl.video_models import PipelineSource
 from tests.contracts.video_models import VIDEO_MODELS
 
 
-FRAMES, HEIGHT, WIDTH = 9, 32, 32
+FRAMES, HEIGHT, WIDTH = 9, 32, 48
 
 
 @pytest.fixture(scope="module", params=VIDEO_MODELS)
@@ -20,13 +21,16 @@ def source(request) -> PipelineSource:
     return PipelineSource(VIDEO_MODELS[request.param]())
 
 
+def clips():
+    return torch.rand(2, FRAMES, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
 @pytest.fixture(scope="module")
 def encoded(source):
-    """Scaled latents of two clips, their posterior, and the text of two prompts."""
-    video = torch.rand(2, FRAMES, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    posterior = source.adapter.encode_video(source.pipeline, video)
+    """Latents of two clips in the network's scale, their posterior, and the text of two prompts."""
+    posterior = source.adapter.encode_video(source.pipeline, clips())
     text = source.adapter.encode_text(source.pipeline, ["a red circle moving left", ""])
-    return source.adapter.scale_latents(posterior.mean), posterior, text
+    return posterior.mean, posterior, text
 
 
 def noise_like(latents):
@@ -40,22 +44,39 @@ def scheduler_of(source):
 def test_text_has_one_length_and_a_mask(source, encoded):
     text = encoded[2]
     assert isinstance(text, TextCondition)
-    assert text.prompt_embeds.shape[:2] == text.prompt_mask.shape and text.prompt_mask.dtype == torch.bool
     single = source.adapter.encode_text(source.pipeline, ["a red circle moving left"])
-    assert_close(single.prompt_embeds[0], text.prompt_embeds[0])
-    assert not torch.equal(text.prompt_embeds[0], text.prompt_embeds[1])
+    assert single.keys() == text.keys()
+    for name in text:
+        assert_close(single[name][0], text[name][0])
+    assert not torch.equal(text["prompt_embeds"][0], text["prompt_embeds"][1])
 
 
-def test_posterior_is_the_vaes_and_unscaled(source, encoded):
-    latents, posterior, _ = encoded
+def test_the_stored_text_is_the_text(source, encoded):
+    """On disk without the zeros at the end; in the precision that it has."""
+    for index in (0, 1):
+        one = TextCondition({name: tensor[index] for name, tensor in encoded[2].items()})
+        loaded = text_from_bytes(text_bytes(one))
+        assert loaded.keys() == one.keys()
+        for name in one:
+            assert torch.equal(loaded[name], one[name]) and loaded[name].dtype == one[name].dtype
+
+
+def test_posterior_is_the_vaes_in_the_networks_scale(source, encoded):
+    """A draw, then scaled, is a draw from the scaled posterior."""
+    _, posterior, _ = encoded
     assert posterior.mean.shape == posterior.logvar.shape and len(posterior.mean) == 2
-    assert_close(latents / source.pipeline.vae.config.scaling_factor, posterior.mean)
+    own = source.pipeline.vae.encode(clips().transpose(1, 2)).latent_dist
+    frames = own.mean.shape[2]
+    scale = source.pipeline.vae.config.scaling_factor
+    mean, std = (part[:, -frames:].transpose(1, 2) for part in (posterior.mean, (0.5 * posterior.logvar).exp()))
+    assert_close(mean, own.mean * scale, rtol=1e-5, atol=1e-6)
+    assert_close(std, own.std * scale, rtol=1e-4, atol=1e-8)
 
 
 def test_the_pipelines_own_latents_have_this_layout(source, encoded):
     sampled = source.pipeline(
-        prompt_embeds=encoded[2].prompt_embeds[:1], num_frames=FRAMES, height=HEIGHT, width=WIDTH, num_inference_steps=1,
-        guidance_scale=1.0, output_type="latent", **source.adapter.pipeline_arguments,
+        num_inference_steps=2, output_type="latent", **source.adapter.pipeline_text(encoded[2], None),
+        **source.adapter.sampling_arguments(FRAMES, HEIGHT, WIDTH, guidance_scale=1.0),
     ).frames  # fmt: skip
     assert sampled.shape[1:] == encoded[0].shape[1:]
 
@@ -158,7 +179,7 @@ def test_an_exported_lora_loads_into_the_pipeline_with_equal_outputs(source, enc
 def test_legal_sizes_decode_to_their_own_length(source, num_frames, height, width):
     source.adapter.check_size(num_frames, height, width)
     posterior = source.adapter.encode_video(source.pipeline, torch.zeros(1, num_frames, 3, height, width))
-    latents = source.adapter.scale_latents(posterior.mean)
+    latents = posterior.mean
     # 1.5 pads latent frames in front to whole temporal patches; the pipeline discards them before decoding.
     frames = (num_frames - 1) // 4 + 1
     decoded = source.pipeline.decode_latents(latents[:, latents.shape[1] - frames :])

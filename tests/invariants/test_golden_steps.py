@@ -129,8 +129,8 @@ def step(family, objective, cached, tmp_path):
     kept = KEPT[objective]
     posterior = adapter.encode_video(pipe, clips()[kept])
     batch["latent_mean"], batch["latent_logvar"] = posterior
-    batch["prompt_embeds"] = adapter.encode_text(pipe, [PROMPTS[1 if i == 3 else i % 2] for i in kept]).prompt_embeds
-    trainer._empty_prompt = type(trainer._empty_prompt)(*(part[0] for part in adapter.encode_text(pipe, [""])))
+    batch["text"] = adapter.encode_text(pipe, [PROMPTS[1 if i == 3 else i % 2] for i in kept])
+    trainer._empty_prompt = {name: part[0] for name, part in adapter.encode_text(pipe, [""]).items()}
     trainer.model.train().zero_grad()
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
