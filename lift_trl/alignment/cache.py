@@ -35,7 +35,7 @@ from .cache_format import (
     tensor_bytes,
     text_columns,
 )
-from .clips import ClipSize, load_clip
+from .clips import ClipSize, check_clips, load_clip
 from .text_cache import TextCache
 
 
@@ -104,8 +104,7 @@ def cache_videos(
         parents: what the clips and their ratings came from (`clip_parents`).
 
     Raises:
-        ValueError, FileNotFoundError: naming the clip, if one cannot be read or has the wrong length. Nothing that was
-            finished is lost.
+        ValueError: naming every clip that cannot be read or is too short, before a model is loaded.
     """
     source = model if isinstance(model, PipelineSource) else PipelineSource(model)
     state = state or process_state()
@@ -122,6 +121,7 @@ def cache_videos(
 
     plan = _plan(folder, rated, rows, rows_per_shard, state)
     logger.info("%d clips, %d shards to encode of at most %d rows", len(rows), len(plan), rows_per_shard)
+    check_clips((video.video for shard in plan for _, video in shard), size, source.adapter)
     work = TextCache(folder / _WORK_DIR, keys.text)
     permanent = TextCache(folder / TEXT_DIR, keys.text)
     work.embed(source, [video.prompt for shard in plan for _, video in shard], state, keys.dtype)

@@ -1,6 +1,6 @@
 """A video file to what a VAE takes: time-based frames, resized and centre-cropped, never stretched."""
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as F
 
 from ..protocols import VideoModel
 from ..records import StoredVideo, VideoSource
-from ..store.video_io import describe, probe_video, read_video
+from ..store.video_io import describe, num_frames_at, read_video
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def load_clip(video: VideoSource | StoredVideo, size: ClipSize, model: VideoMode
     try:
         frames = read_video(video, num_frames=size.num_frames, fps=size.fps).frames
     except ValueError as error:
-        raise ValueError(f"{error}{_longest_legal(video, size, model)}") from error
+        raise ValueError(_problem(video, size, model) or str(error)) from error
     images = torch.from_numpy(frames).permute(0, 3, 1, 2)
     height, width = images.shape[-2:]
     scale = max(size.height / height, size.width / width)
@@ -53,17 +53,41 @@ def load_clip(video: VideoSource | StoredVideo, size: ClipSize, model: VideoMode
     return images.float() / 127.5 - 1.0
 
 
-def _longest_legal(video: VideoSource | StoredVideo, size: ClipSize, model: VideoModel) -> str:
-    """A hint with the longest clip length that `video` has and `model` takes; empty where the file has none."""
+def check_clips(videos: Iterable[VideoSource | StoredVideo], size: ClipSize, model: VideoModel) -> None:
+    """
+    Reads the time stamps of all `videos`, a matter of milliseconds each; nothing is decoded.
+
+    Raises:
+        ValueError: naming every clip that `load_clip` would refuse for its length, with the longest legal length, and every
+            one that cannot be read.
+    """
+    found = [_problem(video, size, model) for video in videos]
+    problems = [problem for problem in found if problem is not None]
+    if problems:
+        raise ValueError(
+            f"{len(problems)} clips cannot be used; leave them out, or ask for fewer frames:\n  "
+            + "\n  ".join(problems)
+        )
+
+
+def _problem(video: VideoSource | StoredVideo, size: ClipSize, model: VideoModel) -> str | None:
+    """Why `video` gives no clip of `size`, as far as its time stamps tell."""
     try:
-        info = probe_video(video)
-    except ValueError:
-        return ""
-    available = min(size.num_frames - 1, math.floor(info.duration_s * size.fps + 1e-3))
+        available = num_frames_at(video, size.fps)
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+    if available >= size.num_frames:
+        return None
+    problem = f"{describe(video)}: has {available} frames at {size.fps:g} fps, {size.num_frames} were asked for."
+    return problem + _longest_legal(available, size, model)
+
+
+def _longest_legal(available: int, size: ClipSize, model: VideoModel) -> str:
+    """A hint with the longest clip length up to `available` frames that `model` takes; empty where there is none."""
     for num_frames in range(available, 0, -1):
         try:
             model.check_size(num_frames, size.height, size.width)
         except ValueError:
             continue
-        return f" The longest legal length of {describe(video)} is num_frames={num_frames}."
+        return f" The longest legal length is num_frames={num_frames}."
     return ""

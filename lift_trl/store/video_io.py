@@ -1,9 +1,12 @@
 """Video files to arrays and back, by PyAV: the only decoder of the project. Frames are uint8 [F, H, W, 3], RGB."""
 
 import io
+import math
 import os
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,11 +15,14 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
+from av.sidedata.sidedata import SideData
+from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from ..records import StoredVideo, VideoSource
+from .cut_files import ends_early
 
 
 class VideoInfo(NamedTuple):
@@ -44,18 +50,35 @@ def describe(video: VideoSource | StoredVideo | str) -> str:
     return f"<{len(video)} bytes of video>" if isinstance(video, bytes) else str(video)
 
 
-class _OpenVideo(NamedTuple):
+@dataclass
+class _OpenVideo:
     """An open file: its name for messages, the demuxer, the video stream, its mean frame rate, and what makes RGB of it."""
 
     name: str
     container: InputContainer
     stream: VideoStream
     fps: float
-    reformatter: VideoReformatter
+    reformatter: VideoReformatter = field(default_factory=VideoReformatter)
+    size: tuple[int, int] | None = None
 
     def packets(self) -> Iterator[Packet]:
-        """The compressed frames, and the empty packet that asks the decoder for the rest."""
-        return self.container.demux(self.stream)
+        """The compressed frames, and the empty packet that asks the decoder for the rest. `ValueError` if some are gone."""
+        count, end, last = 0, 0, None
+        for packet in self.container.demux(self.stream):
+            if packet.dts is not None or packet.size:
+                count, end, last = count + 1, max(end, packet.dts or 0), packet
+                if not packet.size:
+                    continue  # a frame that was left out; the decoder would take it for the end
+            yield packet
+        count -= bool(last and last.is_corrupt)  # cut in the middle
+        # An AVI's header counts the places of frames, of which some may be empty.
+        is_short = self.container.format.name == "avi" and end + 1 < self.stream.frames - 2
+        if is_short or last and last.is_corrupt or count < len(self.stream.index_entries):
+            named = max(self.stream.frames, len(self.stream.index_entries))
+            raise ValueError(
+                f"{self.name}: holds {count} of the {named} frames that its header names, so it is truncated. "
+                "Fetch or encode it again, or leave the row out."
+            )
 
     def decode(self, packets: Iterable[Packet]) -> Iterator[tuple[float, VideoFrame]]:
         """(time in seconds from the first frame, frame) of all packets, whatever was decoded before."""
@@ -63,29 +86,73 @@ class _OpenVideo(NamedTuple):
         self.stream.codec_context.skip_frame = "DEFAULT"
         start: float | None = None
         count = 0
-        for frame in (frame for packet in packets for frame in packet.decode()):
+        for frame in (frame for packet in packets for frame in self.frames(packet)):
             time_s = frame.time if frame.time is not None else count / self.fps
             start = time_s if start is None else start
             count += 1
             yield time_s - start, frame
-        self.check_whole(count)
-
-    def check_whole(self, count: int) -> None:
-        """Raises `ValueError` if `count` frames are too few for this file."""
-        # An edit list may hide a frame or two; a file cut short lacks more than that.
-        if count < self.stream.frames - 2:
-            raise ValueError(
-                f"{self.name}: holds {count} of the {self.stream.frames} frames that its header names, so it is "
-                "truncated. Fetch or encode it again, or leave the row out."
-            )
         if count == 0:
             raise ValueError(f"{self.name}: holds no decodable frame. Fetch or encode it again.")
 
+    def frames(self, packet: Packet) -> Iterator[VideoFrame]:
+        """The frames that `packet` completes, all of one size."""
+        for frame in packet.decode():
+            size = (frame.width, frame.height)
+            self.size = self.size or size
+            if size != self.size:
+                raise ValueError(
+                    f"{self.name}: its size changes from {self.size[0]}x{self.size[1]} to {size[0]}x{size[1]} px. Encode it "
+                    "again at one size, or leave the row out."
+                )
+            yield frame
+
+    def shape(self, frame: VideoFrame) -> tuple[int, int]:
+        """Height and width of `frame` as it is shown."""
+        width, height = self._square(frame)
+        return (width, height) if _orientation(self.name, frame)[0] else (height, width)
+
     def upright(self, frame: VideoFrame) -> np.ndarray:
-        """RGB of `frame`, turned as the container says: a phone stores what its sensor has, however it was held."""
+        """RGB of `frame` with square pixels, turned and mirrored as the container says: phones store what the sensor has."""
+        width, height = self._square(frame)
         # A frame's own `to_ndarray(format="rgb24")` sets up a converter for each frame, which costs more than decoding it.
-        rgb = self.reformatter.reformat(frame, format="rgb24").to_ndarray()
-        return np.rot90(rgb, round(frame.rotation / 90))
+        rgb = self.reformatter.reformat(
+            frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC
+        ).to_ndarray()
+        transposed, right_to_left, upside_down = _orientation(self.name, frame)
+        image = rgb.transpose(1, 0, 2) if transposed else rgb
+        return image[:: -1 if upside_down else 1, :: -1 if right_to_left else 1]
+
+    def _square(self, frame: VideoFrame) -> tuple[int, int]:
+        """Width and height once its pixels are square: the shorter side of a pixel grows, so that nothing is lost."""
+        aspect = self.stream.sample_aspect_ratio or 1
+        return round(frame.width * max(aspect, 1)), round(frame.height * max(1 / aspect, 1))
+
+
+class _Orientation(NamedTuple):
+    """What to do with a stored picture: exchange rows and columns, then mirror columns, then rows."""
+
+    transposed: bool
+    right_to_left: bool
+    upside_down: bool
+
+
+def _orientation(name: str, frame: VideoFrame) -> _Orientation:
+    """
+    How the container says to show `frame`.
+
+    Source: FFmpeg, libavutil/display.h: (x, y) goes to (a x + c y, b x + d y) by the matrix (a, b, u, c, d, v, x, y, w).
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(data, SideData):
+        return _Orientation(False, False, False)
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
+    # As there, a degree more or less is none.
+    a, b, c, d = (0 if 60 * abs(value) < max(map(abs, (a, b, c, d))) else value for value in (a, b, c, d))
+    if bool(a or d) == bool(b or c):
+        raise ValueError(
+            f"{name}: the picture is turned by {frame.rotation} degrees, which is no quarter turn. Encode it again upright."
+        )
+    return _Orientation(True, c < 0, b < 0) if b else _Orientation(False, a < 0, d < 0)
 
 
 @contextmanager
@@ -98,21 +165,30 @@ def _opened(
         video = video.read()
     if not isinstance(video, bytes) and not Path(video).is_file():
         raise FileNotFoundError(f"{name}: no such video file. Correct the path or leave the row out.")
+    if ends_early(video):
+        raise ValueError(f"{name}: ends before its last frame, so it is truncated. Fetch or encode it again.")
     try:
         with av.open(io.BytesIO(video) if isinstance(video, bytes) else str(video), mode="r") as container:
-            if not container.streams.video:
-                raise ValueError(f"{name}: the file holds no video stream. Give an mp4 (H.264) or leave the row out.")
-            stream = container.streams.video[0]
+            stream = _shown_stream(name, container)
             stream.thread_type = threads
             fps = float(stream.average_rate or stream.guessed_rate or 0)
             if fps <= 0:
                 raise ValueError(f"{name}: the file states no frame rate. Encode it again, as H.264 in mp4.")
-            yield _OpenVideo(name, container, stream, fps, VideoReformatter())
+            yield _OpenVideo(name, container, stream, fps)
     except av.error.FFmpegError as error:
         raise ValueError(
             f"{name}: cannot be decoded ({error.strerror}). The file is truncated or no video: "
             "fetch or encode it again, or leave the row out."
         ) from error
+
+
+def _shown_stream(name: str, container: InputContainer) -> VideoStream:
+    """The stream that a player shows: no cover picture; the default one, and of several the largest."""
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    if not streams:
+        raise ValueError(f"{name}: the file holds no video stream. Give an mp4 (H.264) or leave the row out.")
+    return max(streams, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
 
 
 def probe_video(video: VideoSource | StoredVideo | str) -> VideoInfo:
@@ -125,9 +201,7 @@ def probe_video(video: VideoSource | StoredVideo | str) -> VideoInfo:
     count, time_s, height, width = 0, 0.0, 0, 0
     with _opened(video) as file:
         for time_s, frame in file.decode(file.packets()):  # noqa: B007 (the last time is used below)
-            count, height, width = count + 1, frame.height, frame.width
-            if round(frame.rotation / 90) % 2:
-                height, width = width, height
+            count, (height, width) = count + 1, file.shape(frame)
     return VideoInfo(count, height, width, file.fps, time_s + 1 / file.fps)
 
 
@@ -151,29 +225,48 @@ def read_video(
     images: list[np.ndarray] = []
     times: list[float] = []
     with _opened(video) as file:
-        step_s = 1 / (fps or file.fps)
+        rate = fps or file.fps
         shown: tuple[float, VideoFrame] | None = None
         for time_s, frame in file.decode(file.packets()):
             if num_frames is None:
                 images.append(file.upright(frame))
                 times.append(time_s)
                 continue
-            # A frame is shown until the next one begins; half a millisecond forgives rounded time stamps.
-            while shown and len(images) < num_frames and len(images) * step_s < time_s - 5e-4:
-                _append(file, images, times, shown)
+            if shown:  # until the next one begins
+                for _ in range(len(images), min(num_frames, _num_begun(time_s, rate))):
+                    _append(file, images, times, shown)
             shown = (time_s, frame)
             if len(images) == num_frames:
                 break
         if shown and num_frames is not None:
-            end_s = shown[0] + 1 / file.fps
-            while len(images) < num_frames and len(images) * step_s < end_s - 5e-4:
+            for _ in range(len(images), min(num_frames, _num_begun(shown[0] + 1 / file.fps, rate))):
                 _append(file, images, times, shown)
     if num_frames is not None and len(images) < num_frames:
         raise ValueError(
-            f"{describe(video)}: has {len(images)} frames at {1 / step_s:g} fps, {num_frames} were asked for. "
+            f"{describe(video)}: has {len(images)} frames at {rate:g} fps, {num_frames} were asked for. "
             f"Ask for fewer frames or leave the clip out."
         )
     return Clip(np.stack(images), np.asarray(times), file.fps)
+
+
+def num_frames_at(video: VideoSource | StoredVideo | str, fps: float) -> int:
+    """
+    How many frames `read_video` finds at `fps` frames a second, told by the time stamps: nothing is decoded.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and the remedy, as `read_video`.
+    """
+    with _opened(video) as file:
+        stamps = [packet.pts for packet in file.packets() if packet.size and not packet.is_discard]
+        given = [stamp for stamp in stamps if stamp is not None]
+        if given and len(given) == len(stamps) and file.stream.time_base:
+            return _num_begun(float((max(given) - min(given)) * file.stream.time_base) + 1 / file.fps, fps)
+    return _num_begun(probe_video(video).duration_s, fps)
+
+
+def _num_begun(time_s: float, fps: float) -> int:
+    """How many frames begin before `time_s` at `fps` frames a second; half a millisecond forgives rounded time stamps."""
+    return max(0, math.ceil((time_s - 5e-4) * fps))
 
 
 def _append(file: _OpenVideo, images: list[np.ndarray], times: list[float], shown: tuple[float, VideoFrame]) -> None:
@@ -219,7 +312,6 @@ def _decode_few(file: _OpenVideo, packets: Sequence[Packet], num_frames: int) ->
     context = file.stream.codec_context
     leaves_out = context.name == "h264"
     given = [packet.pts for packet in packets if packet.size > 0 and not packet.is_discard]
-    file.check_whole(len(given))
     stamps = sorted({stamp for stamp in given if stamp is not None})
     # AVI numbers frames that are decoded out of order as they are decoded, not as they are shown.
     if len(stamps) < len(given) or (context.has_b_frames and stamps == given):
@@ -230,7 +322,7 @@ def _decode_few(file: _OpenVideo, packets: Sequence[Packet], num_frames: int) ->
     for packet in packets:
         if leaves_out:
             context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-        for frame in packet.decode():
+        for frame in file.frames(packet):
             count += 1
             if frame.pts in wanted:
                 found[frame.pts] = frame

@@ -147,12 +147,27 @@ def test_illegal_sizes_name_the_nearest_legal(tmp_path, pipeline_dir, rated_vide
         cache_videos(pipeline_dir, rated_videos, tmp_path, num_frames=9, height=32, width=30)
 
 
-def test_a_bad_clip_is_named_and_finished_shards_stay(tmp_path, pipeline_dir, rated_videos):
+def test_clips_that_cannot_be_used_are_all_named_before_a_model_is_loaded(tmp_path, pipeline_dir, rated_videos):
+    cut, short = tmp_path / "cut.mp4", moving_square(tmp_path / "short.mp4", 5, num_frames=8)
+    cut.write_bytes(moving_square(tmp_path / "w.mp4", 3, num_frames=30, size=64).read_bytes()[:1500])
+    videos = [*rated_videos[:2], *(replace(rated_videos[2], id=path.stem, video=path) for path in (cut, short))]
+    source = WatchedSource(pipeline_dir)
+    with pytest.raises(ValueError, match=r"2 clips cannot be used") as caught:
+        cache_videos(source, videos, tmp_path / "c", **SIZE)
+    named = {Path(line.split(": ")[0].strip()).name: line for line in str(caught.value).splitlines()[1:]}
+    assert set(named) == {"cut.mp4", "short.mp4"} and source.loads == []
+    assert "truncated" in named["cut.mp4"] and "num_frames=1." in named["short.mp4"]
+
+
+def test_a_clip_that_only_decoding_finds_bad_is_named_and_finished_shards_stay(tmp_path, pipeline_dir, rated_videos):
     videos = [replace(video, prompt="a") for video in rated_videos[:3]]
-    truncated = tmp_path / "cut.mp4"
-    truncated.write_bytes(moving_square(tmp_path / "w.mp4", 3, num_frames=30, size=64).read_bytes()[:1500])
-    videos.append(replace(rated_videos[3], video=truncated, prompt="z"))
-    with pytest.raises(ValueError, match="cut.mp4"):
+    broken = tmp_path / "broken.mp4"
+    data = bytearray(moving_square(broken, 3, num_frames=30, size=64).read_bytes())
+    place = data.index(b"mdat") + 800
+    data[place : place + 400] = bytes(400)
+    broken.write_bytes(data)
+    videos.append(replace(rated_videos[3], video=broken, prompt="z"))
+    with pytest.raises(ValueError, match=r"broken\.mp4"):
         cache_videos(pipeline_dir, videos, tmp_path / "c", **SIZE, rows_per_shard=3)
     finished = shard_bytes(tmp_path / "c")
     assert len(finished) == 1

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from lift_trl.alignment.clips import ClipSize, load_clip
+from lift_trl.alignment.clips import ClipSize, check_clips, load_clip
 from lift_trl.store.video_io import write_video
 from lift_trl.video_models import PipelineSource
 from tests.alignment.conftest import moving_square
@@ -54,3 +56,19 @@ def test_missing_and_truncated_files_are_named(tmp_path, model):
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 3])
     with pytest.raises(ValueError, match=r"cut\.mp4: .*truncated"):
         load_clip(tmp_path / "cut.mp4", size, model)
+
+
+def test_all_clips_that_are_too_short_are_listed_at_once(tmp_path, model):
+    """24 frames at 30 fps are 7 at 8 fps; what read_video finds is what the time stamps tell."""
+    good = moving_square(tmp_path / "good.mp4", 0, num_frames=9, fps=8)
+    short = moving_square(tmp_path / "short.mp4", 0, num_frames=8, fps=8)
+    fast = moving_square(tmp_path / "fast.mp4", 0, num_frames=24, fps=30)
+    videos = [good, short, good.read_bytes(), fast, tmp_path / "gone.mp4"]
+    with pytest.raises(ValueError) as caught:
+        check_clips(videos, ClipSize(9, 32, 32, 8.0), model)
+    first, *listed = str(caught.value).split("\n  ")
+    assert first.startswith("3 clips cannot be used")
+    assert [Path(line.split(": ")[0]).name for line in listed] == ["short.mp4", "fast.mp4", "gone.mp4"]
+    assert "has 8 frames at 8 fps, 9 were asked for" in listed[0] and "num_frames=1." in listed[0]
+    assert "has 7 frames at 8 fps" in listed[1]
+    check_clips([good, good.read_bytes()], ClipSize(9, 32, 32, 8.0), model)
