@@ -17,8 +17,9 @@ from accelerate.logging import get_logger
 from ..hub.parents import hub_parent
 from ..records import RatedVideo, content_id
 from ..runtime import process_state
+from ..store.clip_rows import video_digest
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, remove_partials, write_rows
-from ..store.rated_videos import hub_dataset, load_rated_videos, video_digest
+from ..store.rated_videos import hub_dataset, load_rated_videos
 from ..store.sharding import chunks, share
 from ..store.video_io import describe
 from ..video_models import PipelineSource

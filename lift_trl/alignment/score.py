@@ -11,8 +11,9 @@ from accelerate.logging import get_logger
 from ..protocols import RewardModel
 from ..records import CriticScore, StoredVideo, VideoSource, content_id
 from ..runtime import process_state
+from ..store.clip_rows import row_caption, row_id, row_is_real, video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
-from ..store.rated_videos import raw_rows, video_digest
+from ..store.rated_videos import raw_rows
 from ..store.sharding import chunks, pending, share
 
 
@@ -129,13 +130,14 @@ def read_jobs(videos: "Path | str | Dataset", output_dir: Path) -> list[ScoringJ
 
 def _job(where: str, row: Mapping[str, Any], output_dir: Path) -> ScoringJob:
     video = row.get("video")
-    caption = row.get("prompt") if row.get("prompt") is not None else row.get("caption")
-    if not video or not caption or not str(caption).strip():
+    try:
+        caption, is_real = row_caption(row), row_is_real(row)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if not video or caption is None:
         raise ValueError(f"{where}: no clip or no prompt; fill the columns file_name (or video) and prompt.")
     source: VideoSource | StoredVideo = video if isinstance(video, StoredVideo) else Path(video)
-    is_real = str(row.get("is_real")).lower() in ("true", "1") or row.get("source") == "real"
-    caption = str(caption).strip()
-    unit = str(row.get("video_id") or row.get("id") or content_id(_digest(source), caption, is_real))
+    unit = row_id(row) or content_id(_digest(source), caption, is_real)
     known: dict[str, Any] = {"id": unit, "prompt": caption}
     if isinstance(source, Path):
         known["video"] = os.path.relpath(source, output_dir)

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..protocols import CriticModel
 from ..records import StoredVideo, VideoSource
 from ..rubric import Dimension, Label, format_answer, question
-from ..store.rated_videos import video_digest
+from ..store.clip_rows import video_digest
 from ..store.video_io import Clip, sample_frames
 from .conversation import render_answer, render_prompt
 from .settings import CriticSettings

@@ -11,8 +11,8 @@ import torch
 
 from ..records import content_id
 from ..rubric import mean_reward
+from ..store.clip_rows import video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
-from ..store.rated_videos import video_digest
 from .judges import PROMPT, RegressionJudge
 from .report_systems import ListedClip, list_clips
 

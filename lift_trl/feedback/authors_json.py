@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..rubric import OFFICIAL_NAMES, parse_answer
+from ..store.clip_rows import row_id
+from ..store.tables import present, text_lines
 from .clips import VIDEO_SUFFIXES
 
 
@@ -43,10 +45,11 @@ def read_json(path: Path) -> Any:
     The content of a JSON file.
 
     Raises:
-        ValueError: naming the file, the line and the remedy if it is no JSON.
+        ValueError: naming the file, the line and the remedy if it is no JSON, or no UTF-8.
     """
+    text = "".join(text_lines(path))
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error}). A comma after a last entry is a common cause.") from error
 
@@ -59,6 +62,9 @@ def parse_rows(path: Path, rows: list[Any]) -> Iterator[tuple[str, list[Rating] 
             answers = ", ".join(OFFICIAL_NAMES)
             yield where, f"not one of the authors' two forms; it needs video, and conversations or {answers}."
             continue
+        row = {
+            name: present(value) if name in ("video", "video_id", "caption") else value for name, value in row.items()
+        }
         try:
             yield where, _conversation(row) if "conversations" in row else _critic_answers(row)
         except (KeyError, TypeError, AttributeError) as error:
@@ -109,7 +115,7 @@ def _conversation(row: Mapping[str, Any]) -> list[Rating]:
 
 def _critic_answers(row: Mapping[str, Any]) -> list[Rating]:
     answers = {dimension: row[name] for name, dimension in OFFICIAL_NAMES.items() if name in row}
-    name = str(row.get("video_id") or clip_id(row["video"]))
+    name = row_id({"video_id": row.get("video_id")}) or clip_id(row["video"])
     return [
         _rating(row, name, row["caption"], dimension, parse_answer(answers[dimension]))
         for dimension in OFFICIAL_NAMES.values()
@@ -118,6 +124,6 @@ def _critic_answers(row: Mapping[str, Any]) -> list[Rating]:
 
 
 def _rating(row: Mapping[str, Any], name: str, caption: str, dimension: str, answer: Any) -> Rating:
-    if not caption.strip():
+    if not present(caption):
         raise ValueError(f"{row['video']}: no caption.")
     return Rating(name, str(row["video"]), caption.strip(), dimension, answer.label, answer.reason)

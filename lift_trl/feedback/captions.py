@@ -1,56 +1,77 @@
 """Clips with captions and no ratings, as OpenVid, VIDGEN and many others publish them: a table, or one JSON file."""
 
-import csv
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..rubric import Dimension
+from ..store.tables import TABLE_SUFFIXES, present, table_rows
 from .authors_json import read_json
 
 
 #: Names under which the clip and the caption stand in known datasets (OpenVid-1M: video, caption; VIDGEN-1M: vid, caption).
 VIDEO_COLUMNS = ("video", "file_name", "vid", "video_path", "path", "videoid", "video_id")
 CAPTION_COLUMNS = ("caption", "prompt", "text")
+#: What only a table of ratings has.
+_RATINGS = ("reward", "label", "annotations", "is_real", *(dimension.value for dimension in Dimension))
+
+
+class Captioned(NamedTuple):
+    """A clip, as the file names it, and its caption."""
+
+    video: str
+    caption: str
 
 
 def read_captions(
     path: Path, video_column: str | None = None, caption_column: str | None = None
-) -> Iterator[tuple[str, str | None, str | None]]:
+) -> Iterator[tuple[str, Captioned | str]]:
     """
-    (where, clip, caption) of each row of a CSV, TSV, JSON or JSON-lines file. A JSON file holds a list of rows, or one
-    mapping of clip to caption.
+    (where, clip and caption) of each row of a table, or of a JSON file with a list of rows or a mapping of clip to caption;
+    (where, what is wrong) of a row that cannot be used.
 
     Args:
         video_column, caption_column: names of the columns, found among `VIDEO_COLUMNS` and `CAPTION_COLUMNS` by default.
 
     Raises:
-        ValueError: if the file is of another kind or a column is missing.
+        ValueError: if the file is of another kind, a column is missing, or it holds ratings, which would be lost.
     """
     for number, row in enumerate(_rows(path), start=1):
+        where = f"{path}, row {number}"
         if not isinstance(row, Mapping):
-            raise ValueError(f"{path}, row {number}: {row!r:.60} is no row; a row names a clip and its caption.")
-        video = row[_column(path, row, video_column, VIDEO_COLUMNS, "video_column")]
-        caption = row[_column(path, row, caption_column, CAPTION_COLUMNS, "caption_column")]
-        yield f"{path}, row {number}", video and str(video), caption and str(caption)
+            yield where, row if isinstance(row, str) else f"{row!r:.60} is no row; a row names a clip and its caption."
+            continue
+        rated = next((column for column in _RATINGS if row.get(column) is not None), None)
+        if rated is not None:
+            raise ValueError(
+                f"{path}: holds ratings ({rated}), and a file of captions has none. Put the rows into metadata.jsonl or "
+                ".csv in a folder of its own, and name that folder."
+            )
+        video = row.get(_column(path, row, video_column, VIDEO_COLUMNS, "video_column"))
+        caption = row.get(_column(path, row, caption_column, CAPTION_COLUMNS, "caption_column"))
+        if video is None or caption is None:
+            yield where, "no clip or no caption; fill both columns or delete the row."
+        elif not isinstance(caption, str) or not isinstance(video, str | int):
+            yield (
+                where,
+                f"clip {video!r:.60} and caption {caption!r:.60} are not both text; correct or delete the row.",
+            )
+        else:
+            yield where, Captioned(str(video).strip(), caption.strip())
 
 
 def _rows(path: Path) -> Iterator[Any]:
-    if path.suffix == ".jsonl":
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-            try:
-                if line.strip():
-                    yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error}). Correct or delete the line.") from error
-    elif path.suffix in (".csv", ".tsv"):
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+    if path.suffix in TABLE_SUFFIXES:
+        yield from table_rows(path)
     elif path.suffix == ".json":
         content = read_json(path)
         if isinstance(content, Mapping):
             content = [{"video": video, "caption": caption} for video, caption in content.items()]
-        yield from content
+        if not isinstance(content, list):
+            raise ValueError(
+                f"{path}: holds {content!r:.60}; captions are a list of rows, or a mapping of clip to caption."
+            )
+        yield from (row if isinstance(row, str) else present(row) for row in content)
     else:
         raise ValueError(
             f"{path}: captions are read from .csv, .tsv, .json or .jsonl; convert the file to one of them."

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import stat
+import unicodedata
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
@@ -13,12 +14,12 @@ from huggingface_hub import constants
 from ..records import content_id
 
 
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".webm", ".mkv", ".mov", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
 
 
 def default_cache_dir() -> Path:
     """Where extracted clips are kept: `lift_trl` in the Hugging Face home (environment variable `HF_HOME`)."""
-    return Path(constants.HF_HOME) / "lift_trl"
+    return Path(constants.HF_HOME).absolute() / "lift_trl"
 
 
 def store_bytes(data: bytes, cache_dir: Path, suffix: str = ".mp4") -> Path:
@@ -85,21 +86,22 @@ class ClipFinder:
     """
     Finds the clip that a row names, among the files under a folder or else the members of the zip files there.
 
-    A row's path counts from the folder or from its `videos`; failing that, the file's name decides, with or without its
-    suffix, if only one file has it. Only files found under the folder can be named, so no row reaches outside of it.
+    A path counts from the folder, from its `videos`, or from where the folder is (`clips/a.mp4` in the folder `clips`), with
+    or without its suffix; it is never looked for elsewhere. A bare name may stand in any subfolder, if only one file has
+    it. Only files found under the folder can be named, so no row reaches outside of it.
     """
 
     def __init__(self, folder: Path, cache_dir: Path) -> None:
-        self._folder = folder
+        self._folder = folder.absolute()
         self._cache_dir = cache_dir
 
     @cached_property
-    def _loose(self) -> dict[str, list[Path]]:
-        return _files_by_name([self._folder])
+    def _loose(self) -> "_Files":
+        return _Files([self._folder])
 
     @cached_property
-    def _zipped(self) -> dict[str, list[Path]]:
-        return _files_by_name([extract_zip(path, self._cache_dir) for path in sorted(self._folder.rglob("*.zip"))])
+    def _zipped(self) -> "_Files":
+        return _Files([extract_zip(path, self._cache_dir) for path in sorted(self._folder.rglob("*.zip"))])
 
     def find(self, reference: str) -> Path | None:
         """
@@ -108,30 +110,46 @@ class ClipFinder:
         Raises:
             ValueError: if several files have that name.
         """
-        path = PurePosixPath(reference)
-        keys = (path.as_posix(), path.as_posix().removeprefix("videos/"), path.name)
-        return _find(keys, self._loose) or _find(keys, self._zipped)
+        path = PurePosixPath(unicodedata.normalize("NFC", reference))
+        is_within = len(path.parts) > 1 and path.parts[0] in ("videos", self._folder.name)
+        inner = PurePosixPath(*path.parts[1:]) if is_within else path
+        # The top of a zip is no place of the folder, so a bare name is as good there as further down.
+        in_zips = [inner] if len(inner.parts) > 1 else []
+        bare = None if len(inner.parts) > 1 else inner
+        return self._loose.find([path, inner, "videos" / path], bare) or self._zipped.find(in_zips, bare)
 
 
-def _files_by_name(folders: list[Path]) -> dict[str, list[Path]]:
-    """Path within its folder, or name, each with and without suffix -> the video files that have it."""
-    found: dict[str, list[Path]] = {}
-    for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
-                relative = path.relative_to(folder)
-                for key in {relative.as_posix(), path.name, relative.with_suffix("").as_posix(), path.stem}:
-                    found.setdefault(key, []).append(path)
-    return found
+class _Files:
+    """The video files under `folders`, by path and by name, each with and without suffix."""
+
+    def __init__(self, folders: list[Path]) -> None:
+        self._by_path: dict[str, list[Path]] = {}
+        self._by_name: dict[str, list[Path]] = {}
+        for folder in folders:
+            for path in sorted(folder.rglob("*")):
+                if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+                    _add(self._by_path, path.relative_to(folder), path)
+                    _add(self._by_name, Path(path.name), path)
+
+    def find(self, paths: list[PurePosixPath], bare: PurePosixPath | None) -> Path | None:
+        """The file at the first of `paths` where there is one, or else the one that is named `bare`."""
+        for path in paths:
+            if found := _only(self._by_path, path):
+                return found
+        return None if bare is None else _only(self._by_name, bare)
 
 
-def _find(keys: tuple[str, ...], files: dict[str, list[Path]]) -> Path | None:
-    for key in keys:
-        paths = files.get(key, [])
-        if len(paths) > 1:
-            raise ValueError(
-                f"{key}: {len(paths)} files have this name, as {paths[0]} and {paths[1]}. Rename one of them."
-            )
-        if paths:
-            return paths[0]
-    return None
+def _add(files: dict[str, list[Path]], key: Path, path: Path) -> None:
+    for name in {key.as_posix(), key.with_suffix("").as_posix()}:
+        files.setdefault(unicodedata.normalize("NFC", name), []).append(path)
+
+
+def _only(files: dict[str, list[Path]], key: PurePosixPath) -> Path | None:
+    paths = files.get(key.as_posix(), [])
+    # "a.mp4" is that file, and not "a.mp4.mp4" without its suffix.
+    paths = [path for path in paths if unicodedata.normalize("NFC", path.name) == key.name] or paths
+    if len(paths) > 1:
+        raise ValueError(
+            f"{key}: {len(paths)} files have this name, as {paths[0]} and {paths[1]}. Give the path, or rename one of them."
+        )
+    return paths[0] if paths else None

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from ..records import hra_features
 from ..store.manifest import Artifact
-from ..store.rated_videos import BadRowsError
-from .hra import is_test_video
+from ..store.rated_videos import BadRowsError, RowError
+from .hra import held_out_videos
 from .sources import HraClip, HraSource, MissingVideos, read_hra
 
 
@@ -74,6 +74,9 @@ def convert(
     data = read_hra(origin, missing_videos=missing_videos)
     if data.errors:
         raise BadRowsError(data.errors)
+    missing = [clip for part in data.splits.values() for clip in part if not _has_file(clip)]
+    if missing and missing_videos != "keep":
+        raise BadRowsError([RowError(clip.where, f"{clip.id}: its file would not be stored.") for clip in missing])
     splits = _resplit(data.splits, test_fraction=test_fraction, train_on=train_on)
     config = {
         "source": source,
@@ -85,12 +88,11 @@ def convert(
     name = Path(src).name if Path(src).exists() else f"datasets/{src}"
     parents = {name: data.revision or rows_digest(data.splits)}
     write_hra(target, splits, Artifact("hra", config, parents), max_shard_bytes=max_shard_bytes)
-    clips = [clip for part in splits.values() for clip in part]
     return Converted(
         folder=target,
         num_clips={split: len(part) for split, part in splits.items()},
         num_annotations={split: sum(len(clip.annotations) for clip in part) for split, part in splits.items()},
-        num_missing=sum(not _has_file(clip) for clip in clips),
+        num_missing=len(missing),
     )
 
 
@@ -164,9 +166,7 @@ def _resplit(
         raise ValueError("test_fraction and train_on both decide the split; give one of them.")
     clips = [clip for part in splits.values() for clip in part]
     if test_fraction is not None:
-        if not 0 < test_fraction < 1:
-            raise ValueError(f"test_fraction={test_fraction}; give a number between 0 and 1.")
-        held = {clip.id for clip in clips if is_test_video(clip.id, test_fraction=test_fraction)}
+        held = held_out_videos((clip.id for clip in clips), test_fraction=test_fraction)
     else:
         known = read_hra(HraSource(str(train_on)), missing_videos="keep", fetch_videos=False).splits
         held = {clip.id for clip in clips} - {clip.id for part in known.values() for clip in part}
@@ -176,7 +176,10 @@ def _resplit(
     }
     if not all(divided.values()):
         sizes = ", ".join(f"{split} {len(part)}" for split, part in divided.items())
-        raise ValueError(f"a split would be empty ({sizes} clips); choose another test_fraction or train_on.")
+        raise ValueError(
+            f"a split would be empty ({sizes} clips); choose another train_on. With two clips or more, any test_fraction "
+            "divides them."
+        )
     return divided
 
 

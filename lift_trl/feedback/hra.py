@@ -89,25 +89,39 @@ def _tidy_row(annotation: Annotation) -> dict[str, Any]:
     return {name: getattr(annotation, name) for name in Annotation.__dataclass_fields__} | {"video": encoded}
 
 
-def is_test_video(video_id: str, *, test_fraction: float, seed: int = 0) -> bool:
-    """Whether a video falls into the test split. The answer depends on its id only, so a growing dataset keeps its split."""
-    return int(content_id("test split", seed, video_id), 16) < test_fraction * 2**64
+def held_out_videos(video_ids: Iterable[str], *, test_fraction: float, seed: int = 0) -> set[str]:
+    """
+    Which videos form the test split: those whose hash is below `test_fraction`, and exactly one of the first two.
+
+    So two videos are enough for a split, and one that grows at its end keeps its split.
+
+    >>> held_out_videos(["a", "b"], test_fraction=0.01) == held_out_videos(["a", "b", "c"], test_fraction=0.01)
+    True
+
+    Raises:
+        ValueError: if `test_fraction` is not in (0, 1).
+    """
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction={test_fraction}; give a number between 0 and 1.")
+    place = {name: int(content_id("test split", seed, name), 16) / 2**64 for name in video_ids}
+    held = {name for name, value in place.items() if value < test_fraction}
+    first = sorted(list(place)[:2], key=lambda name: place[name])
+    return (held | {first[0]}) - {first[1]} if len(first) == 2 else held
 
 
 def split_by_video(dataset: "Dataset", *, test_fraction: float, seed: int = 0) -> "DatasetDict":
     """
-    Tidy rows in `train` and `test`, all rows of a video on one side.
+    Tidy rows in `train` and `test`, all rows of a video on one side (see `held_out_videos`).
 
     Args:
         test_fraction: expected share of the videos in `test`, in (0, 1).
 
     Raises:
-        ValueError: if `test_fraction` is out of range or a side would be empty.
+        ValueError: if `test_fraction` is out of range, or there is one video only.
     """
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction={test_fraction}; give a number between 0 and 1.")
-    test = [is_test_video(name, test_fraction=test_fraction, seed=seed) for name in dataset["video_id"]]
-    return _two_splits(dataset, dataset, [not held for held in test], test)
+    held = held_out_videos(dataset["video_id"], test_fraction=test_fraction, seed=seed)
+    test = [name in held for name in dataset["video_id"]]
+    return _two_splits(dataset, dataset, [not name for name in test], test)
 
 
 def split_new_videos(train: "Dataset", larger: "Dataset") -> "DatasetDict":
@@ -134,7 +148,10 @@ def _two_splits(train: "Dataset", test: "Dataset", in_train: list[bool], in_test
     from datasets import DatasetDict
 
     if not any(in_train) or not any(in_test):
-        raise ValueError(f"train gets {sum(in_train)} rows and test {sum(in_test)}; choose another split.")
+        raise ValueError(
+            f"train gets {sum(in_train)} rows and test {sum(in_test)}; choose another split. With two videos or more, any "
+            "test_fraction divides them."
+        )
     chosen = {
         "train": train.select([n for n, wanted in enumerate(in_train) if wanted]),
         "test": test.select([n for n, wanted in enumerate(in_test) if wanted]),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from huggingface_hub import HfApi, snapshot_download
 
 from ..records import Annotation, VideoSource, content_id
 from ..rubric import Dimension, parse_label
+from ..store.clip_rows import row_caption, row_id, row_is_real
 from ..store.rated_videos import METADATA_NAMES, RowError, raw_rows
 from .authors_json import Rating, clip_id, is_authors_row, parse_rows, read_json, source_of
-from .captions import read_captions
+from .captions import Captioned, read_captions
 from .clips import ClipFinder, default_cache_dir, store_bytes
 
 
@@ -76,9 +78,15 @@ def read_hra(
     cache = default_cache_dir() if cache_dir is None else cache_dir
     data = HraData()
     for split, rows, folder in _splits(origin, data, fetch_videos=fetch_videos):
-        finder = ClipFinder(folder, cache) if folder else None
+        # A relative path counts from the dataset's folder, never from whatever folder we run in.
+        elsewhere = Path(origin.video_dir).absolute() if origin.video_dir else None
+        clips = elsewhere or folder
+        finder = ClipFinder(clips, cache) if clips else None
         # A dataset from the Hub must not name files of this machine.
-        reader = _Reader(origin.source, missing_videos, finder, cache, data.errors, trust_paths=data.revision is None)
+        trusted = data.revision is None
+        reader = _Reader(
+            origin.source, missing_videos, finder, cache, data.errors, trusted, folder, elsewhere is not None
+        )
         data.splits[split] = reader.read(rows)
         if reader.num_missing and missing_videos != "raise":
             logger.warning("%s: %d clips are missing (%s)", origin.name_or_path, reader.num_missing, missing_videos)
@@ -96,7 +104,7 @@ _Row = tuple[str, HraClip | None, str | None]
 def _splits(
     origin: HraSource, data: HraData, *, fetch_videos: bool
 ) -> Iterator[tuple[str, Iterable[_Row], Path | None]]:
-    """(split, rows, folder to look for clips in) of a local path or a repository."""
+    """(split, rows, folder from which paths count) of a local path or a repository."""
     import datasets
 
     path: Path | None = Path(origin.name_or_path).absolute()
@@ -104,22 +112,21 @@ def _splits(
         path, data.revision = _fetch(origin, fetch_videos=fetch_videos)
     if path is None:
         for split, rows in datasets.load_dataset(str(origin.name_or_path), revision=data.revision).items():
-            yield split, _table_rows(raw_rows(rows)), None
+            yield split, _table_rows(raw_rows(rows), None), None
         return
     folder = path if path.is_dir() else path.parent
-    video_dir = Path(origin.video_dir) if origin.video_dir else folder
     files = [path] if path.is_file() else sorted(path.glob("*.json"))
     if path.is_dir() and any((path / name).is_file() for name in METADATA_NAMES):
-        yield "train", _table_rows(raw_rows(path)), video_dir
+        yield "train", _table_rows(raw_rows(path), folder), folder
     elif files and all(file.suffix == ".json" for file in files):
-        yield "train", (row for file in files for row in _json_rows(file, origin)), video_dir
+        yield "train", (row for file in files for row in _json_rows(file, origin)), folder
     elif path.is_file() and path.suffix != ".parquet":
-        yield "train", _caption_rows(read_captions(path, origin.video_column, origin.caption_column)), video_dir
+        yield "train", _caption_rows(read_captions(path, origin.video_column, origin.caption_column)), folder
     elif path.is_file() or any(path.rglob("*.parquet")):
         arguments: dict[str, Any] = {"data_files": str(path)} if path.is_file() else {}
         loaded = datasets.load_dataset("parquet" if path.is_file() else str(path), **arguments)
         for split, rows in loaded.items():
-            yield split, _table_rows(raw_rows(rows)), video_dir
+            yield split, _table_rows(raw_rows(rows), folder), folder
     else:
         raise ValueError(f"{path}: no {', '.join(METADATA_NAMES)}, no Parquet and no JSON file in this folder.")
 
@@ -180,51 +187,49 @@ def _rated_clip(ratings: list[Rating], annotator: str) -> HraClip:
     return HraClip(first.video_id, video, first.caption, source, rows)
 
 
-def _caption_rows(captions: Iterable[tuple[str, str | None, str | None]]) -> Iterator[_Row]:
+def _caption_rows(rows: Iterable[tuple[str, Captioned | str]]) -> Iterator[_Row]:
     """Clips with captions and no rating: real ones."""
-    for where, reference, caption in captions:
-        if not reference or not caption or not caption.strip():
-            yield where, None, "no clip or no caption; fill both columns or delete the row."
+    for where, row in rows:
+        if isinstance(row, str):
+            yield where, None, row
         else:
-            path = Path(reference)
-            name = clip_id(path.name if path.is_absolute() else reference)
-            yield where, HraClip(name, path, caption.strip(), "real"), None
+            path = Path(row.video)
+            name = clip_id(path.name if path.is_absolute() else row.video)
+            yield where, HraClip(name, path, row.caption, "real"), None
 
 
-def _table_rows(rows: Iterable[tuple[str, Mapping[str, Any] | str]]) -> Iterator[_Row]:
+def _table_rows(rows: Iterable[tuple[str, Mapping[str, Any] | str]], root: Path | None) -> Iterator[_Row]:
     for where, row in rows:
         try:
-            yield (where, None, row) if isinstance(row, str) else (where, _table_clip(row), None)
+            yield (where, None, row) if isinstance(row, str) else (where, _table_clip(row, root), None)
         except ValueError as error:
             yield where, None, str(error)
 
 
-def _table_clip(row: Mapping[str, Any]) -> HraClip:
-    """One row of a table: a clip with `annotations`, with three label columns, or one tidy rating."""
+def _table_clip(row: Mapping[str, Any], root: Path | None) -> HraClip:
+    """One row of a table in `root`: a clip with `annotations`, with three label columns, or one tidy rating."""
     encoded = row.get("video")
     video = (encoded.get("bytes") or encoded.get("path")) if isinstance(encoded, Mapping) else encoded
-    caption = str(row.get("caption") or row.get("prompt") or "").strip()
+    caption = row_caption(row)
     if not video:
         raise ValueError("no clip; fill the column file_name (folder) or video (dataset).")
-    if not caption:
+    if caption is None:
         raise ValueError("no caption; fill the column caption (or prompt).")
-    source = str(row.get("source") or ("real" if str(row.get("is_real")).lower() in ("true", "1") else "synthetic"))
+    source = "real" if row_is_real(row) else str(row.get("source") or "synthetic").strip().lower()
     if source not in SOURCES:
-        raise ValueError(f"source {source!r} is unknown; use 'synthetic' or 'real'.")
+        raise ValueError(f"source {row.get('source')!r} is unknown; use 'synthetic' or 'real'.")
     video = video if isinstance(video, bytes) else Path(video)
     is_tidy = row.get("dimension") is not None
-    given = row.get("video_id") or (None if is_tidy else row.get("id"))
-    content = video if isinstance(video, bytes) else row.get("file_name") or video.name
-    name = str(given) if given else content_id(content, caption)
+    given = row_id({"video_id": row.get("video_id")} if is_tidy else row)
+    content = video if isinstance(video, bytes) else row.get("file_name") or _inside(video, root) or video.name
+    name = given or content_id(content, caption)
     ratings = [row] if is_tidy else row["annotations"] if row.get("annotations") is not None else _wide_ratings(row)
     if not isinstance(ratings, list) or not all(isinstance(rating, Mapping) for rating in ratings):
         raise ValueError(f"annotations are {ratings!r:.80}; give a list of {{dimension, label, reason, annotator}}.")
     clip = HraClip(name, video, caption, source)
     annotations = tuple(_annotation(clip, {**rating}) for rating in ratings)
     if not annotations and source != "real":
-        raise ValueError(
-            f"{name}: no rating; give annotations, or the labels {', '.join(Dimension)}, or is_real: true."
-        )
+        raise ValueError(f"no rating; give annotations, or the labels {', '.join(Dimension)}, or is_real: true.")
     return replace(clip, annotations=annotations)
 
 
@@ -233,8 +238,8 @@ def _annotation(clip: HraClip, rating: Mapping[str, Any]) -> Annotation:
     if dimension not in list(Dimension):
         raise ValueError(f"dimension {dimension!r} is unknown; use one of {', '.join(Dimension)}.")
     label, reason = parse_label(str(rating.get("label"))), str(rating.get("reason") or "")
-    annotator = str(rating.get("annotator") or "")
-    times = (rating.get("created_at"), rating.get("ui_version"))
+    annotator = row_id({"id": rating.get("annotator")}) or ""
+    times = [None if value is None else str(value) for value in (rating.get("created_at"), rating.get("ui_version"))]
     return Annotation(
         clip.id, clip.video, clip.caption, Dimension(dimension), label, reason, annotator, clip.source, *times
     )
@@ -242,18 +247,18 @@ def _annotation(clip: HraClip, rating: Mapping[str, Any]) -> Annotation:
 
 def _wide_ratings(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The ratings of a row with one label column a dimension, and `reasons` as a mapping (or its JSON)."""
-    reasons = row.get("reasons") or {}
+    labels = {dimension: row[dimension] for dimension in Dimension if row.get(dimension) is not None}
+    reasons = row.get("reasons") if labels else None
     if isinstance(reasons, str):
         try:
             reasons = json.loads(reasons)
         except json.JSONDecodeError:
-            reasons = None
-    if not isinstance(reasons, Mapping):
+            pass  # refused below
+    if not isinstance(reasons, Mapping | None):
         raise ValueError(f"reasons {row.get('reasons')!r:.80} is no mapping of dimension to text, nor its JSON.")
     return [
-        {**row, "dimension": dimension, "label": row[dimension], "reason": reasons.get(dimension)}
-        for dimension in Dimension
-        if row.get(dimension) is not None
+        {**row, "dimension": dimension, "label": label, "reason": (reasons or {}).get(dimension)}
+        for dimension, label in labels.items()
     ]
 
 
@@ -262,7 +267,7 @@ def _wide_ratings(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass
 class _Reader:
-    """Joins the rows of a clip, finds its file, and notes what is wrong."""
+    """Joins the rows of a clip, finds its file in `root` or `is_elsewhere`, and notes what is wrong."""
 
     source: str | None
     missing_videos: MissingVideos
@@ -270,7 +275,10 @@ class _Reader:
     cache_dir: Path
     errors: list[RowError]
     trust_paths: bool
+    root: Path | None
+    is_elsewhere: bool
     num_missing: int = 0
+    owners: dict[Path, str] = field(default_factory=dict)
 
     def read(self, rows: Iterable[_Row]) -> list[HraClip]:
         joined: dict[str, HraClip] = {}
@@ -301,20 +309,45 @@ class _Reader:
         clip = clip if self.source is None else _with(clip, source=self.source)
         reference = Path(str(clip.video))
         try:
-            # A relative path counts from the dataset's folder, never from whatever folder we run in.
-            known = reference.is_absolute() and (self.trust_paths or reference.is_relative_to(self.cache_dir))
-            path = reference if known and reference.is_file() else None
-            path = path or (self.finder.find(str(reference)) if self.finder else None)
+            path = self._file(reference)
         except ValueError as error:
             self.errors.append(RowError(clip.where, str(error)))
             return None
         if path is not None:
+            owner = self.owners.setdefault(path.resolve(), clip.where)
+            if owner != clip.where and not self._is_stored(path):
+                problem = (
+                    f"{reference}: is the clip of {owner} already ({path}); one file is one clip. Correct the path."
+                )
+                self.errors.append(RowError(clip.where, problem))
+                return None
             return _with(clip, video=path)
         self.num_missing += 1
         if self.missing_videos == "raise":
             remedy = "Fetch it, give the folder of the clips (video_dir), or pass missing_videos='keep' or 'drop'."
             self.errors.append(RowError(clip.where, f"{reference}: no such clip. {remedy}"))
         return clip if self.missing_videos == "keep" else None
+
+    def _file(self, reference: Path) -> Path | None:
+        """The file that a row names, `None` if there is none."""
+        if reference.is_absolute():
+            inner = _inside(reference, self.root)
+            is_moved = self.is_elsewhere and inner is not None
+            if (self.trust_paths and not is_moved or self._is_stored(reference)) and reference.is_file():
+                return reference
+            if inner is None:
+                return None
+            reference = inner
+        return self.finder.find(reference.as_posix()) if self.finder else None
+
+    def _is_stored(self, path: Path) -> bool:
+        """Whether `path` is that of bytes which this reader, or an earlier one, put into the cache."""
+        return Path(os.path.normpath(path)).is_relative_to(self.cache_dir)
+
+
+def _inside(path: Path, folder: Path | None) -> Path | None:
+    """The path that `path` has from `folder`; `None` where it is none of `folder`."""
+    return path.relative_to(folder) if folder and path.is_relative_to(folder) else None
 
 
 def _with(clip: HraClip, **changes: Any) -> HraClip:

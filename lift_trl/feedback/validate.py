@@ -21,6 +21,11 @@ class Use(NamedTuple, Generic[T]):
     errors: list[RowError]
 
     @property
+    def holds_ratings(self) -> bool:
+        """Whether a clip has what this use needs; real clips without ratings serve any."""
+        return any(clip.annotations if isinstance(clip, HraClip) else not clip.is_real for clip in self.clips)
+
+    @property
     def is_accepted(self) -> bool:
         """Whether the loader takes the dataset: all of it, or what is left without clips that are not rated in full."""
         return not self.errors or bool(self.clips) and all(error.is_unscored for error in self.errors)
@@ -45,8 +50,8 @@ class Validation(NamedTuple):
 
     def problems(self) -> Iterator[str]:
         """
-        Every row that both refuse, and every row that one of them refuses, with the reason. Where all rows are for one use
-        only, the other complains of them in one line.
+        Every row that both refuse, with the reason. What one of them refuses and the other takes is no fault of a row: each
+        such reason is told once.
         """
         if self.alignment is None:
             yield from map(str, self.hra.errors)
@@ -58,12 +63,20 @@ class Validation(NamedTuple):
 
 
 def _refused(words: str, use: Use[T], *, except_in: set[str]) -> Iterator[str]:
-    """The rows that one use refuses and the other takes."""
+    """The rows that one use refuses and the other takes: one line for each problem, or one if the dataset is not for it."""
     rows = [error for error in use.errors if error.where not in except_in]
-    if rows and not use.clips and not except_in:
-        yield f"{rows[0].where}: {words}: {rows[0].problem}" + (f" (as all {len(rows)} rows)" if rows[1:] else "")
-    else:
-        yield from (f"{error.where}: {words}: {error.problem}" for error in rows)
+    for alike in _grouped(rows) if use.holds_ratings else [rows]:
+        if alike:
+            more = f" (as {len(alike) - 1} other rows)" if alike[1:] else ""
+            yield f"{alike[0].where}: {words}: {alike[0].problem}{more}"
+
+
+def _grouped(errors: list[RowError]) -> Iterable[list[RowError]]:
+    """The errors of each problem."""
+    groups: dict[str, list[RowError]] = {}
+    for error in errors:
+        groups.setdefault(error.problem, []).append(error)
+    return groups.values()
 
 
 def validate(

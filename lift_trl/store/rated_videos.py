@@ -10,19 +10,20 @@ Accepted columns, in a folder's metadata or in what `datasets.load_dataset` retu
 * `is_real: true` or `source: real`: a real clip, which needs no rating. Optional: `id`, `reasons`.
 """
 
-import csv
-import hashlib
-import json
 import logging
-import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..records import RatedVideo, StoredVideo, VideoSource, content_id
-from ..rubric import Dimension, Label, majority_label, parse_label
-from .video_io import describe
+from huggingface_hub import constants
+
+from ..records import RatedVideo, StoredVideo
+from ..rubric import Dimension
+from .clip_rows import UnscoredError, is_rated, rated_video, row_id, video_digest
+from .tables import TABLE_SUFFIXES, present, table_rows
 
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+#: Columns that mean something here. A name that differs in case or blanks would be passed over, so it is refused.
+_COLUMNS = (
+    *("file_name", "video", "prompt", "caption", "reward", "expected_reward", "is_real", "source", "id", "video_id"),
+    *("dimension", "label", "annotations", "unscored", *(dimension.value for dimension in Dimension)),
+)
 
 
 class RowError(NamedTuple):
@@ -56,10 +62,6 @@ class BadRowsError(ValueError):
         shown = "\n".join(f"  {error}" for error in errors[:10])
         more = f"\n  and {len(errors) - 10} more: `lift-trl validate` lists them all" if len(errors) > 10 else ""
         super().__init__(f"{len(errors)} bad rows; correct or delete them:\n{shown}{more}")
-
-
-class _UnscoredError(ValueError):
-    """Raters labelled some dimensions of a clip, but not all."""
 
 
 class CheckedRows(NamedTuple):
@@ -92,56 +94,82 @@ def load_rated_videos(data: "Dataset | DatasetDict | Path | str") -> list[RatedV
 
 def check_rated_videos(data: "Dataset | DatasetDict | Path | str") -> CheckedRows:
     """As `load_rated_videos`, with the bad rows returned instead of raised. No clip is decoded."""
-    errors: list[RowError] = []
+    opened = _opened(data)
+    checked = _Checked()
     tidy: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
-    videos: dict[str, tuple[str, RatedVideo]] = {}
-
-    name, data = _opened(data)
-
-    def add(where: str, rows: list[Mapping[str, Any]]) -> None:
-        try:
-            video = _rated_video(rows)
-        except (ValueError, FileNotFoundError) as error:
-            errors.append(RowError(where, str(error), isinstance(error, _UnscoredError)))
-            return
-        if video.id in videos:
-            first = videos[video.id][0]
-            problem = (
-                f"id {video.id!r} is taken by {first}: delete a clip that stands twice, or rename one of two clips."
-            )
-            errors.append(RowError(where, problem))
-            return
-        videos[video.id] = (where, video)
-
-    for index, (where, row) in enumerate(_rows(name, data)):
+    num_unscored = 0
+    for index, (where, row) in enumerate(_rows(opened)):
         if isinstance(row, str):
-            errors.append(RowError(where, row))
+            checked.errors.append(RowError(where, row))
             continue
-        if row.get("unscored"):
-            continue  # a critic could not score the clip and says why; such a clip has no reward and is not trained on
+        if row.get("unscored") not in (None, False) and not is_rated(row):
+            # A critic could not score the clip and says why; such a clip has no reward and is not trained on.
+            num_unscored += 1
+            continue
         video = row.get("video")
-        if isinstance(video, Mapping) and video.get("bytes") and not isinstance(data, Path):
+        if isinstance(video, Mapping) and video.get("bytes") and not isinstance(opened.data, Path):
             # The bytes stay in the dataset's file, or memory would grow with it.
-            row = {**row, "video": StoredVideo(data, index)}
+            row = {**row, "video": StoredVideo(opened.data, index)}
         if row.get("dimension") is not None and row.get("label") is not None:
             # Not by `id`, which may be that of the rating.
-            name = row.get("video_id") or _source_key(row.get("video"))
-            tidy.setdefault((str(name), str(_text(row))), []).append((where, row))
+            name = row_id({"video_id": row.get("video_id")}) or _source_key(row.get("video"))
+            tidy.setdefault((name, str(row.get("prompt") or row.get("caption"))), []).append((where, row))
         else:
-            add(where, [row])
+            checked.add(where, [row])
     for group in tidy.values():
-        add(group[0][0], [row for _, row in group])
-    if not videos and not errors:
-        errors.append(RowError(name, "holds no row."))
-    places = [where for where, _ in videos.values()]
-    return CheckedRows([video for _, video in videos.values()], errors, places)
+        checked.add(group[0][0], [row for _, row in group])
+    if num_unscored:
+        logger.warning("%s: %d unscored clips are left out", opened.name, num_unscored)
+    if not checked.videos and not checked.errors:
+        checked.errors.append(RowError(opened.name, "holds no row."))
+    return CheckedRows(list(checked.videos.values()), checked.errors, list(checked.places.values()))
+
+
+def _source_key(video: Any) -> str:
+    if isinstance(video, Mapping):
+        video = video.get("bytes") or video.get("path")
+    return video_digest(video) if isinstance(video, bytes | StoredVideo) else str(video)
+
+
+@dataclass
+class _Checked:
+    """The clips so far by their ids, with where each stands and which file it has."""
+
+    videos: dict[str, RatedVideo] = field(default_factory=dict)
+    errors: list[RowError] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+    files: dict[Path, str] = field(default_factory=dict)
+
+    def add(self, where: str, rows: list[Mapping[str, Any]]) -> None:
+        """The clip of `rows`, or what is wrong with it."""
+        try:
+            video = rated_video(rows)
+        except (ValueError, FileNotFoundError) as error:
+            self.errors.append(RowError(where, str(error), isinstance(error, UnscoredError)))
+            return
+        file = video.video.resolve() if isinstance(video.video, Path) else None
+        if video.id in self.videos:
+            first, what = self.places[video.id], f"id {video.id!r}"
+        elif file in self.files:
+            first, what = self.files[file], str(video.video)
+        else:
+            self.videos[video.id], self.places[video.id] = video, where
+            if file is not None:
+                self.files[file] = where
+            return
+        problem = f"{what} is taken by {first}: delete a clip that stands twice, or rename one of two clips."
+        self.errors.append(RowError(where, problem))
 
 
 class _Opened(NamedTuple):
-    """A folder with a metadata file, or a dataset whose clips are not decoded, and its name for messages."""
+    """
+    A folder with a metadata file, or a dataset whose clips are not decoded, and its name for messages. `root`: the folder
+    from which its paths count, and which somebody else's dataset must not leave; `None` for a dataset in memory.
+    """
 
     name: str
     data: "Dataset | Path"
+    root: Path | None = None
 
 
 def _opened(data: "Dataset | DatasetDict | Path | str") -> _Opened:
@@ -149,12 +177,14 @@ def _opened(data: "Dataset | DatasetDict | Path | str") -> _Opened:
     from datasets import DatasetDict, Video
 
     name = str(data) if isinstance(data, Path | str) else "dataset"
+    root = None
     if isinstance(data, Path | str):
         if isinstance(data, Path) or Path(data).exists() or not hub_dataset(data):
             folder = Path(data)
             if any((folder / name).is_file() for name in METADATA_NAMES) or not any(folder.rglob("*.parquet")):
                 return _Opened(name, folder)
         splits = _load(name)
+        root = Path(name) if Path(name).exists() else Path(constants.HF_HOME)
         if len(splits) > 1 and "train" not in splits:
             raise ValueError(
                 f"{name}: has the splits {', '.join(splits)} and none named train; name a folder or repo that has one."
@@ -169,7 +199,7 @@ def _opened(data: "Dataset | DatasetDict | Path | str") -> _Opened:
     for column, feature in data.features.items():
         if isinstance(feature, Video):
             data = data.cast_column(column, Video(decode=False))
-    return _Opened(name, data)
+    return _Opened(name, data.with_format(None), root)
 
 
 def hub_dataset(name: str) -> tuple[str, str | None] | None:
@@ -203,10 +233,14 @@ def metadata_file(folder: Path | str) -> Path:
 
     Raises:
         FileNotFoundError: if there is none of `metadata.jsonl`, `metadata.csv`, `metadata.parquet`.
+        ValueError: if there are several.
     """
-    for name in METADATA_NAMES:
-        if (Path(folder) / name).is_file():
-            return Path(folder) / name
+    tables = [path for path in sorted(Path(folder).glob("metadata.*")) if path.suffix in TABLE_SUFFIXES]
+    if len(tables) > 1:
+        names = " and ".join(path.name for path in tables)
+        raise ValueError(f"{folder}: {names} stand side by side, and only one can hold; delete or rename the other.")
+    if tables and tables[0].name in METADATA_NAMES:
+        return tables[0]
     raise FileNotFoundError(
         f"{folder}: no {' or '.join(METADATA_NAMES)}. Put one beside the clips, with file_name, prompt and either reward "
         f"or {', '.join(Dimension)}."
@@ -222,12 +256,13 @@ def raw_rows(data: "Dataset | DatasetDict | Path | str") -> Iterator[tuple[str, 
         FileNotFoundError: if the folder has neither metadata nor Parquet files.
         ValueError: if `data` has several splits, as in `load_rated_videos`.
     """
-    return _rows(*_opened(data))
+    return _rows(_opened(data))
 
 
-def _rows(name: str, data: "Dataset | Path") -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+def _rows(opened: _Opened) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     """As `raw_rows`, of what was opened."""
-    for where, row in _folder_rows(data) if isinstance(data, Path) else _dataset_rows(name, data):
+    name, data, root = opened
+    for where, row in _folder_rows(data) if isinstance(data, Path) else _dataset_rows(name, data, root):
         video = None if isinstance(row, str) else row.get("video")
         if isinstance(video, str | bytes | Path | Mapping | None):
             yield where, row
@@ -235,158 +270,50 @@ def _rows(name: str, data: "Dataset | Path") -> Iterator[tuple[str, Mapping[str,
             yield where, f"the clip is {video!r:.80}, which is no path; write the name of its file as text."
 
 
-def _dataset_rows(name: str, data: "Dataset") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _dataset_rows(name: str, data: "Dataset", root: Path | None) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     """As `raw_rows`, of a dataset whose clips are not decoded."""
     from datasets import ClassLabel
 
+    if problem := _misnamed(data.column_names):
+        raise ValueError(f"{name}: {problem}")
     classes = {column: f for column, f in data.features.items() if isinstance(f, ClassLabel)}
     for number, row in enumerate(data, start=1):
         named = {
             column: feature.int2str(row[column]) for column, feature in classes.items() if row[column] is not None
         }
-        yield f"{name}, row {number}", {**row, **named}
+        yield f"{name}, row {number}", _rooted(present({**row, **named}), root)
+
+
+def _rooted(row: dict[str, Any], root: Path | None) -> Mapping[str, Any] | str:
+    """`row` with a clip that is no bytes by its path within `root`, never by a path of whatever folder we run in."""
+    video = row.get("video")
+    if root is None or not isinstance(video, Mapping) or video.get("bytes") or not video.get("path"):
+        return row
+    path = Path(os.path.normpath(root.absolute() / video["path"]))
+    if not path.is_relative_to(root.absolute()):
+        return f"{video['path']}: outside of {root}, where a dataset has its clips. Correct the path."
+    return {**row, "video": path}
 
 
 def _folder_rows(folder: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     """As `raw_rows`, of a folder with a metadata file."""
     path = metadata_file(folder)
-    for number, row in enumerate(_file_rows(path), start=1):
+    for number, row in enumerate(table_rows(path), start=1):
         if isinstance(row, Mapping):
+            if problem := _misnamed(row):
+                if path.suffix != ".jsonl":
+                    raise ValueError(f"{path}: {problem}")
+                yield f"{path}, row {number}", problem
+                continue
             name = row.get("file_name") or row.get("video")
             row = {**row, "video": path.parent / name if name and isinstance(name, str) else name}
         yield f"{path}, row {number}", row
 
 
-def _file_rows(path: Path) -> Iterable[Mapping[str, Any] | str]:
-    if path.suffix == ".jsonl":
-        # A file that people write: its last line may lack the newline, and every bad line is to be listed.
-        return [_json_row(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    if path.suffix == ".csv":
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return [{key: value or None for key, value in row.items()} for row in csv.DictReader(file)]
-    import pyarrow.parquet as pq
-
-    return list(pq.read_table(path).to_pylist())
-
-
-def _json_row(line: str) -> Mapping[str, Any] | str:
-    """The row of a line, or what is wrong with the line."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        return f"not JSON ({error}). Correct or delete the line."
-    return row if isinstance(row, dict) else "not a JSON object. One line holds one row."
-
-
-def _rated_video(rows: list[Mapping[str, Any]]) -> RatedVideo:
-    """One clip from its row, or from its tidy rows. Raises `ValueError` that says what is wrong."""
-    row = rows[0]
-    video, prompt = _video(row), _text(row)
-    if prompt is None or not str(prompt).strip():
-        raise ValueError(f"{describe(video)}: no prompt; fill the column prompt (or caption).")
-    is_real = _is_real(row)
-    labels = None if is_real else _labels(rows)
-    reward = None if is_real or labels else _reward(row, "reward")
-    expected = None if is_real else _reward(row, "expected_reward")
-    if not is_real and labels is None and reward is None:
-        raise ValueError(
-            f"{describe(video)}: no rating; give reward, or the labels {', '.join(Dimension)}, or set is_real: true."
-        )
-    digest = video_digest(video)
-    given = row.get("video_id") or row.get("id")
-    if any((other.get("video_id") or other.get("id")) != given for other in rows):
-        given = None  # tidy rows with an id each: none of them is the clip's
-    name = given or content_id(digest, prompt, is_real)
-    return RatedVideo(str(name), video, str(prompt).strip(), labels, reward, is_real, expected)
-
-
-def _text(row: Mapping[str, Any]) -> Any:
-    return row.get("prompt") if row.get("prompt") is not None else row.get("caption")
-
-
-def _source_key(video: Any) -> str:
-    if isinstance(video, Mapping):
-        video = video.get("bytes") or video.get("path")
-    return video_digest(video) if isinstance(video, bytes | StoredVideo) else str(video)
-
-
-def _video(row: Mapping[str, Any]) -> VideoSource | StoredVideo:
-    video = row.get("video")
-    if isinstance(video, Mapping):
-        video = video.get("bytes") or video.get("path")
-    if not video:
-        raise ValueError("no clip; fill the column file_name (folder) or video (dataset).")
-    if isinstance(video, bytes | StoredVideo):
-        return video
-    if not Path(video).is_file():
-        raise FileNotFoundError(f"{video}: no such video file. Correct the path or leave the row out.")
-    return Path(video)
-
-
-def video_digest(video: VideoSource | StoredVideo) -> str:
-    """sha256 of the file's bytes, in hexadecimal."""
-    if isinstance(video, StoredVideo):
-        video = video.read()
-    if isinstance(video, bytes):
-        return hashlib.sha256(video).hexdigest()
-    with open(video, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_real(row: Mapping[str, Any]) -> bool:
-    value = row.get("is_real")
-    if value is None:
-        return row.get("source") == "real"
-    if isinstance(value, str):
-        if value.lower() not in ("true", "false", "1", "0"):
-            raise ValueError(f"is_real={value!r}; use true or false.")
-        return value.lower() in ("true", "1")
-    return bool(value)
-
-
-def _labels(rows: list[Mapping[str, Any]]) -> dict[Dimension, Label] | None:
-    """The label of each dimension, several raters pooled by majority; `None` where the row has no label at all."""
-    given: dict[Dimension, list[Label]] = {}
-    annotations = rows[0].get("annotations")
-    if rows[0].get("dimension") is not None:
-        annotations = rows
-    if annotations is not None:
-        if not isinstance(annotations, list) or not all(isinstance(rating, Mapping) for rating in annotations):
-            raise ValueError(
-                f"annotations are {annotations!r:.80}; give a list of {{dimension, label, reason, annotator}}."
-            )
-        for rating in annotations:
-            given.setdefault(_dimension(rating.get("dimension")), []).append(parse_label(str(rating.get("label"))))
-    else:
-        for dimension in Dimension:
-            if rows[0].get(dimension) is not None:
-                given[dimension] = [parse_label(str(rows[0][dimension]))]
-    if not given:
-        return None
-    missing = [dimension.value for dimension in Dimension if dimension not in given]
-    if missing:
-        kind = ValueError if annotations is None else _UnscoredError
-        raise kind(f"no label for {', '.join(missing)}; a clip needs all three, or give reward instead.")
-    return {dimension: majority_label(given[dimension]) for dimension in Dimension}
-
-
-def _dimension(name: Any) -> Dimension:
-    if name not in list(Dimension):
-        raise ValueError(f"dimension {name!r} is unknown; use one of {', '.join(Dimension)}.")
-    return Dimension(name)
-
-
-def _reward(row: Mapping[str, Any], column: str) -> float | None:
-    """The reward in `column`, in [0, 1]."""
-    value = row.get(column)
-    if value is None:
-        return None
-    try:
-        reward = float(value)
-    except (TypeError, ValueError):
-        reward = None
-    if reward is None or isinstance(value, bool):
-        raise ValueError(f"{column} {value!r} is no number; give a number in [0, 1].")
-    if math.isnan(reward) or not 0 <= reward <= 1:
-        raise ValueError(f"{column} {reward} is not in [0, 1]; score the clip again or leave the row out.")
-    return reward
+def _misnamed(names: Iterable[str]) -> str | None:
+    """What to say of a column of which the name is nearly one that has a meaning."""
+    for name in names:
+        meant = name.strip().lower().replace(" ", "_").replace("-", "_")
+        if name not in _COLUMNS and meant in _COLUMNS:
+            return f"the column {name!r} would not be read; rename it to {meant!r}."
+    return None

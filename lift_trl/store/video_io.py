@@ -92,7 +92,9 @@ class _OpenVideo:
             count += 1
             yield time_s - start, frame
         if count == 0:
-            raise ValueError(f"{self.name}: holds no decodable frame. Fetch or encode it again.")
+            raise ValueError(
+                f"{self.name}: holds no decodable frame: it is truncated or empty. Fetch or encode it again."
+            )
 
     def frames(self, packet: Packet) -> Iterator[VideoFrame]:
         """The frames that `packet` completes, all of one size."""

@@ -78,7 +78,7 @@ def test_rows_that_all_serve_one_use_are_no_list_of_complaints(tmp_path: Path, c
     (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["validate", str(tmp_path)]) == 0
     complaint, alignment, hra = capsys.readouterr().out.splitlines()
-    assert "row 1: not as LiFT-HRA: " in complaint and complaint.endswith("(as all 5 rows)")
+    assert "row 1: not as LiFT-HRA: " in complaint and complaint.endswith("(as 4 other rows)")
     assert alignment == "for alignment: 5 clips can be used (0 real), 0 bad rows"
     assert hra == "as LiFT-HRA: 0 clips with 0 ratings can be used, 5 bad rows"
 
@@ -86,11 +86,12 @@ def test_rows_that_all_serve_one_use_are_no_list_of_complaints(tmp_path: Path, c
 def test_a_clip_that_is_not_rated_in_full_keeps_no_other_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     write_clip(tmp_path / "a.mp4")
     write_clip(tmp_path / "b.mp4", 200)
+    write_clip(tmp_path / "c.mp4", 150)
     rated = [ROW | {"dimension": dimension, "label": "Good"} for dimension in Dimension]
     rows = [
         *rated,
         ROW | {"file_name": "b.mp4", "dimension": MOTION, "label": "Bad"},
-        ROW | {"reward": 0.5, "id": "c"},
+        ROW | {"file_name": "c.mp4", "reward": 0.5},
     ]
     (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert (

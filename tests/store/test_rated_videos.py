@@ -12,7 +12,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, Video
 
 from lift_trl.records import RatedVideo, StoredVideo, content_id, hra_features
 from lift_trl.rubric import Dimension, Label
-from lift_trl.store.rated_videos import BadRowsError, check_rated_videos, load_rated_videos, raw_rows, video_digest
+from lift_trl.store.clip_rows import video_digest
+from lift_trl.store.rated_videos import BadRowsError, check_rated_videos, load_rated_videos, raw_rows
 from lift_trl.store.video_io import write_video
 from tests.hub.fixtures import LocalHub
 
@@ -233,7 +234,7 @@ def test_several_splits_are_refused_and_a_single_one_is_taken(folder: Path):
         ({"file_name": "0.mp4", "prompt": "p", "reward": True}, "reward True is no number"),
         ({"file_name": 5, "prompt": "p", "reward": 0.5}, "the clip is 5, which is no path"),
         ({"file_name": ["0.mp4"], "prompt": "p", "reward": 0.5}, "the clip is ['0.mp4'], which is no path"),
-        ({"file_name": "0.mp4", "prompt": "p", "reward": float("nan")}, "not in [0, 1]"),
+        ({"file_name": "0.mp4", "prompt": "p", "reward": float("nan")}, "no rating"),
         ({"file_name": "0.mp4", "prompt": "p", "reward": 1.5}, "not in [0, 1]"),
         ({"file_name": "0.mp4", "prompt": "p", **WIDE, MOTION: "fine"}, "'fine' is unknown"),
         ({"file_name": "0.mp4", "prompt": "p", SEMANTIC: "Good"}, "no label for motion_smoothness, video_fidelity"),
@@ -254,10 +255,20 @@ def test_each_bad_row_is_listed_with_its_place_and_remedy(folder: Path, row: dic
 
 def test_doubles_are_listed(folder: Path):
     row = {"file_name": "0.mp4", "prompt": "p", "reward": 0.5}
-    write_jsonl(folder, row, row, {**row, "id": "x"}, {**row, "file_name": "1.mp4", "id": "x"})
+    write_jsonl(folder, row, row, {**row, "file_name": "2.mp4", "id": "x"}, {**row, "file_name": "1.mp4", "id": "x"})
     first, second = check_rated_videos(folder).errors
     assert "row 2" in first.where and "row 1" in first.problem
     assert "row 4" in second.where and "row 3" in second.problem and "'x'" in second.problem
+
+
+def test_no_file_is_the_clip_of_two_rows(folder: Path):
+    (folder / "link.mp4").symlink_to(folder / "0.mp4")
+    rows = [("0.mp4", "a fox"), ("1.mp4", "a dog"), ("./0.mp4", "a cat"), ("link.mp4", "an owl")]
+    write_jsonl(folder, *({"file_name": name, "prompt": prompt, "reward": 0.5} for name, prompt in rows))
+    checked = check_rated_videos(folder)
+    assert [video.prompt for video in checked.videos] == ["a fox", "a dog"]
+    assert [error.where[-5:] for error in checked.errors] == ["row 3", "row 4"]
+    assert all("is taken by" in error.problem and "row 1" in error.problem for error in checked.errors)
 
 
 def test_empty_and_missing_metadata(folder: Path):

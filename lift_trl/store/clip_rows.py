@@ -1,0 +1,150 @@
+"""One rated clip from its row, or from its tidy rows: what each column may hold, and what to say of all else."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..records import RatedVideo, StoredVideo, VideoSource, content_id
+from ..rubric import Dimension, Label, majority_label, parse_label
+from .video_io import describe
+
+
+class UnscoredError(ValueError):
+    """Raters labelled some dimensions of a clip, but not all."""
+
+
+def rated_video(rows: list[Mapping[str, Any]]) -> RatedVideo:
+    """One clip from its row, or from its tidy rows. Raises `ValueError` that says what is wrong."""
+    row = rows[0]
+    video, prompt = _video(row), row_caption(row)
+    if prompt is None:
+        raise ValueError(f"{describe(video)}: no prompt; fill the column prompt (or caption).")
+    if row.get("unscored") not in (None, False):
+        raise ValueError(f"{describe(video)}: unscored is {row['unscored']!r:.80}, yet there is a rating; clear one.")
+    is_real = row_is_real(row)
+    labels = None if is_real else _labels(rows)
+    reward = None if is_real or labels else _reward(row, "reward")
+    expected = None if is_real else _reward(row, "expected_reward")
+    if not is_real and labels is None and reward is None:
+        raise ValueError(
+            f"{describe(video)}: no rating; give reward, or the labels {', '.join(Dimension)}, or set is_real: true."
+        )
+    given = row_id(row)
+    if any(row_id(other) != given for other in rows):
+        given = None  # tidy rows with an id each: none of them is the clip's
+    name = given or content_id(video_digest(video), prompt, is_real)
+    return RatedVideo(name, video, prompt, labels, reward, is_real, expected)
+
+
+def row_caption(row: Mapping[str, Any]) -> str | None:
+    """The text of a row of `raw_rows`, `None` where it is missing. Raises `ValueError` for what is no text."""
+    text = row.get("caption") if row.get("prompt") is None else row["prompt"]
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"the prompt is {text!r:.80}, which is no text; write it in quotes.")
+    return text and text.strip()
+
+
+def row_id(row: Mapping[str, Any]) -> str | None:
+    """The row's own key, `None` where it is missing."""
+    return _name(row.get("id") if row.get("video_id") is None else row["video_id"])
+
+
+def row_is_real(row: Mapping[str, Any]) -> bool:
+    """Whether a row of `raw_rows` is a real clip. Raises `ValueError` for a value that does not say, or says both."""
+    value, source = row.get("is_real"), row.get("source")
+    is_real = None if value is None else _FLAGS.get(str(value).strip().lower())
+    if value is not None and is_real is None:
+        raise ValueError(f"is_real={value!r}; use true or false.")
+    named = source.strip().lower() if isinstance(source, str) else None
+    if is_real is not None and named in ("real", "synthetic") and is_real != (named == "real"):
+        raise ValueError(f"is_real is {value!r}, but source {source!r}; correct one of them.")
+    return named == "real" if is_real is None else is_real
+
+
+#: Booleans as people and tables write them; where cells are missing, pandas makes numbers of them.
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+
+
+def _name(value: Any) -> str | None:
+    """A key as text; pandas makes 7.0 of a 7 where other cells of the column are missing."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if value is None else str(value).strip()
+
+
+def is_rated(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a reward or a label, be it right or wrong."""
+    return any(row.get(column) is not None for column in ("reward", "label", *Dimension))
+
+
+def _video(row: Mapping[str, Any]) -> VideoSource | StoredVideo:
+    video = row.get("video")
+    if isinstance(video, Mapping):
+        video = video.get("bytes") or video.get("path")
+    if not video:
+        raise ValueError("no clip; fill the column file_name (folder) or video (dataset).")
+    if isinstance(video, bytes | StoredVideo):
+        return video
+    if not Path(video).is_file():
+        raise FileNotFoundError(f"{video}: no such video file. Correct the path or leave the row out.")
+    return Path(video)
+
+
+def video_digest(video: VideoSource | StoredVideo) -> str:
+    """sha256 of the file's bytes, in hexadecimal."""
+    if isinstance(video, StoredVideo):
+        video = video.read()
+    if isinstance(video, bytes):
+        return hashlib.sha256(video).hexdigest()
+    with open(video, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _labels(rows: list[Mapping[str, Any]]) -> dict[Dimension, Label] | None:
+    """The label of each dimension, several raters pooled by majority; `None` where the row has no label at all."""
+    given: dict[Dimension, list[Label]] = {}
+    annotations = rows[0].get("annotations")
+    if rows[0].get("dimension") is not None:
+        annotations = rows
+    if annotations is not None:
+        if not isinstance(annotations, list) or not all(isinstance(rating, Mapping) for rating in annotations):
+            raise ValueError(
+                f"annotations are {annotations!r:.80}; give a list of {{dimension, label, reason, annotator}}."
+            )
+        for rating in annotations:
+            given.setdefault(_dimension(rating.get("dimension")), []).append(parse_label(str(rating.get("label"))))
+    else:
+        for dimension in Dimension:
+            if rows[0].get(dimension) is not None:
+                given[dimension] = [parse_label(str(rows[0][dimension]))]
+    if not given:
+        return None
+    missing = [dimension.value for dimension in Dimension if dimension not in given]
+    if missing:
+        kind = ValueError if annotations is None else UnscoredError
+        raise kind(f"no label for {', '.join(missing)}; a clip needs all three, or give reward instead.")
+    return {dimension: majority_label(given[dimension]) for dimension in Dimension}
+
+
+def _dimension(name: Any) -> Dimension:
+    if name not in list(Dimension):
+        raise ValueError(f"dimension {name!r} is unknown; use one of {', '.join(Dimension)}.")
+    return Dimension(name)
+
+
+def _reward(row: Mapping[str, Any], column: str) -> float | None:
+    """The reward in `column`, in [0, 1]."""
+    value = row.get(column)
+    if value is None:
+        return None
+    try:
+        reward = float(value)
+    except (TypeError, ValueError):
+        reward = None
+    if reward is None or isinstance(value, bool):
+        raise ValueError(f"{column} {value!r} is no number; give a number in [0, 1], as 0.62.")
+    if math.isnan(reward) or not 0 <= reward <= 1:
+        raise ValueError(f"{column} {reward} is not in [0, 1]; score the clip again or leave the row out.")
+    return reward

@@ -1,0 +1,142 @@
+"""Tables and texts that people write: read as UTF-8, each row with its header, and with one meaning of missing."""
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+
+TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+#: How pandas, Python and SQL write a missing value as text.
+_MISSING = ("nan", "NaN", "NaT", "<NA>", "None", "null", "NULL")
+#: What a person says, of which such a word may be all.
+_SPOKEN = ("reason", "reasons")
+
+
+def text_lines(path: Path | str) -> Iterator[str]:
+    """
+    The lines of a text file with their ends, without a byte order mark.
+
+    Raises:
+        ValueError: naming file, line and remedy if the file is not UTF-8.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if "\0" in text:
+                    raise UnicodeDecodeError("utf-8", line, line.index(0), line.index(0) + 1, "")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number}: byte {line[error.start]:#04x} is not UTF-8, so this is another encoding "
+                    "(UTF-16, cp1252). Save the file as UTF-8 (in a spreadsheet: 'CSV UTF-8')."
+                ) from error
+            yield text
+
+
+def table_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
+    """
+    The rows of a table in one of `TABLE_SUFFIXES`, as `present` leaves them; what is wrong with a row in place of it.
+
+    Raises:
+        ValueError: naming file and remedy if it is of another kind, no row of it can be read, or two columns share a name.
+    """
+    rows: Iterable[Mapping[str, Any] | str]
+    if path.suffix == ".jsonl":
+        rows = (_json_row(line) for line in text_lines(path) if line.strip())
+    elif path.suffix in (".csv", ".tsv"):
+        rows = _separated_rows(path, "," if path.suffix == ".csv" else "\t")
+    elif path.suffix == ".parquet":
+        rows = _parquet_rows(path)
+    else:
+        raise ValueError(f"{path}: tables are read from {', '.join(TABLE_SUFFIXES)}; convert the file to one of them.")
+    return (row if isinstance(row, str) else present(row) for row in rows)
+
+
+def present(value: Any, *, is_spoken: bool = False) -> Any:
+    """
+    `value`, and what it holds, with `None` for each value that is missing: NaN, blank text, or a word for them.
+
+    >>> present({"prompt": "nan", "reward": float("nan"), "reasons": {"motion_smoothness": "None"}, "is_real": False})
+    {'prompt': None, 'reward': None, 'reasons': {'motion_smoothness': 'None'}, 'is_real': False}
+    """
+    if isinstance(value, Mapping):
+        return {name: present(entry, is_spoken=is_spoken or name in _SPOKEN) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [present(entry, is_spoken=is_spoken) for entry in value]
+    if isinstance(value, str):
+        text = value.strip()
+        return None if not text or text in _MISSING and not is_spoken else value
+    return None if isinstance(value, float | Decimal) and math.isnan(value) else value
+
+
+def _json_row(line: str) -> Mapping[str, Any] | str:
+    try:
+        row = json.loads(line, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        return f"not JSON ({error}). Correct or delete the line."
+    except ValueError as error:
+        return str(error)
+    return row if isinstance(row, dict) else "not a JSON object. One line holds one row."
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = next((name for name, count in Counter(name for name, _ in pairs).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice!r} stands twice in the row; delete one.")
+    return dict(pairs)
+
+
+def _separated_rows(path: Path, separator: str) -> Iterator[Mapping[str, Any] | str]:
+    """The rows below the header. Blank lines, and those of empty cells only, are none."""
+    # A space before a quote is no part of the text.
+    reader = csv.reader(text_lines(path), delimiter=separator, skipinitialspace=True, strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield f"line {reader.line_num}: {error}. Double each quotation mark within quotes, and close them."
+            continue
+        if cells is None:
+            return
+        if not any(cell.strip() for cell in cells):
+            continue
+        if header is None:
+            header = _header(path, [cell.strip() for cell in cells], separator)
+        elif len(cells) != len(header):
+            yield (
+                f"{len(cells)} cells, {len(header)} columns; put a text that holds {separator!r}, such as the caption, "
+                "in quotes."
+            )
+        else:
+            yield dict(zip(header, cells))
+
+
+def _header(path: Path, names: list[str], separator: str) -> list[str]:
+    """`names`, where each has one meaning. Columns without a name are passed over."""
+    other = next((mark for mark in ",;\t|" if mark != separator and mark in names[0]), None)
+    if len(names) == 1 and other is not None:
+        raise ValueError(
+            f"{path}: the header is one cell, {names[0]!r:.80}. Its cells are parted by {other!r}; save the table with "
+            f"{separator!r} between them."
+        )
+    twice = next((name for name, count in Counter(names).items() if count > 1 and name), None)
+    if twice is not None:
+        raise ValueError(f"{path}: two columns are named {twice!r}; rename or delete one.")
+    return names
+
+
+def _parquet_rows(path: Path) -> list[Mapping[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows: list[Mapping[str, Any]] = pq.read_table(path).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: no readable Parquet file ({error}). Write or fetch it again.") from error
+    return rows
