@@ -3,6 +3,7 @@
     make quickstart                                         # first: its critic and its real videos are used
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier core     # some two hours on two cores, resumable
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier sweep    # judge's noise x number of videos, RWL against RS
+    OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier objectives --videos-per-prompt 4   # every objective
 
 Every arm learns from the same samples of the base and differs in objective, rewards or real term alone. Evaluation: the same
 prompts and seeds for every arm, judged by the oracle. `runs/mini_study/results.jsonl` gets one row an arm and seed,
@@ -11,11 +12,13 @@ prompts and seeds for every arm, judged by the oracle. `runs/mini_study/results.
 
 import argparse
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +34,7 @@ from lift_trl.alignment.score import score_videos
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.evaluation.intervals import bootstrap_mean
+from lift_trl.mini.judges import OracleJudge
 from lift_trl.mini.world import rate_folder
 from lift_trl.rubric import Dimension, Label, mean_reward
 from lift_trl.store.manifest import METADATA_FILE, Manifest, read_rows, write_rows, write_text
@@ -51,7 +55,7 @@ LEVEL = "SFT at the mean reward"
 class Arm(NamedTuple):
     """
     One way to train. `labels`: whose rewards, "mean" being the critic's mean reward for each clip; `num_videos`: of the
-    base, all for `None`.
+    base, all for `None`; `settings`: of the objective, beside its own.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Arm(NamedTuple):
     labels: str = "critic"
     real_weight: float = 1.0
     num_videos: int | None = None
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 CORE = (
@@ -80,6 +85,50 @@ SWEEP = tuple(
 )
 
 
+#: How the tier `objectives` trains: 288 clips of the base, six a prompt, in steps of 32 clips.
+SHORT = {"max_steps": 120, "per_device_train_batch_size": 32}
+NAMES = {
+    "sft": "SFT", "rwl": "RWL", "rs": "RS", "best_of_n": "best 1 of 6", "dpo": "DPO", "kto": "KTO", "nft": "NFT",
+    "exp": "exp", "awm": "AWM",
+}  # fmt: skip
+MAIN = ("sft", "rwl", "rs", "best_of_n", "dpo", "kto", "nft")
+
+
+def _arm(objective: str, labels: str, real: bool) -> Arm:
+    """An arm of the tier `objectives`. A pair is two clips, so DPO takes half as many of them a step."""
+    signed = objective in ("dpo", "kto", "nft", "awm")
+    settings: dict[str, Any] = dict(SHORT) | ({"per_device_train_batch_size": 16} if objective == "dpo" else {})
+    settings |= {"caption_dropout": 0.0} if signed else {}
+    name = NAMES[objective] + (
+        "" if labels == "oracle" else f", {labels}'s rewards" if labels == "critic" else f", {labels}"
+    )
+    # The gradients of signed objectives are those of l in both directions: a third of the real term is a quarter of them.
+    weight = (1 / 3 if signed else 1.0) if real else 0.0
+    return Arm(name if real else f"{name}, no real videos", objective, labels, weight, 288, settings)
+
+
+#: In the order in which they are run: what matters most comes first.
+OBJECTIVE_BLOCKS = (
+    tuple(_arm(objective, "oracle", False) for objective in MAIN),
+    tuple(_arm(objective, "oracle", True) for objective in MAIN),
+    tuple(_arm(objective, "critic", False) for objective in MAIN[1:]),
+    tuple(_arm(objective, "shuffled oracle", False) for objective in MAIN[1:]),
+    tuple(_arm(objective, "oracle", False) for objective in ("awm", "exp")),
+)
+#: Objectives in rounds, oracle's rewards, without real videos; the last one's reference is the last round's LoRA.
+ROUNDS = (
+    *(_arm(objective, "oracle", False) for objective in ("rwl", "rs", "dpo")),
+    _arm("nft", "oracle", False)._replace(settings={**SHORT, "caption_dropout": 0.0, "beta": 0.05}),
+    _arm("dpo", "oracle", False)._replace(
+        name="DPO, moving reference, no real videos",
+        settings={**SHORT, "per_device_train_batch_size": 16, "caption_dropout": 0.0, "sync_ref_model": True,
+                  "ref_model_sync_steps": 0},
+    ),
+)  # fmt: skip
+TIERS = {"core": CORE, "sweep": SWEEP, "objectives": sum(OBJECTIVE_BLOCKS, ())}
+CPU_SECONDS = "cpu_seconds.txt"
+
+
 class Study:
     """The folders of a study, and what every arm shares: samples of the base, their labels, a cache of each kind."""
 
@@ -97,14 +146,13 @@ class Study:
         folder = self.out / f"labels {kind}"
         if kind == "critic":
             if not (folder / METADATA_FILE).is_file():
-                critic = LiFTCritic.from_pretrained(str(self.quickstart / "critic"), batch_size=16)
-                score_videos(critic, generated, folder, batch_size=16)
+                score_videos(self.critic(), generated, folder, batch_size=16)
         elif kind == "oracle":
             rate_folder(generated, folder, oracle=True)
         else:
-            source = self.labels("oracle" if kind.startswith("noise") else "critic")
+            source = self.labels("oracle" if kind.startswith("noise") or kind.endswith("oracle") else "critic")
             rows = list(read_rows(source / METADATA_FILE))
-            if kind == "shuffled":
+            if kind.startswith("shuffled"):
                 rows = _shuffled(rows)
             elif kind == "mean":
                 rows = _equal(rows)
@@ -130,30 +178,39 @@ class Study:
         """The arm's LoRA."""
         folder = self.out / "arms" / f"{arm.name}, seed {seed}"
         if not (folder / "pytorch_lora_weights.safetensors").is_file():
-            args = training(folder, seed, objective=arm.objective, real_weight=arm.real_weight)
+            args = training(folder, seed, objective=arm.objective, real_weight=arm.real_weight, **arm.settings)
             dataset = CachedVideoDataset(self.cache(arm))
             trainer = RewardWeightedVideoTrainer(self.model, args, train_dataset=dataset, peft_config=lora())
+            start_s = time.process_time()
             trainer.train()
+            write_text(folder / CPU_SECONDS, f"{time.process_time() - start_s:.1f}\n")
+            trainer.save_state()
             trainer.save_model()
         return folder
 
-    def rounds(self, number: int, seed: int) -> list[Path]:
-        """The LoRAs of `number` rounds, from the first on."""
-        folder = self.out / "rounds" / f"seed {seed}"
-        name = str(self.quickstart / "critic")
-        critic = LiFTCritic.from_pretrained(name, batch_size=16)
+    def rounds(self, number: int, seed: int, arm: Arm | None = None) -> list[Path]:
+        """The LoRAs of `number` rounds, from the first on: the paper's objective and the critic, or those of `arm`."""
+        critic = self.critic() if arm is None else OracleJudge()
+        folder = self.out / "rounds" / (f"seed {seed}" if arm is None else f"{arm.name}, seed {seed}")
+        settings = {"objective": "rwl", "real_weight": 1.0}
+        if arm is not None:
+            settings = {"objective": arm.objective, "real_weight": arm.real_weight, **arm.settings}
         iterate(
             self.model,
             CriticSource(critic.name, lambda: critic),
             self.quickstart / "world" / "prompts.txt",
-            training(folder, seed, objective="rwl", real_weight=1.0),
+            training(folder, seed, **settings),
             rounds=number,
             peft_config=lora(),
             sampling=SAMPLING,
-            videos_per_prompt=8,
-            real=[self.quickstart / "world" / "real"],
+            videos_per_prompt=8 if arm is None else 6,
+            real=[self.quickstart / "world" / "real"] if arm is None or arm.real_weight else [],
         )
         return [folder / f"round_{i}" / "lora" for i in range(1, number + 1)]
+
+    def critic(self) -> LiFTCritic:
+        """The quickstart's."""
+        return LiFTCritic.from_pretrained(str(self.quickstart / "critic"), batch_size=16)
 
     def measure(self, name: str, adapter: Path | None, *, guidance_scale: float = 1.0) -> dict[str, Any]:
         """The oracle's verdict on the arm's videos of the held-out seeds, and how different videos of a prompt are."""
@@ -253,6 +310,39 @@ def table(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def objectives_table(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
+    """Every objective beside the base, and beside SFT, RWL and RS of the same labels and real term, paired over seeds."""
+    asked = [video.prompt for video in study.held_out]
+    runs = {(row["arm"], row["seed"]): row for row in results}
+    base = runs["base", 0]
+
+    def beside(arm: str, control: str) -> str:
+        seeds = [seed for name, seed in runs if name == arm and (control, seed) in runs]
+        gains = [np.subtract(runs[arm, seed]["rewards"], runs[control, seed]["rewards"]) for seed in seeds]
+        return f"{_signed(np.mean(gains, 0), asked)} ({len(seeds)})" if seeds and arm != control else ""
+
+    lines = [
+        "| arm | seeds | reward | sem mot fid Good | minus base | minus SFT | minus RWL | minus RS | diversity | CPU s |"
+    ]
+    lines.append("|" + "---|" * 10)
+    for arm in dict.fromkeys(name for name, _ in runs):
+        own = [row for (name, _), row in runs.items() if name == arm]
+        rewards = np.mean([row["rewards"] for row in own], 0)
+        good = [np.mean([label == Label.GOOD for row in own for label in row["labels"][d.value]]) for d in Dimension]
+        part = arm.replace(", round", "|round").split("|")[0]
+        tail = ", no real videos" if part.endswith("no real videos") else ""
+        labels = next((f", {kind}" for kind in ("critic's rewards",) if kind in arm), "")
+        seconds = [row["cpu_s"] for row in own if row.get("cpu_s")]
+        cells = [
+            arm, str(len(own)), f"{rewards.mean():.3f}", " ".join(f"{share:.2f}" for share in good),
+            "" if arm == "base" else _signed(rewards - np.asarray(base["rewards"]), asked),
+            beside(arm, f"SFT{tail}"), beside(arm, f"RWL{labels}{tail}"), beside(arm, f"RS{labels}{tail}"),
+            f"{np.mean([row['diversity'] for row in own]):.3f}", f"{np.mean(seconds):.0f}" if seconds else "",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _signed(values: np.ndarray, clusters: Sequence[str]) -> str:
     estimate = bootstrap_mean(values.tolist(), clusters)
     low, high = estimate.ci95 or (float("nan"), float("nan"))
@@ -262,7 +352,7 @@ def _signed(values: np.ndarray, clusters: Sequence[str]) -> str:
 def main() -> None:
     """Reads the command line, runs what is missing, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tier", choices=["core", "sweep"], default="core")
+    parser.add_argument("--tier", choices=list(TIERS), default="core")
     parser.add_argument("--out", type=Path, default=Path("runs/mini_study"))
     parser.add_argument("--quickstart", type=Path, default=Path("runs/mini"), help="what make quickstart wrote")
     parser.add_argument("--seeds", type=int, default=3)
@@ -276,20 +366,28 @@ def main() -> None:
     def add(name: str, seed: int, adapter: Path | None, **sampling: float) -> None:
         unit = f"{name}, seed {seed}"
         if unit not in manifest.done_ids():
-            manifest.append({"id": unit, "arm": name, "seed": seed, **study.measure(unit, adapter, **sampling)})
+            seconds = None if adapter is None else adapter / CPU_SECONDS
+            cost = {"cpu_s": float(seconds.read_text())} if seconds and seconds.is_file() else {}
+            manifest.append(
+                {"id": unit, "arm": name, "seed": seed, **cost, **study.measure(unit, adapter, **sampling)}
+            )
 
     add("base", 0, None)
     if args.tier == "core":
         add("base, guidance 3", 0, None, guidance_scale=3.0)
-    for seed in range(args.seeds):
-        for arm in CORE if args.tier == "core" else SWEEP:
-            add(arm.name, seed, study.train(arm, seed))
-    if args.tier == "core" and args.rounds:
+    # A block is run over all seeds before the next one begins.
+    blocks = OBJECTIVE_BLOCKS if args.tier == "objectives" else (TIERS[args.tier],)
+    for block in blocks:
         for seed in range(args.seeds):
-            for number, adapter in enumerate(study.rounds(args.rounds, seed), start=1):
-                add(f"RWL, round {number}", seed, adapter)
+            for arm in block:
+                add(arm.name, seed, study.train(arm, seed))
+    for seed in range(args.seeds if args.rounds and args.tier != "sweep" else 0):
+        for arm in ROUNDS if args.tier == "objectives" else (None,):
+            name = "RWL" if arm is None else arm.name
+            for number, adapter in enumerate(study.rounds(args.rounds, seed, arm), start=1):
+                add(f"{name}, round {number}", seed, adapter)
     rows = manifest.rows()
-    text = table(study, rows)
+    text = objectives_table(study, rows) if args.tier == "objectives" else table(study, rows)
     write_text(args.out / f"{args.tier}.md", text)
     print(text)
     for objective in ("rwl", "rs"):
