@@ -205,8 +205,7 @@ def generate_videos(
     texts = TextCache(folder / _WORK_DIR, content_id(source.fingerprint(*source.adapter.text_components), dtype))
     prompts = [video.prompt for batch in todo for video in batch]
     texts.embed(source, [*prompts, *_negative(sampling)] if prompts else [], state, dtype)
-    mine = share(todo, rank=state.process_index, world_size=state.num_processes)
-    if mine:
+    if mine := share(todo, rank=state.process_index, world_size=state.num_processes):
         pipe = _load(source, lora, sampling, dtype, state)
         started_s = time.monotonic()
         for number, batch in enumerate(mine, start=1):
