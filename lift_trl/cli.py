@@ -82,7 +82,8 @@ def _export(args: argparse.Namespace) -> int:
     """A LoRA for other tools."""
     import torch
 
-    from .hub.lora import export_comfyui_lora, export_diffusers_lora, export_merged_pipeline
+    from .hub.lora import export_comfyui_lora, export_diffusers_lora
+    from .hub.lora_loading import export_merged_pipeline
     from .video_models import PipelineSource
 
     output = args.output or args.lora

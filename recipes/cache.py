@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from trl import TrlParser
 
 from lift_trl.alignment.cache import cache_videos, clip_parents
+from lift_trl.alignment.preferences import load_preferences, parse_systems, save_pairs
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 from lift_trl.store.rated_videos import load_rated_videos
 
@@ -16,10 +17,20 @@ from lift_trl.store.rated_videos import load_rated_videos
 @dataclass
 class CacheArguments:
     model_name_or_path: str = field(metadata={"help": "Hub id or folder of the text-to-video pipeline."})
-    videos: list[str] = field(
-        metadata={"help": "Folders of clips, or dataset repos on the Hub (user/name[@revision])."}
-    )
     output_dir: str = field(metadata={"help": "Folder of the cache."})
+    videos: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Folders of clips, or dataset repos on the Hub (user/name[@revision])."},
+    )
+    preferences: str | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs for dpo: the arena's votes, or a CSV with path_A, path_B, prompt, Overall (A, B, same)."
+        },
+    )
+    systems: list[str] = field(
+        default_factory=list, metadata={"help": "name=folder of each system that the votes compare."}
+    )
     num_frames: int | None = field(default=None, metadata={"help": "Frames; by default the checkpoint's own."})
     height: int | None = field(default=None, metadata={"help": "Pixels; by default the checkpoint's own."})
     width: int | None = field(default=None, metadata={"help": "Pixels; by default the checkpoint's own."})
@@ -35,6 +46,15 @@ def main(args: CacheArguments) -> None:
     state = process_state()
     setup_logging(state)
     videos = [video for source in args.videos for video in load_rated_videos(source)]
+    pairs: list[tuple[str, str]] = []
+    if args.preferences:
+        found = load_preferences(args.preferences, parse_systems(args.systems))
+        known = {video.id for video in videos}
+        videos, pairs = [*videos, *(video for video in found.videos if video.id not in known)], found.pairs
+    if not videos:
+        raise ValueError("nothing to cache: give videos, preferences, or both.")
+    with state.main_process_first():
+        save_pairs(args.output_dir, pairs)
     cache_videos(
         args.model_name_or_path,
         videos,
@@ -48,7 +68,9 @@ def main(args: CacheArguments) -> None:
         parents=clip_parents(args.videos),
         state=state,
     )
-    state.print(f"{len(videos)} clips cached in {args.output_dir}. Next: recipes/align.py --cache {args.output_dir}")
+    people = f", and {len(pairs)} pairs that people chose" if pairs else ""
+    where = args.output_dir
+    state.print(f"{len(videos)} clips cached in {where}{people}. Next: recipes/align.py --cache {where}")
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from ..records import RatedVideo, TextCondition
 from ..rubric import Dimension, Label
+from ..store.inspect import PAIRS_FILE as PAIRS_FILE
 
 
 SHARDS_DIR = "shards"
-PAIRS_FILE = "pairs.jsonl"
 TEXT_DIR = "text"
 
 #: A change of how clips are read, encoded or stored must change every key. 3: the network's scale, named text tensors.

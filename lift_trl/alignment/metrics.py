@@ -49,7 +49,9 @@ class LossMetrics:
         sums["real"] += (counts & batch["is_real"]).sum()
         sums["weight"] += weight.sum()
         sums["weight_squared"] += weight.square().sum()
-        sums["reward"] += batch["reward"][generated].double().sum()
+        reward = batch["reward"][generated].double()
+        sums["reward"] += reward.nansum()
+        sums["rewarded"] += (~reward.isnan()).sum()
         for index, dimension in enumerate(Dimension):
             values = batch["dimension_reward"][generated, index].double()
             sums[f"reward/{dimension}"] += values.nansum()
@@ -71,14 +73,13 @@ class LossMetrics:
         names = sorted(sums)
         total = self._accelerator.reduce(torch.stack([sums[name] for name in names]), reduction="sum").tolist()
         value = dict(zip(names, total, strict=True))
-        generated = value["rows"] - value["real"]
         logs = {
             "loss_unweighted": value["loss"] / value["rows"],
             "real_fraction": value["real"] / value["rows"],
             "effective_sample_fraction": value["weight"] ** 2 / max(value["weight_squared"], 1e-30) / value["rows"],
         }
-        if generated:
-            logs["reward_mean"] = value["reward"] / generated
+        if value["rewarded"]:
+            logs["reward_mean"] = value["reward"] / value["rewarded"]
         for dimension in Dimension:
             if value[f"rated/{dimension}"]:
                 logs[f"reward/{dimension}"] = value[f"reward/{dimension}"] / value[f"rated/{dimension}"]

@@ -77,8 +77,8 @@ class SavingTrainer(ResumableTrainer, Trainer):
         dataset = self.train_dataset if isinstance(self.train_dataset, CachedVideoDataset) else None
         adapter = self.source.adapter
         clip = dataset.artifact.config if dataset else {}
-        size = (clip["num_frames"], clip["height"], clip["width"]) if clip else adapter.default_size
-        call = adapter.sampling_arguments(*size, adapter.guidance_scale)
+        frames, height, width = (clip[n] for n in ("num_frames", "height", "width")) if clip else adapter.default_size
+        call = adapter.sampling_arguments(frames, height, width, adapter.guidance_scale)
         AlignedModelCard(
             repo=self.hub_model_id or self.config.hub_model_id or str(self.output_dir),
             base=BaseModel(

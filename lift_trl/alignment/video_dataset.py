@@ -133,7 +133,13 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
         if not path.is_file():
             return None
         place = {name: position for position, name in enumerate(ids)}
-        return [(place[row["chosen"]], place[row["rejected"]]) for row in read_rows(path)]
+        named = [(row["chosen"], row["rejected"]) for row in read_rows(path)]
+        if missing := {name for pair in named for name in pair}.difference(place):
+            raise ValueError(
+                f"{path}: names {len(missing)} clips that the cache lacks, first {min(missing)!r}. Run recipes/cache.py "
+                "again with the same --preferences."
+            )
+        return [(place[chosen], place[rejected]) for chosen, rejected in named]
 
     def text_cache(self) -> TextCache:
         """The prompts embedded beside the clips': the empty one, and those of validation."""

@@ -185,6 +185,9 @@ def _reward_table(ratings: Mapping[str, Tensor]) -> str:
     if not ratings or bool(ratings["is_real"].all()):
         return "No sampled clip was rated."
     reward = ratings["reward"][~ratings["is_real"]].double()
+    reward = reward[~reward.isnan()]
+    if not len(reward):
+        return "People compared the sampled clips in pairs; none has a reward."
     values, counts = reward.round(decimals=4).unique(return_counts=True)
     rows = [[f"{value:.4f}", str(count)] for value, count in zip(values.tolist(), counts.tolist(), strict=True)]
     if len(rows) > _HISTOGRAM_BINS:  # the critic's expected rewards, say; labels give at most ten values

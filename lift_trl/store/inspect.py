@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from .rated_videos import METADATA_NAMES, check_rated_videos
 
 
 _SHOWN = 3
+#: Beside a cache's metadata, if people compared clips: one row a pair.
+PAIRS_FILE = "pairs.jsonl"
+# The default of the trainer's min_reward_gap, with room for rounding.
+_PAIR_GAP = 0.05
 
 
 def inspect_artifact(folder: Path | str) -> Iterator[str]:
@@ -32,12 +37,20 @@ def inspect_artifact(folder: Path | str) -> Iterator[str]:
         yield from _indented(yaml.safe_dump({"config": artifact.config, "parents": artifact.parents}, sort_keys=False))
         if (path / METADATA_FILE).is_file():
             yield from _ratings(list(read_rows(path / METADATA_FILE)))
+        if (path / PAIRS_FILE).is_file():
+            yield f"  pairs that people chose: {sum(1 for _ in read_rows(path / PAIRS_FILE))}"
     elif any((path / name).is_file() for name in METADATA_NAMES):
         yield f"{path}: clips with metadata"
         checked = check_rated_videos(path)
         yield from _ratings(
             [
-                {"id": v.video, "is_real": v.is_real, "labels": v.labels, "reward": v.scalar_reward}
+                {
+                    "id": v.video,
+                    "prompt": v.prompt,
+                    "is_real": v.is_real,
+                    "labels": v.labels,
+                    "reward": v.scalar_reward,
+                }
                 for v in checked.videos
             ]
         )
@@ -76,9 +89,23 @@ def _ratings(rows: list[Mapping[str, Any]]) -> Iterator[str]:
         if counts:
             yield f"  {dimension}: " + ", ".join(f"{label} {counts[label]}" for label in reversed(Label))
     if rated:
+        yield _pairs([row for row in rows if not row.get("is_real") and not math.isnan(_reward(row))])
         yield f"  reward: mean {sum(reward for reward, _ in rated) / len(rated):.4f}"
         yield "  best: " + ", ".join(f"{name} ({reward:.4f})" for reward, name in rated[:_SHOWN])
         yield "  worst: " + ", ".join(f"{name} ({reward:.4f})" for reward, name in rated[: -_SHOWN - 1 : -1])
+
+
+def _pairs(rows: list[Mapping[str, Any]]) -> str:
+    """How many pairs of clips of one prompt differ in reward, in how many prompts, and how many do not."""
+    prompts: dict[str, list[float]] = {}
+    for row in rows:
+        prompts.setdefault(str(row.get("prompt") or row.get("caption")), []).append(_reward(row))
+    gaps = [[abs(a - b) > _PAIR_GAP for a, b in combinations(rewards, 2)] for rewards in prompts.values()]
+    decided = sum(map(sum, gaps))
+    return (
+        f"  pairs: {decided} of rewards more than {_PAIR_GAP} apart in {sum(map(any, gaps))} of {len(prompts)} prompts, "
+        f"{sum(map(len, gaps)) - decided} ties"
+    )
 
 
 def _lora(path: Path) -> Iterator[str]:

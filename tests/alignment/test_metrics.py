@@ -24,12 +24,15 @@ def test_means_are_over_the_rows_that_count():
         "is_real": torch.tensor([False, False, True, False]),
         "counts": torch.tensor([True, True, True, False]),
     }
+    health = {"kl": torch.tensor([0.1, 0.3, 9.0, 9.0]), "rewards/chosen": torch.tensor([5.0, NAN, NAN, 7.0])}
+    health["reference_error"] = torch.tensor([1.0, 3.0, 9.0, 9.0])
     metrics = LossMetrics(Accelerator(cpu=True))
-    metrics.add("train", batch, torch.tensor([1.0, 2.0, 6.0, 99.0]), torch.tensor([0, 3, 3, 1]))
+    metrics.add("train", batch, torch.tensor([1.0, 2.0, 6.0, 99.0]), torch.tensor([0, 3, 3, 1]), health)
     semantic, motion, fidelity = (f"reward/{dimension}" for dimension in Dimension)
     expected = {
         "loss_unweighted": 3.0, "real_fraction": 1 / 3, "effective_sample_fraction": 16 / 6 / 3, "reward_mean": 0.55,
         semantic: 0.55, motion: 0.475, fidelity: 0.9, "loss_timestep/q1": 1.0, "loss_timestep/q4": 4.0,
+        "kl": 0.2, "kl_fraction": 0.1, "rewards/chosen": 5.0,
     }  # fmt: skip
     assert metrics.pop("train") == pytest.approx(expected)
     assert metrics.pop("train") == {}

@@ -1,0 +1,130 @@
+"""People's pairs: from the arena's votes and from a CSV, through the cache's recipe, to a LoRA by DPO."""
+
+import csv
+
+import pytest
+
+from lift_trl.alignment.preferences import load_preferences, parse_systems
+from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.store.clip_rows import video_digest
+from lift_trl.store.inspect import inspect_artifact
+from lift_trl.store.manifest import write_rows
+from tests.alignment.conftest import SIZE, make_trainer, moving_square
+from tests.structure.source import RECIPES
+from tests.structure.test_recipe_configs import load_recipe
+
+
+PROMPTS = ["a red circle moving left", "a blue square moving up", "a green triangle moving down"]
+
+
+@pytest.fixture(scope="module")
+def systems(tmp_path_factory):
+    """Clips of two systems with the same names, as the same prompts and seeds have."""
+    root = tmp_path_factory.mktemp("systems")
+    for number, system in enumerate(("base", "tuned")):
+        for index in range(3):
+            moving_square(root / system / "videos" / f"{index}.mp4", 10 * number + index)
+    return {system: root / system for system in ("base", "tuned")}
+
+
+def vote(index, choice, voter="ada", dimension=None, swapped=False):
+    sides = [f"{system}/videos/{index}.mp4" for system in ("base", "tuned")]
+    first, second = sides[::-1] if swapped else sides
+    return {
+        "id": f"{voter}-{index}-{dimension}", "prompt": PROMPTS[index], "video_a": first, "video_b": second,
+        "choice": choice, "dimension": dimension, "voter": voter, "created_at": "", "pair": "p",
+    }  # fmt: skip
+
+
+def write_votes(folder):
+    """Pair 0: 2 to 1 for tuned; pair 1: one each way, a tie; pair 2: base, with one vote written in two segments."""
+    rows = [
+        vote(0, "b"),
+        vote(0, "a", "bob", swapped=True),
+        vote(0, "a", "eve"),
+        vote(0, "a", dimension="video_fidelity"),
+    ]
+    rows += [vote(1, "a"), vote(1, "a", "bob", swapped=True), vote(2, "tie", "bob"), vote(2, "a")]
+    write_rows(folder / "one.jsonl", rows)
+    write_rows(folder / "two.jsonl", [vote(2, "a")])
+    return folder
+
+
+def names(preferences):
+    """Pairs as (file of the preferred clip, file of the other)."""
+    files = {video.id: "/".join(video.video.parts[-3::2]) for video in preferences.videos}
+    return [tuple(files[name] for name in pair) for pair in preferences.pairs]
+
+
+def test_votes_become_pairs_and_ties_are_refused(tmp_path, systems):
+    found = load_preferences(write_votes(tmp_path), systems)
+    assert sorted(names(found)) == [("base/2.mp4", "tuned/2.mp4"), ("tuned/0.mp4", "base/0.mp4")]
+    assert found.ties == 1 and len(found.videos) == 4 and {video.labels for video in found.videos} == {None}
+    fidelity = load_preferences(tmp_path, systems, dimension="video_fidelity")
+    assert names(fidelity) == [("base/0.mp4", "tuned/0.mp4")]
+
+
+def test_a_csv_with_the_benchmarks_columns_gives_the_same_pairs(tmp_path, systems):
+    path = systems["base"].parent / "pairs.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path_A", "path_B", "prompt", "VQ", "Overall"])
+        for index, (quality, choice) in enumerate([("A", "B"), ("B", "same"), ("same", "A")]):
+            writer.writerow([f"base/videos/{index}.mp4", f"tuned/videos/{index}.mp4", PROMPTS[index], quality, choice])
+    found = load_preferences(path)
+    assert names(found) == [("tuned/0.mp4", "base/0.mp4"), ("base/2.mp4", "tuned/2.mp4")] and found.ties == 1
+    assert names(load_preferences(path, dimension="VQ"))[1] == ("tuned/1.mp4", "base/1.mp4")
+    with pytest.raises(
+        ValueError, match="line 2: TA=None or no choice; write path_A, path_B, prompt and in TA A, B or same"
+    ):
+        load_preferences(path, dimension="TA")
+
+
+def test_what_is_wrong_with_a_vote_is_named(tmp_path, systems):
+    write_rows(tmp_path / "a.jsonl", [vote(0, "left")])
+    with pytest.raises(ValueError, match="a.jsonl, line 1: choice 'left'; use a, b or tie"):
+        load_preferences(tmp_path, systems)
+    with pytest.raises(ValueError, match="system of 'base/videos/0.mp4' is none of tuned. Name .* --systems base=DIR"):
+        write_rows(tmp_path / "a.jsonl", [vote(0, "a")])
+        load_preferences(tmp_path, {"tuned": systems["tuned"]})
+    write_rows(tmp_path / "a.jsonl", [{**vote(0, "a"), "video_b": "tuned/videos/9.mp4"}])
+    with pytest.raises(FileNotFoundError, match="line 1: .*9.mp4 is not there"):
+        load_preferences(tmp_path, systems)
+    write_rows(tmp_path / "a.jsonl", [vote(0, "tie")])
+    with pytest.raises(ValueError, match=r"no pair in which one clip is preferred \(1 ties\)"):
+        load_preferences(tmp_path, systems)
+    with pytest.raises(FileNotFoundError, match="no votes"):
+        load_preferences(tmp_path / "nowhere", systems)
+    with pytest.raises(ValueError, match="systems: 'base'; write name=folder"):
+        parse_systems(["base"])
+
+
+def test_votes_to_a_lora(tmp_path, systems, pipeline_dir):
+    """Arena, `votes/`, cache, DPO: unrated clips, each encoded once; rewards are needed by no part of it."""
+    recipe = load_recipe(RECIPES / "cache.py")
+    args = recipe.CacheArguments(
+        model_name_or_path=str(pipeline_dir), output_dir=str(tmp_path / "cache"), **SIZE,
+        preferences=str(write_votes(tmp_path / "votes")), systems=[f"{name}={path}" for name, path in systems.items()],
+    )  # fmt: skip
+    recipe.main(args)
+    dataset = CachedVideoDataset(tmp_path / "cache")
+    assert len(dataset.videos) == 4 and "  pairs that people chose: 2" in inspect_artifact(tmp_path / "cache")
+    trainer = make_trainer(
+        pipeline_dir, tmp_path / "lora", dataset, objective="dpo", max_steps=8, per_device_train_batch_size=2
+    )
+    trainer.train()
+    last = [line for line in trainer.state.log_history if "loss" in line][-1]
+    assert last["rewards/accuracies"] == 1 and "reward_mean" not in last
+    by_digest = {video_digest(systems[name] / "videos" / "0.mp4"): name for name in systems}
+    assert set(by_digest.values()) == {"base", "tuned"}
+    trainer.save_model()
+    card = (tmp_path / "lora" / "README.md").read_text()
+    assert "| objective | `dpo` (direct preference" in card and "beta = 100.0, loss_type = sigmoid" in card
+    assert "2 pairs a step" in card and "compared the sampled clips in pairs" in card
+    with pytest.raises(ValueError, match="4 generated rows have no reward"):
+        make_trainer(pipeline_dir, tmp_path / "rwl", CachedVideoDataset(tmp_path / "cache"))
+
+
+def test_inspect_counts_pairs_prompts_and_ties(tmp_path, cache_dir):
+    lines = list(inspect_artifact(cache_dir))
+    assert "  pairs: 3 of rewards more than 0.05 apart in 3 of 3 prompts, 0 ties" in lines
