@@ -60,6 +60,7 @@ def _convert(args: argparse.Namespace) -> int:
         video_column=args.video_column,
         caption_column=args.caption_column,
         missing_videos=args.missing_videos,
+        bad_rows=args.bad_rows,
         test_fraction=args.test_fraction,
         train_on=args.train_on,
     )
@@ -115,7 +116,8 @@ def _audit(args: argparse.Namespace) -> int:
     checks = audit(LiFTCritic.from_pretrained(args.critic), [job.source() for job in jobs], captions)
     for check in checks:
         verdict = {None: "", True: "ok", False: "FAILED"}[check.passed]
-        print(f"{check.name}: {check.value:.4f} {verdict}  ({check.meaning})")
+        between = "" if check.ci95 is None else f" [{check.ci95[0]:.4f}, {check.ci95[1]:.4f}]"
+        print(f"{check.name}: {check.value:.4f}{between} {verdict}  ({check.meaning})")
     return int(any(check.passed is False for check in checks))
 
 
@@ -232,7 +234,7 @@ def _mini_rate(args: argparse.Namespace) -> int:
     from .mini.world import rate_folder
 
     check_writable(args.path)
-    number = rate_folder(args.clips, args.path, oracle=args.oracle)
+    number = rate_folder(args.clips, args.path, oracle=args.oracle, controls=not args.oracle)
     print(f"{number} clips rated by {'the oracle' if args.oracle else 'the raters'} in {args.path}")
     return 0
 
@@ -254,6 +256,7 @@ def _add_data_commands(command: Command) -> None:
     convert.add_argument("--video-column", help="of a file of clips with captions")
     convert.add_argument("--caption-column", help="of a file of clips with captions")
     convert.add_argument("--missing-videos", choices=["raise", "keep", "drop"], default="raise")
+    convert.add_argument("--bad-rows", choices=["raise", "drop"], default="raise", help="drop lists them in a file")
     convert.add_argument("--test-fraction", type=float, help="share of the clips that form the split test")
     convert.add_argument("--train-on", help="HRA whose clips form train; the rest is test")
 

@@ -96,7 +96,10 @@ DEFINITIONS: Mapping[Dimension, Mapping[Label, str]] = MappingProxyType(
     }
 )
 
-_ANSWER = re.compile(rf"[\W\d_]*({'|'.join(Label)})\s*(?:[.,:;](.*))?", re.IGNORECASE | re.DOTALL)
+# The dash of "Good-looking" does not stand by itself.
+_ANSWER = re.compile(
+    rf"[\W\d_]*({'|'.join(Label)})(?:\s*[.,:;\u2013\u2014]|\s*-(?=\s|$)|\s*[\n\r]|\s*$)(.*)", re.IGNORECASE | re.DOTALL
+)
 
 
 class UnparsableAnswerError(ValueError):
@@ -134,23 +137,36 @@ def parse_answer(text: str) -> Answer:
     """
     The label and reason of a written answer.
 
-    After leading non-letters the text must begin with a label (any case), followed by one of `. , : ;` or by the end.
+    After leading non-letters the text must begin with a label (any case), followed by one of `. , : ;`, a line break, a dash
+    that no letter follows, or the end.
 
     >>> parse_answer("bad: two heads.")
     Answer(label=<Label.BAD: 'Bad'>, reason='two heads.')
+    >>> parse_answer("1. Normal - it hops.").reason
+    'it hops.'
 
     Raises:
         UnparsableAnswerError: for any other text. There is no default: `"Good-looking panda"`, `"Normal movements are
-            missing"` and `""` all raise.
+            missing"`, `"Bad The hand"`, `"**Bad** it"`, `"Label: Good"` and `""` all raise.
     """
     match = _ANSWER.fullmatch(text)
     if match is None:
         raise UnparsableAnswerError(
-            f"answer {text[:80]!r} does not begin with one of {', '.join(Label)} followed by '.', ',', ':', ';' or the "
-            "end. Correct the row or leave it out; it gets no reward."
+            f"answer {text[:80]!r} does not begin with one of {', '.join(Label)} followed by '.', ',', ':', ';', a dash, a "
+            "line break or the end. Correct the row or leave it out; it gets no reward."
         )
     label, reason = match.groups()
-    return Answer(parse_label(label), (reason or "").strip())
+    return Answer(parse_label(label), reason.strip())
+
+
+def folded(text: str) -> str:
+    """
+    `text` with one space wherever it has white space: captions that differ in nothing else are one.
+
+    >>> folded("A  fox\\nruns. ")
+    'A fox runs.'
+    """
+    return " ".join(text.split())
 
 
 def parse_label(text: str) -> Label:

@@ -25,7 +25,12 @@ from lift_trl.runtime import fit, leaving_processes, process_state, setup_loggin
 class CorrectArguments:
     hra: str = field(metadata={"help": "Ratings: a folder or a dataset repository that load_hra reads."})
     split: str = field(default="train", metadata={"help": "The split to correct."})
-    min_caption_words: int = field(default=3, metadata={"help": "Captions with fewer words are dropped."})
+    bad_rows: str = field(
+        default="raise", metadata={"help": "raise, or drop: go on without rows that cannot be used, and list them."}
+    )
+    min_caption_words: int = field(
+        default=3, metadata={"help": "Captions with fewer words (characters, in scripts without spaces) are dropped."}
+    )
 
 
 ARGUMENTS = (CorrectArguments, LiFTCriticConfig, ModelConfig)
@@ -54,7 +59,7 @@ def main(script_args: CorrectArguments, training_args: LiFTCriticConfig, model_a
         return [None if score.unscored else score[row["dimension"]] for row, score in zip(rows, found)]
 
     config = CorrectionConfig(min_caption_words=script_args.min_caption_words, seed=training_args.seed)
-    dataset = load_hra(script_args.hra, missing_videos="keep")[script_args.split]
+    dataset = load_hra(script_args.hra, missing_videos="keep", bad_rows=script_args.bad_rows)[script_args.split]
     status = correct(dataset, training_args.output_dir, fit_and_judge, config=config)
     if status.finished:
         state.print(f"Corrected ratings in {status.folder}. Next: train_critic.py with hra: {status.folder}")

@@ -24,6 +24,9 @@ class TrainCriticArguments:
         default=None,
         metadata={"help": "Share of the videos held out; empty uses the splits train and test as they are."},
     )
+    bad_rows: str = field(
+        default="raise", metadata={"help": "raise, or drop: go on without rows that cannot be used, and list them."}
+    )
 
 
 ARGUMENTS = (TrainCriticArguments, LiFTCriticConfig, ModelConfig)
@@ -32,7 +35,7 @@ ARGUMENTS = (TrainCriticArguments, LiFTCriticConfig, ModelConfig)
 def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, model_args: ModelConfig) -> None:
     setup_logging(training_args.distributed_state)
     name, revision = script_args.hra, script_args.hra_revision
-    hra = load_hra(name, revision=revision, test_fraction=script_args.test_fraction)
+    hra = load_hra(name, revision=revision, bad_rows=script_args.bad_rows, test_fraction=script_args.test_fraction)
     training_args.model_init_kwargs = model_init_kwargs(model_args, training_args.model_init_kwargs)
     trainer = LiFTCriticTrainer(
         model=model_args.model_name_or_path,

@@ -16,6 +16,7 @@ from lift_trl.rubric import (
     Label,
     UnparsableAnswerError,
     check_dimension_weights,
+    folded,
     format_answer,
     majority_label,
     mean_reward,
@@ -38,8 +39,12 @@ def starts_with_label(text: str) -> bool:
     if start is None or (found := re.match("[A-Za-z]+", text[start:])) is None:
         return False
     word = found.group()
-    rest = text[start + len(word) :].lstrip()
-    return word.lower() in ("good", "normal", "bad") and (rest == "" or rest[0] in ".,:;")
+    after = text[start + len(word) :]
+    rest = after.lstrip()
+    broken = any(c in "\n\r" for c in after[: len(after) - len(rest)])
+    dashed = rest[:1] in ("\u2013", "\u2014") or rest[:1] == "-" and rest[1:2].strip() == ""
+    ends = rest == "" or rest[0] in ".,:;" or broken or dashed
+    return word.lower() in ("good", "normal", "bad") and ends
 
 
 # Texts near the border: label words, their look-alikes, marks and spaces in any order.
@@ -105,6 +110,17 @@ def test_a_formatted_answer_is_parsed_to_itself(label: Label, reason: str):
         "Normally, it moves.",
         "Good!",
         "Good Bad.",
+        "Bad The hand is missing.",
+        "Good -looking panda",
+        "**Bad** the hand",  # what closes is no sign that the rule knows
+        '"Good" it is',
+        "(Good) as ever",
+        "Label: Good",
+        "Rating: Bad.",
+        "Good/Bad",
+        "Bonne. Rien.",
+        "Gut. Nichts.",
+        "Good's",
         "\u4e0dgood.",  # "not good" in Chinese
         "\u00e9Good.",
     ],
@@ -112,6 +128,31 @@ def test_a_formatted_answer_is_parsed_to_itself(label: Label, reason: str):
 def test_texts_that_the_authors_script_rewards_are_refused(text: str):
     with pytest.raises(UnparsableAnswerError, match="does not begin with one of Bad, Normal, Good"):
         parse_answer(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "reason"),
+    [
+        ("Bad\nThe hand is missing.", BAD, "The hand is missing."),
+        ("Bad \r\n\r\nThe hand.", BAD, "The hand."),
+        ("Bad - the hand.", BAD, "the hand."),
+        ("Normal- it hops", NORMAL, "it hops"),
+        ("Good \u2013 fine", GOOD, "fine"),
+        ("Good\u2014fine", GOOD, "fine"),
+        ("Good -", GOOD, ""),
+        ("1. Bad. Two heads.", BAD, "Two heads."),
+        ("**Bad.** Two heads.", BAD, "** Two heads."),
+        ("- Normal: hops", NORMAL, "hops"),
+        ("Bad\n- no hand\n- no foot", BAD, "no hand\n- no foot"),
+        ('"Good. Fine."', GOOD, 'Fine."'),
+    ],
+)
+def test_a_line_break_or_a_dash_may_follow_the_label(text: str, label: Label, reason: str):
+    assert parse_answer(text) == (label, reason)
+
+
+def test_captions_that_differ_in_white_space_are_one():
+    assert folded(" A  fox\n\truns.") == folded("A fox runs.") == "A fox runs." != folded("A foxruns.")
 
 
 def test_words_of_other_labels_in_the_reason_do_not_count():

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from accelerate.logging import get_logger
 
 from ..records import StoredVideo
-from ..rubric import Dimension, Label, majority_label, parse_label
+from ..rubric import Dimension, Label, folded, majority_label, parse_label
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = get_logger(__name__)
 
 #: What a negative made of another clip's caption says.
 MISMATCH_REASON = "The video does not show what the caption says."
@@ -56,11 +59,13 @@ def read_examples(dataset: "Dataset") -> list[Example]:
         )
     kept = columns & {"video_id", "id", "caption", "annotations", "dimension", "label", "reason"}
     groups: dict[tuple[str, str, str], list[tuple[int, Mapping[str, Any]]]] = {}
+    captions: dict[tuple[str, str], str] = {}  # the first of those that white space tells apart
     for index, row in enumerate(dataset.select_columns(sorted(kept))):
         # Without a clip's id every row is a clip of its own: nothing is pooled that may be different.
         clip = str(row.get("video_id") or (row.get("id") if not tidy else None) or f"row {index}")
+        caption = captions.setdefault((clip, folded(row["caption"] or "")), row["caption"])
         for rating in [row] if tidy else row["annotations"]:
-            groups.setdefault((clip, row["caption"], str(rating["dimension"])), []).append((index, rating))
+            groups.setdefault((clip, caption, str(rating["dimension"])), []).append((index, rating))
     return [_pool(clip, caption, dimension, ratings) for (clip, caption, dimension), ratings in groups.items()]
 
 
@@ -74,6 +79,27 @@ def _pool(clip: str, caption: str, dimension: str, ratings: Sequence[tuple[int, 
     label = majority_label(labels)
     reasons = [str(rating.get("reason") or "") for (_, rating), given in zip(ratings, labels) if given == label]
     return Example(row, clip, caption.strip(), dimension, label.value, next((r for r in reasons if r), ""))
+
+
+def without_control_tokens(examples: Sequence[Example], tokens: Sequence[str]) -> list[Example]:
+    """
+    `examples` but those whose caption or reason holds one of `tokens`, which scoring leaves unscored too; says how many.
+
+    Raises:
+        ValueError: if none is left.
+    """
+    found = {n: t for n, one in enumerate(examples) for t in tokens if t in one.caption or t in one.reason}
+    if not found:
+        return list(examples)
+    first = examples[next(iter(found))]
+    problem = (
+        f"{len(found)} of {len(examples)} ratings hold text that the model takes for more than text, first row "
+        f"{first.row} with {found[next(iter(found))]!r} in its caption or reason"
+    )
+    if len(found) == len(examples):
+        raise ValueError(f"{problem}; nothing is left to learn from. Correct them.")
+    logger.warning("%s; they are left out.", problem)
+    return [one for n, one in enumerate(examples) if n not in found]
 
 
 def mismatched_examples(examples: Sequence[Example], share: float, *, seed: int) -> list[Example]:

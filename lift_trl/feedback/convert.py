@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ..records import hra_features
 from ..store.manifest import Artifact
 from ..store.rated_videos import BadRowsError, RowError
+from .bad_rows import BadRows, check_bad_rows
 from .hra import held_out_videos
 from .sources import HraClip, HraSource, MissingVideos, read_hra
 
@@ -45,6 +46,7 @@ def convert(
     video_column: str | None = None,
     caption_column: str | None = None,
     missing_videos: MissingVideos = "raise",
+    bad_rows: BadRows = "raise",
     test_fraction: float | None = None,
     train_on: Path | str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
@@ -57,14 +59,14 @@ def convert(
     Args:
         src: any form that `load_hra` reads, or a CSV, TSV, JSON or JSON-lines file of clips and captions (real clips).
         dst: a folder that does not exist yet, or is empty.
-        revision, source, video_dir, missing_videos: as in `load_hra`.
+        revision, source, video_dir, missing_videos, bad_rows: as in `load_hra`.
         video_column, caption_column: columns of a file of captions, found by their usual names by default.
         test_fraction: share of the clips that go to a split `test`, by the hash of their ids.
         train_on: another source; its clips form `train` and the rest `test` (`Fudan-FUXI/LiFT-HRA-10K` for the 20K).
         max_shard_bytes: size of the clips at which a new Parquet file begins.
 
     Raises:
-        BadRowsError: naming each bad row, the reason and the remedy. Nothing is written then.
+        BadRowsError: naming each bad row, the reason and the remedy, unless they are dropped. Nothing is written then.
         FileExistsError: if `dst` holds something.
         ValueError: if both `test_fraction` and `train_on` are given, or a split would be empty.
     """
@@ -72,8 +74,7 @@ def convert(
     check_new_folder(target)
     origin = HraSource(src, revision, source, video_dir, video_column, caption_column)
     data = read_hra(origin, missing_videos=missing_videos)
-    if data.errors:
-        raise BadRowsError(data.errors)
+    check_bad_rows(data, bad_rows, src)
     missing = [clip for part in data.splits.values() for clip in part if not _has_file(clip)]
     if missing and missing_videos != "keep":
         raise BadRowsError([RowError(clip.where, f"{clip.id}: its file would not be stored.") for clip in missing])

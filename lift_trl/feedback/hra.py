@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..records import Annotation, content_id
-from ..store.rated_videos import BadRowsError
+from .bad_rows import BadRows, check_bad_rows
 from .sources import HraClip, HraSource, MissingVideos, read_hra
 
 
@@ -20,6 +20,7 @@ def load_hra(
     source: str | None = None,
     video_dir: Path | str | None = None,
     missing_videos: MissingVideos = "raise",
+    bad_rows: BadRows = "raise",
     fetch_videos: bool = True,
     test_fraction: float | None = None,
 ) -> "DatasetDict":
@@ -37,12 +38,14 @@ def load_hra(
         video_dir: where the clips or zips of a JSON file are, the file's folder by default.
         missing_videos: what to do with a clip that is not there: `"raise"`, `"drop"` its rows, or `"keep"` them with the
             path as the file gives it.
+        bad_rows: what to do with rows that cannot be used: `"raise"`, or `"drop"` them, with a warning that says how many
+            and names a file that lists them.
         fetch_videos: download the clips of a repository in the authors' form. `False` with `missing_videos="keep"` loads
             the labels alone, for statistics.
         test_fraction: splits a dataset that has one split only, by video (see `split_by_video`).
 
     Raises:
-        BadRowsError: naming each bad row, the reason and the remedy.
+        BadRowsError: naming each bad row, the reason and the remedy, unless they are dropped.
         ValueError: if `test_fraction` is given for a dataset that has several splits.
 
     >>> load_hra("Fudan-FUXI/LiFT-HRA-10K", test_fraction=0.1)["train"]  # doctest: +SKIP
@@ -51,8 +54,7 @@ def load_hra(
 
     origin = HraSource(name_or_path, revision, source, video_dir)
     data = read_hra(origin, missing_videos=missing_videos, fetch_videos=fetch_videos)
-    if data.errors:
-        raise BadRowsError(data.errors)
+    check_bad_rows(data, bad_rows, name_or_path)
     splits = DatasetDict({name: tidy_dataset(annotations_of(clips)) for name, clips in data.splits.items()})
     if test_fraction is None:
         return splits

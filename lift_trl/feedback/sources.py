@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from huggingface_hub import HfApi, snapshot_download
 
 from ..records import Annotation, VideoSource, content_id
-from ..rubric import Dimension, parse_label
+from ..rubric import Dimension, folded, parse_label
 from ..store.clip_rows import row_caption, row_id, row_is_real
 from ..store.rated_videos import METADATA_NAMES, RowError, raw_rows
 from .authors_json import Rating, clip_id, is_authors_row, parse_rows, read_json, source_of
@@ -294,12 +294,13 @@ class _Reader:
             first = places.setdefault(clip.id, where)
             if known is clip:
                 continue
-            if (known.caption, known.video) != (clip.caption, clip.video):
+            if (folded(known.caption), known.video) != (folded(clip.caption), clip.video):
                 problem = f"clip {clip.id!r} has another caption or file in {first}; one id names one clip."
                 self.errors.append(RowError(where, problem))
             elif not clip.annotations:
                 self.errors.append(RowError(where, f"clip {clip.id!r} stands in {first} already; delete one of them."))
             else:
+                clip = _with(clip, caption=known.caption)  # one text for all, though white space tells them apart
                 joined[clip.id] = replace(known, annotations=known.annotations + clip.annotations)
         found = [self._found(replace(clip, where=places[name])) for name, clip in joined.items()]
         return [clip for clip in found if clip is not None]
@@ -351,5 +352,5 @@ def _inside(path: Path, folder: Path | None) -> Path | None:
 
 
 def _with(clip: HraClip, **changes: Any) -> HraClip:
-    """`clip` and its annotations with changed `video` or `source`."""
+    """`clip` and its annotations with changed `video`, `source` or `caption`."""
     return replace(clip, **changes, annotations=tuple(replace(row, **changes) for row in clip.annotations))

@@ -8,6 +8,7 @@ from zipfile import ZipFile, ZipInfo
 import pytest
 from datasets import Dataset, Video, load_dataset
 
+from lift_trl.critic.examples import rated_clips, read_examples
 from lift_trl.feedback.convert import convert
 from lift_trl.feedback.hra import load_hra, split_by_video, split_new_videos, tidy_features
 from lift_trl.feedback.validate import validate
@@ -288,3 +289,58 @@ def test_captions_alone_are_no_ratings_but_load_as_clips(tmp_path: Path):
     (tmp_path / "metadata.csv").write_text("file_name,caption,is_real\na.mp4,a fox,TRUE\n")
     assert validate(tmp_path).hra.errors == [] and load_hra(tmp_path)["train"].num_rows == 0
     assert load_dataset("csv", data_files=str(tmp_path / "metadata.csv"), split="train")["caption"][0] == "a fox"
+
+
+@pytest.fixture
+def spoiled(tmp_path: Path) -> Path:
+    """Four ratings of two clips: one without a sign after its label, two whose captions differ in white space."""
+    folder = tmp_path / "spoiled"
+    for name, grey in (("a", 40), ("b", 90)):
+        write_clip(folder / f"{name}.mp4", grey)
+    rows = [
+        conversation("a.mp4", "A waiter nods.", SEMANTIC, "Bad The hand is missing."),
+        conversation("a.mp4", "A waiter nods.", MOTION, "Bad\nIt jumps."),
+        conversation("b.mp4", "A  waiter\nnods again.", SEMANTIC, "Good - all is there."),
+        conversation("b.mp4", "A waiter nods again.", MOTION, "1. Normal: it hops."),
+    ]
+    (folder / "data.json").write_text(json.dumps(rows))
+    return folder
+
+
+def test_bad_rows_are_dropped_where_that_is_asked_for_with_a_count_and_a_list(
+    spoiled: Path, caplog: pytest.LogCaptureFixture
+):
+    with pytest.raises(BadRowsError, match="1 bad rows") as caught:
+        load_hra(spoiled)
+    assert "row 1" in str(caught.value)
+    train = load_hra(spoiled, bad_rows="drop")["train"]
+    assert [(row["video_id"], row["label"], row["reason"]) for row in train] == [
+        ("a", Label.BAD, "It jumps."),
+        ("b", Label.GOOD, "all is there."),
+        ("b", Label.NORMAL, "it hops."),
+    ]
+    assert "1 bad rows are left out, 3 ratings are kept" in caplog.text
+    (listed,) = (spoiled.parent / "home" / "lift_trl" / "bad_rows").iterdir()
+    assert str(listed) in caplog.text
+    assert listed.read_text().startswith(f"{spoiled / 'data.json'}, row 1: answer 'Bad The hand is missing.'")
+    with pytest.raises(ValueError, match="'raise' or 'drop'"):
+        load_hra(spoiled, bad_rows="keep")
+
+
+def test_captions_that_differ_in_white_space_are_one(spoiled: Path):
+    train = load_hra(spoiled, bad_rows="drop")["train"]
+    assert set(train["caption"][1:]) == {"A  waiter\nnods again."}
+    examples = read_examples(train)
+    assert [clip.clip for clip in rated_clips(examples)] == ["a", "b"]
+    rows = train.to_list()
+    rows[2]["caption"] = "A waiter nods  again. "
+    assert [clip.clip for clip in rated_clips(read_examples(Dataset.from_list(rows)))] == ["a", "b"]
+
+
+def test_nothing_but_bad_rows_is_an_error_and_convert_drops_too(spoiled: Path, tmp_path: Path):
+    result = convert(spoiled, tmp_path / "out", bad_rows="drop")
+    assert result.num_annotations == {"train": 3}
+    content = json.loads((spoiled / "data.json").read_text())
+    (spoiled / "data.json").write_text(json.dumps(content[:1]))
+    with pytest.raises(BadRowsError):
+        load_hra(spoiled, bad_rows="drop")
