@@ -89,9 +89,6 @@ class CriticModel(Protocol):
     def load(self, name: str, *, dtype: "torch.dtype", revision: str | None) -> tuple[Any, Any]:
         """The model and its processor."""
 
-    def check(self, model: Any) -> None:
-        """Raises `ValueError` if this adapter would give wrong numbers for `model`."""
-
     def prompt(self, frames: Sequence[Any], question: str) -> list[dict[str, Any]]:
         """Chat messages: frames first, then caption and question."""
 

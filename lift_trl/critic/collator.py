@@ -14,7 +14,7 @@ from ..records import StoredVideo, VideoSource
 from ..rubric import Dimension, Label, format_answer, question
 from ..store.clip_rows import video_digest
 from ..store.video_io import Clip, sample_frames
-from .conversation import render_answer, render_prompt
+from .conversation import answer_tokens, render_answer, render_prompt
 from .settings import CriticSettings
 
 
@@ -73,6 +73,7 @@ class CriticCollator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         clips = [self.frames.read(row["video"]) for row in rows]
+        tokenizer = self.processor.tokenizer
         prompts, answers = [], []
         for row, clip in zip(rows, clips):
             text = question(Dimension(row["dimension"]), row["caption"])
@@ -80,10 +81,10 @@ class CriticCollator:
             answer = format_answer(Label(row["label"]), reason)
             frames = list(clip.frames)
             prompts.append(render_prompt(self.adapter, self.processor, frames, text))
-            answers.append(render_answer(self.adapter, self.processor, frames, text, answer))
+            written = render_answer(self.adapter, self.processor, frames, text, answer)
+            answers.append(answer_tokens(tokenizer, prompts[-1], written))
         inputs = dict(self.adapter.encode(self.processor, prompts, clips))
-        tokens = self.processor.tokenizer(answers, add_special_tokens=False)["input_ids"]
-        return append_answers(inputs, tokens, pad_id=self.processor.tokenizer.pad_token_id)
+        return append_answers(inputs, answers, pad_id=tokenizer.pad_token_id)
 
 
 def append_answers(inputs: dict[str, Any], answers: Sequence[Sequence[int]], *, pad_id: int) -> dict[str, Any]:

@@ -17,8 +17,10 @@ def render_answer(adapter: CriticModel, processor: Any, frames: Sequence[Any], q
     """
     What follows `render_prompt` when the critic answers: `answer`, as the template writes it, and the end of the turn.
 
+    Where a template ends no turn (LLaVA-1.5, GLM), the tokenizer's end of text does, or the critic would never stop.
+
     Raises:
-        ValueError: if the template writes the prompt differently once there is an answer.
+        ValueError: if the template writes the prompt differently once there is an answer, or nothing can end it.
     """
     prompt = render_prompt(adapter, processor, frames, question)
     turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
@@ -29,7 +31,28 @@ def render_answer(adapter: CriticModel, processor: Any, frames: Sequence[Any], q
             "a template on the processor whose generation prompt is a prefix of the assistant's turn."
         )
     # Some templates end a turn with a line break that no answer needs.
-    return whole[len(prompt) :].rstrip()
+    text = whole[len(prompt) :].rstrip()
+    if not text.endswith(answer):
+        return text
+    end = processor.tokenizer.eos_token
+    if end is None:
+        raise ValueError(
+            "neither the chat template nor the tokenizer ends an answer, so the critic would never stop. Set eos_token."
+        )
+    return text + str(end)
+
+
+def answer_tokens(tokenizer: Any, prompt: str, text: str) -> list[int]:
+    """
+    The tokens of `text` where it follows `prompt`, as the model would write them.
+
+    By itself, text gets a space at its beginning from tokenizers such as Llama's, and so one more than it has here.
+    """
+    before, whole = tokenizer([prompt, prompt + text], add_special_tokens=False)["input_ids"]
+    if whole[: len(before)] == before:
+        return list(whole[len(before) :])
+    # The prompt's last token would go on into the answer: the model is given that token as it is.
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def control_tokens(tokenizer: Any) -> list[str]:

@@ -1,11 +1,12 @@
 """`LiFTCriticTrainer`: TRL's `SFTTrainer` on ratings, with the accuracy of the labels that scoring would give."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from peft import LoraConfig, PeftModel
@@ -23,8 +24,19 @@ from ..runtime import ResumableTrainer, check_world
 from ..store.manifest import ARTIFACT_FILE, write_text
 from ..store.sharding import share
 from .collator import CriticCollator, FrameCache
+from .conversation import control_tokens
 from .critic_config import LiFTCriticConfig
-from .examples import RatedClip, lazy_dataset, mismatched_examples, rated_clips, read_examples, undecoded, video_of
+from .examples import (
+    RatedClip,
+    lazy_dataset,
+    mismatched_examples,
+    rated_clips,
+    read_examples,
+    undecoded,
+    video_of,
+    without_control_tokens,
+)
+from .gate import check_config
 from .lift_critic import LiFTCritic
 from .settings import find_revision
 
@@ -54,11 +66,17 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
             of the ratings by default.
         kwargs: as in `SFTTrainer`.
 
+    Raises:
+        ValueError: if the model cannot be a critic: by its configuration, before its weights are loaded, or by what a clip
+            shows (`critic.gate`), before the first step.
+
     Source: arXiv 2412.04814, section 3.3; CodeGoat24/LiFT.
     """
 
     args: LiFTCriticConfig
     model: Any
+    _evaluated: "Dataset | None"
+    _eval_clips: list[RatedClip]
     _tag_names = ["trl", "sft", "lift-critic"]
     _name = "LiFT-Critic"
     _paper = {
@@ -82,29 +100,31 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         check_world(args.world_size)
         if peft_config is not None:
             check_lora_start(peft_config)
-        revision = args.model_init_kwargs.get("revision") if isinstance(args.model_init_kwargs, dict) else None
+        options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
+        revision = options.get("revision")
         config = AutoConfig.from_pretrained(model, revision=revision) if isinstance(model, str) else model.config
         name = model if isinstance(model, str) else config._name_or_path
         self.critic_settings = args.critic_settings()
         adapter = self.critic_settings.adapter(config.model_type)
         processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
+        controls = control_tokens(processor.tokenizer)
+        check_config(config, options.get("attn_implementation"))
         self._parents = {str(name): find_revision(str(name), revision)} if name else {}
         if peft_config is not None:
             peft_config = _completed(peft_config, revision, adapter)
-        examples = read_examples(train_dataset)
+
+        examples = without_control_tokens(read_examples(train_dataset), controls)
         self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
         examples += mismatched_examples(examples, args.mismatched_captions, seed=args.seed)
         frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
         args.dataset_kwargs = {"skip_prepare_dataset": True}
-        held_out = [] if eval_dataset is None else read_examples(eval_dataset)
-        self._evaluated = None if eval_dataset is None else undecoded(eval_dataset)
-        self._eval_clips = rated_clips(held_out)
+        held_out = self._hold_out(eval_dataset, controls)
         super().__init__(
             model=model,
             args=args,
             data_collator=CriticCollator(adapter, processor, self.critic_settings, frames),
             train_dataset=lazy_dataset(train_dataset, examples),
-            eval_dataset=None if eval_dataset is None else lazy_dataset(eval_dataset, held_out),
+            eval_dataset=held_out,
             processing_class=processor,
             peft_config=peft_config,
             **kwargs,
@@ -114,7 +134,18 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         self.model_accepts_loss_kwargs = True
         if not isinstance(self.model, PeftModel):
             freeze_vision(self.model)
-        adapter.check(self.model)
+            check_precision(self.model)
+        # Where the weights are spread over processes no forward works before the training has begun.
+        self._critic = None if self.is_deepspeed_enabled or self.is_fsdp_enabled else self._make_critic()
+
+    def _hold_out(self, dataset: "Dataset | None", controls: Sequence[str]) -> "Dataset | None":
+        """What the loss of an evaluation is computed on; remembers the clips whose labels are scored then."""
+        self._evaluated, self._eval_clips = None, []
+        if dataset is None:
+            return None
+        examples = read_examples(dataset)
+        self._evaluated, self._eval_clips = undecoded(dataset), rated_clips(examples)
+        return lazy_dataset(dataset, without_control_tokens(examples, controls))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As `SFTTrainer.evaluate`, with the accuracy of the labels on the clips of `eval_dataset`."""
@@ -145,13 +176,17 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         gathered = gather_object(rows)
         return summarise([row for row in gathered if row["counts"]])
 
-    def _verdicts(self, clips: list[RatedClip], counts: list[bool]) -> list[dict[str, Any]]:
-        critic = LiFTCritic(
+    def _make_critic(self) -> LiFTCritic:
+        """What scores with the weights as they are; raises `ValueError` for a model that it refuses."""
+        return LiFTCritic(
             self.accelerator.unwrap_model(self.model),
             self.processing_class,
             settings=self.critic_settings,
             batch_size=self.args.per_device_eval_batch_size,
         )
+
+    def _verdicts(self, clips: list[RatedClip], counts: list[bool]) -> list[dict[str, Any]]:
+        critic = self._critic = self._critic or self._make_critic()
         assert self._evaluated is not None
         videos = [video_of(self._evaluated, clip.row) for clip in clips]
         with self.compute_loss_context_manager():
@@ -216,6 +251,17 @@ def _completed(peft_config: LoraConfig, revision: str | None, adapter: CriticMod
         config.target_modules = adapter.lora_target_modules
         logger.info("LoRA on %s", config.target_modules)
     return config
+
+
+def check_precision(model: Any) -> None:
+    """Raises `ValueError` where weights that are trained have too few digits for steps of 1e-5."""
+    coarse = {p.dtype for p in model.parameters() if p.requires_grad and torch.finfo(p.dtype).bits < 32}
+    if coarse:
+        raise ValueError(
+            f"the language model would be trained in {', '.join(str(d).removeprefix('torch.') for d in coarse)}, which "
+            "rounds away most steps of this size. Load it with dtype: float32 (bf16: true still computes in bfloat16), or "
+            "train a LoRA (use_peft: true), whose own weights are float32."
+        )
 
 
 def freeze_vision(model: Any) -> None:

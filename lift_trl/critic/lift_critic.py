@@ -22,6 +22,7 @@ from ..store.sharding import chunks
 from ..store.video_io import Clip, describe, sample_frames
 from ..store.weights import read_tensors, shown, unapplied
 from .conversation import control_tokens, trl_rewards
+from .gate import check_both_ways, check_config, warn_of_tiles
 from .prefix import ask, end_tokens, label_tokens, run_questions
 from .reasons import write_reasons
 from .settings import ADAPTER_CONFIG, CriticSettings, find_revision, load_settings, read_model_type
@@ -36,7 +37,8 @@ class LiFTCritic:
     A vision-language model that rates videos. A `RewardModel`.
 
     Per clip it decodes once, runs the vision tower and the shared beginning of the three questions once, and reads the
-    likelihood of every label from one more pass. Reasons are greedy text after the chosen label.
+    likelihood of every label from one more pass. Reasons are greedy text after the chosen label. Once, when it is made, it
+    scores a clip of noise in this way and in nine forwards of their own, and refuses a model whose figures differ.
 
     >>> critic = LiFTCritic.from_pretrained("runs/critic")  # doctest: +SKIP
     >>> critic.score(["fox.mp4"], ["a red fox runs through snow"])[0].reward  # doctest: +SKIP
@@ -49,6 +51,9 @@ class LiFTCritic:
         name: what the scores say of their origin, `"repo@revision"`.
         batch_size: clips that run through the model together.
         max_reason_tokens: length at which a reason is cut.
+
+    Raises:
+        ValueError: if the model cannot score behind a shared prefix (`critic.gate`), or its tokenizer cannot tell labels.
     """
 
     def __init__(
@@ -63,8 +68,7 @@ class LiFTCritic:
     ) -> None:
         self.settings = settings or CriticSettings()
         self.adapter: CriticModel = self.settings.adapter(model.config.model_type)
-        self.adapter.check(model)
-        check_attention(model)
+        check_config(model.config)
         # The adapter's layers stand inside the base model, whose inner modules the family's adapter knows.
         self.model = model.get_base_model() if isinstance(model, PeftModel) else model
         self.processor = processor
@@ -73,6 +77,8 @@ class LiFTCritic:
         self._labels = label_tokens(self.adapter, processor)
         self._control_tokens = control_tokens(processor.tokenizer)
         self.end_ids = end_tokens(self.adapter, processor, model)
+        check_both_ways(self.model, self.adapter, processor, self.settings, self._labels)
+        warn_of_tiles(self.adapter, processor, self.settings.num_frames)
 
     @classmethod
     def from_pretrained(
@@ -238,27 +244,6 @@ def judgements(logprobs: Tensor, reasons: Sequence[str]) -> tuple[Judgement, ...
     )
 
 
-def check_attention(model: Any) -> None:
-    """
-    Raises `ValueError` if the model's attention cannot share a prefix.
-
-    The three questions of a clip stand in one row behind its prefix. That takes a mask of its own, and every key kept.
-    """
-    config = model.config.get_text_config()
-    used = config._attn_implementation
-    if used not in ("sdpa", "eager"):
-        raise ValueError(
-            f"attn_implementation={used!r} takes no attention mask of its own, and the three questions of a clip share "
-            "one row. Load the model with attn_implementation='sdpa'."
-        )
-    others = set(config.to_dict().get("layer_types") or ()) - {"full_attention"}
-    if others:
-        raise ValueError(
-            f"model type {model.config.model_type!r} has layers of {', '.join(sorted(others))}, which drop keys that the "
-            "questions of a clip share. Use a model with full attention."
-        )
-
-
 def _put_on(model: Any, config: PeftConfig, name: str, revision: str | None) -> PeftModel:
     """`model` with the adapter `name` on, every tensor of it."""
     if isinstance(config, LoraConfig):
@@ -289,6 +274,8 @@ def _load(name: str, revision: str | None, dtype: torch.dtype) -> tuple[Any, Any
         config = PeftConfig.from_pretrained(name, revision=revision)
         base, base_revision = config.base_model_name_or_path, config.revision
     family = find_critic_model(read_model_type(base, base_revision))
+    if not family.loads_adapters:  # the parts of such a checkpoint have configurations of their own
+        check_config(AutoConfig.from_pretrained(base, revision=base_revision))
     model, processor = family.load(base, dtype=dtype, revision=base_revision)
     if is_adapter is None:
         return model, processor

@@ -1,6 +1,6 @@
 """A clip's frames and caption run through the model once; every question and label then grows from there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,8 +11,8 @@ from transformers import DynamicCache
 from ..protocols import CriticModel
 from ..rubric import Dimension, Label, format_answer, question
 from ..store.video_io import Clip
-from .conversation import render_answer, render_prompt, shared_prefix
-from .tree import Tree, additive, branch_logprobs, grow, lay_out, predicting_nodes
+from .conversation import answer_tokens, render_answer, render_prompt, shared_prefix
+from .tree import Tree, additive, branch_logprobs, grow, lay_out, predicting_nodes, rows_at
 
 
 class Questions(NamedTuple):
@@ -64,8 +64,8 @@ def label_tokens(adapter: CriticModel, processor: Any) -> dict[Label, LabelToken
         answer = format_answer(label, "")
         text = render_answer(adapter, processor, (), "", answer)
         start = text.index(answer)
-        whole = _follow(tokenizer, prompt, text[: start + len(answer)])
-        bare = _follow(tokenizer, prompt, text[: start + len(label)])
+        whole = answer_tokens(tokenizer, prompt, text[: start + len(answer)])
+        bare = answer_tokens(tokenizer, prompt, text[: start + len(label)])
         # Where the full stop merges into the label's last token, the two are scored together.
         size = len(bare) if whole[: len(bare)] == bare else len(whole)
         found[label] = LabelTokens(whole[:size], whole[size:])
@@ -79,25 +79,21 @@ def label_tokens(adapter: CriticModel, processor: Any) -> dict[Label, LabelToken
     return found
 
 
-def _follow(tokenizer: Any, prompt: str, text: str) -> list[int]:
-    """The tokens of `text` behind `prompt`. By itself a text begins with one more space where SentencePiece cuts it."""
-    before, whole = tokenizer([prompt, prompt + text], add_special_tokens=False)["input_ids"]
-    if whole[: len(before)] == before:
-        return list(whole[len(before) :])
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
 def end_tokens(adapter: CriticModel, processor: Any, model: Any) -> frozenset[int]:
     """Ids that end an answer: the template's end of turn, and what the model's generation settings name."""
     answer = format_answer(Label.GOOD, "")
     text = render_answer(adapter, processor, (), "", answer)
-    tail = processor.tokenizer(text[text.index(answer) + len(answer) :], add_special_tokens=False)["input_ids"]
+    start = text.index(answer) + len(answer)
+    prompt = render_prompt(adapter, processor, (), "") + text[:start]
+    tail = answer_tokens(processor.tokenizer, prompt, text[start:])
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(i for i in (*tail[:1], *ids, processor.tokenizer.eos_token_id) if i is not None)
 
 
-def ask(adapter: CriticModel, processor: Any, clip: Clip, caption: str, labels: dict[Label, LabelTokens]) -> Questions:
+def ask(
+    adapter: CriticModel, processor: Any, clip: Clip, caption: str, labels: Mapping[Label, LabelTokens]
+) -> Questions:
     """The three questions about one clip, cut where they part."""
     prompts = [render_prompt(adapter, processor, list(clip.frames), question(d, caption)) for d in Dimension]
     rows = processor.tokenizer(prompts, add_special_tokens=False)["input_ids"]
@@ -134,7 +130,7 @@ def run_questions(
         use_cache=True,
         logits_to_keep=torch.tensor(places, device=model.device),
     )
-    logprobs = branch_logprobs(trees, places, output.logits)
+    logprobs = branch_logprobs(trees, places, rows_at(places, output.logits, num_nodes=layout.input_ids.shape[1]))
     return Branches(logprobs, trees, output.cache, layout.visible, positions)
 
 

@@ -127,6 +127,23 @@ def branch_logprobs(trees: Sequence[Tree], places: Sequence[int], logits: Tensor
     return torch.stack(rows).view(len(trees), len(trees[0].branches), -1)
 
 
+def rows_at(places: Sequence[int], logits: Tensor, *, num_nodes: int) -> Tensor:
+    """
+    The rows of `logits` [B, ?, V] that stand at `places`, whether a model kept these only or, unasked, all `num_nodes`.
+
+    Raises:
+        ValueError: if there are neither as many rows as places nor as many as nodes.
+    """
+    if logits.shape[1] == len(places):
+        return logits
+    if logits.shape[1] != num_nodes:
+        raise ValueError(
+            f"the model gave {logits.shape[1]} rows of logits where {len(places)} of {num_nodes} tokens were asked for "
+            "(logits_to_keep), so no row can be told from another."
+        )
+    return logits[:, list(places)]
+
+
 def predicting_nodes(trees: Sequence[Tree]) -> list[int]:
     """The nodes whose logits some branch needs, sorted."""
     return sorted({n for tree in trees for q in tree.branches for b in q for n in (b.root, *b.nodes[:-1])})

@@ -46,19 +46,6 @@ class ChatVLM:
         model = load_whole(AutoModelForImageTextToText, name, dtype=dtype, revision=revision).eval()
         return model, AutoProcessor.from_pretrained(name, revision=revision)
 
-    def check(self, model: Any) -> None:
-        """
-        Raises `ValueError` if this adapter would give wrong numbers for `model`.
-
-        Image tokens of a model with rotary positions of several axes do not count up one by one.
-        """
-        rotary = model.config.get_text_config().to_dict().get("rope_parameters") or {}
-        if "mrope_section" in rotary:
-            raise ValueError(
-                f"model type {model.config.model_type!r} has rotary positions of several axes and no adapter. Add one to "
-                "lift_trl/critic_models (docs/add_a_critic.md)."
-            )
-
     def prompt(self, frames: Sequence[Any], question: str) -> list[dict[str, Any]]:
         """Chat messages: the frames, then `question` (caption first), so that all questions share their beginning."""
         content = [{"type": "image"} for _ in frames] + [{"type": "text", "text": question}]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
@@ -16,9 +17,6 @@ class QwenVL(ChatVLM):
     def __init__(self, *, native_video: bool | None = None, processor_kwargs: Mapping[str, Any] | None = None) -> None:
         super().__init__(processor_kwargs=processor_kwargs)
         self.native_video = native_video is not False
-
-    def check(self, model: Any) -> None:
-        """Every model of the family will do."""
 
     def prompt(self, frames: Sequence[Any], question: str) -> list[dict[str, Any]]:
         """As `ChatVLM.prompt`, with one video in place of the images."""
@@ -40,12 +38,23 @@ class QwenVL(ChatVLM):
             **self.processor_kwargs,
         )
         inputs.pop("video_metadata", None)
+        if (
+            "second_per_grid_ts" in inputs
+        ):  # the processor's own divide the clip by its frames, not by the steps between
+            steps = processor.video_processor.temporal_patch_size
+            inputs["second_per_grid_ts"] = torch.tensor([steps * _interval_s(clip) for clip in clips])
         return inputs
 
     def position_shift(self, model: Any) -> Tensor | int:
         """[B, 1]: the three axes advance by less than one for each video token, and text goes on from there."""
         shift: Tensor = model.model.rope_deltas
         return shift
+
+
+def _interval_s(clip: Clip) -> float:
+    """Seconds from one sampled frame to the next, on average."""
+    times = clip.times_s
+    return float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1 / clip.fps
 
 
 def _metadata(clip: Clip) -> VideoMetadata:

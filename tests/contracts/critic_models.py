@@ -17,9 +17,7 @@ class Family(NamedTuple):
 
     @property
     def settings(self) -> CriticSettings:
-        # As in the YAML of the paper's 13B: a frame is one picture, not tiles.
-        options = {"crop_to_patches": False} if self.model_type == "internvl" else {}
-        return CriticSettings(num_frames=4, native_video=self.native_video, processor_kwargs=options)
+        return CriticSettings(num_frames=4, native_video=self.native_video)
 
 
 FAMILIES = [
@@ -29,5 +27,6 @@ FAMILIES = [
     Family("qwen2_5_vl", native_video=False),
     Family("qwen3_vl", native_video=True),
     Family("qwen3_vl", native_video=False),
+    Family("qwen3_vl_moe", native_video=True),
     Family("llava_llama", native_video=False),
 ]

@@ -146,20 +146,6 @@ def test_a_broken_model_gives_no_score(checkpoint, clips):
     assert score.unscored == "the critic's probabilities are not finite"
 
 
-def test_attention_without_a_mask_of_its_own_is_refused(checkpoint):
-    model, processor = build_vlm("idefics3")
-    model.config.get_text_config()._attn_implementation = "flash_attention_2"
-    with pytest.raises(ValueError, match="sdpa"):
-        LiFTCritic(model, processor)
-
-
-def test_layers_that_drop_keys_are_refused():
-    model, processor = build_vlm("qwen2_5_vl")
-    model.config.get_text_config().layer_types = ["full_attention", "sliding_attention"]
-    with pytest.raises(ValueError, match="sliding_attention"):
-        LiFTCritic(model, processor)
-
-
 def test_eager_attention_gives_the_same(checkpoint, critic, clips):
     model, processor = build_vlm("idefics3")
     model.set_attn_implementation("eager")

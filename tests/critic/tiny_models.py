@@ -9,6 +9,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GenerationConfig,
+    Glm4vConfig,
+    Glm4vForConditionalGeneration,
+    Glm4vImageProcessor,
+    Glm4vProcessor,
+    Glm4vVideoProcessor,
     GotOcr2ImageProcessor,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
@@ -26,6 +31,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
@@ -47,6 +54,18 @@ SPECIALS = {
         "<|image_pad|>",
         "<|video_pad|>",
     ],
+    "glm4v": [
+        "<pad>",
+        "<|user|>",
+        "<|endoftext|>",
+        "<|assistant|>",
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|image|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+        "<|video|>",
+    ],
     "internvl": ["<pad>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"],
 }
 IDEFICS_TEMPLATE = """\
@@ -66,6 +85,14 @@ INTERNVL_TEMPLATE = """\
 {% for c in m.content %}{% if c.type == 'image' %}<IMG_CONTEXT>
 {% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+# As GLM's: nothing ends a turn but the next one.
+GLM_TEMPLATE = """\
+{% for m in messages %}<|{{ m.role }}|>
+{% for c in m.content %}{% if c.type == 'image' %}<|begin_of_image|><|image|><|end_of_image|>{% else %}{{ c.text }}\
+{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}<|assistant|>
 {% endif %}"""
 
 
@@ -212,7 +239,9 @@ def build_qwen2_5_vl() -> tuple[Any, Any]:
     return model, processor
 
 
-def build_qwen3_vl() -> tuple[Any, Any]:
+def build_qwen3_vl(
+    config_class: Any = Qwen3VLConfig, model_class: Any = Qwen3VLForConditionalGeneration, **text: Any
+) -> tuple[Any, Any]:
     tokenizer = build_tokenizer("qwen")
     vision = {
         "depth": 2,
@@ -224,7 +253,7 @@ def build_qwen3_vl() -> tuple[Any, Any]:
         "num_position_embeddings": 64,
         "deepstack_visual_indexes": [0],
     }
-    model = _qwen(Qwen3VLConfig, Qwen3VLForConditionalGeneration, vision, {"head_dim": 8}, tokenizer)
+    model = _qwen(config_class, model_class, vision, {"head_dim": 8, **text}, tokenizer)
     sizes = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
     image = {**sizes, "size": {"shortest_edge": 16 * 16, "longest_edge": SIZE * SIZE}}
     video = {**sizes, "size": {"shortest_edge": 16 * 16, "longest_edge": 8 * SIZE * SIZE}}
@@ -234,16 +263,55 @@ def build_qwen3_vl() -> tuple[Any, Any]:
     return model, processor
 
 
+def build_qwen3_vl_moe() -> tuple[Any, Any]:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    return build_qwen3_vl(Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration, **experts)
+
+
+def build_glm4v() -> tuple[Any, Any]:
+    """A family whose positions have several axes, without a key in its configuration that says so."""
+    tokenizer = build_tokenizer("glm4v")
+    names = ("image", "video", "image_start", "image_end", "video_start", "video_end")
+    pieces = ("image", "video", "begin_of_image", "end_of_image", "begin_of_video", "end_of_video")
+    config = Glm4vConfig(
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "patch_size": 8,
+            "image_size": SIZE,
+            "initializer_range": 0.2,
+        },
+        text_config=_text_config(tokenizer, num_attention_heads=2, num_key_value_heads=1, hidden_size=128),
+        tie_word_embeddings=False,
+        **{f"{n}_token_id": tokenizer.convert_tokens_to_ids(f"<|{p}|>") for n, p in zip(names, pieces)},
+    )
+    config.vision_config.out_hidden_size = 128
+    sizes = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
+    pixels = {"shortest_edge": 16 * 16, "longest_edge": 2 * SIZE * SIZE}
+    processor = Glm4vProcessor(
+        Glm4vImageProcessor(**sizes, size=pixels),
+        tokenizer,
+        Glm4vVideoProcessor(**sizes, size=pixels),
+        chat_template=GLM_TEMPLATE,
+    )
+    return Glm4vForConditionalGeneration(config), processor
+
+
 def build_vila() -> tuple[Any, Any]:
     with TemporaryDirectory() as folder:
         return Vila().load(str(write_base(Path(folder) / "base")), dtype=torch.float32)
 
 
 BUILDERS = {
+    "glm4v": build_glm4v,
     "idefics3": build_idefics3,
     "internvl": build_internvl,
     "qwen2_5_vl": build_qwen2_5_vl,
     "qwen3_vl": build_qwen3_vl,
+    "qwen3_vl_moe": build_qwen3_vl_moe,
     "llava_llama": build_vila,
 }
 

@@ -13,6 +13,7 @@ from tests.critic.tiny_models import build_vlm
         ("internvl", ChatVLM, False),
         ("qwen2_5_vl", QwenVL, True),
         ("qwen3_vl", QwenVL, True),
+        ("qwen3_vl_moe", QwenVL, True),
     ],
 )
 def test_families_and_their_defaults(model_type, adapter, native):
@@ -26,20 +27,18 @@ def test_frames_as_images_can_be_asked_of_every_family_and_native_video_of_some(
         find_critic_model("idefics3", native_video=True)
 
 
-def test_positions_of_several_axes_need_an_adapter():
-    """Qwen's model under the plain adapter would be scored at wrong positions, so it is refused."""
-    model, _ = build_vlm("qwen2_5_vl")
-    QwenVL().check(model)
-    with pytest.raises(ValueError, match="several axes"):
-        ChatVLM().check(model)
-    ChatVLM().check(build_vlm("idefics3")[0])
-
-
 def test_the_question_comes_last():
     for model_type in ("idefics3", "qwen3_vl"):
         content = find_critic_model(model_type).prompt([None] * 3, "A fox. What is wrong?")[0]["content"]
         assert content[-1] == {"type": "text", "text": "A fox. What is wrong?"}
         assert [part["type"] for part in content[:-1]] == (["image"] * 3 if model_type == "idefics3" else ["video"])
+
+
+def test_frames_of_internvl_are_one_picture_each_unless_tiles_are_asked_for():
+    assert find_critic_model("internvl").processor_kwargs == {"crop_to_patches": False}
+    asked = find_critic_model("internvl", processor_kwargs={"crop_to_patches": True, "max_patches": 4})
+    assert asked.processor_kwargs == {"crop_to_patches": True, "max_patches": 4}
+    assert find_critic_model("idefics3").processor_kwargs == {}
 
 
 def test_options_reach_the_processor():
