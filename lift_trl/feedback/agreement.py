@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
+#: What stands for the names of raters who gave none.
+UNNAMED = "(unnamed)"
 #: Subject category of captions that name no subject of the lists.
 OTHER = "other"
 # Okabe and Ito's palette, distinct for every kind of colour vision; the hatches for prints without colour.
@@ -32,7 +34,7 @@ class FeedbackStatistics:
     Attributes:
         labels: number of each label by dimension.
         labels_by_category: the same by category of the caption's subject.
-        annotators: number of ratings by rater.
+        annotators: number of ratings by rater; those that name none stand under `UNNAMED`.
         alpha: Krippendorff's alpha (ordinal) by dimension, 1 for perfect agreement, 0 for chance; `None` where no clip
             has two raters, or all ratings are one label.
     """
@@ -74,7 +76,7 @@ def feedback_statistics(rows: Iterable[Row]) -> FeedbackStatistics:
         num_ratings=len(rows),
         labels=label_histogram(rows),
         labels_by_category={name: label_histogram(part) for name, part in sorted(by_category.items())},
-        annotators=dict(sorted(Counter(row["annotator"] for row in rows).items())),
+        annotators=dict(sorted(Counter(row["annotator"] or UNNAMED for row in rows).items())),
         alpha={dimension: krippendorff_alpha(rows, dimension) for dimension in Dimension},
     )
 
@@ -89,7 +91,8 @@ def krippendorff_alpha(rows: Iterable[Row], dimension: Dimension) -> float | Non
     """
     Krippendorff's alpha with the ordinal metric (Bad < Normal < Good) over all clips rated in `dimension`.
 
-    A rater who rated a clip twice counts once, with the majority of these labels. `None` where alpha is not defined: no
+    A rater who rated a clip twice counts once, with the majority of these labels, ties to the lower. Ratings without a name
+    are of as many raters: nothing says that two of them are of one person. `None` where alpha is not defined: no
     clip has two raters, or all ratings are one label.
 
     Raises:
@@ -100,9 +103,12 @@ def krippendorff_alpha(rows: Iterable[Row], dimension: Dimension) -> float | Non
     except ImportError as error:
         raise ImportError("raters' agreement needs krippendorff: pip install 'lift-trl[eval]'") from error
     given: dict[tuple[str, str], list[Label]] = defaultdict(list)
+    unnamed: Counter[str] = Counter()
     for row in rows:
         if row["dimension"] == dimension:
-            given[row["annotator"], row["video_id"]].append(Label(row["label"]))
+            unnamed[row["video_id"]] += not row["annotator"]
+            rater = row["annotator"] or f"{UNNAMED} {unnamed[row['video_id']]}"
+            given[rater, row["video_id"]].append(Label(row["label"]))
     line = {rater: n for n, rater in enumerate(sorted({rater for rater, _ in given}))}
     column = {video: n for n, video in enumerate(sorted({video for _, video in given}))}
     data = np.full((len(line), len(column)), np.nan)

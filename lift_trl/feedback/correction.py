@@ -53,7 +53,7 @@ class CorrectionConfig:
     Settings of the correction.
 
     Attributes:
-        min_caption_words: captions with fewer words are dropped [ours].
+        min_caption_words: captions with fewer words (characters, in scripts without spaces) are dropped [ours].
         seed: decides which videos are in which half.
     """
 
@@ -115,7 +115,7 @@ def correct(
         halves = _halves(kept, config.seed)
         first = run.refine(STEPS[1], train=halves[0], rows=halves[1])
         second = run.refine(STEPS[2], train=first, rows=halves[0])
-        back = run.integrate(train={**second, **first}, dropped=dropped, config=config)
+        back = run.integrate(train={**second, **first}, dropped=dropped)
     except _Waiting as waiting:
         logger.info("%d rows of %s wait for a decision", waiting.num_waiting, waiting.queue)
         return CorrectionStatus(False, root, waiting.queue, waiting.num_waiting)
@@ -183,9 +183,7 @@ class _Correction:
             self._save(folder, kept, history)
         return _load(folder)
 
-    def integrate(
-        self, *, train: Rows, dropped: Mapping[str, tuple[Annotation, str]], config: CorrectionConfig
-    ) -> Rows:
+    def integrate(self, *, train: Rows, dropped: Mapping[str, tuple[Annotation, str]]) -> Rows:
         """Step 3: the dropped rows that come back. A clip that cannot be read never does."""
         folder = self.root / STEPS[3]
         if _absent(folder / ARTIFACT_FILE):
@@ -198,13 +196,10 @@ class _Correction:
             decisions = self._decisions(folder, queue)
             back, history = {}, []
             for row_id, row in rows.items():
+                # What a person decides stands, whatever a rule made of the row.
                 after = _decided(row, decisions[row_id])
-                still = after and find_drop(after, min_caption_words=config.min_caption_words)
-                after = None if still else after
                 event = "put back" if after is not None else "stays out"
-                why = f"{still.rule}: {still.detail}" if still else ""
-                label, decision = critic[row_id].label, decisions[row_id]
-                history.append(_event(STEPS[3], row_id, event, row, after, label, decision, why=why))
+                history.append(_event(STEPS[3], row_id, event, row, after, critic[row_id].label, decisions[row_id]))
                 if after is not None:
                     back[row_id] = after
             self._save(folder, back, history)

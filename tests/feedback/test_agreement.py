@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from lift_trl.feedback.agreement import (
+    UNNAMED,
     feedback_statistics,
     krippendorff_alpha,
     label_histogram,
@@ -92,3 +93,28 @@ def test_the_plot_is_a_picture_with_a_bar_a_label(tmp_path: Path):
     assert [text.get_text() for text in left.get_yticklabels()][1] == "motion smoothness (1)"
     assert [text.get_text() for text in right.get_yticklabels()] == ["land animal (3)"]
     assert Image.open(tmp_path / "labels.png").size[0] >= 1000
+
+
+def test_a_rater_who_rated_a_clip_twice_counts_once_with_the_lower_of_two_labels():
+    others = [rating(v, label, who) for v, label in (("b", BAD), ("c", GOOD), ("d", NORMAL)) for who in "xy"]
+    twice = [rating("a", GOOD), rating("a", BAD), rating("a", BAD, "y"), *others]
+    assert (
+        alpha(*twice) == pytest.approx(alpha(rating("a", BAD), rating("a", BAD, "y"), *others)) == pytest.approx(1.0)
+    )
+    assert alpha(rating("a", GOOD), rating("a", BAD, "y"), *others) < 0.9
+    thrice = [rating("a", GOOD), rating("a", BAD), rating("a", GOOD), rating("a", GOOD, "y"), *others]
+    assert alpha(*thrice) == pytest.approx(1.0)
+
+
+def test_ratings_without_a_name_are_of_as_many_raters():
+    """As one rater, the two of a clip would be pooled, and no clip would have two raters."""
+    nameless = [rating(v, label, "") for v, pair in (("a", (BAD, BAD)), ("b", (GOOD, NORMAL))) for label in pair]
+    named = [
+        rating(v, label, who)
+        for v, pair in (("a", (BAD, BAD)), ("b", (GOOD, NORMAL)))
+        for label, who in zip(pair, "xy")
+    ]
+    assert alpha(*nameless) == pytest.approx(alpha(*named))
+    mixed = [rating("a", BAD, ""), rating("a", BAD, "x"), rating("b", GOOD, "x"), rating("b", NORMAL, "")]
+    assert alpha(*mixed) == pytest.approx(alpha(*named))
+    assert feedback_statistics(tidy_dataset([*nameless, rating("a", BAD)])).annotators == {UNNAMED: 4, "x": 1}

@@ -58,6 +58,26 @@ def rule(label: Label, reason: str, caption: str = CAPTION) -> Rule | None:
         (BAD, "The face is smooth."),
         (NORMAL, "No major problems."),
         (BAD, "It blinks too often."),
+        # Short, misspelt, in another language, and words that are not in every list.
+        (BAD, "No dog."),
+        (BAD, "three ears"),
+        (BAD, "neck broken"),
+        (BAD, "Creepy."),
+        (BAD, "distored fce"),
+        (BAD, "Le chien manque."),
+        (BAD, "It has three ears"),
+        (BAD, "Its neck is broken off"),
+        (BAD, "There is no dog in here"),
+        (BAD, "Il manque une patte au chien"),
+        (BAD, "Es fehlt ein Bein hier"),
+        (BAD, "El perro no tiene cola"),
+        (GOOD, "Great"),
+        (GOOD, "None."),
+        # What a fault's word may praise.
+        (GOOD, "Unnatural blue light suits the scene."),
+        (GOOD, "Missing roof, as the caption asks."),
+        (GOOD, "The distorted reflection works."),
+        (GOOD, "Erratic dance moves are fun."),
     ],
 )
 def test_good_rows_pass(label: Label, reason: str):
@@ -70,7 +90,8 @@ def test_good_rows_pass(label: Label, reason: str):
         (BAD, "", Rule.EMPTY_REASON),
         (GOOD, " ... 1 !", Rule.EMPTY_REASON),
         (BAD, "I had pasta for lunch", Rule.OFF_TOPIC_REASON),
-        (GOOD, "asdf qwer", Rule.OFF_TOPIC_REASON),
+        (GOOD, "asdf qwer zxcv yuio", Rule.OFF_TOPIC_REASON),
+        (BAD, "My grandma bakes cookies often", Rule.OFF_TOPIC_REASON),
         (BAD, "There are no obvious problems.", Rule.REASON_CONTRADICTS_LABEL),
         (NORMAL, "Perfect, smooth motion.", Rule.REASON_CONTRADICTS_LABEL),
         (GOOD, "The crane's left wing is missing.", Rule.REASON_CONTRADICTS_LABEL),
@@ -89,6 +110,19 @@ def test_bad_reasons_are_found(label: Label, reason: str, broken: Rule):
         ("A [subject] runs in a park", Rule.AMBIGUOUS_CAPTION),
         ("A {animal} runs in a park", Rule.AMBIGUOUS_CAPTION),
         ("Someone does something somewhere", Rule.AMBIGUOUS_CAPTION),
+        ("\u72d7", Rule.CAPTION_TOO_SHORT),
+        ("\u4e00\u53ea\u72d7\u5728\u8349\u5730\u4e0a\u5954\u8dd1", None),
+        ("\u72ac\u304c\u8d70\u308b", None),
+        ("\u0e2b\u0e21\u0e32\u0e27\u0e34\u0e48\u0e07", None),
+        ("A shop whose sign says [OPEN]", None),
+        ('A sign reads "TODO" in red', None),
+        ("[Scene 1] A dog runs", None),
+        ("A man <3 his dog", None),
+        ("What is this?? A dog", None),
+        ("[your subject here] dances well", Rule.AMBIGUOUS_CAPTION),
+        ("A {subject_1} runs fast", Rule.AMBIGUOUS_CAPTION),
+        ("[ ] a dog runs", Rule.AMBIGUOUS_CAPTION),
+        ("TODO: describe the clip", Rule.AMBIGUOUS_CAPTION),
         ("A woman cooks something", None),
         ("a red circle moving left", None),
         ("A woman holds something small and round in her hand while the evening light falls on the table.", None),
@@ -96,6 +130,13 @@ def test_bad_reasons_are_found(label: Label, reason: str, broken: Rule):
 )
 def test_captions(caption: str, broken: Rule | None):
     assert rule(BAD, "The crane's wing is missing.", caption) is broken
+
+
+def test_a_short_word_of_the_caption_is_on_topic():
+    assert rule(BAD, "Barks at cat, wakes everybody", "A cat on a wall") is None
+    assert rule(BAD, "Barks at cow, wakes everybody", "A cat on a wall") is Rule.OFF_TOPIC_REASON
+    # What stands in every text is none.
+    assert rule(BAD, "Grandma and cookies for lunch", "A cat and a wall for all") is Rule.OFF_TOPIC_REASON
 
 
 def test_a_fault_that_the_caption_asks_for_is_none():
