@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from lift_trl.critic.lift_critic import LiFTCritic
-from lift_trl.evaluation.critic_eval import accuracy, balanced_accuracy, confusion
 from lift_trl.evaluation.intervals import bootstrap_mean
+from lift_trl.evaluation.label_measures import accuracy, balanced_accuracy, confusion
 from lift_trl.mini.annotator import rate_clip
 from lift_trl.mini.oracle import MISFIT, STATIC, observe
 from lift_trl.mini.shapes import DefectRates, draw_clip, parse_prompt, wrong_attributes

@@ -39,6 +39,7 @@ class EvaluateCriticArguments:
         default=None, metadata={"help": "LiFT-HRA with a split test, or any rated clips with test_fraction."}
     )
     test_fraction: float | None = field(default=None, metadata={"help": "As in training, for the same split."})
+    bad_rows: str = field(default="raise", metadata={"help": "raise or drop, as in training, for the same split."})
     batch_size: int = field(default=8, metadata={"help": "Clips that run through the critic together."})
     num_audit_clips: int = field(default=32, metadata={"help": "Clips of the sanity suite; 0 leaves it out."})
     videogen_rewardbench: str | None = field(default=None, metadata={"help": "File videogen-rewardbench.csv."})
@@ -81,7 +82,7 @@ def on_ratings(args: EvaluateCriticArguments, critic: LiFTCritic, state: Partial
     """Agreement with people and the sanity suite, where ratings are named."""
     if args.hra is None:
         return [], ""
-    test = undecoded(load_hra(args.hra, test_fraction=args.test_fraction)["test"])
+    test = undecoded(load_hra(args.hra, bad_rows=args.bad_rows, test_fraction=args.test_fraction)["test"])
     clips = rated_clips(read_examples(test))
     folder = Path(args.output_dir)
     rated = test.select([clip.row for clip in clips])
@@ -90,7 +91,9 @@ def on_ratings(args: EvaluateCriticArguments, critic: LiFTCritic, state: Partial
         return [], ""
     rows = verdicts(read_rows(scored / METADATA_FILE), {clip.clip: clip.labels for clip in clips})
     figures = evaluate_verdicts(rows, system=args.critic)
-    shown = clips[: args.num_audit_clips]
+    # The best rated ones: clips that suit their captions, which a blank or wrong one must fall below.
+    shown = sorted(clips, key=lambda clip: -sum(label.rank for label in clip.labels.values()) / len(clip.labels))
+    shown = shown[: args.num_audit_clips]
     checks = audit(critic, [video_of(test, clip.row) for clip in shown], [c.caption for c in shown]) if shown else []
     write_rows(folder / "checks.jsonl", [asdict(check) for check in checks])
     return figures, critic_report(rows, figures, checks)

@@ -1,7 +1,8 @@
 """How good a critic is: agreement with people by dimension, calibration, and the sanity suite of `lift-trl audit`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -10,14 +11,24 @@ import numpy as np
 
 from ..protocols import RewardModel
 from ..records import EvalRow, VideoSource
-from ..rubric import Dimension, Label, parse_label
+from ..rubric import REWARDS, Dimension, Label, parse_label
 from ..store.video_io import read_video, write_video
-from .intervals import interval, resample_counts, wilson
+from .intervals import bootstrap_mean, interval, resample_counts, wilson
+from .label_measures import accuracy, balanced_accuracy, confusion, macro_f1, quadratic_kappa
+from .rank_measures import auc, spearman, without_prior
 
 
 NUM_BINS = 10
 #: How far two scores of one clip may differ and still count as equal.
 REPEAT_TOLERANCE = 1e-4
+#: How far two expected rewards may differ and still earn the same.
+EQUAL = 0.01
+#: Share of real clips that may earn less than a blank one.
+LOWEST = 0.1
+#: Figures that are shares: at 0 or 1 they have Wilson's interval.
+SHARES = frozenset(
+    ("accuracy", "balanced_accuracy", "macro_f1", "auc_good", "auc_bad", "prior_corrected_balanced_accuracy")
+)
 
 
 class Verdict(NamedTuple):
@@ -28,43 +39,6 @@ class Verdict(NamedTuple):
     truth: Label
     label: Label
     probs: tuple[float, ...] | None
-
-
-def confusion(truth: Sequence[Label], labels: Sequence[Label]) -> np.ndarray:
-    """
-    Counts [3, 3]: row is what people said, column what the critic said, worst label first.
-
-    >>> confusion([Label.GOOD, Label.GOOD], [Label.BAD, Label.GOOD]).tolist()
-    [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]]
-    """
-    table = np.zeros((len(Label), len(Label)))
-    np.add.at(table, ([t.rank for t in truth], [p.rank for p in labels]), 1)
-    return table
-
-
-def accuracy(tables: np.ndarray) -> np.ndarray:
-    """Share of equal labels, of each of the `tables` [..., 3, 3]."""
-    return _hits(tables).sum(axis=-1) / tables.sum(axis=(-2, -1))
-
-
-def balanced_accuracy(tables: np.ndarray) -> np.ndarray:
-    """Mean recall over the labels that people gave; a critic that says one thing only gets 1 over their number."""
-    return _mean_share(_hits(tables), tables.sum(axis=-1))
-
-
-def macro_f1(tables: np.ndarray) -> np.ndarray:
-    """Mean F1 over the labels that people or critic gave."""
-    return _mean_share(2 * _hits(tables), tables.sum(axis=-1) + tables.sum(axis=-2))
-
-
-def _hits(tables: np.ndarray) -> np.ndarray:
-    return np.diagonal(tables, axis1=-2, axis2=-1)
-
-
-def _mean_share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of `part / whole`, where `whole` is not 0."""
-    given = whole > 0
-    return (part / np.where(given, whole, 1)).sum(axis=-1) / given.sum(axis=-1)
 
 
 def calibration_error(confidence: Sequence[float], right: Sequence[bool]) -> float:
@@ -116,10 +90,14 @@ def verdicts(rows: Iterable[Mapping[str, Any]], truth: Mapping[str, Mapping[Dime
 
 def evaluate_verdicts(rows: Sequence[Verdict], *, system: str, seed: int = 0) -> list[EvalRow]:
     """
-    Accuracy, balanced accuracy, macro-F1 and calibration error by dimension and over all, with 95 % intervals.
+    How far the critic agrees with people, by dimension and over all, with 95 % intervals.
+
+    Labels: accuracy, balanced accuracy, macro-F1, and calibration error, which needs probabilities. Order, where people gave
+    two labels or more: Spearman's correlation of expected reward and label, AUC of Good and of Bad, quadratic kappa, and,
+    with probabilities, balanced accuracy of the labels that are likeliest once the critic's own leaning is taken out.
 
     The intervals are bootstrapped over videos, since the three verdicts on one video are not independent; a share of 0 or 1
-    has Wilson's. `n` counts videos. A dimension that nobody rated has no row; calibration needs probabilities.
+    has Wilson's. `n` counts videos. A dimension that nobody rated has no row.
 
     Raises:
         ValueError: if there is no verdict at all.
@@ -130,43 +108,65 @@ def evaluate_verdicts(rows: Sequence[Verdict], *, system: str, seed: int = 0) ->
     figures = []
     for name, part in parts.items():
         names, videos = np.unique([row.video for row in part], return_inverse=True)
-        for metric, (sums, measure) in _measures(part, videos).items():
-            value = float(measure(sums.sum(axis=0)))
+        for metric, measure in _measures(part, videos).items():
+            value = float(measure(np.ones((1, len(names))))[0])
+            if not np.isfinite(value):
+                continue
             ci95 = None
-            if len(names) > 1 and metric != "calibration_error" and value in (0.0, 1.0):
+            if len(names) > 1 and metric in SHARES and value in (0.0, 1.0):
                 ci95 = wilson(value * len(names), len(names)).ci95  # the bootstrap would draw nothing else
             elif len(names) > 1:
-                ci95 = interval(measure(resample_counts([0] * len(names), seed=seed) @ sums))
+                drawn = measure(resample_counts([0] * len(names), seed=seed))
+                ci95 = interval(drawn[np.isfinite(drawn)])
             figures.append(EvalRow("critic", f"critic/{name}/{metric}", system, value, len(names), ci95))
     return figures
 
 
-class _Measure(NamedTuple):
-    """A figure that follows from sums over videos: `sums` [videos, K], and what it makes of their totals [..., K]."""
-
-    sums: np.ndarray
-    of_totals: Callable[[np.ndarray], np.ndarray]
+# A figure of each of R resamples, from how often each was drawn of the V videos: [R, V] to [R].
+_Measure = Callable[[np.ndarray], np.ndarray]
 
 
 def _measures(part: Sequence[Verdict], videos: np.ndarray) -> dict[str, _Measure]:
     """The figures of `part`, whose verdicts are on the `videos` with these numbers; none of no verdict."""
     if not part:
         return {}
+    truth = np.array([row.truth.rank for row in part])
+    labels = np.array([row.label.rank for row in part])
+    of_tables = partial(_of_tables, videos, truth)
+    measures: dict[str, _Measure] = {
+        figure.__name__: of_tables(labels, figure) for figure in (accuracy, balanced_accuracy, macro_f1)
+    }
+    probs = np.array([row.probs for row in part]) if all(row.probs is not None for row in part) else None
+    if probs is not None:
+        gaps = np.zeros((videos.max() + 1, NUM_BINS + 1))
+        np.add.at(gaps[:, 1:], videos, _gaps(probs.max(axis=1), truth == labels))
+        gaps[:, 0] = np.bincount(videos)
+        measures["calibration_error"] = lambda w: np.abs((w @ gaps)[:, 1:]).sum(axis=-1) / (w @ gaps)[:, 0]
+    if len(set(truth)) < 2:
+        return measures
+    likely = np.eye(len(Label))[labels] if probs is None else probs
+    reward = likely @ np.array([REWARDS[label] for label in Label])
+    # Without probabilities a label is all there is to rank by.
+    good, bad = (labels, -labels) if probs is None else (probs[:, -1], probs[:, 0])
+    measures["spearman"] = lambda w: spearman(reward, truth, w[:, videos])
+    measures["auc_good"] = lambda w: auc(good, truth == Label.GOOD.rank, w[:, videos])
+    measures["auc_bad"] = lambda w: auc(bad, truth == Label.BAD.rank, w[:, videos])
+    measures["quadratic_kappa"] = of_tables(labels, quadratic_kappa)
+    if probs is not None:
+        unbiased = labels.copy()
+        for dimension in {row.dimension for row in part}:
+            mine = np.array([row.dimension == dimension for row in part])
+            unbiased[mine] = without_prior(probs[mine])
+        measures["prior_corrected_balanced_accuracy"] = of_tables(unbiased, balanced_accuracy)
+    return measures
+
+
+def _of_tables(videos: np.ndarray, truth: np.ndarray, labels: np.ndarray, figure: _Measure) -> _Measure:
+    """A `figure` of counts by people's and critic's label."""
     size = len(Label)
     cells = np.zeros((videos.max() + 1, size * size))
-    np.add.at(cells, (videos, np.array([row.truth.rank * size + row.label.rank for row in part])), 1)
-
-    def of_tables(figure: Callable[[np.ndarray], np.ndarray]) -> _Measure:
-        return _Measure(cells, lambda totals: figure(totals.reshape(*totals.shape[:-1], size, size)))
-
-    measures = {figure.__name__: of_tables(figure) for figure in (accuracy, balanced_accuracy, macro_f1)}
-    confidence = [max(row.probs) for row in part if row.probs is not None]
-    if len(confidence) == len(part):
-        gaps = np.zeros((videos.max() + 1, NUM_BINS + 1))
-        np.add.at(gaps[:, 1:], videos, _gaps(confidence, [row.truth == row.label for row in part]))
-        gaps[:, 0] = np.bincount(videos)
-        measures["calibration_error"] = _Measure(gaps, lambda t: np.abs(t[..., 1:]).sum(axis=-1) / t[..., 0])
-    return measures
+    np.add.at(cells, (videos, truth * size + labels), 1)
+    return lambda weights: figure((weights @ cells).reshape(-1, size, size))
 
 
 @dataclass(frozen=True)
@@ -176,20 +176,24 @@ class AuditCheck:
 
     Attributes:
         passed: whether the figure is on the right side of its bound; `None` where it is only to be looked at.
+        ci95: 95 % interval of the figure over the clips, where it is a mean.
     """
 
     name: str
     value: float
     meaning: str
     passed: bool | None = None
+    ci95: tuple[float, float] | None = None
 
 
 def audit(critic: RewardModel, videos: Sequence[VideoSource | str], captions: Sequence[str]) -> list[AuditCheck]:
     """
-    The sanity suite: does the critic read the caption, look at the video, and repeat itself?
+    The sanity suite: does the critic read the caption, look at the video and its motion, and repeat itself?
 
-    Swapped captions and blank videos should score lower, a repeated run the same; frames in reverse and half the size
-    show how much motion and resolution weigh. Values are differences of the mean expected reward to the plain run.
+    Swapped captions and blank videos should score lower, and surely so: the whole interval lies below 0. A blank clip also
+    belongs into the lowest tenth of real ones in each dimension. A frozen clip or shuffled frames must not earn more for
+    their motion. Frames in reverse and half the size show how much order and resolution weigh. Values are differences of
+    the mean expected reward to the plain run.
 
     Args:
         videos, captions: clips that suit their captions, at least two with captions that differ.
@@ -203,33 +207,33 @@ def audit(critic: RewardModel, videos: Sequence[VideoSource | str], captions: Se
     with TemporaryDirectory(prefix="lift_trl_audit_") as name:
         folder = Path(name)
         plain = _rewards(critic, videos, captions)
-        usable = np.isfinite(plain)
+        usable = np.isfinite(plain).all(axis=1)
         if not usable.any():
             raise ValueError(
                 "no clip could be scored, so there is nothing to audit. Score one and read its `unscored`."
             )
-
-        def shift(others: Sequence[VideoSource | str], texts: Sequence[str]) -> np.ndarray:
-            change: np.ndarray = _rewards(critic, others, texts) - plain
-            return change[usable & np.isfinite(change)]
-
-        copies = {
-            name: [_rewrite(video, folder / f"{name}{i}.mp4", change) for i, video in enumerate(videos)]
-            for name, change in _CHANGES.items()
+        again, by_caption = _rewards(critic, videos, captions), _rewards(critic, videos, swapped)
+        changed = {
+            name: _rewards(critic, [_rewrite(v, folder / f"{name}{i}.mp4", c) for i, v in enumerate(videos)], captions)
+            for name, c in _CHANGES.items()
         }
-        by_caption, again = shift(videos, swapped), shift(videos, captions)
-        blank, reverse, small = (shift(copies[name], captions) for name in _CHANGES)
-    largest = float(np.abs(again).max(initial=0))
+    blank, motion = changed["blank"], list(Dimension).index(Dimension.MOTION_SMOOTHNESS)
+    largest = float(np.nanmax(np.abs(again - plain), initial=0))
+    ranks = [_blank_rank(d, plain[usable, i], blank[usable, i]) for i, d in enumerate(Dimension)]
+    grey = _drop("blank_video", blank - plain, "change of the reward with a grey clip; surely below 0 is right")
     return [
         _drop(
-            "swapped_captions", by_caption, "change of the reward with the caption of another clip; below 0 is right"
+            "swapped_captions", by_caption - plain, "change with the caption of another clip; surely below 0 is right"
         ),
-        _drop("blank_video", blank, "change of the reward with a grey clip; below 0 is right"),
+        replace(grey, passed=grey.passed and all(rank.passed for rank in ranks)),
+        *ranks,
+        _motion("frozen_video", (changed["frozen"] - plain)[:, motion], "the first frame all along"),
+        _motion("shuffled_frames", (changed["shuffled"] - plain)[:, motion], "the frames in random order"),
         AuditCheck("repeated_run", largest, "largest change in a second run; 0 is right", largest <= REPEAT_TOLERANCE),
-        AuditCheck("reversed_frames", _mean(reverse), "change of the reward with the frames in reverse order"),
-        AuditCheck("half_size", _mean(small), "change of the reward at half the height and width; near 0 is right"),
+        _change("reversed_frames", changed["reversed"] - plain, "change with the frames in reverse order"),
+        _change("half_size", changed["half"] - plain, "change at half the height and width; near 0 is right"),
         AuditCheck(
-            "spread", float(plain[usable].std()), "standard deviation over clips; 0 means all clips are one", None
+            "spread", float(plain[usable].mean(axis=1).std()), "standard deviation over clips; 0: all clips are one"
         ),
         AuditCheck("unscored", float((~usable).mean()), "share of clips that could not be scored; 0 is right"),
     ]
@@ -252,19 +256,47 @@ def swap_captions(captions: Sequence[str]) -> list[str]:
 
 
 def _rewards(critic: RewardModel, videos: Sequence[VideoSource | str], captions: Sequence[str]) -> np.ndarray:
-    return np.array([score.expected_reward for score in critic.score(videos, captions)])
+    """Expected rewards [N, 3] by dimension; NaN where a clip is unscored."""
+    nothing = [np.nan] * len(Dimension)
+    scores = critic.score(videos, captions)
+    return np.array([nothing if s.unscored else [j.expected_reward for j in s.judgements] for s in scores])
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+def _change(name: str, change: np.ndarray, meaning: str) -> AuditCheck:
+    """The mean of `change` ([N] or, by dimension, [N, 3]) over the clips that could be scored both times."""
+    values = change if change.ndim == 1 else change.mean(axis=1)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return AuditCheck(name, float("nan"), meaning)
+    estimate = bootstrap_mean(values.tolist())
+    return AuditCheck(name, estimate.value, meaning, ci95=estimate.ci95)
 
 
 def _drop(name: str, change: np.ndarray, meaning: str) -> AuditCheck:
-    return AuditCheck(name, _mean(change), meaning, _mean(change) < 0)
+    """Passed if the reward surely falls: one clip, or an interval that holds 0, shows nothing."""
+    check = _change(name, change, meaning)
+    return replace(check, passed=check.ci95 is not None and check.ci95[1] < 0)
+
+
+def _motion(name: str, change: np.ndarray, what: str) -> AuditCheck:
+    """Passed if the reward of motion surely falls, failed if it surely rises; between them people must look."""
+    check = _change(name, change, f"change of the reward of motion with {what}; below 0 is right, 0 sees no motion")
+    low, high = check.ci95 or (-np.inf, np.inf)
+    return replace(check, passed=True if high < 0 else False if low > EQUAL else None)
+
+
+def _blank_rank(dimension: Dimension, plain: np.ndarray, blank: np.ndarray) -> AuditCheck:
+    """Passed if hardly any real clip earns less than a blank one."""
+    blank = blank[np.isfinite(blank)]
+    share = float((plain < blank[:, None] - EQUAL).mean()) if len(blank) else float("nan")
+    meaning = f"share of clips that earn less than a grey one; at most {LOWEST} is right"
+    return AuditCheck(f"blank_video/{dimension.value}", share, meaning, share <= LOWEST)
 
 
 _CHANGES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "blank": lambda frames: np.full_like(frames, 128),
+    "frozen": lambda frames: np.repeat(frames[:1], len(frames), axis=0),
+    "shuffled": lambda frames: frames[np.random.default_rng(0).permutation(len(frames))],
     "reversed": lambda frames: frames[::-1],
     "half": lambda frames: _halved(frames),
 }
@@ -290,15 +322,34 @@ def _rewrite(video: VideoSource | str, path: Path, change: Callable[[np.ndarray]
     return path
 
 
+# The tables of a report: what the labels are worth, and what their order is.
+_COLUMNS: tuple[Mapping[str, str], ...] = (
+    {
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "macro_f1": "macro-F1",
+        "calibration_error": "calibration error",
+    },
+    {
+        "spearman": "Spearman",
+        "auc_good": "AUC of Good",
+        "auc_bad": "AUC of Bad",
+        "quadratic_kappa": "quadratic kappa",
+        "prior_corrected_balanced_accuracy": "balanced accuracy without its leaning",
+    },
+)
+
+
 def critic_report(rows: Sequence[Verdict], figures: Sequence[EvalRow], checks: Sequence[AuditCheck]) -> str:
     """The figures of a critic as Markdown, for its model card: agreement, confusion, sanity suite."""
-    lines = ["| | accuracy | balanced accuracy | macro-F1 | calibration error | videos |", "|---|---|---|---|---|---|"]
     table = {row.metric: row for row in figures}
-    for name in ("overall", *Dimension):
-        if f"critic/{name}/accuracy" in table:
-            metrics = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")
-            cells = [_cell(table.get(f"critic/{name}/{metric}")) for metric in metrics]
-            lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} | {table[f'critic/{name}/accuracy'].n} |")
+    lines: list[str] = []
+    for metrics in _COLUMNS:
+        lines += ["", f"| | {' | '.join(metrics.values())} | videos |", "|---" * (len(metrics) + 2) + "|"]
+        for name in ("overall", *Dimension):
+            if f"critic/{name}/accuracy" in table:
+                cells = " | ".join(_cell(table.get(f"critic/{name}/{metric}")) for metric in metrics)
+                lines.append(f"| {name.replace('_', ' ')} | {cells} | {table[f'critic/{name}/accuracy'].n} |")
     for dimension in Dimension:
         part = [row for row in rows if row.dimension == dimension]
         if part:
@@ -307,13 +358,16 @@ def critic_report(rows: Sequence[Verdict], figures: Sequence[EvalRow], checks: S
             lines += ["", f"| {dimension.words} | {heads} |", "|---" * (len(Label) + 1) + "|"]
             lines += [f"| people: {label} | {' | '.join(map(str, counts[label.rank]))} |" for label in Label]
     if checks:
-        lines += ["", "| sanity check | value | passed | meaning |", "|---|---|---|---|"]
+        lines += ["", "| sanity check | value (95 %) | passed | meaning |", "|---|---|---|---|"]
         passed = {True: "yes", False: "**no**", None: ""}
-        lines += [f"| {c.name} | {c.value:.4f} | {passed[c.passed]} | {c.meaning} |" for c in checks]
-    return "\n".join(lines) + "\n"
+        lines += [f"| {c.name} | {_figure(c.value, c.ci95, 4)} | {passed[c.passed]} | {c.meaning} |" for c in checks]
+    return "\n".join(lines[1:]) + "\n"
 
 
 def _cell(row: EvalRow | None) -> str:
-    if row is None:
-        return ""
-    return f"{row.value:.3f}" if row.ci95 is None else f"{row.value:.3f} ({row.ci95[0]:.3f} to {row.ci95[1]:.3f})"
+    return "" if row is None else _figure(row.value, row.ci95, 3)
+
+
+def _figure(value: float, ci95: tuple[float, float] | None, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text if ci95 is None else f"{text} ({ci95[0]:.{digits}f} to {ci95[1]:.{digits}f})"

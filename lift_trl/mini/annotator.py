@@ -11,7 +11,7 @@ import numpy as np
 
 from ..records import seed_from
 from ..rubric import Dimension, Label, majority_label
-from .language import DEFORMED, NOTHING, PRAISE, STATIC, UNEVEN, describe_mismatch
+from .language import DEFORMED, NOTHING, PRAISE, STATIC, STILL, UNEVEN, describe_mismatch
 from .oracle import MISFIT, Observation, observe
 from .shapes import ATTRIBUTES, COLOURS, DIRECTIONS, SHAPES, Scene, Video, parse_prompt
 
@@ -74,6 +74,8 @@ class Rater:
         if dimension is Dimension.SEMANTIC_CONSISTENCY:
             return describe_mismatch(caption, _claimed_mismatch(rng, label, seen, caption), self.phrasing)
         if dimension is Dimension.MOTION_SMOOTHNESS:
+            if seen.frozen and label is Label.BAD:
+                return STILL
             return UNEVEN[label][self.phrasing]
         return (DEFORMED if seen.misfit >= MISFIT[0] else STATIC)[label][self.phrasing]
 

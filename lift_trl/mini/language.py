@@ -46,6 +46,8 @@ DEFORMED: Mapping[Label, tuple[str, ...]] = MappingProxyType(
 )
 #: What is said of a clip without an object, for every dimension.
 NOTHING = "No object can be seen."
+#: What is said of the motion of a clip that is one picture. Its words are those of `NOTHING` and of the rubric.
+STILL = "No motion can be seen."
 
 MOTION_WORDS = {MotionDefect.NONE: "smooth", MotionDefect.HOP: "uneven", MotionDefect.JITTER: "erratic"}
 FIDELITY_WORDS = {

@@ -21,6 +21,8 @@ MIN_AREA = 120.0
 MIN_FRAMES = 7
 #: Pixels a frame below which an object is not moving.
 MIN_SPEED = 0.5
+#: Wobble (pixels) below which nothing moves at all: one picture, shown again and again.
+FROZEN_WOBBLE = 0.02
 #: Bounds of Good and of Normal: root mean square distance from the straight path (pixels), static (of 1), share of the
 #: object's outline that fits no shape (1 - intersection over union).
 WOBBLE = (0.70, 1.32)
@@ -58,18 +60,23 @@ class Observation:
         """Whether there is an object to judge."""
         return self.visible_frames >= MIN_FRAMES
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the clip is one picture over and over."""
+        return self.visible and not self.direction and self.wobble < FROZEN_WOBBLE
+
     def wrong_attributes(self, caption: Scene) -> tuple[str, ...]:
         """Names of the attributes that do not match `caption`."""
         return tuple(name for name, word in caption._asdict().items() if word != getattr(self, name))
 
     def labels(self, caption: Scene) -> dict[Dimension, Label]:
-        """The label of each dimension; all Bad where no object is visible."""
+        """The label of each dimension; all Bad where no object is visible, and motion Bad where there is none."""
         if not self.visible:
             return dict.fromkeys(Dimension, Label.BAD)
         wrong = len(self.wrong_attributes(caption))
         return {
             Dimension.SEMANTIC_CONSISTENCY: (Label.GOOD, Label.NORMAL, Label.BAD, Label.BAD)[wrong],
-            Dimension.MOTION_SMOOTHNESS: _grade(self.wobble, WOBBLE),
+            Dimension.MOTION_SMOOTHNESS: Label.BAD if self.frozen else _grade(self.wobble, WOBBLE),
             Dimension.VIDEO_FIDELITY: min(
                 _grade(self.static, STATIC), _grade(self.misfit, MISFIT), key=lambda label: label.rank
             ),

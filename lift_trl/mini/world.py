@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..records import seed_from
 from ..rubric import Dimension, mean_reward
 from ..store.manifest import METADATA_FILE, read_rows, write_text
 from ..store.video_io import read_video, write_video
@@ -18,6 +19,8 @@ from .shapes import CLEAN, SCENES, Clip, DefectRates, Scene, Video, draw_clip, e
 
 
 FPS = 8
+#: Of so many clips that the raters get, one is shown blank and three frozen, so that a critic learns what earns nothing.
+CONTROL_EVERY = 24
 
 
 class World(NamedTuple):
@@ -82,7 +85,7 @@ def write_clips(directory: Path, clips: Iterable[Clip], **columns: Any) -> None:
     _write_rows(directory, rows)
 
 
-def rate_folder(source: str | Path, destination: str | Path, *, oracle: bool = False) -> int:
+def rate_folder(source: str | Path, destination: str | Path, *, oracle: bool = False, controls: bool = False) -> int:
     """
     Lets the raters rate the clips of `source`, for instance samples of the base model; returns how many clips.
 
@@ -93,17 +96,47 @@ def rate_folder(source: str | Path, destination: str | Path, *, oracle: bool = F
     Args:
         oracle: write the oracle's labels and the `reward` they give instead of the raters': the truth that a critic's
             scores are compared with, never its training data.
+        controls: show one clip of `CONTROL_EVERY` blank and three frozen in their place, as `destination/controls/*.mp4`.
     """
     source, destination = Path(source), Path(destination)
     rows = []
-    for row in read_rows(source / METADATA_FILE):
+    for index, row in enumerate(read_rows(source / METADATA_FILE)):
         path = source / row["file_name"]
         video = read_video(path).frames
+        if controls and (kind := _CONTROLS.get(index % CONTROL_EVERY)):
+            row, path, video = _control(row, kind, video, destination)
         clip_id = str(row.get("id", row["file_name"]))
         judged = _oracle_columns(video, row["prompt"]) if oracle else _rater_columns(clip_id, video, row["prompt"])
         rows.append({**row, "file_name": os.path.relpath(path, destination), **judged})
     _write_rows(destination, rows)
     return len(rows)
+
+
+def _blank(video: Video, rng: np.random.Generator) -> Video:
+    return np.full_like(video, rng.integers(256))
+
+
+def _frozen(video: Video, rng: np.random.Generator) -> Video:
+    return np.repeat(video[rng.integers(len(video))][None], len(video), axis=0)
+
+
+_CONTROLS: Mapping[int, Callable[[Video, np.random.Generator], Video]] = {
+    3: _frozen,
+    7: _blank,
+    11: _frozen,
+    19: _frozen,
+}
+
+
+def _control(
+    row: dict[str, Any], change: Callable[[Video, np.random.Generator], Video], video: Video, destination: Path
+) -> tuple[dict[str, Any], Path, Video]:
+    """The row, file and frames of a control clip made of `video`: under an id of its own, without the old clip's hash."""
+    name = f"{row.get('id', Path(row['file_name']).stem)}-{change.__name__.strip('_')}"
+    path = destination / "controls" / f"{name}.mp4"
+    write_video(path, change(video, np.random.default_rng(seed_from(name))), fps=FPS)
+    kept = {key: value for key, value in row.items() if key != "sha256"}
+    return {**kept, "id": name}, path, read_video(path).frames
 
 
 def _rater_columns(clip_id: str, video: Video, prompt: str) -> dict[str, Any]:

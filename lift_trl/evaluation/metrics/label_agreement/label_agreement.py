@@ -4,7 +4,7 @@
 import datasets
 import evaluate
 
-from lift_trl.evaluation.critic_eval import accuracy, balanced_accuracy, confusion, macro_f1
+from lift_trl.evaluation.label_measures import accuracy, balanced_accuracy, confusion, macro_f1
 from lift_trl.rubric import parse_label
 
 
