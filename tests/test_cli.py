@@ -98,9 +98,10 @@ def test_audit_needs_clips_and_captions_only(clips, tmp_path_factory, capsys):
     write(clips, *({"file_name": f"{i}.mp4", "prompt": f"a {c} fox"} for i, c in enumerate(("red", "blue", "grey"))))
     code = main(["audit", str(critic), str(clips)])
     lines = capsys.readouterr().out.splitlines()
-    checks = ["swapped_captions", "blank_video", "repeated_run", "reversed_frames", "half_size", "spread", "unscored"]
+    checks = ["swapped_captions", "blank_video", *(f"blank_video/{dimension}" for dimension in Dimension)]
+    checks += ["frozen_video", "shuffled_frames", "repeated_run", "reversed_frames", "half_size", "spread", "unscored"]
     assert [line.split(":")[0] for line in lines] == checks
-    assert lines[2].startswith("repeated_run: 0.0000 ok") and lines[-1].startswith("unscored: 0.0000")
+    assert lines[7].startswith("repeated_run: 0.0000 ok") and lines[-1].startswith("unscored: 0.0000")
     assert code == int(any("FAILED" in line for line in lines))
 
 
