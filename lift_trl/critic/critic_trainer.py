@@ -98,8 +98,6 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         check_world(args.world_size)
-        if peft_config is not None:
-            check_lora_start(peft_config)
         options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
         revision = options.get("revision")
         config = AutoConfig.from_pretrained(model, revision=revision) if isinstance(model, str) else model.config
@@ -245,6 +243,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
 
 def _completed(peft_config: LoraConfig, revision: str | None, adapter: CriticModel) -> LoraConfig:
     """The caller's configuration, copied, with the base's revision and the family's targets where it names none."""
+    check_lora_start(peft_config)
     config = deepcopy(peft_config)
     config.revision = revision  # the adapter is loaded on the base that it was trained on
     if config.target_modules is None:
