@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .records import CriticScore, LatentPosterior, NoisySample, TextCondition, VideoSource
+from .records import CriticScore, LatentPosterior, NativeScore, NoisySample, TextCondition, VideoSource
 
 
 if TYPE_CHECKING:
@@ -99,10 +99,19 @@ class CriticModel(Protocol):
         """What the model adds to a text token's place to get its position; read after the prefix has run."""
 
 
-class RewardModel(Protocol):
-    """What alignment and evaluation need of a critic. `LiFTCritic` is one; any judge of yours can be another."""
+class LabelModel(Protocol):
+    """A `RewardModel` whose scores are labels of this rubric, as `LiFTCritic`'s are."""
 
     def score(
         self, videos: Sequence[VideoSource | str], captions: Sequence[str], *, with_reason: bool = False
     ) -> list[CriticScore]:
+        """As `RewardModel.score`."""
+
+
+class RewardModel(Protocol):
+    """What alignment and evaluation need of a critic. `LiFTCritic` is one, so is any judge of `lift_trl.judges` or yours."""
+
+    def score(
+        self, videos: Sequence[VideoSource | str], captions: Sequence[str], *, with_reason: bool = False
+    ) -> Sequence[CriticScore | NativeScore]:
         """One score for each video; a video that cannot be scored comes back as unscored, never with a value."""

@@ -6,7 +6,7 @@ Frames F, latent frames F', latent channels C, text tokens L, embedding width D,
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
@@ -187,6 +187,36 @@ class CriticScore:
             if self.unscored
             else weighted_mean({j.dimension: j.expected_reward for j in self.judgements}, None)
         )
+
+
+@dataclass(frozen=True)
+class NativeScore:
+    """
+    A judge's verdict on one video in its own terms, or unscored with the why. It has no labels.
+
+    Attributes:
+        aspects: the native value of each of the judge's own dimensions, on its own scale.
+        reward: what they map to, in [0, 1]; NaN if unscored, and then never used.
+    """
+
+    id: str
+    critic: str  # "repo@revision+scale"
+    aspects: Mapping[str, float] = field(default_factory=dict)
+    reward: float = math.nan
+    reason: str = ""
+    unscored: str | None = None
+
+    @property
+    def expected_reward(self) -> float:
+        """The reward: such a judge gives no probabilities."""
+        return self.reward
+
+    def columns(self) -> dict[str, Any]:
+        """A row's columns: `aspects` by name, `reward`, `reason`, `unscored` and `critic`; no label."""
+        if self.unscored is not None:
+            return {"reward": None, "unscored": self.unscored, "critic": self.critic}
+        found = {"aspects": dict(self.aspects), "reward": self.reward, "reason": self.reason}
+        return {**found, "unscored": None, "critic": self.critic}
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,24 @@ from trl import TrlParser
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.served import ServedCritic
+from lift_trl.judges import JUDGES, NativeJudge, load_judge
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
 @dataclass
 class ScoreArguments:
-    critic: str = field(metadata={"help": "Folder or repo of a critic or chat VLM; with base_url the served name."})
     videos: str = field(metadata={"help": "Folder written by recipes/generate.py, or clips with metadata.jsonl."})
     output_dir: str = field(metadata={"help": "Folder of the scores."})
+    critic: str | None = field(
+        default=None, metadata={"help": "Folder or repo of a critic or chat VLM; with base_url the served name."}
+    )
+    judge: str | None = field(
+        default=None,
+        metadata={"help": f"Released judge in place of a critic: {', '.join(JUDGES)}; critic its weights."},
+    )
+    scale: str | None = field(
+        default=None, metadata={"help": "Its native values to [0, 1]: linear:1:5 or normal:0:1."}
+    )
     with_reason: bool = field(default=True, metadata={"help": "Also write the reason of each label."})
     batch_size: int = field(default=8, metadata={"help": "Clips that run through the critic together."})
     critic_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a repo."})
@@ -29,6 +39,10 @@ class ScoreArguments:
     api_key_env: str | None = field(default=None, metadata={"help": "Environment variable with that server's key."})
 
     def __post_init__(self) -> None:
+        if self.critic is None and self.judge is None:
+            raise ValueError(f"nothing to score with: give critic, or judge as one of {', '.join(JUDGES)}.")
+        if self.judge and self.base_url or self.scale and not self.judge:
+            raise ValueError("judge takes no base_url, and scale is a judge's: leave one of them out.")
         if self.base_url and self.critic_revision:
             raise ValueError("critic_revision is of a repo, and base_url names a server: leave one of them out.")
         if not self.base_url and (self.api_key_env or not self.logprobs or self.num_frames != 8):
@@ -43,8 +57,12 @@ ARGUMENTS = (ScoreArguments,)
 def main(args: ScoreArguments) -> None:
     state = process_state()
     setup_logging(state)
-    reward_model: LiFTCritic | ServedCritic
-    if args.base_url:
+    reward_model: LiFTCritic | ServedCritic | NativeJudge
+    if args.judge:
+        reward_model = load_judge(
+            args.judge, model=args.critic, revision=args.critic_revision, scale=args.scale, device=state.device
+        )
+    elif args.base_url:
         reward_model = ServedCritic(
             args.critic,
             base_url=args.base_url,

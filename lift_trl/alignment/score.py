@@ -9,7 +9,7 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 
 from ..protocols import RewardModel
-from ..records import CriticScore, StoredVideo, VideoSource, content_id
+from ..records import CriticScore, NativeScore, StoredVideo, VideoSource, content_id
 from ..runtime import process_state
 from ..store.clip_rows import row_caption, row_id, row_is_real, video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
@@ -161,11 +161,14 @@ def _todo(manifest: Manifest, jobs: list[ScoringJob], key: str) -> list[ScoringJ
     return [job for job in jobs if job.id in wanted]
 
 
-def score_columns(score: CriticScore) -> dict[str, Any]:
+def score_columns(score: CriticScore | NativeScore) -> dict[str, Any]:
     """
     A score as columns: one for the label of each dimension, `reward`, `expected_reward`, `unscored` (the why, or none),
-    `critic`, and `probs`, `label_mass`, `reasons` by dimension. An unscored video has no label and no reward.
+    `critic`, and `probs`, `label_mass`, `reasons` by dimension; of a judge in its own terms, `NativeScore.columns`.
+    An unscored video has no label and no reward.
     """
+    if isinstance(score, NativeScore):
+        return score.columns()
     if score.unscored is not None:
         return {"reward": None, "expected_reward": None, "unscored": score.unscored, "critic": score.critic}
     judged = {judgement.dimension.value: judgement for judgement in score.judgements}

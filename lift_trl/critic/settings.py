@@ -1,6 +1,5 @@
 """What a critic must know of its training to ask as it was taught: kept in the critic folder's `artifact.yaml`."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -9,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from transformers.utils import CONFIG_NAME
-from transformers.utils.hub import cached_file, extract_commit_hash
+from transformers.utils.hub import cached_file
 
 from ..critic_models import find_critic_model
 from ..protocols import CriticModel
-from ..records import content_id
 from ..rubric import Dimension
 from ..store.manifest import ARTIFACT_FILE, Artifact
+from ..store.weights import weights_revision
 
 
 KIND = "critic"
@@ -53,26 +52,13 @@ class CriticSettings:
         Artifact(kind=KIND, config=config, parents=parents).save(folder)
 
 
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def find_revision(name_or_path: str, revision: str | None = None) -> str:
     """
     What tells one state of a model from another: its commit on the Hub; for a folder, a hash of its weight files.
 
     Scores are kept under this name, so a critic that was trained again in the same folder is another critic.
     """
-    folder = Path(name_or_path)
-    if folder.is_dir():
-        files = sorted(path for suffix in ("safetensors", "bin") for path in folder.glob(f"*model*.{suffix}"))
-        # VILA's weights stand in a folder for each part.
-        files = files or sorted(folder.glob("*/model*.safetensors"))
-        return content_id(*(part for path in files for part in (path.name, _digest(path))))
-    path = cached_file(name_or_path, CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False)
-    path = path or cached_file(name_or_path, ARTIFACT_FILE, revision=revision)
-    return extract_commit_hash(path, None) or revision or "main"
+    return weights_revision(name_or_path, revision)
 
 
 def read_model_type(name_or_path: str, revision: str | None = None) -> str:

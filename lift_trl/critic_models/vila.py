@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoImageProcessor,
@@ -22,6 +21,7 @@ from transformers import (
 from transformers.utils.hub import cached_file
 
 from ..store.video_io import Clip
+from ..store.weights import check_keys, load_whole, read_tensors
 from .chat_vlm import ChatVLM
 
 
@@ -124,19 +124,20 @@ def _load_base(name: str, dtype: torch.dtype, revision: str | None) -> tuple[Any
             raise ValueError(
                 f"{name}/{part}: {key} {found!r}, and only {kind!r} is known (VILA1.5-40b has another tower)."
             )
-    llm = _load_part(LlamaForCausalLM, name, "llm", dtype, revision)
-    tower = _load_part(SiglipVisionModel, name, "vision_tower", dtype, revision)
+    options: dict[str, Any] = {"dtype": dtype, "revision": revision or "main", "use_safetensors": True}
+    llm = load_whole(LlamaForCausalLM, name, subfolder="llm", **options)
+    tower = load_whole(SiglipVisionModel, name, subfolder="vision_tower", **options)
     projector = DownsampleProjector(tower.config.hidden_size, llm.config.hidden_size).to(dtype)
-    weights = load_file(_safetensors(name, "mm_projector/model.safetensors", revision))
+    weights = read_tensors(_safetensors(name, "mm_projector/model.safetensors", revision))
     check_keys(f"{name}/mm_projector", weights, projector.state_dict())
     projector.load_state_dict(weights)
-    options: dict[str, Any] = {
+    layout: dict[str, Any] = {
         "image_token_id": 0,
         "vision_feature_layer": -2,
         "vision_feature_select_strategy": "full",
     }
     with torch.device("meta"):  # the parts are whole already
-        config = VilaConfig(vision_config=tower.config, text_config=llm.config, tie_word_embeddings=False, **options)
+        config = VilaConfig(vision_config=tower.config, text_config=llm.config, tie_word_embeddings=False, **layout)
         model = LlavaForConditionalGeneration(config)
     model.model.vision_tower, model.model.multi_modal_projector = tower, projector
     model.model.language_model, model.lm_head = llm.model, llm.lm_head
@@ -155,38 +156,17 @@ def vila_processor(images: Any, tokenizer: Any, patch_size: int) -> LlavaProcess
     )
 
 
-def _load_part(family: Any, name: str, part: str, dtype: torch.dtype, revision: str | None) -> Any:
-    model, info = family.from_pretrained(
-        name, subfolder=part, revision=revision or "main", dtype=dtype, use_safetensors=True, output_loading_info=True
-    )
-    problems = {kind: sorted(info[kind]) for kind in ("missing_keys", "mismatched_keys") if info[kind]}
-    if problems:
-        raise ValueError(f"{name}/{part}: not the weights of a {family.__name__}: {problems}. Download it again.")
-    return model
-
-
 def _merge_lora(model: Any, name: str, revision: str | None, targets: str | list[str]) -> Any:
     """`model` with the released LoRA in its weights."""
     config: Any = PeftConfig.from_pretrained(name, revision=revision)
     # Theirs lists modules by names that a plain LLaVA does not have.
     config.target_modules = targets
     tuned = PeftModel(model, config)
-    weights = load_file(_safetensors(name, "adapter_model.safetensors", revision))
+    weights = read_tensors(_safetensors(name, "adapter_model.safetensors", revision))
     weights = {key.replace(THEIRS, OURS, 1): value for key, value in weights.items()}
     check_keys(name, weights, get_peft_model_state_dict(tuned))
     set_peft_model_state_dict(tuned, weights)
     return tuned.merge_and_unload().eval()
-
-
-def check_keys(where: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raises `ValueError` unless `found` holds all that is `wanted`, in its shapes, and nothing else."""
-    shapes, others = ({key: tuple(value.shape) for key, value in weights.items()} for weights in (found, wanted))
-    wrong = sorted(key for key in shapes.keys() | others.keys() if shapes.get(key) != others.get(key))
-    if wrong:
-        raise ValueError(
-            f"{where}: {len(shapes)} weights, {len(others)} wanted, and {len(wrong)} are missing, left over or of another "
-            f"shape: {', '.join(wrong[:4])}. Download it again, or name the repository that was meant."
-        )
 
 
 def _safetensors(name: str, path: str, revision: str | None) -> str:

@@ -11,6 +11,7 @@ from ..rubric import REWARDS, Dimension, Label, parse_label
 from ..store.manifest import METADATA_FILE, Artifact, read_rows
 from .critic_eval import Verdict, evaluate_verdicts, verdicts
 from .intervals import bootstrap_mean, wilson
+from .judges import ASPECTS
 from .report_data import VIDEOSCORE_SUITE, CalibrationBin, LabelRate, Paired, calibration_bins
 from .report_systems import SystemClip, compare_means, load_system, pair_systems, prompts_of, values_of
 from .report_votes import Ballots, system_pairs
@@ -55,7 +56,7 @@ def load_judges(folders: Mapping[str, Mapping[str, Path]], paths: Mapping[str, P
         paths: system -> folder of the critic's ratings.
 
     Raises:
-        ValueError: if two judges give aspects.
+        ValueError: if two judges give VideoScore's aspects. Those of others stand under the judge's name.
     """
     part = JudgesPart([], [], {}, {}, {})
     for judge, mine in folders.items():
@@ -69,14 +70,15 @@ def load_judges(folders: Mapping[str, Mapping[str, Path]], paths: Mapping[str, P
         if bins:
             part.calibration[f"critic against {judge}"] = bins
         aspects = dict.fromkeys(name for clips in rated.values() for clip in clips for name in clip.aspects)
-        if aspects and part.stamps:
+        is_videoscore = bool(aspects) and aspects.keys() <= ASPECTS.keys()
+        if is_videoscore and part.stamps:
             raise ValueError(f"judges: {judge} is the second that gives {', '.join(aspects)}; name one such judge.")
         for name in aspects:
             found = values_of(rated, partial(_aspect, name))
-            means = compare_means(name, found, prompts, suite=VIDEOSCORE_SUITE, base=base)
+            means = compare_means(name, found, prompts, suite=VIDEOSCORE_SUITE if is_videoscore else judge, base=base)
             part.rows.extend(means.rows)
             part.deltas.extend(means.deltas)
-        part.stamps.update({system: _stamps(path) for system, path in mine.items()} if aspects else {})
+        part.stamps.update({system: _stamps(path) for system, path in mine.items()} if is_videoscore else {})
     return part
 
 

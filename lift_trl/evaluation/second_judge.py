@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..judges import JUDGES, NativeJudge, load_judge
 from ..records import content_id
 from ..rubric import mean_reward
 from ..store.clip_rows import video_digest
@@ -28,7 +29,16 @@ class SecondJudgeArguments:
     """Which second judge rates the clips, if any."""
 
     judge: str | None = field(
-        default=None, metadata={"help": "Folder or repo of a second judge: TIGER-Lab/VideoScore, say."}
+        default=None,
+        metadata={"help": f"Second judge: {', '.join(JUDGES)}, or a folder or repo like TIGER-Lab/VideoScore."},
+    )
+    judge_model: str | None = field(
+        default=None,
+        metadata={"help": f"Folder or repo of the weights of {', '.join(JUDGES)}; the released by default."},
+    )
+    judge_scale: str | None = field(
+        default=None,
+        metadata={"help": "Native values of these to [0, 1]: linear:1:5 or normal:0:1; their own by default."},
     )
     judge_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the judge's repo."})
     judge_dir: str = field(default="runs/second_judge", metadata={"help": "Where its scores go, by system."})
@@ -37,7 +47,7 @@ class SecondJudgeArguments:
         default=None, metadata={"help": "Text file of the judge's own question with {prompt}; without, one of ours."}
     )
 
-    def load(self, device: torch.device | str) -> RegressionJudge:
+    def load(self, device: torch.device | str) -> RegressionJudge | NativeJudge:
         """
         The judge.
 
@@ -46,6 +56,18 @@ class SecondJudgeArguments:
         """
         if self.judge is None:
             raise ValueError("judge is not set; name a folder or repo, TIGER-Lab/VideoScore for instance.")
+        if self.judge in JUDGES:
+            return load_judge(
+                self.judge,
+                model=self.judge_model,
+                revision=self.judge_revision,
+                scale=self.judge_scale,
+                device=device,
+            )
+        if self.judge_model or self.judge_scale:
+            raise ValueError(
+                f"judge={self.judge}: judge_model and judge_scale are of {', '.join(JUDGES)}; leave them out."
+            )
         question = PROMPT if self.judge_prompt is None else Path(self.judge_prompt).read_text(encoding="utf-8")
         if "{prompt}" not in question:
             raise ValueError(f"{self.judge_prompt}: no {{prompt}}; write it where the clip's prompt belongs.")
@@ -60,7 +82,9 @@ class SecondJudgeArguments:
         )
 
 
-def judge_systems(judge: RegressionJudge, systems: Mapping[str, Path], output_dir: Path | str) -> list[str]:
+def judge_systems(
+    judge: RegressionJudge | NativeJudge, systems: Mapping[str, Path], output_dir: Path | str
+) -> list[str]:
     """
     `judge` on the clips of each system; returns the entries for the report's `judges`.
 
@@ -74,16 +98,21 @@ def judge_systems(judge: RegressionJudge, systems: Mapping[str, Path], output_di
     ]
 
 
-def judge_clips(judge: RegressionJudge, videos: Path, output_dir: Path) -> Path:
+def judge_clips(judge: RegressionJudge | NativeJudge, videos: Path, output_dir: Path) -> Path:
     """
     Scores the clips of the folder `videos`; returns `output_dir`, an artefact with one row a clip: `aspects` by name, the
-    labels that follow from them, their reward; or in `unscored` why it has none.
+    labels that follow from them (VideoScore only), their reward; or in `unscored` why it has none.
 
     Raises:
         ValueError: if `output_dir` holds scores of another judge.
     """
     manifest, clips = Manifest(output_dir), {_unit(clip): clip for clip in list_clips(videos)}
-    key = content_id(judge.name, judge.num_frames, judge.prompt_template)
+    config: dict[str, Any] = {"judge": judge.name}
+    key = content_id(judge.name)
+    if isinstance(judge, RegressionJudge):
+        key = content_id(judge.name, judge.num_frames, judge.prompt_template)
+        question = "its own" if judge.prompt_template != PROMPT else "worded by lift_trl"
+        config |= {"frames": judge.num_frames, "question": question}
     rows = manifest.rows()
     if any(row.get("scoring") != key for row in rows):
         raise ValueError(f"{output_dir}: scores of another judge, question or number of frames; name a new judge_dir.")
@@ -94,8 +123,6 @@ def judge_clips(judge: RegressionJudge, videos: Path, output_dir: Path) -> Path:
         if unit not in done:
             manifest.append({"id": unit, **_row(judge, clip, output_dir), "scoring": key})
     manifest.merge(clips)
-    question = "its own" if judge.prompt_template != PROMPT else "worded by lift_trl"
-    config = {"judge": judge.name, "frames": judge.num_frames, "question": question}
     Artifact("scored", config=config, parents={"critic": judge.name}).save(output_dir)
     return output_dir
 
@@ -109,10 +136,12 @@ def _unit(clip: ListedClip) -> str:
     )
 
 
-def _row(judge: RegressionJudge, clip: ListedClip, folder: Path) -> dict[str, Any]:
+def _row(judge: RegressionJudge | NativeJudge, clip: ListedClip, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"prompt": clip.prompt, "video": os.path.relpath(clip.video, folder)}
     if clip.row.get("seed") is not None:
         row["seed"] = clip.row["seed"]
+    if isinstance(judge, NativeJudge):
+        return {**row, **judge.score([clip.video], [clip.prompt])[0].columns()}
     aspects = judge.regress(clip.video, clip.prompt)
     if aspects.unscored:
         return {**row, "reward": None, "unscored": aspects.unscored}

@@ -1,5 +1,6 @@
 """Files of weights: whether they are whole, and whether a model took all that they hold."""
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Collection, Mapping
@@ -10,6 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.utils.hub import cached_file, extract_commit_hash
+
+from ..records import content_id
 
 
 _SHOWN_KEYS = 3
@@ -111,6 +115,38 @@ def unapplied(given: Mapping[str, Tensor], applied: Mapping[str, Tensor]) -> lis
         return torch.equal(applied[key].cpu(), given[key].to(applied[key].dtype).cpu())
 
     return sorted(key for key in given.keys() | applied.keys() if not is_same(key))
+
+
+def check_keys(where: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raises `ValueError` unless `found` holds all that is `wanted`, in its shapes, and nothing else."""
+    shapes, others = ({key: tuple(value.shape) for key, value in weights.items()} for weights in (found, wanted))
+    wrong = sorted(key for key in shapes.keys() | others.keys() if shapes.get(key) != others.get(key))
+    if wrong:
+        raise ValueError(
+            f"{where}: {len(shapes)} weights, {len(others)} wanted, and {len(wrong)} are missing, left over or of another "
+            f"shape: {shown(wrong)}. Download it again, or name the repository that was meant."
+        )
+
+
+def weights_revision(name_or_path: Path | str, revision: str | None = None) -> str:
+    """What tells one state of a model from another: its commit on the Hub; for a folder, a hash of its weights."""
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        suffixes = (".safetensors", *_TORCH_SUFFIXES)
+        files = sorted(path for path in folder.glob("*model*") if path.suffix in suffixes)
+        # VILA and VideoReward keep weights in folders; beside weights of its own, a folder holds checkpoints.
+        files = files or sorted(path for path in folder.glob("*/*model*") if path.suffix in suffixes)
+        return content_id(*(part for path in files for part in (path.name, _digest(path))))
+    for file in ("config.json", "adapter_config.json"):
+        path = cached_file(str(name_or_path), file, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if path is not None:
+            return extract_commit_hash(path, None) or revision or "main"
+    return revision or "main"
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shown(keys: Collection[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from huggingface_hub import HfApi, hf_hub_download
 
-from ..protocols import RewardModel
+from ..protocols import LabelModel
 from ..records import CriticScore, content_id
 from ..store.video_io import write_video
 
@@ -163,7 +163,7 @@ class PairGenerator:
 
     pipe: Any
     adapters: Mapping[str, str]
-    critic: RewardModel | None
+    critic: LabelModel | None
     arguments: Mapping[str, Any]
     fps: float
     output_dir: Path

@@ -23,6 +23,7 @@ LEVELS = {
     "lift_trl.critic_models": 30,
     "lift_trl.video_models": 30,
     "lift_trl.hub": 30,
+    "lift_trl.judges": 32,
     "lift_trl.runtime": 35,
     "lift_trl.feedback": 40,
     "lift_trl.critic": 40,
