@@ -121,6 +121,23 @@ def _audit(args: argparse.Namespace) -> int:
     return int(any(check.passed is False for check in checks))
 
 
+def _serve(args: argparse.Namespace) -> int:
+    """A critic or judge behind HTTP: mp4 or URL in, JSON out (docs/judges.md)."""
+    from .critic.lift_critic import LiFTCritic
+    from .judges import JUDGES, load_judge
+    from .runtime import process_state
+    from .serving.server import find_token, serve
+
+    token = find_token(args.token_env, args.host)
+    is_judge = args.critic in JUDGES
+    model = (
+        load_judge(args.critic, device=process_state().device) if is_judge else LiFTCritic.from_pretrained(args.critic)
+    )
+    print(f"{model.name} at http://{args.host}:{args.port}, {'with' if token else 'without'} a token", flush=True)
+    serve(model, args.host, args.port, token=token, batch_size=args.batch_size, allow_urls=args.allow_url)
+    return 0
+
+
 def _eval(args: argparse.Namespace) -> int:
     """Plan, check or report an evaluation: `lift-trl eval plan --help`."""
     from transformers import HfArgumentParser
@@ -286,6 +303,26 @@ def _add_push(command: Command) -> None:
     space.add_argument("--wheel", help="wheel of lift_trl, where it does not run from a checkout")
 
 
+def _add_serve(command: Command) -> None:
+    serve = command("serve", _serve)
+    serve.add_argument("critic", help="Hub id or folder of a critic; or video_reward, unified_reward, video_score2")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="others than this machine need a token (default: 127.0.0.1)"
+    )
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--batch-size", type=int, default=8, help="clips that run together (default: 8)")
+    serve.add_argument(
+        "--token-env", default="LIFT_TRL_TOKEN", metavar="NAME", help="environment variable with the token"
+    )
+    serve.add_argument(
+        "--allow-url",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="fetch clips below this URL; may be repeated",
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lift-trl", description=__doc__)
     parser.add_argument("--version", action="version", version=f"lift-trl {library_versions()['lift_trl']}")
@@ -310,6 +347,7 @@ def _parser() -> argparse.ArgumentParser:
     audit = command("audit", _audit)
     audit.add_argument("critic", help="Hub id or folder of a critic")
     audit.add_argument("clips", help="folder of clips that suit their captions, with a metadata file")
+    _add_serve(command)
     evaluation = command("eval", _eval)
     evaluation.add_argument("step", choices=["plan", "check", "report"])
     evaluation.add_argument("options", nargs=argparse.REMAINDER)

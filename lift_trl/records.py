@@ -188,6 +188,28 @@ class CriticScore:
             else weighted_mean({j.dimension: j.expected_reward for j in self.judgements}, None)
         )
 
+    def columns(self) -> dict[str, Any]:
+        """
+        A row's columns: one for the label of each dimension, `reward`, `expected_reward`, `unscored` (the why, or none),
+        `critic`, and `probs`, `label_mass`, `reasons` by dimension. An unscored video has no label and no reward.
+        """
+        if self.unscored is not None:
+            return {"reward": None, "expected_reward": None, "unscored": self.unscored, "critic": self.critic}
+        judged = {judgement.dimension.value: judgement for judgement in self.judgements}
+        return {
+            **{name: judgement.label.value for name, judgement in judged.items()},
+            "reward": self.reward,
+            "expected_reward": self.expected_reward,
+            "unscored": None,
+            "critic": self.critic,
+            "probs": {
+                name: None if j.probs is None else {label.value: p for label, p in j.probs.items()}
+                for name, j in judged.items()
+            },
+            "label_mass": {name: judgement.label_mass for name, judgement in judged.items()},
+            "reasons": {name: judgement.reason for name, judgement in judged.items()},
+        }
+
 
 @dataclass(frozen=True)
 class NativeScore:

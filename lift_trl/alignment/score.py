@@ -9,7 +9,7 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 
 from ..protocols import RewardModel
-from ..records import CriticScore, NativeScore, StoredVideo, VideoSource, content_id
+from ..records import StoredVideo, VideoSource, content_id
 from ..runtime import process_state
 from ..store.clip_rows import row_caption, row_id, row_is_real, video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
@@ -90,7 +90,7 @@ def score_videos(
         )
         scored = {job.id: score for job, score in zip(asked, scores, strict=True)}
         for job in part:
-            rating = score_columns(scored[job.id]) if job.id in scored else {}
+            rating = scored[job.id].columns() if job.id in scored else {}
             manifest.append({**job.row, **rating, "scoring": key})
     state.wait_for_everyone()
     if state.is_main_process:
@@ -159,32 +159,6 @@ def _todo(manifest: Manifest, jobs: list[ScoringJob], key: str) -> list[ScoringJ
         )
     wanted = set(pending([job.id for job in jobs], {row["id"] for row in rows}))
     return [job for job in jobs if job.id in wanted]
-
-
-def score_columns(score: CriticScore | NativeScore) -> dict[str, Any]:
-    """
-    A score as columns: one for the label of each dimension, `reward`, `expected_reward`, `unscored` (the why, or none),
-    `critic`, and `probs`, `label_mass`, `reasons` by dimension; of a judge in its own terms, `NativeScore.columns`.
-    An unscored video has no label and no reward.
-    """
-    if isinstance(score, NativeScore):
-        return score.columns()
-    if score.unscored is not None:
-        return {"reward": None, "expected_reward": None, "unscored": score.unscored, "critic": score.critic}
-    judged = {judgement.dimension.value: judgement for judgement in score.judgements}
-    return {
-        **{name: judgement.label.value for name, judgement in judged.items()},
-        "reward": score.reward,
-        "expected_reward": score.expected_reward,
-        "unscored": None,
-        "critic": score.critic,
-        "probs": {
-            name: None if j.probs is None else {label.value: p for label, p in j.probs.items()}
-            for name, j in judged.items()
-        },
-        "label_mass": {name: judgement.label_mass for name, judgement in judged.items()},
-        "reasons": {name: judgement.reason for name, judgement in judged.items()},
-    }
 
 
 def _finish(folder: Path, rows: list[dict[str, Any]], critic: str, with_reason: bool) -> None:

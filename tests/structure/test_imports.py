@@ -32,6 +32,7 @@ LEVELS = {
     "lift_trl.cost": 40,
     "lift_trl.mini": 40,
     "lift_trl.ui": 40,
+    "lift_trl.serving": 40,
     "lift_trl.cli": 50,
 }
 
@@ -45,9 +46,13 @@ PLACES = {
     "trl": ("lift_trl.critic",),
     "diffusers": ("lift_trl.video_models", "lift_trl.alignment", "lift_trl.hub", "lift_trl.mini"),
     "av": ("lift_trl.store.video_io",),
+    "fastapi": ("lift_trl.serving",),
+    "uvicorn": ("lift_trl.serving",),
 }
 #: Trackers of the user's choice: imported only where the run reports to them, so no extra of ours installs them.
 TRACKERS = {"wandb", "trackio"}
+#: Training tools that ask a served critic: `recipes/served` runs inside them.
+HOSTS = {"unirl", "flow_factory"}
 NOWHERE = ("torchcodec", "decord", "torchvision.io", "moviepy", "cv2", "imageio")
 
 FILES = python_files("lift_trl")
@@ -134,9 +139,10 @@ def test_every_imported_library_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements = [*project["dependencies"], *project["optional-dependencies"]["ui"]]
     requirements += project["optional-dependencies"]["eval"] + project["optional-dependencies"]["trackers"]
+    requirements += project["optional-dependencies"]["serve"]
     declared = {canonicalize_name(Requirement(r).name) for r in requirements}
     owners = packages_distributions()
-    own = {*sys.stdlib_module_names, *TRACKERS, "lift_trl"}
+    own = {*sys.stdlib_module_names, *TRACKERS, *HOSTS, "lift_trl"}
     undeclared = {
         f"{relative(path)} imports {library}"
         for path in python_files("lift_trl", "recipes")
