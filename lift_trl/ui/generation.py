@@ -1,6 +1,5 @@
 """Base and aligned clips of one prompt and seed, made on demand: whether this machine can, and how."""
 
-import hashlib
 import json
 import math
 import os
@@ -20,7 +19,6 @@ from ..records import CriticScore, content_id
 from ..store.video_io import write_video
 
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 #: Without a GPU only models of this size are run: a real one would take hours a clip.
 MAX_CPU_GB = 0.5
 #: What activations need besides the weights.
@@ -177,10 +175,12 @@ class PairGenerator:
     def __post_init__(self) -> None:
         if not self.adapters:
             raise ValueError("no adapter to compare with; name one, as in ADAPTERS=lift=user/my-lora.")
+        from ..hub.lora_loading import find_lora, load_lora  # here: a gallery needs no model
+
         for index, (name, source) in enumerate(self.adapters.items()):
-            weights = Path(source) / LORA_FILE if Path(source).is_dir() else Path(hf_hub_download(source, LORA_FILE))
-            self._revisions[name] = hashlib.sha256(weights.read_bytes()).hexdigest()
-            self.pipe.load_lora_weights(source, weight_name=LORA_FILE, adapter_name=f"adapter_{index}")
+            lora = find_lora(source)
+            self._revisions[name] = lora.identity.rpartition("@")[2]
+            load_lora(self.pipe, lora, name=f"adapter_{index}")
         self.pipe.disable_lora()
         # The same inputs for both, as `spaces` asks. What another process changes of this object is lost: it returns it.
         self._run = self.lend(duration=self.gpu_seconds)(self._make) if self.lend else self._make

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from diffusers import DiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 
+from lift_trl.hub.lora import DIFFUSERS_LORA_FILE
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.records import CriticScore
 from lift_trl.ui.generation import PairGenerator
@@ -105,3 +107,13 @@ def test_the_time_follows_from_steps_size_and_what_is_there(models, tmp_path):
     assert maker.gpu_seconds("fox", 1, "lift") == 65
     assert generator(models, tmp_path, FULL | {"num_inference_steps": 50}).gpu_seconds("fox", 1, "lift") == 200
     assert generator(models, tmp_path, FULL | {"num_frames": 25}).gpu_seconds("fox", 1, "lift") == 66
+
+
+def test_a_lora_that_is_not_applied_in_full_is_refused(models, tmp_path):
+    base, adapters = models
+    weights = load_file(Path(adapters["other"]) / DIFFUSERS_LORA_FILE)
+    # The base would answer under its name.
+    renamed = {key.replace("transformer_blocks", "blocks"): tensor for key, tensor in weights.items()}
+    save_file(renamed, tmp_path / DIFFUSERS_LORA_FILE)
+    with pytest.raises(ValueError, match=r"blocks\.0"):
+        generator((base, {"lift": str(tmp_path)}), tmp_path, TINY)
