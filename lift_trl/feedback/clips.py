@@ -140,14 +140,14 @@ class _Files:
 
 
 def _add(files: dict[str, list[Path]], key: Path, path: Path) -> None:
-    for name in {key.as_posix(), key.with_suffix("").as_posix()}:
-        files.setdefault(unicodedata.normalize("NFC", name), []).append(path)
+    """Notes `path` under its name, and under what stands before its suffix, unless that reads as another video's name."""
+    short = key.with_suffix("")
+    for name in [key, *([] if short.suffix.lower() in VIDEO_SUFFIXES else [short])]:
+        files.setdefault(unicodedata.normalize("NFC", name.as_posix()), []).append(path)
 
 
 def _only(files: dict[str, list[Path]], key: PurePosixPath) -> Path | None:
     paths = files.get(key.as_posix(), [])
-    # "a.mp4" is that file, and not "a.mp4.mp4" without its suffix.
-    paths = [path for path in paths if unicodedata.normalize("NFC", path.name) == key.name] or paths
     if len(paths) > 1:
         raise ValueError(
             f"{key}: {len(paths)} files have this name, as {paths[0]} and {paths[1]}. Give the path, or rename one of them."
