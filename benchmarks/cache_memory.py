@@ -34,7 +34,7 @@ def write_clips(folder: Path, num_clips: int) -> Path:
 
 
 def anonymous_mb() -> float:
-    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
+    return int(Path("/proc/self/status").read_text(encoding="utf-8").split("RssAnon:")[1].split()[0]) / 1024
 
 
 def peak_mb(pipeline: Path, clips: Path, output_dir: Path) -> float:

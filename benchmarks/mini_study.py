@@ -135,7 +135,7 @@ class Study:
     def __init__(self, out: Path, quickstart: Path, videos_per_prompt: int) -> None:
         self.out, self.quickstart = out, quickstart
         self.model = str(quickstart / "world" / "video_model")
-        self.prompts = (quickstart / "world" / "prompts.txt").read_text().splitlines()
+        self.prompts = (quickstart / "world" / "prompts.txt").read_text(encoding="utf-8").splitlines()
         self.held_out = plan_videos(self.prompts, videos_per_prompt=videos_per_prompt, seed=2)
 
     def labels(self, kind: str) -> Path:
@@ -367,7 +367,7 @@ def main() -> None:
         unit = f"{name}, seed {seed}"
         if unit not in manifest.done_ids():
             seconds = None if adapter is None else adapter / CPU_SECONDS
-            cost = {"cpu_s": float(seconds.read_text())} if seconds and seconds.is_file() else {}
+            cost = {"cpu_s": float(seconds.read_text(encoding="utf-8"))} if seconds and seconds.is_file() else {}
             manifest.append(
                 {"id": unit, "arm": name, "seed": seed, **cost, **study.measure(unit, adapter, **sampling)}
             )

@@ -152,7 +152,7 @@ def _measure_memory(pipeline: str, cache: str, output_dir: str) -> None:
     for index in range(10_000):
         trainer.train_dataset[index % len(trainer.train_dataset)]
     gc.collect()
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     print(int(status.split("RssAnon:")[1].split()[0]) / 1024)
 
 

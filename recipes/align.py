@@ -6,11 +6,10 @@
 
 from dataclasses import dataclass, field
 
-from trl import TrlParser
-
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
 from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import fit, leaving_processes, setup_logging
 from lift_trl.video_models import PipelineSource
 
@@ -50,4 +49,4 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
 
 if __name__ == "__main__":
     with leaving_processes():
-        main(*TrlParser(ARGUMENTS).parse_args_and_config())
+        main(*RecipeParser(ARGUMENTS).parse_args_and_config())

@@ -6,10 +6,9 @@
 
 from dataclasses import dataclass, field
 
-from trl import TrlParser
-
 from lift_trl.alignment.cache import cache_videos, clip_parents
 from lift_trl.alignment.preferences import load_preferences, parse_systems, save_pairs
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 from lift_trl.store.rated_videos import load_rated_videos
 
@@ -75,4 +74,4 @@ def main(args: CacheArguments) -> None:
 
 if __name__ == "__main__":
     with leaving_processes():
-        main(*TrlParser(ARGUMENTS).parse_args_and_config())
+        main(*RecipeParser(ARGUMENTS).parse_args_and_config())

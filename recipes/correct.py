@@ -10,13 +10,14 @@ from pathlib import Path
 
 from accelerate.utils import gather_object
 from datasets import Dataset
-from trl import ModelConfig, TrlParser, get_peft_config
+from trl import ModelConfig, get_peft_config
 
 from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.feedback.correction import CorrectionConfig, correct
 from lift_trl.feedback.hra import load_hra
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.records import Judgement
 from lift_trl.runtime import fit, leaving_processes, process_state, setup_logging
 
@@ -71,4 +72,4 @@ def main(script_args: CorrectArguments, training_args: LiFTCriticConfig, model_a
 
 if __name__ == "__main__":
     with leaving_processes():
-        main(*TrlParser(ARGUMENTS).parse_args_and_config())
+        main(*RecipeParser(ARGUMENTS).parse_args_and_config())

@@ -10,11 +10,10 @@ is taken up again by the same line.
 import logging
 from dataclasses import replace
 
-from trl import TrlParser
-
 from lift_trl.evaluation.commands import VBenchArguments, evaluate
 from lift_trl.evaluation.report_inputs import ReportArguments, named_paths
 from lift_trl.evaluation.second_judge import SecondJudgeArguments, judge_systems
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
@@ -38,4 +37,4 @@ def main(report_args: ReportArguments, vbench_args: VBenchArguments, judge_args:
 
 if __name__ == "__main__":
     with leaving_processes():
-        main(*TrlParser(ARGUMENTS).parse_args_and_config())
+        main(*RecipeParser(ARGUMENTS).parse_args_and_config())

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from accelerate import PartialState
-from trl import TrlParser
 
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.examples import rated_clips, read_examples, undecoded, video_of
@@ -26,6 +25,7 @@ from lift_trl.evaluation.preference_benchmarks import (
     write_pair_videos,
 )
 from lift_trl.feedback.hra import load_hra
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.records import EvalRow
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows, write_text
@@ -115,4 +115,4 @@ def on_benchmarks(args: EvaluateCriticArguments, critic: LiFTCritic, state: Part
 
 if __name__ == "__main__":
     with leaving_processes():
-        main(*TrlParser(ARGUMENTS).parse_args_and_config())
+        main(*RecipeParser(ARGUMENTS).parse_args_and_config())

@@ -6,9 +6,8 @@
 
 from dataclasses import dataclass, field
 
-from trl import TrlParser
-
 from lift_trl.alignment.generate import Sampling, generate_videos, read_prompts
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
@@ -59,4 +58,4 @@ def main(args: GenerateArguments) -> None:
 
 if __name__ == "__main__":
     with leaving_processes():
-        main(*TrlParser(ARGUMENTS).parse_args_and_config())
+        main(*RecipeParser(ARGUMENTS).parse_args_and_config())

@@ -6,13 +6,12 @@
 
 from dataclasses import dataclass, field
 
-from trl import TrlParser
-
 from lift_trl.alignment.generate import Sampling
 from lift_trl.alignment.iterate import CriticSource, iterate
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import find_revision
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, setup_logging
 from lift_trl.video_models import PipelineSource
 
@@ -89,4 +88,4 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
 
 if __name__ == "__main__":
     with leaving_processes():
-        main(*TrlParser(ARGUMENTS).parse_args_and_config())
+        main(*RecipeParser(ARGUMENTS).parse_args_and_config())

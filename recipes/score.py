@@ -7,12 +7,11 @@
 import os
 from dataclasses import dataclass, field
 
-from trl import TrlParser
-
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.served import ServedCritic
 from lift_trl.judges import JUDGES, NativeJudge, load_judge
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
@@ -87,4 +86,4 @@ def main(args: ScoreArguments) -> None:
 
 if __name__ == "__main__":
     with leaving_processes():
-        main(*TrlParser(ARGUMENTS).parse_args_and_config())
+        main(*RecipeParser(ARGUMENTS).parse_args_and_config())

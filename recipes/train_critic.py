@@ -7,12 +7,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trl import ModelConfig, TrlParser, get_peft_config
+from trl import ModelConfig, get_peft_config
 
 from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.feedback.hra import load_hra
 from lift_trl.hub.parents import hub_parent
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import fit, leaving_processes, setup_logging
 
 
@@ -53,4 +54,4 @@ def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, mod
 
 if __name__ == "__main__":
     with leaving_processes():
-        main(*TrlParser(ARGUMENTS).parse_args_and_config())
+        main(*RecipeParser(ARGUMENTS).parse_args_and_config())

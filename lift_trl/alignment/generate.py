@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from ..hub.lora_loading import FoundLora, find_lora, load_lora
 from ..records import VideoSample, content_id, seed_from
 from ..runtime import process_state
-from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, read_rows
+from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest
 from ..store.sharding import chunks, share
+from ..store.tables import TABLE_SUFFIXES, table_rows, text_lines
 from ..store.video_io import write_video
 from ..video_models import PipelineSource
 from ..video_models.source import release_memory
@@ -105,8 +106,8 @@ def read_prompts(path: Path | str, *, videos_per_prompt: int = 1, seed: int = 0)
     The videos that a file asks for.
 
     Args:
-        path: a text file with one prompt a line; or JSON lines (or a folder with `metadata.jsonl`, such as a plan of
-            `lift-trl eval plan`) with `prompt` and optionally `seed` in each row.
+        path: a text file with one prompt a line; or a table (JSON lines, CSV, or a folder with `metadata.jsonl` such as a
+            plan of `lift-trl eval plan`) with `prompt` and optionally `seed` in each row.
         videos_per_prompt: videos of a prompt that comes without a seed. Each gets a seed made of (`seed`, prompt, index).
 
     Raises:
@@ -118,24 +119,31 @@ def read_prompts(path: Path | str, *, videos_per_prompt: int = 1, seed: int = 0)
         raise FileNotFoundError(
             f"{file}: missing. Name a text file with one prompt a line, or a folder that eval plan wrote."
         )
-    if file.suffix != ".jsonl":
-        return plan_videos(file.read_text().splitlines(), videos_per_prompt=videos_per_prompt, seed=seed)
+    if file.suffix not in TABLE_SUFFIXES:
+        return plan_videos(text_lines(file), videos_per_prompt=videos_per_prompt, seed=seed)
     videos: list[PromptSeed] = []
-    for number, row in enumerate(read_rows(file), start=1):
+    for number, row in enumerate(table_rows(file), start=1):
+        if isinstance(row, str):
+            raise ValueError(f"{file}, row {number}: {row}")
         prompt, own_seed = row.get("prompt"), row.get("seed")
         if not isinstance(prompt, str) or not prompt.strip():
             raise ValueError(f"{file}, row {number}: no prompt; fill the column prompt, or delete the row.")
         if own_seed is None:
             videos += plan_videos([prompt], videos_per_prompt=videos_per_prompt, seed=seed)
         else:
-            index = 0 if row.get("index") is None else row["index"]
-            for name, value in (("seed", own_seed), ("index", index)):
-                if type(value) is not int or not 0 <= value < 2**63:
-                    raise ValueError(
-                        f"{file}, row {number}: {name} {value!r} is not a whole number from 0 to 2^63 - 1."
-                    )
-            videos.append(PromptSeed(prompt.strip(), own_seed, index))
+            is_text = file.suffix in (".csv", ".tsv")  # where a number is one, too
+            where = f"{file}, row {number}"
+            numbers = [_whole(f"{where}: {name}", row.get(name) or 0, is_text=is_text) for name in ("seed", "index")]
+            videos.append(PromptSeed(prompt.strip(), *numbers))
     return videos
+
+
+def _whole(what: str, value: Any, *, is_text: bool) -> int:
+    """`value` as a whole number."""
+    found = int(value) if is_text and isinstance(value, str) and value.strip().isdecimal() else value
+    if type(found) is not int or not 0 <= found < 2**63:
+        raise ValueError(f"{what} {value!r} is not a whole number from 0 to 2^63 - 1.")
+    return found
 
 
 def plan_videos(prompts: Iterable[str], *, videos_per_prompt: int = 1, seed: int = 0) -> list[PromptSeed]:

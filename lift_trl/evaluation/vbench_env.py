@@ -104,7 +104,9 @@ def make_environment(
     """
     root = Path(folder)
     interpreter = root / "bin" / "python"
-    if (root / MARKER).is_file() and json.loads((root / MARKER).read_text())["requirements"] == list(requirements):
+    if (root / MARKER).is_file() and json.loads((root / MARKER).read_text(encoding="utf-8"))["requirements"] == list(
+        requirements
+    ):
         return interpreter
     found = tuple(map(int, _run([str(python), "-c", "import sys; print(*sys.version_info[:2])"]).split()))
     if not PYTHONS[0] <= found <= PYTHONS[1]:

@@ -212,7 +212,7 @@ def _run_dimension(
         code = subprocess.run(command, env=environment.variables(), stdout=file, stderr=subprocess.STDOUT).returncode
     seconds = time.monotonic() - started
     if code:
-        lines = log.read_text(errors="replace").strip().splitlines()
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         message = f"exit code {code}: {lines[-1] if lines else 'no output'} (all of it in {log})"
     else:
         message = _unusable(job, dimension)

@@ -52,7 +52,7 @@ _REPORT = """from pathlib import Path
 from huggingface_hub import snapshot_download
 
 folder = Path(snapshot_download("{repo}", repo_type="dataset"))
-print((folder / "report.md").read_text())"""
+print((folder / "report.md").read_text(encoding="utf-8"))"""
 
 
 class CardPart(NamedTuple):
@@ -109,7 +109,7 @@ def artifact_card(
 
 
 def _provenance(artifact: Artifact) -> str:
-    return Template((TEMPLATES / "_provenance.md").read_text()).render(
+    return Template((TEMPLATES / "_provenance.md").read_text(encoding="utf-8")).render(
         command=artifact.command,
         config=yaml.safe_dump(dict(artifact.config), sort_keys=False).strip(),
         parents=parent_table(artifact.parents) if artifact.parents else "",
@@ -192,7 +192,7 @@ def _cache(folder: Path, artifact: Artifact) -> CardPart:
 def _critic(folder: Path, artifact: Artifact) -> CardPart:
     contents = {name.replace("_", " "): str(value) for name, value in artifact.config.items() if name != "dimensions"}
     state = folder / "trainer_state.json"
-    log = json.loads(state.read_text())["log_history"] if state.is_file() else []
+    log = json.loads(state.read_text(encoding="utf-8"))["log_history"] if state.is_file() else []
     last = next((line for line in reversed(log) if any("accuracy" in name for name in line)), None)
     last = last or next((line for line in reversed(log) if "eval_loss" in line), None)
     figures = {name: f"{value:.4f}" for name, value in (last or {}).items() if isinstance(value, float)}
@@ -208,7 +208,7 @@ def _critic(folder: Path, artifact: Artifact) -> CardPart:
 
 
 def _report(folder: Path, artifact: Artifact) -> CardPart:
-    text = (folder / "report.md").read_text()
+    text = (folder / "report.md").read_text(encoding="utf-8")
     # Its headings go below the card's.
     return CardPart({"report": re.sub(r"^(#+ )", r"##\1", text, flags=re.MULTILINE)}, _REPORT, {"viewer": False})
 

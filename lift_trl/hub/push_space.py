@@ -78,7 +78,7 @@ def push_space(
         built = Path(wheel) if wheel else build_wheel(Path(scratch))
         files = {name: CommitOperationAdd(name, path / name) for name in artifact_files(path)}
         files |= {name: CommitOperationAdd(name, data) for name, data in _unpacked(built).items()}
-        requirements = space_requirements((path / REQUIREMENTS).read_text(), built)
+        requirements = space_requirements((path / REQUIREMENTS).read_text(encoding="utf-8"), built)
         files[REQUIREMENTS] = CommitOperationAdd(REQUIREMENTS, requirements.encode())
         files[README] = CommitOperationAdd(README, _card(api, path, variables).encode())
         open_repo(api, repo_id, "space", private=private, space_sdk="gradio", space_hardware=hardware)

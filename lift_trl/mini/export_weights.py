@@ -38,10 +38,10 @@ def export_weights(video_model: Path | None, vlm: Path | None, directory: Path =
         model.save_pretrained(directory / "vlm")
         AutoProcessor.from_pretrained(vlm).save_pretrained(directory / "vlm")
     for path in directory.rglob("*.json"):
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
         # diffusers notes the folder that a model came from; it means nothing elsewhere.
         if config.pop("_name_or_path", None) is not None:
-            path.write_text(json.dumps(config, indent=2) + "\n")
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     if size > MAX_BYTES:
         raise ValueError(f"the weights take {size} bytes, more than {MAX_BYTES}; train smaller models.")

@@ -67,7 +67,7 @@ class Run:
             **{k: round(v, 5) for k, v in figures.items()},
         }
         logger.info("%s", row)
-        with (self.directory / "log.jsonl").open("a") as file:
+        with (self.directory / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
 

@@ -66,7 +66,7 @@ def build_world(
     else:
         build_tiny_pipeline(world.video_model, seed=seed)
         build_tiny_vlm(world.vlm, seed=seed)
-    world.prompts.write_text("".join(f"{scene.prompt}\n" for scene in SCENES))
+    world.prompts.write_text("".join(f"{scene.prompt}\n" for scene in SCENES), encoding="utf-8")
     rng = np.random.default_rng([seed, 1])
     write_clips(world.rated, (draw_clip(rng, DefectRates(), _scene(i)) for i in range(num_rated)))
     rate_folder(world.rated, world.rated)

@@ -41,7 +41,7 @@ def load_salt(data_dir: Path | str, given: str | None = None) -> bytes:
     if not given and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".salt.{os.getpid()}.tmp")
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(secrets.token_hex(32))
             file.flush()
             os.fsync(file.fileno())

@@ -335,8 +335,10 @@ def serve(demo: gr.Blocks, *, shelf: ClipShelf, on_exit: Callable[[], None], say
         demo.launch(
             app_kwargs={"routes": [shelf.route], "middleware": [Middleware(Gate)]},
             # Not as `css`: gradio puts a class of its own before each rule, and before `@media` as well, which voids it.
-            head=f"<style>{(_HERE / 'style.css').read_text()}</style>"
-            + "".join(f"<script>{(_HERE / name).read_text()}</script>" for name in ("player.js", "form.js")),
+            head=f"<style>{(_HERE / 'style.css').read_text(encoding='utf-8')}</style>"
+            + "".join(
+                f"<script>{(_HERE / name).read_text(encoding='utf-8')}</script>" for name in ("player.js", "form.js")
+            ),
             theme=theme(),
             footer_links=[],
             ssr_mode=False,

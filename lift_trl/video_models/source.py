@@ -180,7 +180,7 @@ class PipelineSource:
         # Fields that the file leaves out take the model class's defaults.
         found: Any = self._class(component)
         with torch.device("meta"):
-            return dict(found.from_config(json.loads(path.read_text())).config)
+            return dict(found.from_config(json.loads(path.read_text(encoding="utf-8"))).config)
 
 
 def release_memory() -> None:

@@ -218,3 +218,22 @@ def test_a_lora_of_another_model_makes_no_video(videos, pipeline_dir, lora_dir, 
     with pytest.raises(ValueError, match="none of a transformer's LoRA"):
         generate_videos(pipeline_dir, videos, tmp_path / "out", sampling=FAST, adapter=other)
     assert not list((tmp_path / "out").rglob("*.mp4"))
+
+
+def test_prompts_of_any_table_and_text(tmp_path):
+    """A byte order mark is no part of a prompt, nor is a header; a last line needs no newline; missing is missing."""
+    for name, text in (
+        ("a.txt", "\ufeffa fox\r\na dog"),
+        ("a.csv", "\ufeffprompt,seed\r\na fox,7\r\na dog,\r\n"),
+        ("a.jsonl", '\ufeff{"prompt": "a fox", "seed": 7}\n{"prompt": "a dog", "seed": NaN, "index": NaN}'),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        fox, dog = read_prompts(tmp_path / name, seed=3)
+        assert (fox.prompt, dog) == ("a fox", plan_videos(["a dog"], seed=3)[0])
+        assert fox.seed == 7 or name == "a.txt"
+    (tmp_path / "a.jsonl").write_text('{"prompt": "nan"}\n')
+    with pytest.raises(ValueError, match="row 1: no prompt"):
+        read_prompts(tmp_path / "a.jsonl")
+    (tmp_path / "a.txt").write_bytes("a fox\na caf\u00e9\n".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"a\.txt, line 2: byte 0xe9 is not UTF-8.*Save the file as UTF-8"):
+        read_prompts(tmp_path / "a.txt")

@@ -10,12 +10,12 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
-from trl import TrlParser
 
 from lift_trl.feedback.correction import CORRECTED, STEPS
 from lift_trl.feedback.hra import load_hra
 from lift_trl.feedback.review import QUEUE_FILE, Decision, decide
 from lift_trl.mini.world import World, build_world
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import Label
 from lift_trl.store.manifest import ARTIFACT_FILE, METADATA_FILE, read_rows, write_rows
 from recipes import correct as recipe
@@ -63,7 +63,7 @@ def call(world: World, folder: Path) -> None:
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     with open(folder.with_suffix(".log"), "a", buffering=1) as sys.stdout:
-        recipe.main(*TrlParser(recipe.ARGUMENTS).parse_args_and_config(words))
+        recipe.main(*RecipeParser(recipe.ARGUMENTS).parse_args_and_config(words))
 
 
 def finish(child: ForkProcess, folder: Path) -> None:

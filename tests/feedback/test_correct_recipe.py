@@ -5,11 +5,11 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from trl import TrlParser
 
 from lift_trl.feedback.hra import load_hra
 from lift_trl.feedback.review import Decision, decide
 from lift_trl.mini.world import World, build_world
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import read_rows
 from recipes import correct as recipe
@@ -27,7 +27,7 @@ def run(world: World, folder: Path, **options: object) -> list[Path]:
     changed = {"hra": world.rated, "model_name_or_path": world.vlm, "output_dir": folder, "max_steps": 1, **options}
     words = [word for name, value in changed.items() for word in (f"--{name}", str(value))]
     yaml = Path(recipe.__file__).parent / "configs" / "mini" / "correct.yaml"
-    recipe.main(*TrlParser(recipe.ARGUMENTS).parse_args_and_config(["--config", str(yaml), *words]))
+    recipe.main(*RecipeParser(recipe.ARGUMENTS).parse_args_and_config(["--config", str(yaml), *words]))
     queues = sorted(folder.glob("*/review_queue.jsonl"))
     return [queue for queue in queues if any(row["decision"] is None for row in read_rows(queue))]
 

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from trl import TrlParser
 
 from lift_trl.evaluation.intervals import Estimate, bootstrap_mean
 from lift_trl.mini.checkpoints import WEIGHTS
 from lift_trl.mini.shapes import SCENES
 from lift_trl.mini.world import rate_folder
+from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import Dimension
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
 from tests.structure.source import RECIPES
@@ -44,7 +44,7 @@ def run_recipe(name: str, config: str, **options: object) -> None:
     args = ["--config", str(RECIPES / "configs" / "mini" / f"{config}.yaml")]
     for option, value in options.items():
         args += [f"--{option}", str(value)]
-    recipe.main(*TrlParser(recipe.ARGUMENTS).parse_args_and_config(args))
+    recipe.main(*RecipeParser(recipe.ARGUMENTS).parse_args_and_config(args))
 
 
 def judged_clips(folder: Path) -> Path:

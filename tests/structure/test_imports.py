@@ -34,6 +34,7 @@ LEVELS = {
     "lift_trl.ui": 40,
     "lift_trl.serving": 40,
     "lift_trl.cli": 50,
+    "lift_trl.recipe_parser": 50,
 }
 
 # Where in lift_trl a library may be imported (prefixes of module names).
@@ -43,7 +44,7 @@ PLACES = {
     "evaluate": ("lift_trl.evaluation",),
     "choix": ("lift_trl.evaluation",),
     "krippendorff": ("lift_trl.feedback",),
-    "trl": ("lift_trl.critic",),
+    "trl": ("lift_trl.critic", "lift_trl.recipe_parser"),
     "diffusers": ("lift_trl.video_models", "lift_trl.alignment", "lift_trl.hub", "lift_trl.mini"),
     "av": ("lift_trl.store.video_io",),
     "fastapi": ("lift_trl.serving",),

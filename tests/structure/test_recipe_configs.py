@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 import yaml
-from trl import TrlParser
 
+from lift_trl.recipe_parser import RecipeParser
 from tests.structure.source import RECIPES, relative
 
 
@@ -43,7 +43,7 @@ def parse_config(arguments: tuple[type, ...], path: Path, options: Sequence[str]
     args = ["--config", str(path), *options]
     if any(field.name == "use_cpu" for dataclass in arguments for field in dataclasses.fields(dataclass)):
         args += ["--use_cpu", "true"]  # bf16 is refused without it where there is no GPU
-    return TrlParser(arguments).parse_args_and_config(args)
+    return RecipeParser(arguments).parse_args_and_config(args)
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +97,22 @@ def test_every_number_names_its_origin(path):
         if re.match(r"\w+:\s*[-\d.]", line) and not ORIGIN.search(line)
     ]
     assert unmarked == []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=relative)
+def test_one_value_for_a_list_is_a_list_of_one(path, tmp_path):
+    """`videos: /folder` in a YAML means what `--videos /folder` does."""
+    arguments = load_recipe(path).ARGUMENTS
+    ours = [part for part in arguments if not part.__module__.startswith(("trl", "transformers"))]
+    own = {name for part in ours for name in part.__annotations__} - {"label_names"}  # which is refused
+    actions = RecipeParser(arguments)._actions
+    lists = [action.dest for action in actions if action.nargs in ("+", "*") and action.dest in own]
+    base = yaml.safe_load(min(y for y in YAMLS if recipe_of(y) == path).read_text(encoding="utf-8"))
+    for name in lists:
+        parsed = []
+        for number, value in enumerate(("one=word", ["one=word"])):
+            config = tmp_path / f"{name}{number}.yaml"
+            config.write_text(yaml.safe_dump({**base, name: value}))
+            parsed.append([getattr(part, name) for part in parse_config(arguments, config) if hasattr(part, name)])
+        assert parsed[0] == parsed[1] == [["one=word"]], name
+    assert lists or path.stem not in ("cache", "iterate", "evaluate", "align")

@@ -87,8 +87,8 @@ def test_the_shell_can_read_it(script):
 @pytest.mark.parametrize("recipe", sorted({call[0] for call in recipe_calls("cogvideox_2b.sh")}))
 def test_help_names_every_option(recipe):
     module = load_recipe(ROOT / recipe)
-    from trl import TrlParser
+    from lift_trl.recipe_parser import RecipeParser
 
-    text = TrlParser(module.ARGUMENTS).format_help()
+    text = RecipeParser(module.ARGUMENTS).format_help()
     assert all(f"--{name}" in text for dataclass in module.ARGUMENTS[:1] for name in dataclass.__dataclass_fields__)
     assert sys.modules[module.__name__] is module
