@@ -10,7 +10,7 @@ from tests.structure.source import parse, python_files, relative
 FILES = python_files("lift_trl", "recipes", "benchmarks", "spaces", "dev")
 #: Text mode unless the mode says otherwise, and the position at which a call may give the encoding.
 POSITIONS = {"read_text": 0, "write_text": 1, "open": 2}
-_OTHERS = ("os", "av", "Image", "opened")  # whose `open` is none of text; `opened` is a zip file
+_OTHERS = ("os", "av", "Image", "opened", "_opener")  # whose `open` is none of text: a zip file, a URL
 
 
 def without_encoding(tree: ast.AST) -> list[int]:
