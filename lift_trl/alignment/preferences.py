@@ -1,6 +1,5 @@
 """Pairs of clips that people compared, for DPO: the arena's votes, or a CSV with VideoGen-RewardBench's columns."""
 
-import csv
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import NamedTuple
 from ..records import RatedVideo, content_id
 from ..store.clip_rows import video_digest
 from ..store.manifest import read_rows, write_rows
+from ..store.tables import table_rows
 from .cache_format import PAIRS_FILE
 
 
@@ -87,19 +87,20 @@ def load_preferences(
 
 def _csv_choices(path: Path, dimension: str | None) -> Iterator[_Choice]:
     column = dimension or _OVERALL
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            where = f"{path}, line {number}"
-            # The benchmark's evaluation script calls the last column ALL, its card Overall.
-            value = row.get(column, row.get("ALL") if column == _OVERALL else None)
-            missing = [name for name in ("path_A", "path_B", "prompt") if not row.get(name)]
-            if missing or value not in ("A", "B", "same"):
-                raise ValueError(
-                    f"{where}: {column}={value!r} or no {', '.join(missing) or 'choice'}; write path_A, path_B, prompt and "
-                    f"in {column} A, B or same."
-                )
-            first, second = (_existing(where, path.parent / row[name]) for name in ("path_A", "path_B"))
-            yield _Choice(row["prompt"].strip(), first, second, _SIGNS[value])
+    for number, row in enumerate(table_rows(path), start=2):
+        where = f"{path}, line {number}"
+        if isinstance(row, str):
+            raise ValueError(f"{where}: {row}")
+        # The benchmark's evaluation script calls the last column ALL, its card Overall.
+        value = row.get(column, row.get("ALL") if column == _OVERALL else None)
+        missing = [name for name in ("path_A", "path_B", "prompt") if not row.get(name)]
+        if missing or value not in ("A", "B", "same"):
+            raise ValueError(
+                f"{where}: {column}={value!r} or no {', '.join(missing) or 'choice'}; write path_A, path_B, prompt and "
+                f"in {column} A, B or same."
+            )
+        first, second = (_existing(where, path.parent / row[name]) for name in ("path_A", "path_B"))
+        yield _Choice(row["prompt"].strip(), first, second, _SIGNS[value])
 
 
 def _votes(path: Path, systems: Mapping[str, Path | str], dimension: str | None) -> Iterator[_Choice]:

@@ -4,7 +4,6 @@ Sources: KwaiVGI/VideoGen-RewardBench (videogen-rewardbench.csv) with VideoAlign
 TIGER-Lab/GenAI-Bench (video_generation).
 """
 
-import csv
 import json
 import logging
 import math
@@ -19,6 +18,7 @@ import numpy as np
 from ..records import EvalRow, content_id
 from ..rubric import REWARDS, Dimension, Label, parse_label
 from ..store.manifest import METADATA_FILE, write_rows
+from ..store.tables import table_rows, text_lines
 from .intervals import Estimate, wilson
 
 
@@ -76,17 +76,22 @@ def load_videogen_rewardbench(path: Path | str) -> list[PreferencePair]:
     """
     file = Path(path)
     pairs = []
-    with open(file, newline="", encoding="utf-8") as source:
-        for number, row in enumerate(csv.DictReader(source), start=2):
-            # The evaluation script calls the last column ALL, the dataset card Overall.
-            row.setdefault(OVERALL, row.get("ALL", ""))
-            preferences = {}
-            for aspect in ASPECTS:
-                if row.get(aspect) not in _REWARDBENCH:
-                    raise ValueError(f"{file}, line {number}: {aspect}={row.get(aspect)!r}; use A, B or same.")
-                preferences[aspect] = _REWARDBENCH[row[aspect]]
-            videos = [str(file.parent / row[column]) for column in ("path_A", "path_B")]
-            pairs.append(PreferencePair(f"{file.name}:{number}", row["prompt"], videos[0], videos[1], preferences))
+    for number, row in enumerate(table_rows(file), start=2):
+        where = f"{file}, line {number}"
+        if isinstance(row, str):
+            raise ValueError(f"{where}: {row}")
+        # The evaluation script calls the last column ALL, the dataset card Overall.
+        row = {OVERALL: row.get("ALL"), **row}
+        missing = [name for name in ("path_A", "path_B", "prompt") if row.get(name) is None]
+        if missing:
+            raise ValueError(f"{where}: no {', '.join(missing)}; fill the cells, or delete the row.")
+        preferences = {}
+        for aspect in ASPECTS:
+            if row.get(aspect) not in _REWARDBENCH:
+                raise ValueError(f"{where}: {aspect}={row.get(aspect)!r}; use A, B or same.")
+            preferences[aspect] = _REWARDBENCH[row[aspect]]
+        videos = [str(file.parent / row[column]) for column in ("path_A", "path_B")]
+        pairs.append(PreferencePair(f"{file.name}:{number}", row["prompt"], videos[0], videos[1], preferences))
     return pairs
 
 
@@ -100,7 +105,7 @@ def load_genai_bench(path: Path | str) -> list[PreferencePair]:
         ValueError: naming the row, if a field is missing or `vote_type` is unknown.
     """
     file = Path(path)
-    text = file.read_text(encoding="utf-8")
+    text = "".join(text_lines(file))
     rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
     pairs = []
     for number, row in enumerate(rows, start=1):

@@ -188,10 +188,15 @@ def test_paths_of_a_published_folder_count_from_it_and_not_from_where_we_run(
     assert [video.video for video in load_rated_videos("hra")] == [clip]
 
 
-@pytest.mark.parametrize("place", ["{}/secret.mp4", "../secret.mp4", "{}/home/lift_trl/../../secret.mp4"])
+@pytest.mark.parametrize("place", ["{}/secret.mp4", "../secret.mp4", "{}/{}/lift_trl/../../secret.mp4"])
 def test_a_dataset_of_the_hub_names_no_file_of_this_machine(hub: LocalHub, tmp_path: Path, place: str):
     write_clip(tmp_path / "secret.mp4")
-    row = {"id": "a", "video": {"bytes": None, "path": place.format(tmp_path)}, "caption": "c", "source": "real"}
+    row = {
+        "id": "a",
+        "video": {"bytes": None, "path": place.format(tmp_path, "home")},
+        "caption": "c",
+        "source": "real",
+    }
     (tmp_path / "bad" / "data").mkdir(parents=True)
     table = pa.Table.from_pylist([{**row, "annotations": []}], schema=hra_features().arrow_schema)
     pq.write_table(table, tmp_path / "bad" / "data" / "train-00000-of-00001.parquet")
