@@ -27,7 +27,8 @@ from peft import LoraConfig
 
 from lift_trl.alignment.cache import cache_videos
 from lift_trl.alignment.generate import Sampling, generate_videos, plan_videos
-from lift_trl.alignment.iterate import CriticSource, iterate
+from lift_trl.alignment.guard import CriticSource
+from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
 from lift_trl.alignment.score import score_videos

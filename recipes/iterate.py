@@ -5,15 +5,23 @@
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+from accelerate.logging import get_logger
 
 from lift_trl.alignment.generate import Sampling
-from lift_trl.alignment.iterate import CriticSource, iterate
+from lift_trl.alignment.guard import CriticSource, Guard
+from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import find_revision
+from lift_trl.evaluation.drift import alarms_in_words
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, setup_logging
 from lift_trl.video_models import PipelineSource
+
+
+logger = get_logger(__name__)
 
 
 @dataclass
@@ -37,6 +45,14 @@ class IterateArguments:
     rows_per_shard: int = field(default=100, metadata={"help": "Clips in one shard of a cache, its unit of resuming."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's Hub id."})
     critic_revision: str | None = field(default=None, metadata={"help": "The same, of the critic."})
+    second_judge: str | None = field(
+        default=None,
+        metadata={"help": "Another critic or chat VLM, which gives no reward: the guard (docs/objectives.md)."},
+    )
+    guard_action: Literal["warn", "stop", "best"] = field(
+        default="best",
+        metadata={"help": "Where the reward is exploited: go on, stop, or stop and name the best round."},
+    )
 
 
 ARGUMENTS = (IterateArguments, LoraArguments, RewardWeightedVideoConfig)
@@ -48,18 +64,19 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
     if peft_config is None:
         raise ValueError("use_peft is false: the rounds hand a LoRA on. Leave it true, or run the stages one by one.")
 
-    def load_critic() -> LiFTCritic:
-        return LiFTCritic.from_pretrained(
-            script_args.critic,
-            revision=script_args.critic_revision,
-            device=training_args.device,
-            batch_size=script_args.critic_batch_size,
-        )
+    def critic(name: str, wanted: str | None) -> CriticSource:
+        options = {"device": training_args.device, "batch_size": script_args.critic_batch_size}
+        revision = find_revision(name, wanted)
+        return CriticSource(f"{name}@{revision}", lambda: LiFTCritic.from_pretrained(name, revision=wanted, **options))
 
-    revision = find_revision(script_args.critic, script_args.critic_revision)
+    guard = None
+    if script_args.second_judge:
+        guard = Guard(critic(script_args.second_judge, None), script_args.guard_action, alarms_in_words)
+    else:
+        logger.warning("no second_judge is given: nothing tells a better model from an exploited reward")
     lora = iterate(
         PipelineSource(script_args.model_name_or_path, revision=script_args.model_revision),
-        CriticSource(f"{script_args.critic}@{revision}", load_critic),
+        critic(script_args.critic, script_args.critic_revision),
         script_args.prompts,
         training_args,
         rounds=script_args.rounds,
@@ -79,9 +96,11 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
         adapter=lora_args.adapter,
         critic_batch_size=script_args.critic_batch_size,
         rows_per_shard=script_args.rows_per_shard,
+        guard=guard,
     )
+    which = "last" if guard is None else "kept"
     training_args.distributed_state.print(
-        f"The LoRA of the last round is {lora}. Next: recipes/generate.py --adapter with the LoRA of each round, and "
+        f"The LoRA of the {which} round is {lora}. Next: recipes/generate.py --adapter with the LoRA of each round, and "
         "recipes/evaluate.py"
     )
 

@@ -1,11 +1,11 @@
 """Iterated LiFT: generate, score, cache, align, and again, each round from the LoRA of the round before."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.logging import get_logger
@@ -20,9 +20,11 @@ from ..video_models import PipelineSource
 from ..video_models.source import release_memory
 from .cache import cache_videos, clip_parents
 from .generate import PromptSeed, Sampling, generate_videos, read_prompts
+from .guard import CriticSource, Curves, Guard, Verdicts, read_verdicts
+from .objectives import OBJECTIVES
 from .reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
 from .reward_weighted_trainer import RewardWeightedVideoTrainer
-from .score import NamedRewardModel, score_videos
+from .score import score_videos
 from .video_dataset import CachedVideoDataset
 
 
@@ -30,15 +32,10 @@ logger = get_logger(__name__)
 
 #: The stages of a round and the folders of their artefacts.
 GENERATED, SCORED, CACHE, LORA = "generated", "scored", "cache", "lora"
+#: Where the guard's clips are, and what the other judge says of them.
+GUARD, JUDGED = "guard", "judged"
 # What a finished LoRA says of its training, and is compared by when the run is started again.
 _TRAINING = (*RUN_SETTINGS, "max_steps", "num_train_epochs")
-
-
-class CriticSource(NamedTuple):
-    """A critic that is in memory only while it scores: `load` returns it, `name` is its `name`."""
-
-    name: str
-    load: Callable[[], NamedRewardModel]
 
 
 def iterate(
@@ -55,9 +52,11 @@ def iterate(
     adapter: Path | str | None = None,
     critic_batch_size: int = 8,
     rows_per_shard: int = 100,
+    guard: Guard | None = None,
 ) -> Path:
     """
-    Repeats generate, score, cache and align, from the last LoRA each time; returns the folder of the last one.
+    Repeats generate, score, cache and align, from the last LoRA each time; returns the folder of the last one, or of the one
+    that the guard goes back to.
 
     `round_1/`, `round_2/`, ... in `args.output_dir` hold `generated/`, `scored/`, `cache/` and `lora/`. Each round samples
     and trains with a seed of its own, made of `args.seed` and its number. Kill it at any time and call it again: finished
@@ -72,8 +71,11 @@ def iterate(
         real: folders or repos of clips that every round trains on beside its own samples.
         adapter: a LoRA that the first round starts from instead of the base.
         critic_batch_size: clips that the critic sees at once.
+        guard: samples the base and every round on seeds of its own (`guard/`), lets another judge look, and warns, stops or
+            goes back where the reward is exploited. `guard.md` in `output_dir` has both curves.
 
     Raises:
+        RuntimeError: if the guard fires before any round is better than the base, and is to go back to the best.
         ValueError: if an argument does not apply, or a finished artefact was made with other settings.
     """
     source = model if isinstance(model, PipelineSource) else PipelineSource(model)
@@ -85,6 +87,9 @@ def iterate(
         raise ValueError(
             f"{prompts}: rows with a seed would be the same videos in each round. Leave out the column seed."
         )
+    watch = None
+    if guard is not None:
+        watch = _Watch(guard, critic, source, prompts, args, sampling, critic_batch_size, adapter)
     for number, (seed, videos) in enumerate(zip(seeds, plans, strict=True), start=1):
         folder = Path(args.output_dir or ".") / f"round_{number}"
         logger.info("round %d of %d, from %s", number, rounds, adapter or "the base")
@@ -95,7 +100,71 @@ def iterate(
         own.output_dir, own.seed = str(folder / LORA), seed
         _align(source, own, folder / CACHE, peft_config, adapter)
         adapter = folder / LORA
+        if watch is not None and (kept := watch(number, adapter)) is not None:
+            return kept
     return Path(str(adapter))
+
+
+class _Watch:
+    """The guard at work: called after each round, returns the LoRA to end with, or `None` to go on."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        critic: CriticSource,
+        source: PipelineSource,
+        prompts: Path | str,
+        args: RewardWeightedVideoConfig,
+        sampling: Sampling,
+        batch_size: int,
+        start: Path | str | None,
+    ) -> None:
+        self.guard, self.critic, self.source, self.args = guard, critic, source, args
+        self.sampling, self.batch_size = sampling, batch_size
+        self.output_dir = Path(args.output_dir or ".")
+        seed = seed_from("guard", args.seed) % 2**32
+        self.videos = read_prompts(prompts, videos_per_prompt=guard.videos_per_prompt, seed=seed)
+        self.curves = Curves(*self._verdicts(0, start))
+
+    def _folder(self, number: int) -> Path:
+        return self.output_dir / GUARD / (f"round_{number}" if number else "base")
+
+    def _verdicts(self, number: int, adapter: Path | str | None) -> tuple[Verdicts, Verdicts]:
+        """Of the critic and of the other judge."""
+        folder, state = self._folder(number), self.args.distributed_state
+        _generate(self.source, self.videos, folder, self.sampling, adapter, state)
+        _score(self.critic, self.videos, folder, self.batch_size, state)
+        _score(self.guard.judge, self.videos, folder, self.batch_size, state, name=JUDGED)
+        return read_verdicts(folder / SCORED), read_verdicts(folder / JUDGED)
+
+    def __call__(self, number: int, adapter: Path) -> Path | None:
+        """
+        Judges round `number`, whose LoRA is `adapter`.
+
+        Raises:
+            RuntimeError: if it is to go back to the best round and there is none.
+        """
+        reward, judge = self._verdicts(number, adapter)
+        drift = self.guard.drift
+        warnings = () if drift is None else drift(self._folder(0) / GENERATED, self._folder(number) / GENERATED)
+        check = self.curves.add(reward, judge, warnings)
+        if self.args.distributed_state.is_main_process:
+            self.curves.save(self.output_dir / "guard.md")
+        for warning in warnings:
+            logger.warning("round %d: %s", number, warning)
+        logger.info("round %d: reward %.3f, other judge %.3f", number, check.reward, check.judge)
+        if not check.reasons:
+            return None
+        message = f"round {number}: the reward is exploited: {'; '.join(check.reasons)}"
+        logger.warning("%s. Look at %s before you use it.", message, self._folder(number) / GENERATED)
+        if self.guard.action != "best":
+            return adapter if self.guard.action == "stop" else None
+        if self.curves.best == 0:
+            raise RuntimeError(
+                f"{message}. By the other judge no round is better than the start: mend the reward, or set guard_action to "
+                "warn or stop."
+            )
+        return self.output_dir / f"round_{self.curves.best}" / LORA
 
 
 def _check(source: PipelineSource, args: RewardWeightedVideoConfig, rounds: int) -> None:
@@ -146,12 +215,18 @@ def _generate(
 
 
 def _score(
-    critic: CriticSource, videos: Sequence[PromptSeed], folder: Path, batch_size: int, state: PartialState
+    critic: CriticSource,
+    videos: Sequence[PromptSeed],
+    folder: Path,
+    batch_size: int,
+    state: PartialState,
+    *,
+    name: str = SCORED,
 ) -> None:
     ids = content_id(*(video.id for video in videos))
-    if not _is_finished(folder / SCORED, videos=ids, critic=critic.name):
+    if not _is_finished(folder / name, videos=ids, critic=critic.name):
         reward_model = critic.load()
-        score_videos(reward_model, folder / GENERATED, folder / SCORED, batch_size=batch_size, state=state)
+        score_videos(reward_model, folder / GENERATED, folder / name, batch_size=batch_size, state=state)
         del reward_model
         release_memory()
 
@@ -192,7 +267,7 @@ def _align(
 ) -> None:
     folder = Path(str(args.output_dir))
     dataset = CachedVideoDataset(cache)
-    config = {name: getattr(args, name) for name in _TRAINING}
+    config = {name: getattr(args, name) for name in (*_TRAINING, *OBJECTIVES[args.objective].options)}
     config["clips_per_step"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     config |= {"r": peft_config.r, "lora_alpha": peft_config.lora_alpha}
     parents = {"model": source.identity, "clips": content_id(*(video.id for video in dataset.videos))}

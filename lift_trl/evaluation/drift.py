@@ -10,11 +10,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..records import EvalRow, VideoSource
+from ..store.manifest import METADATA_FILE, read_rows
 from ..store.video_io import read_video
 from .intervals import Estimate, bootstrap_mean, interval, resample_counts
 
@@ -223,6 +225,19 @@ def drift_alarms(
             elif len(member) > 1:
                 alarms.append(_alarm(name, base, system, [_diversity(side, member) for side in sides], draws))
     return alarms
+
+
+def alarms_in_words(base: Path, system: Path) -> list[str]:
+    """The alarms of the clips of one `generated/` folder against those of another with the same prompts and seeds."""
+    statistics: dict[str, dict[str, ClipStatistics]] = {}
+    prompts: dict[str, str] = {}
+    for name, folder in (("base", base), ("system", system)):
+        rows = list(read_rows(folder / METADATA_FILE))
+        statistics[name] = {row["id"]: clip_statistics(folder / row["file_name"]) for row in rows}
+        prompts |= {row["id"]: row["prompt"] for row in rows}
+    found = drift_alarms(statistics, prompts, base="base")
+    alarms = [alarm for alarm in found if alarm.level == "alarm"]
+    return [f"{MEASURES[alarm.measure].title} changed by {alarm.change_in_words}" for alarm in alarms]
 
 
 #: Draws of P prompts in R resamples [R, P] -> the statistic of each resample [R].

@@ -37,7 +37,7 @@ class StillnessJudge:
 
     name = "stillness"
 
-    def __init__(self, still: float = 2.0) -> None:
+    def __init__(self, still: float = 4.0) -> None:
         self.still = still
 
     def score(

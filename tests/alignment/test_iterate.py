@@ -13,7 +13,8 @@ from torch.testing import assert_close
 from transformers import Idefics3ForConditionalGeneration
 
 from lift_trl.alignment.generate import Sampling
-from lift_trl.alignment.iterate import CriticSource, iterate
+from lift_trl.alignment.guard import CriticSource
+from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import find_revision
@@ -62,13 +63,13 @@ class World:
 
         return CriticSource(f"{self.critic}@{find_revision(str(self.critic))}", load)
 
-    def iterate(self, folder, *, rounds=2, critic=None, learning_rate=1.0, **options) -> Path:
+    def iterate(self, folder, *, rounds=2, critic=None, learning_rate=1.0, guard=None, **options) -> Path:
         return iterate(
             self.base,
             critic or self.critic_source(),
             options.pop("prompts", self.prompts),
             RewardWeightedVideoConfig(
-                str(folder), disable_tqdm=True, **{**TRAINING, "learning_rate": learning_rate}, **options
+                str(folder), disable_tqdm=True, **{**TRAINING, "learning_rate": learning_rate, **options}
             ),
             rounds=rounds,
             peft_config=LoraConfig(r=4, lora_alpha=16),
@@ -76,6 +77,7 @@ class World:
             videos_per_prompt=2,
             real=[self.real],
             critic_batch_size=2,
+            guard=guard,
         )
 
 

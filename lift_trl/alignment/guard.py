@@ -1,0 +1,142 @@
+"""A guard against reward hacking: does a judge that gave no reward agree that the model gets better?
+
+After every round the same prompts and seeds are sampled from the base and from the round's LoRA, and judged by the critic
+that gives the rewards and by another one. A reward that rises while the other judge sees nothing is one that is exploited.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import sqrt
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ..store.manifest import METADATA_FILE, read_rows, write_text
+from .score import NamedRewardModel
+
+
+GuardAction = Literal["warn", "stop", "best"]
+#: Rewards of the critic by clip, and of the other judge, on the same clips.
+Verdicts = Mapping[str, float]
+#: Folders of the base's and of a round's clips -> what drifted too far, in words.
+Drift = Callable[[Path, Path], Sequence[str]]
+
+# A gain of the critic's reward below this is no reason to doubt it.
+_SMALL_GAIN = 0.05
+# Of an honest gain the other judge sees half or more; of an exploited one next to nothing.
+_SEEN_SHARE = 0.2
+_SURE = 1.96  # standard errors of a mean: 95 %
+
+
+class CriticSource(NamedTuple):
+    """A critic that is in memory only while it scores: `load` returns it, `name` is its `name`."""
+
+    name: str
+    load: Callable[[], NamedRewardModel]
+
+
+class Gain(NamedTuple):
+    """A mean difference over the same clips, and half of its 95 % interval."""
+
+    mean: float
+    half: float
+
+    @classmethod
+    def of(cls, after: Verdicts, before: Verdicts) -> "Gain":
+        """Of the clips that both have."""
+        differences = np.array([after[name] - before[name] for name in sorted(after.keys() & before.keys())])
+        if len(differences) < 2:
+            raise ValueError("fewer than two clips were judged before and after; look at the reasons in `unscored`.")
+        return cls(float(differences.mean()), _SURE * float(differences.std(ddof=1)) / sqrt(len(differences)))
+
+
+class Guard(NamedTuple):
+    """
+    What `iterate` watches the rounds with.
+
+    Attributes:
+        judge: another judge, which gave no reward.
+        action: on firing `"warn"` only, `"stop"` after the round, or stop and hand back the `"best"` one.
+        drift: compares the pixels of the base's and a round's clips; what it says is a warning, no proof.
+        videos_per_prompt: clips of each prompt that are judged after every round.
+    """
+
+    judge: CriticSource
+    action: GuardAction = "best"
+    drift: Drift | None = None
+    videos_per_prompt: int = 2
+
+
+class RoundCheck(NamedTuple):
+    """
+    A round as both judges see it.
+
+    Attributes:
+        number: of the round, 0 for the base.
+        reward, judge: mean reward by the critic, and by the other judge.
+        reasons: why the guard fires; empty where it does not.
+        warnings: what drifted, which is no proof.
+    """
+
+    number: int
+    reward: float
+    judge: float
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Curves:
+    """The rounds so far, by the critic and by the other judge."""
+
+    def __init__(self, reward: Verdicts, judge: Verdicts) -> None:
+        self._reward, self._judge = [dict(reward)], [dict(judge)]
+        self.checks = [RoundCheck(0, _mean(reward), _mean(judge))]
+
+    @property
+    def best(self) -> int:
+        """The round that the other judge likes best; 0 is the base."""
+        return max(self.checks, key=lambda check: (check.judge, -check.number)).number
+
+    def add(self, reward: Verdicts, judge: Verdicts, warnings: Sequence[str] = ()) -> RoundCheck:
+        """
+        The next round.
+
+        The guard fires where the critic's reward surely rose over the base's and the other judge surely saw less than a
+        fifth of that; or where the other judge surely likes it less than the best round before, and the critic does not.
+        """
+        number, best = len(self.checks), self.best
+        gain, seen = Gain.of(reward, self._reward[0]), Gain.of(judge, self._judge[0])
+        reasons = []
+        base, before = self._judge[0], self._reward[0]
+        shared = reward.keys() & before.keys() & base.keys()
+        unseen = Gain.of(judge, {name: base[name] + _SEEN_SHARE * (reward[name] - before[name]) for name in shared})
+        if gain.mean - gain.half > 0 and gain.mean > _SMALL_GAIN and unseen.mean + unseen.half < 0:
+            reasons.append(f"the reward rose by {gain.mean:.3f} over the base's, the other judge's by {seen.mean:.3f}")
+        fell, rose = Gain.of(judge, self._judge[best]), Gain.of(reward, self._reward[best])
+        if fell.mean + fell.half < 0 <= rose.mean:
+            reasons.append(
+                f"the other judge's fell by {-fell.mean:.3f} since round {best}, while the reward did not fall"
+            )
+        self._reward.append(dict(reward))
+        self._judge.append(dict(judge))
+        self.checks.append(RoundCheck(number, _mean(reward), _mean(judge), tuple(reasons), tuple(warnings)))
+        return self.checks[-1]
+
+    def save(self, path: Path) -> None:
+        """Writes both curves as a Markdown table."""
+        lines = ["| round | reward | other judge | guard |", "|---|---|---|---|"]
+        for check in self.checks:
+            said = "; ".join([*check.reasons, *(f"(warning: {warning})" for warning in check.warnings)])
+            lines.append(f"| {check.number or 'base'} | {check.reward:.3f} | {check.judge:.3f} | {said} |")
+        lines.append(f"\nBest by the other judge: {f'round {self.best}' if self.best else 'the base'}.")
+        write_text(path, "\n".join(lines) + "\n")
+
+
+def read_verdicts(folder: Path) -> Verdicts:
+    """Rewards of a scored folder by clip, without the unscored."""
+    rows = list(read_rows(folder / METADATA_FILE))
+    return {str(row["id"]): float(row["reward"]) for row in rows if row.get("reward") is not None}
+
+
+def _mean(verdicts: Verdicts) -> float:
+    return float(np.mean(list(verdicts.values())))

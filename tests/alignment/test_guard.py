@@ -1,0 +1,120 @@
+"""The guard against reward hacking: when it fires, what it keeps, and that rounds are judged on the same clips."""
+
+import numpy as np
+import pytest
+
+from lift_trl.alignment.guard import CriticSource, Curves, Guard, read_verdicts
+from lift_trl.evaluation.drift import alarms_in_words
+from lift_trl.mini.judges import OracleJudge, StillnessJudge
+from lift_trl.mini.shapes import CLEAN, SCENES, draw_clip
+from lift_trl.mini.world import write_clips
+from lift_trl.records import CriticScore, Judgement
+from lift_trl.rubric import Dimension, Label
+from lift_trl.store.manifest import read_rows
+from tests.alignment.test_iterate import World
+
+
+def verdicts(mean, seed, spread=0.2, number=96):
+    """Rewards of `number` clips; the noise of a clip is the same in every round, as seeds are."""
+    noise = np.random.default_rng(seed).normal(0, spread, number)
+    noise += np.random.default_rng(round(mean * 999)).normal(0, 0.1, number)
+    return {f"clip-{index}": float(mean + value) for index, value in enumerate(noise)}
+
+
+def rounds(rewards, judges):
+    curves = Curves(verdicts(rewards[0], 1), verdicts(judges[0], 2))
+    checks = [curves.add(verdicts(r, 1), verdicts(j, 2)) for r, j in zip(rewards[1:], judges[1:], strict=True)]
+    return curves, [bool(check.reasons) for check in checks]
+
+
+def test_a_reward_that_only_its_own_judge_sees_fires_in_the_first_round():
+    """The prototype's run on stillness: its judge, and a critic that gave no reward."""
+    curves, fired = rounds((0.48, 0.74, 0.99, 1.00), (0.655, 0.658, 0.541, 0.579))
+    assert fired == [True, True, True] and curves.best in (0, 1)
+    assert "the reward rose by 0.2" in curves.checks[1].reasons[0]
+
+
+@pytest.mark.parametrize("judges", [(0.62, 0.72, 0.80, 0.83), (0.60, 0.65, 0.70, 0.71), (0.62, 0.70, 0.80, 0.795)])
+def test_an_honest_reward_does_not_fire(judges):
+    curves, fired = rounds((0.62, 0.72, 0.81, 0.84), judges)
+    assert fired == [False] * 3
+
+
+def test_a_fall_from_the_best_round_fires_even_after_honest_gains():
+    curves, fired = rounds((0.62, 0.75, 0.80, 0.86), (0.62, 0.74, 0.78, 0.66))
+    assert fired == [False, False, True] and curves.best == 2
+    assert "fell by 0.1" in curves.checks[3].reasons[0] and "since round 2" in curves.checks[3].reasons[0]
+    curves, fired = rounds((0.62, 0.75, 0.60), (0.62, 0.74, 0.66))
+    assert fired == [False, False], "the reward itself says that this round is worse"
+
+
+def test_the_table_has_both_curves(tmp_path):
+    curves, _ = rounds((0.48, 0.74, 0.99), (0.65, 0.65, 0.54))
+    curves.save(tmp_path / "guard.md")
+    lines = (tmp_path / "guard.md").read_text().splitlines()
+    assert lines[2].startswith("| base | 0.4") and lines[4].startswith(
+        "| 2 | 1.0" if lines[4][6] == "1" else "| 2 | 0.9"
+    )
+    assert "the reward rose by" in lines[4] and lines[-1].startswith("Best by the other judge")
+
+
+class Fashion:
+    """A judge that likes a folder: what it is told to like, and the rest less."""
+
+    def __init__(self, name, liked):
+        self.name, self.liked = name, liked
+
+    def score(self, videos, captions, *, with_reason=False):
+        label = next((label for part, label in self.liked.items() if part in str(videos[0])), Label.NORMAL)
+        # One dimension differs from clip to clip, so that there are differences to learn from.
+        labels = [
+            {d: Label.BAD if n % 2 and d is Dimension.VIDEO_FIDELITY else label for d in Dimension} for n in range(9)
+        ]
+        return [
+            CriticScore(str(n), self.name, tuple(Judgement(d, labels[n][d]) for d in Dimension))
+            for n in range(len(videos))
+        ]
+
+    def source(self):
+        return CriticSource(self.name, lambda: self)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, pipeline_dir):
+    return World(tmp_path_factory.mktemp("world"), pipeline_dir)
+
+
+def test_iterate_goes_back_to_the_best_round_and_repeats_nothing(world, tmp_path):
+    critic = Fashion("critic", {"guard/round_1": Label.GOOD, "guard/round_2": Label.GOOD})
+    other = Fashion("other", {"guard/round_1": Label.GOOD, "guard/round_2": Label.BAD})
+    guard = Guard(other.source(), "best", alarms_in_words, videos_per_prompt=3)
+    kept = world.iterate(tmp_path, rounds=3, critic=critic.source(), guard=guard, max_steps=1)
+    assert kept == tmp_path / "round_1" / "lora" and not (tmp_path / "round_3").exists()
+    table = (tmp_path / "guard.md").read_text()
+    assert "fell by" in table and "Best by the other judge: round 1." in table
+    folders = [tmp_path / "guard" / name / "judged" for name in ("base", "round_2")]
+    ids = [[row["id"] for row in read_rows(folder / "metadata.jsonl")] for folder in folders]
+    assert ids[0] == ids[1] and len(ids[0]) == 6
+    assert read_verdicts(tmp_path / "guard" / "base" / "scored").keys() == set(ids[0])
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4")}
+    assert world.iterate(tmp_path, rounds=3, critic=critic.source(), guard=guard, max_steps=1) == kept
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4")} == written
+    stopped = guard._replace(action="stop")
+    assert (
+        world.iterate(tmp_path, rounds=3, critic=critic.source(), guard=stopped, max_steps=1).parent.name == "round_2"
+    )
+
+
+def test_without_a_better_round_there_is_nothing_to_go_back_to(world, tmp_path):
+    critic, other = Fashion("critic", {"guard/round_1": Label.GOOD}), Fashion("other", {"guard/round_1": Label.BAD})
+    with pytest.raises(RuntimeError, match="round 1: the reward is exploited: .* no round is better than the start"):
+        world.iterate(tmp_path, rounds=2, critic=critic.source(), guard=Guard(other.source()), max_steps=1)
+
+
+def test_the_judges_of_the_mini_world_judge_clips(tmp_path):
+    write_clips(tmp_path, [draw_clip(np.random.default_rng(0), CLEAN, SCENES[0])])
+    clip, prompt = tmp_path / "00000.mp4", SCENES[0].prompt
+    still, strict = StillnessJudge(still=1000.0), StillnessJudge(still=0.01)
+    assert [j.score([clip], ["?"])[0].reward for j in (still, strict)] == pytest.approx([0.9, 0.05])
+    right, wrong = OracleJudge().score([clip, clip], [prompt, SCENES[-1].prompt])
+    assert right.reward == pytest.approx(0.9) and wrong.reward < 0.9
