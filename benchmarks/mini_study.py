@@ -4,6 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier core     # some two hours on two cores, resumable
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier sweep    # judge's noise x number of videos, RWL against RS
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier objectives --videos-per-prompt 4   # every objective
+    OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier guard --videos-per-prompt 4    # an exploited and an honest reward
 
 Every arm learns from the same samples of the base and differs in objective, rewards or real term alone. Evaluation: the same
 prompts and seeds for every arm, judged by the oracle. `runs/mini_study/results.jsonl` gets one row an arm and seed,
@@ -27,15 +28,16 @@ from peft import LoraConfig
 
 from lift_trl.alignment.cache import cache_videos
 from lift_trl.alignment.generate import Sampling, generate_videos, plan_videos
-from lift_trl.alignment.guard import CriticSource
+from lift_trl.alignment.guard import CriticSource, Guard
 from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
 from lift_trl.alignment.score import score_videos
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.evaluation.drift import alarms_in_words
 from lift_trl.evaluation.intervals import bootstrap_mean
-from lift_trl.mini.judges import OracleJudge
+from lift_trl.mini.judges import OracleJudge, StillnessJudge
 from lift_trl.mini.world import rate_folder
 from lift_trl.rubric import Dimension, Label, mean_reward
 from lift_trl.store.manifest import METADATA_FILE, Manifest, read_rows, write_rows, write_text
@@ -126,7 +128,10 @@ ROUNDS = (
                   "ref_model_sync_steps": 0},
     ),
 )  # fmt: skip
-TIERS = {"core": CORE, "sweep": SWEEP, "objectives": sum(OBJECTIVE_BLOCKS, ())}
+#: Stillness is rewarded and nothing else: the reward rises, the model ends. Beside it an honest reward, the oracle's.
+HACKED = _arm("dpo", "oracle", False)
+HONEST = (ROUNDS[3], ROUNDS[1])  # nft, rs
+TIERS = {"guard": (), "core": CORE, "sweep": SWEEP, "objectives": sum(OBJECTIVE_BLOCKS, ())}
 CPU_SECONDS = "cpu_seconds.txt"
 
 
@@ -189,13 +194,19 @@ class Study:
             trainer.save_model()
         return folder
 
-    def rounds(self, number: int, seed: int, arm: Arm | None = None) -> list[Path]:
-        """The LoRAs of `number` rounds, from the first on: the paper's objective and the critic, or those of `arm`."""
-        critic = self.critic() if arm is None else OracleJudge()
-        folder = self.out / "rounds" / (f"seed {seed}" if arm is None else f"{arm.name}, seed {seed}")
+    def rounds(self, number: int, seed: int, arm: Arm | None = None, *, stillness: bool = False) -> list[Path]:
+        """
+        The LoRAs of `number` rounds, from the first on: the paper's objective and the critic, or those of `arm`.
+
+        With `arm` the oracle gives the rewards, or with `stillness` a judge that can be exploited; the quickstart's critic is
+        the guard's, which only warns, so that the whole curve is seen.
+        """
+        critic: Any = self.critic() if arm is None else StillnessJudge() if stillness else OracleJudge()
+        folder = self.out / "rounds" / (f"seed {seed}" if arm is None else f"{arm.name}, {critic.name}, seed {seed}")
         settings = {"objective": "rwl", "real_weight": 1.0}
         if arm is not None:
             settings = {"objective": arm.objective, "real_weight": arm.real_weight, **arm.settings}
+        name = self.critic().name
         iterate(
             self.model,
             CriticSource(critic.name, lambda: critic),
@@ -206,6 +217,7 @@ class Study:
             sampling=SAMPLING,
             videos_per_prompt=8 if arm is None else 6,
             real=[self.quickstart / "world" / "real"] if arm is None or arm.real_weight else [],
+            guard=None if arm is None else Guard(CriticSource(name, self.critic), "warn", alarms_in_words),
         )
         return [folder / f"round_{i}" / "lora" for i in range(1, number + 1)]
 
@@ -382,13 +394,18 @@ def main() -> None:
         for seed in range(args.seeds):
             for arm in block:
                 add(arm.name, seed, study.train(arm, seed))
-    for seed in range(args.seeds if args.rounds and args.tier != "sweep" else 0):
+    for seed in range(args.seeds if args.tier == "guard" else 0):
+        for arm, stillness in ((HACKED, True), *((arm, False) for arm in HONEST)):
+            name = "stillness rewarded" if stillness else f"guarded {arm.name}"
+            for number, adapter in enumerate(study.rounds(args.rounds, seed, arm, stillness=stillness), start=1):
+                add(f"{name}, round {number}", seed, adapter)
+    for seed in range(args.seeds if args.rounds and args.tier in ("core", "objectives") else 0):
         for arm in ROUNDS if args.tier == "objectives" else (None,):
             name = "RWL" if arm is None else arm.name
             for number, adapter in enumerate(study.rounds(args.rounds, seed, arm), start=1):
                 add(f"{name}, round {number}", seed, adapter)
     rows = manifest.rows()
-    text = objectives_table(study, rows) if args.tier == "objectives" else table(study, rows)
+    text = objectives_table(study, rows) if args.tier in ("objectives", "guard") else table(study, rows)
     write_text(args.out / f"{args.tier}.md", text)
     print(text)
     for objective in ("rwl", "rs"):
