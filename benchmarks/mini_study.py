@@ -2,9 +2,9 @@
 
     make quickstart                                         # first: its critic and its real videos are used
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier core     # some two hours on two cores, resumable
-    OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier sweep    # judge's noise x number of videos, RWL against RS
+    OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier sweep   # judge's noise x number of videos
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier objectives --videos-per-prompt 4   # every objective
-    OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier guard --videos-per-prompt 4    # an exploited and an honest reward
+    OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier guard --videos-per-prompt 4   # an exploited reward, honest ones
 
 Every arm learns from the same samples of the base and differs in objective, rewards or real term alone. Evaluation: the same
 prompts and seeds for every arm, judged by the oracle. `runs/mini_study/results.jsonl` gets one row an arm and seed,
@@ -196,10 +196,10 @@ class Study:
 
     def rounds(self, number: int, seed: int, arm: Arm | None = None, *, stillness: bool = False) -> list[Path]:
         """
-        The LoRAs of `number` rounds, from the first on: the paper's objective and the critic, or those of `arm`.
+        The LoRAs of `number` rounds, from the first on: the paper's objective and critic, or `arm`'s.
 
-        With `arm` the oracle gives the rewards, or with `stillness` a judge that can be exploited; the quickstart's critic is
-        the guard's, which only warns, so that the whole curve is seen.
+        With `arm` the oracle gives the rewards, or with `stillness` a judge that can be exploited; the guard asks the
+        quickstart's critic, and only warns, so that the whole curve is seen.
         """
         critic: Any = self.critic() if arm is None else StillnessJudge() if stillness else OracleJudge()
         folder = self.out / "rounds" / (f"seed {seed}" if arm is None else f"{arm.name}, {critic.name}, seed {seed}")
