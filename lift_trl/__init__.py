@@ -28,7 +28,7 @@ _EXPORTS = {
     "load_hra": "feedback.hra",
     "load_rated_videos": "store.rated_videos",
     "score_videos": "alignment.score",
-    "stream_cached_videos": "alignment.video_dataset",
+    "stream_cached_videos": "alignment.cache_stream",
 }
 
 __all__ = ["__version__", *_EXPORTS]

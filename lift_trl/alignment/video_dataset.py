@@ -1,15 +1,14 @@
-"""Cached rows as training samples: random access over a folder, or a stream from the Hub."""
+"""Cached rows as training samples: random access over a folder, or over a repo that is downloaded."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from huggingface_hub import HfFileSystem, hf_hub_download, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -19,7 +18,6 @@ from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
 from .cache_format import (
     PAIRS_FILE,
     POSTERIOR_COLUMNS,
-    SHARDS_DIR,
     TEXT_COLUMNS,
     TEXT_DIR,
     check_encoding,
@@ -33,9 +31,6 @@ from .objectives import OBJECTIVES, Objective, ObjectiveArguments, RatedRows, Tr
 from .ratings import Ratings
 from .text_cache import TextCache
 
-
-if TYPE_CHECKING:
-    import datasets
 
 _OPEN_FILES = 32
 
@@ -247,13 +242,17 @@ def _shard_index(paths: Sequence[Path]) -> dict[str, tuple[int, int, int, int, i
     index: dict[str, tuple[int, int, int, int, int]] = {}
     for shard, path in enumerate(paths):
         with open_shard(path) as file:
-            text = (0, 0)
+            texts: dict[str, tuple[int, int]] = {}
+            places: dict[str, tuple[int, int, str]] = {}
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=["key", "has_text"])
+                table = file.read_row_group(group, columns=["key", "prompt", "has_text"])
                 with_text = table.column("has_text").to_pylist()
+                prompts = table.column("prompt").to_pylist()
                 for row, key in enumerate(table.column("key").to_pylist()):
-                    text = (group, row) if with_text[row] else text
-                    index[key] = (shard, group, row, *text)
+                    places[key] = (group, row, prompts[row])
+                    if with_text[row]:
+                        texts[prompts[row]] = (group, row)
+            index |= {key: (shard, group, row, *texts[prompt]) for key, (group, row, prompt) in places.items()}
     return index
 
 
@@ -265,47 +264,3 @@ def collate(rows: Sequence[Mapping[str, Any]]) -> TrainBatch:
     stacked["counts"] = torch.ones(len(rows), dtype=torch.bool)
     text = TextCondition({name: torch.stack([row["text"][name] for row in rows]) for name in rows[0]["text"]})
     return TrainBatch(**stacked, **lists, text=text)  # type: ignore[typeddict-item]
-
-
-def stream_cached_videos(repo_or_folder: str) -> "datasets.IterableDataset":
-    """
-    The rows of a cache as a `datasets.IterableDataset`, streamed from the Hub or a folder; every row carries its text.
-
-    `datasets.distributed.split_dataset_by_node` splits it by shards where their number divides by the world size, else
-    by rows. Yields the columns of the shards, and the rating as `id, is_real, labels (JSON), reward`.
-    """
-    from datasets import load_dataset
-
-    if Path(repo_or_folder).is_dir():
-        root, page = repo_or_folder, Path(repo_or_folder)
-        lines = (page / METADATA_FILE).read_text(encoding="utf-8")
-    else:
-        root = f"hf://datasets/{repo_or_folder}"
-        page = Path(hf_hub_download(repo_or_folder, ARTIFACT_FILE, repo_type="dataset")).parent
-        lines = HfFileSystem().read_text(f"datasets/{repo_or_folder}/{METADATA_FILE}", encoding="utf-8")
-    check_encoding(Artifact.load(page).config, repo_or_folder)
-    ratings: dict[str, list[dict[str, Any]]] = {}
-    for line in lines.split("\n")[:-1]:  # a prompt may hold other line ends
-        row = json.loads(line)
-        ratings.setdefault(row["key"], []).append(row)
-    stream = load_dataset("parquet", data_files=f"{root}/{SHARDS_DIR}/*.parquet", split="train", streaming=True)
-    return stream.map(_RowJoin(ratings), batched=True, batch_size=1, remove_columns=["key"])
-
-
-class _RowJoin:
-    """Joins a streamed row with its rating and with the text of its prompt, which the first row of the prompt brought."""
-
-    def __init__(self, ratings: Mapping[str, list[dict[str, Any]]]) -> None:
-        self.ratings = ratings
-        self._text: dict[str, Any] = {}
-
-    def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        row = {name: values[0] for name, values in batch.items()}
-        if row["has_text"]:
-            self._text = {name: row[name] for name in TEXT_COLUMNS}
-        joined: list[dict[str, Any]] = [
-            {**row, **self._text, **rating, "labels": json.dumps(rating["labels"])}
-            for rating in self.ratings.get(row["key"], [])
-        ]
-        names = [name for name in [*row, "id", "is_real", "labels", "reward"] if name != "key"]
-        return {name: [item[name] for item in joined] for name in names}
