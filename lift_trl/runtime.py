@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 logger = get_logger(__name__)
+
+#: How long processes wait for one another. The libraries' 10 (NCCL) or 30 minutes would abort a job at its last barrier when
+#: one process has hours of work more than another; a process that dies ends the job at once, through its launcher.
+PROCESS_TIMEOUT = timedelta(days=7)
 
 
 def has_accelerator() -> bool:
@@ -37,7 +42,7 @@ def process_state(*, use_cpu: bool | None = None) -> PartialState:
         RuntimeError: if the launcher started a world that did not form. Each process would then take itself for the
             only one, and all would write to one folder.
     """
-    state = PartialState(cpu=not has_accelerator() if use_cpu is None else use_cpu)
+    state = PartialState(cpu=not has_accelerator() if use_cpu is None else use_cpu, timeout=PROCESS_TIMEOUT)
     check_world(state.num_processes)
     return state
 

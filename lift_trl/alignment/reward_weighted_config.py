@@ -7,7 +7,7 @@ from typing import Any
 from peft import LoraConfig
 from transformers import TrainingArguments
 
-from ..runtime import check_world, has_accelerator
+from ..runtime import PROCESS_TIMEOUT, check_world, has_accelerator, process_state
 from .objectives import OBJECTIVES, ObjectiveArguments
 
 
@@ -114,6 +114,12 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     label_names: list[str] | None = field(
         default_factory=list, metadata={"help": "Must stay empty: a denoiser has none."}
     )
+    ddp_timeout: int = field(
+        default=int(PROCESS_TIMEOUT.total_seconds()),
+        metadata={
+            "help": "Seconds that a process waits for the others; days, as stages share their work out unevenly."
+        },
+    )
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Every parameter takes part."})
 
     def __post_init__(self) -> None:
@@ -121,6 +127,8 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
             # Otherwise several processes on a CPU would not form one world.
             self.use_cpu = True
         self._check_own_fields()
+        if self.use_cpu:
+            process_state(use_cpu=True)  # stock gives its time-out to the processes of GPUs only
         super().__post_init__()
         self._refuse_what_does_not_apply()
         if self.mixed_precision == "fp16" and self.device.type == "cpu":

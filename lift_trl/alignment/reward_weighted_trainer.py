@@ -27,6 +27,7 @@ from .metrics import TIMESTEP_QUARTERS, LossMetrics
 from .objectives import OBJECTIVES, Objective, OtherPolicy, StepRows, effective_sample_size, per_sample_loss
 from .objectives.step import Loss, Needs
 from .policies import OldPolicyFollows, acting_as, add_old_policy
+from .precision import base_dtype, with_precision
 from .reward_weighted_config import RewardWeightedVideoConfig
 from .reward_weighted_data import CACHE_DIR, prepare_dataset
 from .reward_weighted_saving import SavingTrainer
@@ -97,10 +98,10 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self.source = model if isinstance(model, PipelineSource) else PipelineSource(model)
         self.video_model = self.source.adapter
         self.scheduler = self.source.load(dtype=torch.float32).scheduler
-        base_dtype = self._set_precision(args)
+        args = self.config = with_precision(args, self.video_model.dtype, self.source.name)
         train = prepare_dataset(train_dataset, self.source, args, "train", self.objective)
         evaluation = prepare_dataset(eval_dataset, self.source, args, "eval", self.objective)
-        network = self._load_network(args, peft_config, base_dtype)
+        network = self._load_network(args, peft_config, base_dtype(args))
         self._adapter_identity = None if adapter is None else adapter_identity(adapter)
         super().__init__(
             model=network,
@@ -111,6 +112,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        assert self.accelerator.mixed_precision == args.mixed_precision
         # Stock values would drop our columns from evaluation: the loss comes from compute_loss, not from labels.
         self.can_return_loss = True
         self._metrics = LossMetrics(self.accelerator)
@@ -269,29 +271,12 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self._has_old = "old" in self._needs and (self.adapter is not None or self._old_policy_moves)
         self._compared: list[Needs] = sorted(self._needs) if self._has_old else ["reference"] * bool(self._needs)
 
-    def _set_precision(self, args: RewardWeightedVideoConfig) -> torch.dtype:
-        """The base's precision: what `args` asks for, else the family's on an accelerator and float32 on a CPU."""
-        family = self.video_model.dtype
-        names = {"fp16": torch.float16, "bf16": torch.bfloat16}
-        if args.mixed_precision in names:
-            chosen = names[args.mixed_precision]
-            if chosen != family:
-                logger.warning(
-                    "%s was released in %s; training it in %s may lose quality.", self.source.name, family, chosen
-                )
-            return chosen
-        if args.device.type == "cpu":
-            return torch.float32
-        args.mixed_precision = next(name for name, dtype in names.items() if dtype == family)
-        args.fp16, args.bf16 = family == torch.float16, family == torch.bfloat16
-        return family
-
     def _load_network(
         self, args: RewardWeightedVideoConfig, peft_config: LoraConfig | None, dtype: torch.dtype
     ) -> Any:
         """The transformer, ready to train: a LoRA on a frozen base in `dtype`, or all of it in float32."""
-        base_dtype = dtype if peft_config else torch.float32
-        transformer = self.source.load("transformer", dtype=base_dtype, private=True).transformer
+        dtype = dtype if peft_config else torch.float32
+        transformer = self.source.load("transformer", dtype=dtype, private=True).transformer
         # Trackers of transformers ask a configuration for these; diffusers has the first on the model.
         transformer.config.to_json_string = transformer.to_json_string
         transformer.config.to_dict = lambda: dict(transformer.config)

@@ -124,7 +124,8 @@ class ValidationVideos(TrainerCallback):
         pipe = self.source.load("vae", dtype=self.dtype, device=state.device)
         if self.height * self.width > TILING_PIXELS:
             pipe.vae.enable_tiling()
-        pipe.transformer = model.get_base_model() if isinstance(model, PeftModel) else model
+        # The trained model itself: FSDP gathers the weights of its outermost module only where that is called.
+        pipe.transformer = model
         pipe.set_progress_bar_config(disable=True)
         for index in mine:
             write_video(self.path(index, name), self._generate(pipe, index, args, state.device), fps=self.fps)

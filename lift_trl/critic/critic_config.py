@@ -8,7 +8,7 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.utils import get_quantization_config
 
-from ..runtime import has_accelerator
+from ..runtime import PROCESS_TIMEOUT, has_accelerator, process_state
 from .settings import CriticSettings
 
 
@@ -61,10 +61,17 @@ class LiFTCriticConfig(SFTConfig):
         default=True, metadata={"help": "At each evaluation, also score the clips as LiFTCritic does."}
     )
 
+    ddp_timeout: int = field(
+        default=int(PROCESS_TIMEOUT.total_seconds()),
+        metadata={"help": "Seconds that a process waits for the others; days, as clips are shared out unevenly."},
+    )
+
     def __post_init__(self) -> None:
         if not has_accelerator():
             self.use_cpu = True
             self.bf16 = False if self.bf16 is None else self.bf16
+        if self.use_cpu:
+            process_state(use_cpu=True)  # stock gives its time-out to the processes of GPUs only
         super().__post_init__()
         fixed = {
             "max_length": (self.max_length, None, "rows are never cut, or frames and answers would be lost"),
