@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 import pytest
@@ -11,6 +12,7 @@ from accelerate.state import AcceleratorState
 from lift_trl.alignment.precision import base_dtype, in_mixed_precision, with_precision
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.rubric import Dimension
+from lift_trl.video_models import PipelineSource
 from tests.alignment.conftest import make_trainer
 
 
@@ -34,6 +36,22 @@ def test_settings_in_another_precision_are_otherwise_the_same(tmp_path):
         torch.bfloat16,
     )
     assert {name: value for name, value in chosen.to_dict().items() if before[name] != value} == {"bf16": True}
+
+
+@dataclass
+class OnAGPU:
+    """What `with_precision` reads of settings that name no precision, on an accelerator."""
+
+    mixed_precision: str = "no"
+    device: torch.device = torch.device("cuda")
+    fp16: bool = False
+    bf16: bool = False
+
+
+def test_the_base_trains_in_its_familys_precision_on_an_accelerator(pipeline_dir):
+    family = PipelineSource(pipeline_dir).adapter.dtype
+    chosen = with_precision(OnAGPU(), family, "tiny")
+    assert family == torch.float16 and (chosen.fp16, chosen.bf16) == (True, False)
 
 
 def test_what_is_asked_for_stands(tmp_path, caplog):

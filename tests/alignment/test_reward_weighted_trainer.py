@@ -1,6 +1,5 @@
 import io
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -378,13 +377,6 @@ def test_caption_dropout_of_one_trains_on_the_cached_empty_prompt(tmp_path, pipe
     loss = dropped.compute_loss(dropped.model.train(), batch)
     assert_close(loss, kept.compute_loss(kept.model.train(), with_empty))
     assert (loss - kept.compute_loss(kept.model, batch)).abs() > 2e-5
-
-
-def test_the_base_trains_in_its_familys_precision_on_an_accelerator(tmp_path, pipeline_dir, cached):
-    trainer = make_trainer(pipeline_dir, tmp_path, cached)
-    args = SimpleNamespace(mixed_precision="no", device=torch.device("cuda"))
-    assert trainer._set_precision(args) == trainer.video_model.dtype == torch.float16
-    assert (args.mixed_precision, args.fp16, args.bf16) == ("fp16", True, False)
 
 
 def test_a_stream_and_settings_that_do_nothing_are_refused(tmp_path, pipeline_dir, rated_videos, cached):
