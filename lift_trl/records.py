@@ -180,6 +180,11 @@ class CriticScore:
         return math.nan if self.unscored else mean_reward(self.labels or {})
 
     @property
+    def dimension_rewards(self) -> dict[str, float]:
+        """The expected reward of each dimension; none if unscored."""
+        return {judgement.dimension.value: judgement.expected_reward for judgement in self.judgements}
+
+    @property
     def expected_reward(self) -> float:
         """Mean of the expected rewards, in [0.05, 0.9]; NaN if unscored."""
         return (
@@ -218,15 +223,21 @@ class NativeScore:
 
     Attributes:
         aspects: the native value of each of the judge's own dimensions, on its own scale.
-        reward: what they map to, in [0, 1]; NaN if unscored, and then never used.
+        dimension_rewards: what each maps to, in [0, 1].
     """
 
     id: str
     critic: str  # "repo@revision+scale"
     aspects: Mapping[str, float] = field(default_factory=dict)
-    reward: float = math.nan
+    dimension_rewards: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     unscored: str | None = None
+
+    @property
+    def reward(self) -> float:
+        """Mean of `dimension_rewards`, in [0, 1]; NaN if unscored, and then never used."""
+        found = self.dimension_rewards.values()
+        return math.nan if self.unscored else sum(found) / len(found)
 
     @property
     def expected_reward(self) -> float:

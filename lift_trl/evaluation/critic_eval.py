@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..protocols import RewardModel
-from ..records import EvalRow, VideoSource
+from ..records import CriticScore, EvalRow, NativeScore, VideoSource
 from ..rubric import REWARDS, Dimension, Label, parse_label
 from ..store.video_io import read_video, write_video
 from .intervals import bootstrap_mean, interval, resample_counts, wilson
@@ -206,20 +206,27 @@ def audit(critic: RewardModel, videos: Sequence[VideoSource | str], captions: Se
     swapped = swap_captions(captions)
     with TemporaryDirectory(prefix="lift_trl_audit_") as name:
         folder = Path(name)
-        plain = _rewards(critic, videos, captions)
+        scores = critic.score(videos, captions)
+        names = [*dict.fromkeys(name for score in scores for name in score.dimension_rewards)]
+        plain = _table(scores, names)
         usable = np.isfinite(plain).all(axis=1)
-        if not usable.any():
+        if not names or not usable.any():
             raise ValueError(
                 "no clip could be scored, so there is nothing to audit. Score one and read its `unscored`."
             )
-        again, by_caption = _rewards(critic, videos, captions), _rewards(critic, videos, swapped)
+        again, by_caption = (_table(critic.score(videos, texts), names) for texts in (captions, swapped))
         changed = {
-            name: _rewards(critic, [_rewrite(v, folder / f"{name}{i}.mp4", c) for i, v in enumerate(videos)], captions)
+            name: _table(
+                critic.score([_rewrite(v, folder / f"{name}{i}.mp4", c) for i, v in enumerate(videos)], captions),
+                names,
+            )
             for name, c in _CHANGES.items()
         }
-    blank, motion = changed["blank"], list(Dimension).index(Dimension.MOTION_SMOOTHNESS)
+    blank = changed["blank"]
+    # A judge with dimensions of its own is asked about motion by its whole reward.
+    motion = [names.index(d)] if (d := Dimension.MOTION_SMOOTHNESS) in names else slice(None)
     largest = float(np.nanmax(np.abs(again - plain), initial=0))
-    ranks = [_blank_rank(d, plain[usable, i], blank[usable, i]) for i, d in enumerate(Dimension)]
+    ranks = [_blank_rank(name, plain[usable, i], blank[usable, i]) for i, name in enumerate(names)]
     grey = _drop("blank_video", blank - plain, "change of the reward with a grey clip; surely below 0 is right")
     return [
         _drop(
@@ -227,8 +234,10 @@ def audit(critic: RewardModel, videos: Sequence[VideoSource | str], captions: Se
         ),
         replace(grey, passed=grey.passed and all(rank.passed for rank in ranks)),
         *ranks,
-        _motion("frozen_video", (changed["frozen"] - plain)[:, motion], "the first frame all along"),
-        _motion("shuffled_frames", (changed["shuffled"] - plain)[:, motion], "the frames in random order"),
+        _motion("frozen_video", (changed["frozen"] - plain)[:, motion].mean(axis=1), "the first frame all along"),
+        _motion(
+            "shuffled_frames", (changed["shuffled"] - plain)[:, motion].mean(axis=1), "the frames in random order"
+        ),
         AuditCheck("repeated_run", largest, "largest change in a second run; 0 is right", largest <= REPEAT_TOLERANCE),
         _change("reversed_frames", changed["reversed"] - plain, "change with the frames in reverse order"),
         _change("half_size", changed["half"] - plain, "change at half the height and width; near 0 is right"),
@@ -255,11 +264,9 @@ def swap_captions(captions: Sequence[str]) -> list[str]:
     return [texts[(texts.index(caption) + 1) % len(texts)] for caption in captions]
 
 
-def _rewards(critic: RewardModel, videos: Sequence[VideoSource | str], captions: Sequence[str]) -> np.ndarray:
-    """Expected rewards [N, 3] by dimension; NaN where a clip is unscored."""
-    nothing = [np.nan] * len(Dimension)
-    scores = critic.score(videos, captions)
-    return np.array([nothing if s.unscored else [j.expected_reward for j in s.judgements] for s in scores])
+def _table(scores: Sequence[CriticScore | NativeScore], names: Sequence[str]) -> np.ndarray:
+    """Expected rewards [N, D] by the dimensions `names`; NaN where a clip is unscored."""
+    return np.array([[score.dimension_rewards.get(name, np.nan) for name in names] for score in scores])
 
 
 def _change(name: str, change: np.ndarray, meaning: str) -> AuditCheck:
@@ -285,12 +292,12 @@ def _motion(name: str, change: np.ndarray, what: str) -> AuditCheck:
     return replace(check, passed=True if high < 0 else False if low > EQUAL else None)
 
 
-def _blank_rank(dimension: Dimension, plain: np.ndarray, blank: np.ndarray) -> AuditCheck:
+def _blank_rank(dimension: str, plain: np.ndarray, blank: np.ndarray) -> AuditCheck:
     """Passed if hardly any real clip earns less than a blank one."""
     blank = blank[np.isfinite(blank)]
     share = float((plain < blank[:, None] - EQUAL).mean()) if len(blank) else float("nan")
     meaning = f"share of clips that earn less than a grey one; at most {LOWEST} is right"
-    return AuditCheck(f"blank_video/{dimension.value}", share, meaning, share <= LOWEST)
+    return AuditCheck(f"blank_video/{dimension}", share, meaning, share <= LOWEST)
 
 
 _CHANGES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -175,7 +175,28 @@ def _scored(folder: Path, artifact: Artifact) -> CardPart:
         "critic": str(artifact.config.get("critic", "")),
     }
     data = {"configs": [{"config_name": "default", "data_files": METADATA_FILE}]}
-    return CardPart({"contents": _pairs(contents), "labels": _label_table(counts)}, _ROWS, data)
+    fields = {"contents": _pairs(contents), "labels": _label_table(counts), "verdict": _VERDICT, "meaning": _MEANING}
+    aspects = [row["aspects"] for row in rows if row.get("aspects")]
+    if aspects:
+        means = {name: sum(values[name] for values in aspects) / len(aspects) for name in aspects[0]}
+        table = markdown_table(["aspect", "mean"], [[name, f"{mean:.3f}"] for name, mean in means.items()])
+        fields |= {"labels": table, "verdict": _NATIVE_VERDICT, "meaning": _NATIVE_MEANING}
+    return CardPart(fields, _ROWS, data)
+
+
+#: What a scored row holds, and how its reward follows: of a critic, and of a judge with dimensions of its own.
+_VERDICT = (
+    "a label for each dimension of [LiFT](https://huggingface.co/papers/2412.04814), its probabilities, reasons and the "
+    "reward"
+)
+_MEANING = (
+    "the mean over the dimensions of the labels' rewards "
+    f"({', '.join(f'{label} {REWARDS[label]:g}' for label in reversed(Label))})"
+)
+_NATIVE_VERDICT = (
+    "the values of the judge's own dimensions on its own scale (`aspects`), and the reward that they map to"
+)
+_NATIVE_MEANING = "the mean over the aspects, each mapped to [0, 1] as the scale behind the `+` of `critic` says"
 
 
 def _cache(folder: Path, artifact: Artifact) -> CardPart:

@@ -137,9 +137,9 @@ class NativeJudge(ABC):
         except (ValueError, FileNotFoundError) as error:
             logger.warning("unscored: %s", error)
             return NativeScore(unit, self.name, unscored=str(error))
-        reward = sum(self.scale.reward(verdict.values[aspect]) for aspect in self.aspects) / len(self.aspects)
         values = {aspect: verdict.values[aspect] for aspect in self.aspects}
-        return NativeScore(unit, self.name, values, reward, verdict.reason if with_reason else "")
+        rewards = {aspect: self.scale.reward(value) for aspect, value in values.items()}
+        return NativeScore(unit, self.name, values, rewards, verdict.reason if with_reason else "")
 
 
 def load_dtype(device: torch.device | str) -> torch.dtype:

@@ -22,19 +22,20 @@ MIN_PIXELS = 128 * 28 * 28
 
 
 class RewardHead(nn.Module):
-    """Qwen2-VL without its vocabulary, and a linear layer of one output for each aspect."""
+    """Qwen2-VL without its vocabulary, and a linear layer of one output, or of one for each aspect."""
 
-    def __init__(self, config: Any, num_aspects: int) -> None:
+    def __init__(self, config: Any, num_outputs: int) -> None:
         super().__init__()
         self.model = Qwen2VLModel(config)
-        self.rm_head = nn.Linear(config.get_text_config().hidden_size, num_aspects, bias=False)
+        self.rm_head = nn.Linear(config.get_text_config().hidden_size, num_outputs, bias=False)
 
     def forward(self, inputs: dict[str, Tensor], token_ids: list[int]) -> Tensor:
-        """float32 [B, aspects]: output i at token i. Positions count up plainly on all axes, as it was trained."""
+        """float32 [B, aspects]: at token i output i, or the only one. Positions count up on all axes, as it was trained."""
         ids = inputs["input_ids"]
         places = torch.arange(ids.shape[1], device=ids.device).expand(3, *ids.shape)
         hidden = self.model(**inputs, position_ids=places, use_cache=False).last_hidden_state
         values: Tensor = self.rm_head(hidden).float()
+        values = values.expand(*ids.shape, len(token_ids))
         return torch.stack([values[..., i][ids == token] for i, token in enumerate(token_ids)], dim=-1)
 
 
@@ -77,7 +78,10 @@ class VideoReward(NativeJudge):
         weights = merge_lora(_read(folder), lora["lora_alpha"] / lora["lora_r"])
         shape = AutoConfig.from_pretrained(base)
         shape.get_text_config().vocab_size = len(weights["model.language_model.embed_tokens.weight"])
-        model = RewardHead(shape, len(cls.aspects)).to(load_dtype(device))
+        outputs = config["model_config"]["output_dim"]
+        if outputs not in (1, len(cls.aspects)):
+            raise ValueError(f"{name}: a head of {outputs} outputs; VideoReward has 1 or {len(cls.aspects)}.")
+        model = RewardHead(shape, outputs).to(load_dtype(device))
         check_keys(name, weights, model.state_dict())
         model.load_state_dict(weights)
         stamp = f"{name}@{weights_revision(name) if Path(name).is_dir() else folder.name}"

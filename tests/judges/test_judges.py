@@ -16,9 +16,11 @@ from lift_trl.alignment.score import score_videos
 from lift_trl.evaluation.critic_eval import audit
 from lift_trl.evaluation.report_inputs import ReportArguments, build_report
 from lift_trl.evaluation.second_judge import SecondJudgeArguments, judge_systems
+from lift_trl.hub.artifact_cards import artifact_card
 from lift_trl.judges import JUDGES, Scale, UnifiedReward, VideoReward, VideoScore2, load_judge
 from lift_trl.judges.native import UnreadableAnswerError, fit, frames_at
 from lift_trl.judges.unified_reward import read_scores
+from lift_trl.rubric import Label
 from lift_trl.store.manifest import Artifact, Manifest, write_rows
 from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.store.video_io import Clip, write_video
@@ -71,6 +73,14 @@ def test_video_reward_equals_the_published_code(video_reward, monkeypatch):
     values = video_reward.judge(b"", PROMPT).values
     norm = [(tiny.NORM[f"{a}_mean"], tiny.NORM[f"{a}_std"]) for a in ("VQ", "MQ", "TA")]
     assert list(values.values()) == pytest.approx([(v - m) / s for v, (m, s) in zip(expected, norm)], abs=1e-4)
+
+
+def test_a_head_of_one_output_is_read_at_every_token(tmp_path, monkeypatch):
+    clip = Clip(FRAMES[[0, 3, 5, 8]], np.array([0, 3, 5, 8]) / 8, 8.0)
+    monkeypatch.setattr("lift_trl.judges.video_reward.frames_at", lambda *_: clip)
+    raw = load_judge("video_reward", model=str(tiny.write_video_reward(tmp_path, outputs=1))).raw(b"", PROMPT)
+    expected = [-0.25217771530151367, -0.6958662271499634, -3.4196135997772217]
+    torch.testing.assert_close(raw, torch.tensor(expected), atol=2e-5, rtol=0)
 
 
 def test_questions_are_those_that_the_judges_were_trained_with(video_reward):
@@ -237,6 +247,10 @@ def test_native_values_flow_from_the_clips_to_a_report(video_reward, released, c
     assert Artifact.load(tmp_path / "scored").config["critic"].endswith("+linear:-3:3")
     rated = load_rated_videos(tmp_path / "scored")
     assert [v.reward() for v in rated] == [row["reward"] for row in rows] and all(v.labels is None for v in rated)
+
+    card = artifact_card(tmp_path / "scored", "me/scores")
+    mean = sum(row["aspects"]["MQ"] for row in rows) / 3
+    assert f"{mean:.3f}" in card and "behind the `+`" in card and Label.GOOD not in card
 
     systems = {"base": clips, "tuned": tmp_path / "scored"}
     judge = SecondJudgeArguments(judge="video_reward", judge_model=str(released)).load("cpu")

@@ -39,8 +39,8 @@ def build_qwen2_vl(vocab_size: int | None = None) -> tuple[Any, Any]:
     return fill(model), processor
 
 
-def write_video_reward(folder: Path) -> Path:
-    """`KwaiVGI/VideoReward` in small, with its base beside it."""
+def write_video_reward(folder: Path, outputs: int = 3) -> Path:
+    """`KwaiVGI/VideoReward` in small, with its base beside it. Its head has one output, or one for each token."""
     base = folder / "Qwen2-VL-2B-Instruct"
     model, processor = build_qwen2_vl()
     model.save_pretrained(base)
@@ -48,10 +48,12 @@ def write_video_reward(folder: Path) -> Path:
     model, _ = build_qwen2_vl(len(processor.tokenizer) + 3)
     checkpoint = folder / "VideoReward" / "checkpoint-120"
     checkpoint.mkdir(parents=True)
-    torch.save(released_weights(model), checkpoint / "model.pth")
+    weights = released_weights(model)
+    weights["base_model.model.rm_head.weight"] = weights["base_model.model.rm_head.weight"][:outputs].clone()
+    torch.save(weights, checkpoint / "model.pth")
     config = {
         "data_config": {"fps": 2.0, "max_frame_pixels": 130000},
-        "model_config": {"model_name_or_path": str(base)},
+        "model_config": {"model_name_or_path": str(base), "output_dim": outputs},
         "peft_lora_config": {"lora_r": 4, "lora_alpha": 8},
         "inference_config": NORM,
     }

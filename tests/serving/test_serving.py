@@ -131,7 +131,7 @@ class LengthJudge:
         if "break" in captions:
             raise KeyError("a bug")
         return [
-            NativeScore("", self.name, {"length": len(c)}, len(c) / 10, "long" if with_reason else "")
+            NativeScore("", self.name, {"length": len(c)}, {"length": len(c) / 10}, "long" if with_reason else "")
             if b"ftyp" in v[:32] and c != "dark"
             else NativeScore("", self.name, unscored="no video")
             for v, c in zip(videos, captions)
