@@ -69,7 +69,7 @@ def main() -> None:
     moved = sum(float(parameter.grad.abs().sum()) > 0 for parameter in trainable)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder, save_embedding_layers=False)
-        export_diffusers_lora(folder, folder, pipeline_class="CogVideoXPipeline")
+        export_diffusers_lora(folder, folder)
         lora_mb = (Path(folder) / DIFFUSERS_LORA_FILE).stat().st_size / 1e6
 
     _, model_5b = with_lora(CONFIG_5B, vae_config, "meta")

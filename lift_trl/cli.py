@@ -84,24 +84,24 @@ def _export(args: argparse.Namespace) -> int:
     import torch
 
     from .hub.lora import export_comfyui_lora, export_diffusers_lora
-    from .hub.lora_loading import export_merged_pipeline
+    from .hub.lora_loading import base_model, export_merged_pipeline
     from .video_models import PipelineSource
 
     output = args.output or args.lora
     check_writable(output)
-    if args.format == "comfyui":
-        print(export_comfyui_lora(args.lora, output))
-        return 0
-    if args.base is None:
-        raise ValueError(f"--format {args.format} needs --base: the Hub id or folder of the model that was tuned.")
-    source = PipelineSource(args.base)
     if args.format == "diffusers":
-        print(export_diffusers_lora(args.lora, output, pipeline_class=source.class_name))
-        return 0
-    if args.output is None:
+        written = export_diffusers_lora(args.lora, output)
+    elif args.format == "comfyui":
+        family = PipelineSource(args.base or base_model(args.lora)).adapter
+        written = export_comfyui_lora(args.lora, output, module_name=family.comfyui_name)
+    elif args.base is None:
+        raise ValueError("--format merged needs --base: the Hub id or folder of the model that was tuned.")
+    elif args.output is None:
         raise ValueError("--format merged needs --output: the folder of the new pipeline.")
-    dtype = source.adapter.dtype if args.dtype is None else getattr(torch, args.dtype)
-    print(export_merged_pipeline(args.lora, args.base, args.output, dtype=dtype))
+    else:
+        dtype = getattr(torch, args.dtype) if args.dtype else PipelineSource(args.base).adapter.dtype
+        written = export_merged_pipeline(args.lora, args.base, args.output, dtype=dtype)
+    print(written)
     return 0
 
 
@@ -339,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
     export = command("export", _export)
     export.add_argument("lora", help="output_dir of align.py, or a checkpoint in it")
     export.add_argument("--format", required=True, choices=["diffusers", "merged", "comfyui"])
-    export.add_argument("--base", help="Hub id or folder of the base model (diffusers, merged)")
+    export.add_argument("--base", help="Hub id or folder of the base model; merged needs it")
     export.add_argument("--output", help="folder to write to; by default beside the LoRA")
     export.add_argument(
         "--dtype", choices=["float32", "float16", "bfloat16"], help="of a merged pipeline; the family's by default"

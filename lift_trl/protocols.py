@@ -26,6 +26,8 @@ class VideoModel(Protocol):
         default_size: frames, height and width (pixels) of a clip that the checkpoint was trained on.
         lora_target_modules: PEFT's names of the modules that a LoRA adapts when the user names none.
         text_components: the parts of the pipeline that embed text.
+        always_loaded: its parts that every load brings: settings, and what its constructor cannot do without.
+        networks: the parts that denoise. A run trains one of them.
     """
 
     fps: float
@@ -34,6 +36,8 @@ class VideoModel(Protocol):
     negative_prompt: str = ""
     lora_target_modules: tuple[str, ...]
     text_components: tuple[str, ...] = ("tokenizer", "text_encoder")
+    always_loaded: tuple[str, ...] = ("scheduler",)
+    networks: tuple[str, ...] = ("transformer",)
 
     def __init__(
         self,
@@ -47,6 +51,13 @@ class VideoModel(Protocol):
 
     def check_size(self, num_frames: int, height: int, width: int) -> None:
         """Raises `ValueError` naming the nearest legal value if the family cannot encode such a clip."""
+
+    def check_fps(self, fps: float) -> None:
+        """Raises `ValueError` if the family cannot train on clips at `fps` frames a second; most can."""
+
+    def quantile_range(self, scheduler: Any, network: str) -> tuple[float, float]:
+        """The part of the quantiles that `network` denoises, as fractions."""
+        return 0.0, 1.0
 
     def encode_text(self, pipe: Any, prompts: Sequence[str]) -> TextCondition:
         """`prompts` (B strings) embedded by `pipe`. What is not text is zero, at the end: it is not stored."""
@@ -68,6 +79,20 @@ class VideoModel(Protocol):
     def sampling_arguments(self, num_frames: int, height: int, width: int, guidance_scale: float) -> dict[str, Any]:
         """The arguments of a call of the pipeline beside prompts, steps and seed."""
         return {"num_frames": num_frames, "height": height, "width": width, "guidance_scale": guidance_scale}
+
+    def prepare_sampling(self, pipe: Any, guidance_scale: float) -> None:
+        """Sets up what `sampling_arguments` cannot tell a call, such as guidance that is a part of the pipeline."""
+
+    def comfyui_name(self, module: str) -> str:
+        """
+        ComfyUI's name of one of the network's modules (`blocks.0.attn1.to_q`).
+
+        Raises:
+            ValueError: if ComfyUI has no such module, or its names are not known here.
+        """
+        raise ValueError(
+            f"ComfyUI's names for {type(self).__name__} are not known here ({module}). Use --format diffusers or merged."
+        )
 
     def pipeline_text(self, text: TextCondition, negative: TextCondition | None) -> dict[str, Any]:
         """The arguments that give a call of the pipeline embedded prompts, and negative ones where it is guided."""

@@ -20,6 +20,10 @@ class AlignArguments:
     cache: str = field(metadata={"help": "Folder written by recipes/cache.py, or a dataset repo that holds one."})
     eval_cache: str | None = field(default=None, metadata={"help": "The same, of held-out clips."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub id."})
+    network: str | None = field(
+        default=None,
+        metadata={"help": "Of a model with two (Wan2.2-A14B): transformer (high noise) or transformer_2."},
+    )
 
 
 ARGUMENTS = (AlignArguments, LoraArguments, RewardWeightedVideoConfig)
@@ -28,7 +32,9 @@ ARGUMENTS = (AlignArguments, LoraArguments, RewardWeightedVideoConfig)
 def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
     setup_logging(training_args.distributed_state)
     trainer = RewardWeightedVideoTrainer(
-        model=PipelineSource(script_args.model_name_or_path, revision=script_args.model_revision),
+        model=PipelineSource(
+            script_args.model_name_or_path, revision=script_args.model_revision, network=script_args.network
+        ),
         args=training_args,
         train_dataset=CachedVideoDataset(script_args.cache),
         eval_dataset=CachedVideoDataset(script_args.eval_cache) if script_args.eval_cache else None,

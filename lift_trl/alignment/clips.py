@@ -9,7 +9,11 @@ from torchvision.transforms.v2 import functional as F
 
 from ..protocols import VideoModel
 from ..records import StoredVideo, VideoSource
-from ..store.video_io import describe, num_frames_at, read_video
+from ..store.video_io import describe, mean_fps, num_frames_at, read_video
+
+
+# 24 frames a second may be read at 25, and 23.976 at 24; 15 not at 16.
+_MIN_RATE = 0.95
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class ClipSize:
         given = (num_frames, height, width)
         frames, rows, columns = (value or own for value, own in zip(given, model.default_size, strict=True))
         model.check_size(frames, rows, columns)
+        model.check_fps(fps or model.fps)
         return cls(frames, rows, columns, fps or model.fps)
 
 
@@ -38,8 +43,11 @@ def load_clip(video: VideoSource | StoredVideo, size: ClipSize, model: VideoMode
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file if it cannot be decoded or is too short; names the longest legal length.
+        ValueError: naming the file if it cannot be decoded, is too short (names the longest legal length), or has fewer
+            frames a second than `size.fps`.
     """
+    if problem := _too_slow(video, size):
+        raise ValueError(problem)
     try:
         frames = read_video(video, num_frames=size.num_frames, fps=size.fps).frames
     except ValueError as error:
@@ -58,8 +66,8 @@ def check_clips(videos: Iterable[VideoSource | StoredVideo], size: ClipSize, mod
     Reads the time stamps of all `videos`, a matter of milliseconds each; nothing is decoded.
 
     Raises:
-        ValueError: naming every clip that `load_clip` would refuse for its length, with the longest legal length, and every
-            one that cannot be read.
+        ValueError: naming every clip that `load_clip` would refuse for its length (with the longest legal one) or its frame
+            rate, and every one that cannot be read.
     """
     found = [_problem(video, size, model) for video in videos]
     problems = [problem for problem in found if problem is not None]
@@ -73,13 +81,26 @@ def check_clips(videos: Iterable[VideoSource | StoredVideo], size: ClipSize, mod
 def _problem(video: VideoSource | StoredVideo, size: ClipSize, model: VideoModel) -> str | None:
     """Why `video` gives no clip of `size`, as far as its time stamps tell."""
     try:
+        if problem := _too_slow(video, size):
+            return problem
         available = num_frames_at(video, size.fps)
     except (ValueError, FileNotFoundError) as error:
         return str(error)
     if available >= size.num_frames:
         return None
-    problem = f"{describe(video)}: has {available} frames at {size.fps:g} fps, {size.num_frames} were asked for."
-    return problem + _longest_legal(available, size, model)
+    short = f"{describe(video)}: has {available} frames at {size.fps:g} fps, {size.num_frames} were asked for."
+    return short + _longest_legal(available, size, model)
+
+
+def _too_slow(video: VideoSource | StoredVideo, size: ClipSize) -> str | None:
+    """A complaint about a file of fewer frames a second than are read: some would stand twice or thrice."""
+    rate = mean_fps(video)
+    if size.num_frames == 1 or rate >= _MIN_RATE * size.fps:
+        return None
+    return (
+        f"{describe(video)}: has {rate:g} frames a second, and {size.fps:g} are read: frames would stand twice, and motion "
+        f"would stutter. Give --fps {rate:g} to train at the clip's own rate, or leave the clip out."
+    )
 
 
 def _longest_legal(available: int, size: ClipSize, model: VideoModel) -> str:

@@ -234,7 +234,8 @@ def generate_videos(
 
 def _settings(source: PipelineSource, sampling: Sampling, lora: FoundLora | None, dtype: torch.dtype) -> str:
     """The key of all that makes the videos, beside prompt and seed."""
-    weights = source.fingerprint(*source.adapter.text_components, "transformer", "vae", "scheduler")
+    model = source.adapter
+    weights = source.fingerprint(*model.text_components, *model.networks, "vae", "scheduler")
     # Its content only: the folder of a LoRA may be moved.
     content = None if lora is None else lora.identity.rpartition("@")[2]
     return content_id(weights, content, json.dumps(asdict(sampling), sort_keys=True), dtype)
@@ -255,13 +256,16 @@ def _load(
     source: PipelineSource, lora: FoundLora | None, sampling: Sampling, dtype: torch.dtype, state: PartialState
 ) -> Any:
     """The pipeline without its text encoder, with the adapter on."""
-    pipe: Any = source.load("transformer", "vae", dtype=dtype, device=state.device, private=lora is not None)
+    networks = source.adapter.networks
+    pipe: Any = source.load(*networks, "vae", dtype=dtype, device=state.device, private=lora is not None)
     if lora is not None:
         load_lora(pipe, lora, name="lift")
     assert sampling.height is not None and sampling.width is not None
     if sampling.height * sampling.width > TILING_PIXELS:
         pipe.vae.enable_tiling()
     pipe.set_progress_bar_config(disable=True)
+    assert sampling.guidance_scale is not None
+    source.adapter.prepare_sampling(pipe, sampling.guidance_scale)
     return pipe
 
 

@@ -59,7 +59,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
             )
             if self._old_policy_moves and OLD in self.model.peft_config:
                 save_old_policy(self.model, folder)
-            export_diffusers_lora(folder, folder, pipeline_class=self.source.class_name)
+            export_diffusers_lora(folder, folder)
         else:
             model = self.accelerator.unwrap_model(self.model)
             model.save_config(str(folder / TRANSFORMER_DIR))
@@ -127,7 +127,11 @@ class SavingTrainer(ResumableTrainer, Trainer):
         run = {name: getattr(self.config, name) for name in (*RUN_SETTINGS, *self.objective.options)}
         run["objective"] = self.objective.name
         # Names without folders: what was moved is the same.
-        run |= {"model": Path(self.source.identity).name, "adapter": Path(self._adapter_identity or "").name}
+        run["network"] = self.source.network
+        run |= {
+            "model": Path(self.source.identity).name,
+            "adapter": Path(self._adapter_identity or "").name,
+        }
         if isinstance(self.train_dataset, CachedVideoDataset):
             rows = self.train_dataset
             chosen = rows.training_rows

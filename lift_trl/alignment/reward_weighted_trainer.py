@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +127,11 @@ class RewardWeightedVideoTrainer(SavingTrainer):
             # Before the trackers', which close their runs at the end of training.
             self.callback_handler.callbacks.insert(0, self._validation_callback(dataset))
 
+    @property
+    def _quantiles(self) -> tuple[float, float]:
+        """The part of the noise levels that the network is trained on."""
+        return self.video_model.quantile_range(self.scheduler, self.source.network)
+
     # ---- Science -----------------------------------------------------------------------------------------------
 
     def compute_loss(  # type: ignore[override]
@@ -143,11 +148,13 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         over the dataset is equation 3 of arXiv 2412.04814.
         """
         key: tuple[object, ...] = (self.args.seed, self.state.global_step)
-        ranges = [(0.0, 1.0)]
+        low, high = self._quantiles
+        ranges = [(low, high)]
         if not model.training:
             # Each row is seen once in each quarter, so that evaluations are stratified and paired.
             key = ("eval", self.args.seed)
-            ranges = [(q / TIMESTEP_QUARTERS, (q + 1) / TIMESTEP_QUARTERS) for q in range(TIMESTEP_QUARTERS)]
+            bounds = [low + (high - low) * q / TIMESTEP_QUARTERS for q in range(TIMESTEP_QUARTERS + 1)]
+            ranges = list(pairwise(bounds))
         losses = []
         for part in ranges:
             draws = self._draw(inputs, key, part, model.training)
@@ -213,10 +220,11 @@ class RewardWeightedVideoTrainer(SavingTrainer):
                 f"the loss of {bad} is not finite at optimiser step {self.state.global_step}. Look at these clips, lower "
                 "learning_rate, or set bf16: true instead of fp16."
             )
-        fraction = draws.timesteps / self.scheduler.config.num_train_timesteps
+        low, high = self._quantiles
+        fraction = (draws.timesteps / self.scheduler.config.num_train_timesteps - low) / (high - low)
         with torch.no_grad():
             health = self.objective.health(rows, self.config)
-            quarter = (fraction * TIMESTEP_QUARTERS).long()
+            quarter = (fraction * TIMESTEP_QUARTERS).long().clamp(0, TIMESTEP_QUARTERS - 1)
             self._metrics.add(mode, inputs, rows.error.detach(), quarter, health)
 
     def _text(self, inputs: TrainBatch, drop_caption: Tensor) -> TextCondition:
@@ -275,8 +283,8 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self, args: RewardWeightedVideoConfig, peft_config: LoraConfig | None, dtype: torch.dtype
     ) -> Any:
         """The transformer, ready to train: a LoRA on a frozen base in `dtype`, or all of it in float32."""
-        dtype = dtype if peft_config else torch.float32
-        transformer = self.source.load("transformer", dtype=dtype, private=True).transformer
+        dtype, network = dtype if peft_config else torch.float32, self.source.network
+        transformer: Any = getattr(self.source.load(network, dtype=dtype, private=True), network)
         # Trackers of transformers ask a configuration for these; diffusers has the first on the model.
         transformer.config.to_json_string = transformer.to_json_string
         transformer.config.to_dict = lambda: dict(transformer.config)
@@ -309,6 +317,10 @@ class RewardWeightedVideoTrainer(SavingTrainer):
 
     def _validation_callback(self, dataset: CachedVideoDataset) -> ValidationVideos:
         """Samples the validation prompts; those that the cache lacks are embedded beside the output."""
+        if len(self.video_model.networks) > 1:
+            raise ValueError(
+                "validation_prompts: sampling takes both networks. Leave it out; see recipes/generate.py."
+            )
         _, negative = validation_guidance(self.config, self.video_model)
         prompts, state = [*(self.config.validation_prompts or ()), negative], self.config.distributed_state
         texts = dataset.text_cache()

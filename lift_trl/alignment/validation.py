@@ -127,6 +127,7 @@ class ValidationVideos(TrainerCallback):
         # The trained model itself: FSDP gathers the weights of its outermost module only where that is called.
         pipe.transformer = model
         pipe.set_progress_bar_config(disable=True)
+        self.source.adapter.prepare_sampling(pipe, self.guidance_scale)
         for index in mine:
             write_video(self.path(index, name), self._generate(pipe, index, args, state.device), fps=self.fps)
         logger.info("%d validation videos (%s) in %s", len(self.prompts), name, self.folder)

@@ -3,12 +3,13 @@
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from accelerate.logging import get_logger
+from diffusers.loaders.lora_base import LoraBaseMixin
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.other import get_pattern_key
@@ -118,28 +119,36 @@ def load_adapter(model: PeftModel, adapter: Path | str) -> None:
     set_peft_model_state_dict(model, {f"{_PEFT_PREFIX}{key}": tensor for key, tensor in weights.items()})
 
 
-def export_diffusers_lora(adapter_dir: Path | str, output_dir: Path | str, *, pipeline_class: str) -> Path:
+def export_diffusers_lora(adapter_dir: Path | str, output_dir: Path | str) -> Path:
     """
     Writes `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights` reads, with rank and alpha as metadata.
 
-    Without that metadata diffusers silently scales a LoRA whose alpha differs from its rank wrongly.
-
-    Args:
-        pipeline_class: name of the base model's diffusers pipeline, for instance `CogVideoXPipeline`.
+    Without that metadata diffusers silently scales a LoRA whose alpha differs from its rank wrongly. The file is the same
+    for every pipeline, also for those without a `save_lora_weights` of their own.
     """
     weights, config = read_peft_adapter(adapter_dir)
-    getattr(diffusers, pipeline_class).save_lora_weights(
+    LoraBaseMixin.write_lora_layers(
+        {f"transformer.{key}": tensor for key, tensor in weights.items()},
         str(output_dir),
-        transformer_lora_layers=weights,
-        transformer_lora_adapter_metadata=_json_values(config),
+        is_main_process=True,
+        weight_name=DIFFUSERS_LORA_FILE,
+        save_function=None,
+        safe_serialization=True,
+        lora_adapter_metadata={f"transformer.{key}": value for key, value in _json_values(config).items()},
     )
     return Path(output_dir) / DIFFUSERS_LORA_FILE
 
 
-def export_comfyui_lora(adapter_dir: Path | str, output_dir: Path | str) -> Path:
+def export_comfyui_lora(adapter_dir: Path | str, output_dir: Path | str, *, module_name: Callable[[str], str]) -> Path:
     """
     Writes `comfyui_lora.safetensors`: keys under `diffusion_model.`, and one `.alpha` a module, which ComfyUI divides by
     the rank (PEFT divides by its root for `use_rslora`).
+
+    Args:
+        module_name: ComfyUI's name of a module (`VideoModel.comfyui_name`).
+
+    Raises:
+        ValueError: for what ComfyUI does not read.
     """
     weights, config = read_peft_adapter(adapter_dir)
     if unread := [key for key in weights if not key.endswith((".lora_A.weight", ".lora_B.weight"))]:
@@ -147,13 +156,16 @@ def export_comfyui_lora(adapter_dir: Path | str, output_dir: Path | str) -> Path
             f"{adapter_dir}: ComfyUI reads a LoRA's two matrices, and this one has {len(unread)} tensors more (use_dora or "
             f"lora_bias), first {unread[0]}. Give ComfyUI the merged model: --format merged."
         )
-    converted = {f"diffusion_model.{key}": tensor for key, tensor in weights.items()}
+    converted: dict[str, Tensor] = {}
+    for key, tensor in weights.items():
+        module, part = key[: key.index(".lora_")], key[key.index(".lora_") :]
+        converted[f"diffusion_model.{module_name(module)}{part}"] = tensor
     for key in [key for key in weights if key.endswith(".lora_A.weight")]:
         module, rank = key.removesuffix(".lora_A.weight"), weights[key].shape[0]
         alpha = config["alpha_pattern"].get(
             get_pattern_key(config["alpha_pattern"].keys(), module), config["lora_alpha"]
         )
-        converted[f"diffusion_model.{module}.alpha"] = torch.tensor(
+        converted[f"diffusion_model.{module_name(module)}.alpha"] = torch.tensor(
             alpha * math.sqrt(rank) if config["use_rslora"] else float(alpha)
         )
     target = Path(output_dir) / COMFYUI_LORA_FILE

@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.utils import convert_unet_state_dict_to_peft
 from huggingface_hub import HfApi, hf_hub_download
 from peft import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..store.weights import damaged, shown, unapplied
-from .lora import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, adapter_identity
+from .lora import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, adapter_identity, read_peft_adapter
 
 
 # Not accelerate's logger, which raises where no launcher state was made: a Space and `lift-trl export` have none.
@@ -65,28 +67,37 @@ def find_lora(lora: Path | str) -> FoundLora:
     return FoundLora(Path(hf_hub_download(str(lora), readable[0], revision=commit)), identity)
 
 
-def load_lora(pipe: Any, lora: FoundLora, *, name: str) -> None:
+def load_lora(pipe: Any, lora: FoundLora, *, name: str, network: str = "transformer") -> None:
     """
-    Puts `lora` on the transformer of `pipe` as adapter `name`, beside those that are active, and checks every tensor.
+    Puts `lora` on a network of `pipe` as adapter `name`, beside those that are active, and checks every tensor.
+
+    Args:
+        network: `transformer`, or `transformer_2` of a pipeline that has two.
 
     Raises:
         ValueError: if the file is damaged, holds no LoRA of this transformer or more than that, or if a tensor of it was
             not applied; names the keys. The pipeline is then as it was.
     """
+    transformer = getattr(pipe, network)
     given = _read(pipe, lora.file)
-    _check_fit(pipe.transformer, given, lora.file)
-    active = pipe.get_active_adapters()
-    pipe.load_lora_weights(str(lora.file.parent), weight_name=lora.file.name, adapter_name=name)
-    applied = get_peft_model_state_dict(pipe.transformer, adapter_name=name, save_embedding_layers=False)
+    _check_fit(transformer, given, lora.file)
+    active = transformer.active_adapters() if transformer._hf_peft_config_loaded else []
+    source: dict[str, Any] = {"weight_name": lora.file.name, "adapter_name": name}
+    if isinstance(pipe, LoraBaseMixin):
+        source |= {} if network == "transformer" else {f"load_into_{network}": True}
+        pipe.load_lora_weights(str(lora.file.parent), **source)
+    else:  # HunyuanVideo 1.5's pipeline has no LoRA loader in diffusers 0.42
+        transformer.load_lora_adapter(str(lora.file.parent), prefix="transformer", **source)
+    applied = get_peft_model_state_dict(transformer, adapter_name=name, save_embedding_layers=False)
     if left := unapplied(given, applied):
-        pipe.delete_adapters(name)
+        transformer.delete_adapters(name)
         if not active:
-            pipe.unload_lora_weights()
+            transformer.unload_lora()
         raise ValueError(
-            f"{lora.file}: {len(left)} of {len(given)} tensors were not applied to {type(pipe.transformer).__name__}: "
+            f"{lora.file}: {len(left)} of {len(given)} tensors were not applied to {type(transformer).__name__}: "
             f"{shown(left)}. What would be sampled is not this LoRA's."
         )
-    pipe.transformer.set_adapter([*active, name])
+    transformer.set_adapter([*active, name])
     if not any(bool(tensor.any()) for key, tensor in given.items() if "lora_A" not in key):
         logger.warning("%s: changes nothing, all its lora_B are zero (it was never trained)", lora.file)
 
@@ -106,6 +117,14 @@ def export_merged_pipeline(lora_dir: Path | str, base: str, output_dir: Path | s
     return Path(output_dir)
 
 
+def base_model(lora_dir: Path | str) -> str:
+    """Hub id or folder of the model that the LoRA of a PEFT folder was trained on; `ValueError` where it does not say."""
+    base = read_peft_adapter(lora_dir)[1]["base_model_name_or_path"]
+    if not base:
+        raise ValueError(f"{lora_dir}: does not say which model it was trained on. Give it: --base.")
+    return str(base)
+
+
 def _read(pipe: Any, file: Path) -> dict[str, Tensor]:
     """The tensors of a LoRA file by PEFT's names, as the pipeline's family reads it."""
     try:
@@ -120,7 +139,11 @@ def _read(pipe: Any, file: Path) -> dict[str, Tensor]:
             f"{file}: {len(scales)} of {len(keys)} tensors are DoRA's in a form that diffusers does not read: "
             f"{shown(scales)}. Use PEFT's (lora_magnitude_vector), or a merged pipeline."
         )
-    weights: Mapping[str, Tensor] = pipe.lora_state_dict(str(file.parent), weight_name=file.name)
+    weights: Mapping[str, Tensor] = (
+        pipe.lora_state_dict(str(file.parent), weight_name=file.name)
+        if isinstance(pipe, LoraBaseMixin)
+        else load_file(file)
+    )
     foreign = sorted(key for key in weights if not key.startswith(_PREFIX))
     if foreign or not weights:
         raise ValueError(

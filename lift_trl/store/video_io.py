@@ -266,6 +266,12 @@ def num_frames_at(video: VideoSource | StoredVideo | str, fps: float) -> int:
     return _num_begun(probe_video(video).duration_s, fps)
 
 
+def mean_fps(video: VideoSource | StoredVideo | str) -> float:
+    """The mean frames a second of `video`; nothing is decoded. Raises as `read_video`."""
+    with _opened(video) as file:
+        return file.fps
+
+
 def _num_begun(time_s: float, fps: float) -> int:
     """How many frames begin before `time_s` at `fps` frames a second; half a millisecond forgives rounded time stamps."""
     return max(0, math.ceil((time_s - 5e-4) * fps))

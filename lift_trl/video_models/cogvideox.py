@@ -144,6 +144,10 @@ class CogVideoX(VideoModel):
         )[0]
         return prediction
 
+    def comfyui_name(self, module: str) -> str:
+        """The same: ComfyUI-CogVideoXWrapper reads diffusers' names."""
+        return module
+
     def _pad_frames(self, latents: Tensor) -> Tensor:
         """Latent frames made divisible by the temporal patch (1.5 only) by repeating the first one in front."""
         missing = -latents.shape[1] % (self._patch_size_t or 1)

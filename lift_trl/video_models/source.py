@@ -4,7 +4,7 @@ import gc
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -20,10 +20,18 @@ from ..protocols import VideoModel
 from ..records import content_id
 from ..store.weights import load_whole
 from .cogvideox import CogVideoX
+from .hunyuan_video import HunyuanVideo15
+from .ltx import LTX
+from .wan import Wan
 
 
 # Pipeline class that a checkpoint's model_index.json names -> adapter. A new family is one file and one line here.
-ADAPTERS: dict[str, type[VideoModel]] = {"CogVideoXPipeline": CogVideoX}
+ADAPTERS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], VideoModel]] = {
+    "CogVideoXPipeline": CogVideoX,
+    "HunyuanVideo15Pipeline": HunyuanVideo15,
+    "LTXPipeline": LTX,
+    "WanPipeline": Wan,
+}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -37,12 +45,16 @@ class PipelineSource:
     Args:
         model: a Hub id, a folder, or a pipeline that is already in memory.
         revision: branch, tag or commit of a Hub id.
+        network: which of two networks a run trains (Wan2.2-A14B); there is nothing to choose for others.
 
     Raises:
-        ValueError: if no adapter serves the pipeline's class; when a part is loaded, if its file lacks weights.
+        ValueError: if no adapter serves the pipeline's class, or it refuses the checkpoint; when a part is loaded, if its
+            file lacks weights.
     """
 
-    def __init__(self, model: "str | Path | DiffusionPipeline", *, revision: str | None = None) -> None:
+    def __init__(
+        self, model: "str | Path | DiffusionPipeline", *, revision: str | None = None, network: str | None = None
+    ) -> None:
         self.pipeline = model if isinstance(model, DiffusionPipeline) else None
         self.revision = revision
         # A pipeline that was built in memory has no name.
@@ -57,9 +69,31 @@ class PipelineSource:
                 "docs/add_a_video_model.md says how to add yours."
             )
         self._index = dict(index)
-        self.adapter: VideoModel = ADAPTERS[self.class_name](
-            self._config("transformer"), self._config("vae"), self._index
-        )
+        try:
+            self.adapter: VideoModel = ADAPTERS[self.class_name](
+                self._config("transformer"), self._config("vae"), self._index
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.name or self.class_name}: {error}") from error
+        if network is not None and network not in self.adapter.networks:
+            raise ValueError(f"network={network!r}: {self.name} has {' and '.join(self.adapter.networks)}.")
+        self._network = network
+
+    @property
+    def network(self) -> str:
+        """
+        The part that a run trains.
+
+        Raises:
+            ValueError: if there are two and none was chosen.
+        """
+        networks = self.adapter.networks
+        if self._network is None and len(networks) > 1:
+            raise ValueError(
+                f"{self.name}: has two networks, {networks[0]} for the high noise levels and {networks[1]} for the low "
+                f"ones, and one LoRA trains one of them. Give network: {networks[0]} or network: {networks[1]}."
+            )
+        return self._network or networks[0]
 
     def load(
         self, *components: str, dtype: torch.dtype, device: torch.device | str = "cpu", private: bool = False
@@ -74,10 +108,11 @@ class PipelineSource:
         """
         if self.pipeline is not None:
             return self._from_memory(components, dtype, torch.device(device), private)
-        folder = self._folder(*components, "scheduler")
+        wanted = (*components, *self.adapter.always_loaded)
+        folder = self._folder(*wanted)
         # All of their weights from the files: a pipeline by itself fills what is missing at random.
         parts = {name: load_whole(self._class(name), folder / name, dtype=dtype) for name in self._models(components)}
-        absent = {name: None for name in self._component_names() if name not in (*components, "scheduler")}
+        absent = {name: None for name in self._component_names() if name not in wanted}
         pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, **absent, **parts)
         for name in components:
             if isinstance(part := pipe.components[name], torch.nn.Module):
@@ -99,14 +134,17 @@ class PipelineSource:
     ) -> DiffusionPipeline:
         """As `load`, of the pipeline in memory: another pipeline around its components."""
         pipe: Any = copy(self.pipeline)
+        kept = self.adapter.always_loaded
         for name in self._component_names():
-            part = pipe.components[name] if name in (*components, "scheduler") else None
-            if isinstance(part, torch.nn.Module):
+            part = pipe.components[name] if name in (*components, *kept) else None
+            if not isinstance(part, torch.nn.Module):
+                part = deepcopy(part) if name in kept else part
+            else:
                 as_asked = part.dtype == dtype and part.device == device
                 # A shallow copy shares the weights, but has settings of its own, such as the VAE's tiling.
                 part = copy(part) if as_asked and not private else deepcopy(part)
-                part = part if as_asked else part.to(device=device, dtype=dtype)
-            setattr(pipe, name, deepcopy(part) if name == "scheduler" else part)
+                part = part if as_asked else _cast(part, dtype).to(device)
+            setattr(pipe, name, part)
         return pipe
 
     def fingerprint(self, *components: str) -> str:
@@ -181,6 +219,21 @@ class PipelineSource:
         found: Any = self._class(component)
         with torch.device("meta"):
             return dict(found.from_config(json.loads(path.read_text(encoding="utf-8"))).config)
+
+
+def _cast(part: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """`part` with its weights in `dtype`, but for those that its class keeps in float32, as `from_pretrained` loads them."""
+    # Private in diffusers 0.42 and transformers 5; a test compares with `from_pretrained`.
+    kept: set[str] = set()
+    if isinstance(part, ModelMixin):
+        kept = set(part._keep_in_fp32_modules or ())
+    elif isinstance(part, PreTrainedModel):
+        kept = set(part._keep_in_fp32_modules_strict or ())
+        kept |= set(part._keep_in_fp32_modules or ()) if dtype == torch.float16 else set()
+    for name, tensor in part.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(torch.float32 if kept.intersection(name.split(".")) else dtype)
+    return part
 
 
 def release_memory() -> None:

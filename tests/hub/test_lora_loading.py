@@ -21,7 +21,7 @@ KEY = "transformer.transformer_blocks.1.attn1.to_q.lora_A.weight"
 def lora(tmp_path_factory, base):  # noqa: F811
     folder = tmp_path_factory.mktemp("lora")
     trained(base).save_pretrained(str(folder), save_embedding_layers=False)
-    export_diffusers_lora(folder, folder, pipeline_class="CogVideoXPipeline")
+    export_diffusers_lora(folder, folder)
     return folder
 
 
