@@ -23,7 +23,7 @@ from ..store.video_io import Clip, describe, sample_frames
 from ..store.weights import read_tensors, shown, unapplied
 from .conversation import control_tokens, trl_rewards
 from .gate import check_both_ways, check_config, warn_of_tiles
-from .prefix import ask, end_tokens, label_tokens, run_questions
+from .prefix import RefusedClipsError, ask, end_tokens, label_tokens, run_questions
 from .reasons import write_reasons
 from .settings import ADAPTER_CONFIG, CriticSettings, find_revision, load_settings, read_model_type
 
@@ -122,7 +122,8 @@ class LiFTCritic:
         self, videos: Sequence[VideoSource | StoredVideo | str], captions: Sequence[str], *, with_reason: bool = False
     ) -> list[CriticScore]:
         """
-        One score for each video. A video that cannot be decoded, or has no caption, comes back as unscored with the why.
+        One score for each video. A video that cannot be decoded, that the processor refuses, or that has no caption
+        comes back as unscored with the why.
 
         Args:
             videos: paths or bytes of video files.
@@ -188,9 +189,14 @@ class LiFTCritic:
             except (ValueError, FileNotFoundError) as error:
                 failed[index] = str(error)
         judged: Mapping[int, tuple[Judgement, ...]] = {}
-        if clips:
+        while clips and not judged:
             captions = [work[index][1].strip() for index in clips]
-            judged = dict(zip(clips, self._judge(list(clips.values()), captions, with_reason)))
+            try:
+                judged = dict(zip(clips, self._judge(list(clips.values()), captions, with_reason)))
+            except RefusedClipsError as error:
+                places = list(clips)
+                failed |= {places[place]: reason for place, reason in error.reasons.items()}
+                clips = {index: clip for index, clip in clips.items() if index not in failed}
         failed |= {index: "the critic's probabilities are not finite" for index in judged if not judged[index]}
         for problem in failed.values():
             logger.warning("unscored: %s", problem)

@@ -102,6 +102,37 @@ def ask(
     return Questions(prompts[0], suffixes[0], grow(suffixes, [labels[label].label for label in Label]))
 
 
+class RefusedClipsError(ValueError):
+    """The processor takes some clips of a batch not, as too narrow ones. `reasons`: why, by their places in it."""
+
+    def __init__(self, reasons: dict[int, str]) -> None:
+        self.reasons = reasons
+        super().__init__("; ".join(f"clip {place + 1}: {reason}" for place, reason in reasons.items()))
+
+
+def encode_batch(
+    adapter: CriticModel, processor: Any, prompts: Sequence[str], clips: Sequence[Clip]
+) -> dict[str, Any]:
+    """
+    The model's inputs for a batch.
+
+    Raises:
+        RefusedClipsError: if the processor refuses clips that the others stand beside.
+    """
+    try:
+        return dict(adapter.encode(processor, prompts, clips))
+    except ValueError:
+        reasons = {}
+        for place, (prompt, clip) in enumerate(zip(prompts, clips)):
+            try:
+                adapter.encode(processor, [prompt], [clip])
+            except ValueError as error:
+                reasons[place] = f"the critic's processor refuses the clip: {error}"
+        if not reasons:
+            raise
+        raise RefusedClipsError(reasons) from None
+
+
 @torch.inference_mode()
 def run_questions(
     model: Any, adapter: CriticModel, processor: Any, clips: Sequence[Clip], questions: Sequence[Questions]
@@ -110,9 +141,9 @@ def run_questions(
     Runs a batch: one pass over frames and captions (the vision tower sees each clip once), one over all that follows.
 
     Raises:
-        ValueError: if the chat template puts the question before the frames.
+        ValueError: if the chat template puts the question before the frames, or the processor refuses a clip.
     """
-    inputs = dict(adapter.encode(processor, [q.prompt for q in questions], clips))
+    inputs = encode_batch(adapter, processor, [q.prompt for q in questions], clips)
     inputs, prefix_mask = cut_prefix(inputs, questions)
     inputs = {name: value.to(model.device) for name, value in inputs.items() if isinstance(value, Tensor)}
     prefix_mask = prefix_mask.to(model.device)

@@ -5,14 +5,18 @@ import subprocess
 import sys
 
 import av
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.critic_scoring import NUM_TOKENS, authors_procedure
+from lift_trl.alignment.score import score_videos
 from lift_trl.critic.lift_critic import LiFTCritic, judgements
 from lift_trl.critic.settings import CriticSettings, load_settings
+from lift_trl.evaluation.critic_eval import audit
 from lift_trl.rubric import REWARDS, Dimension, Label
-from lift_trl.store.manifest import Artifact
+from lift_trl.store.manifest import Artifact, read_rows, write_rows
+from lift_trl.store.video_io import write_video
 from tests.critic.rendered_clips import write_square
 from tests.critic.tiny_models import build_vlm
 
@@ -182,3 +186,24 @@ def test_a_critic_works_by_itself_in_a_fresh_process(checkpoint, tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", code, str(checkpoint)], capture_output=True, text=True, check=True)
     assert "no such video file" in run.stdout and "unscored: none.mp4" in run.stderr
+
+
+def test_a_clip_that_the_processor_refuses_is_unscored_alone_and_the_run_goes_on(clips, tmp_path):
+    """Qwen's refuses 1280 x 4: its sides differ by more than 200 times."""
+    critic = LiFTCritic(*build_vlm("qwen2_5_vl"), batch_size=4)
+    narrow = tmp_path / "narrow.mp4"
+    write_video(narrow, np.full((4, 4, 1280, 3), 90, np.uint8), fps=8)
+    alone = critic.score(clips[:2], CAPTIONS[:2])
+    first, refused, second, again = critic.score([clips[0], narrow, clips[1], narrow], ["a", "b", "c", "d"])
+    assert "processor refuses the clip: absolute aspect ratio must be smaller than 200" in refused.unscored
+    assert first.unscored is None and second.unscored is None and again.unscored == refused.unscored
+    mixed = critic.score([clips[0], narrow, clips[1]], [CAPTIONS[0], "b", CAPTIONS[1]])
+    for score, expected in zip((mixed[0], mixed[2]), alone):
+        assert score.expected_reward == pytest.approx(expected.expected_reward, abs=1e-4)
+    assert critic.score([narrow], ["b"], with_reason=True)[0].unscored == refused.unscored
+    rows = [{"video": str(path), "prompt": caption} for path, caption in zip([narrow, *clips[:2]], "abc")]
+    write_rows(tmp_path / "clips" / "metadata.jsonl", rows)
+    scored = list(read_rows(score_videos(critic, tmp_path / "clips", tmp_path / "scored") / "metadata.jsonl"))
+    assert [row["unscored"] is None for row in scored] == [False, True, True]
+    checks = {check.name: check.value for check in audit(critic, [narrow, *clips[:2]], ["a", "b", "c"])}
+    assert checks["unscored"] == pytest.approx(1 / 3) and math.isfinite(checks["swapped_captions"])
