@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 import yaml
 from safetensors.torch import load_file
@@ -18,12 +19,13 @@ from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.hub.lora import PEFT_WEIGHTS_FILE
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.rubric import OFFICIAL_NAMES, mean_reward, parse_answer
+from tests.real_folder import critic_files, critic_labels, demo_clip, reward
 
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
 ACCELERATE = ROOT / "recipes" / "configs" / "accelerate"
-SIZE = {"num_frames": 49, "height": 96, "width": 144}
+HEIGHT, WIDTH = 96, 144
 
 
 def run(recipe: str, accelerate: str, config: Path) -> str:
@@ -41,9 +43,9 @@ def rated(real_data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("real") / "rated"
     folder.mkdir()
     rows = []
-    for answer in json.loads((real_data / "critic" / "critic_output_13b.json").read_text()):
+    for answer in json.loads(critic_files(real_data)[0].read_text(encoding="utf-8")):
         labels = {dimension: parse_answer(answer[name]).label for name, dimension in OFFICIAL_NAMES.items()}
-        clip = real_data / "clips" / f"demo-{answer['video']}"
+        clip = demo_clip(real_data, answer["video"])
         rows.append({"id": clip.stem, "file_name": str(clip), "prompt": answer["caption"], **labels})
     for pair in json.loads((real_data / "pairs.json").read_text()):
         for name in ("base", "aligned"):
@@ -51,6 +53,17 @@ def rated(real_data, tmp_path_factory) -> Path:
             rows.append({"id": clip.stem, "file_name": str(clip), "prompt": pair["prompt"], "is_real": True})
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+@pytest.fixture(scope="module")
+def num_frames(rated) -> int:
+    """The longest legal clip, 8 N + 1 frames at 8 a second, that all of the folder have; 49 of the authors' own."""
+    lengths = []
+    for line in (rated / "metadata.jsonl").read_text().splitlines():
+        with av.open(json.loads(line)["file_name"]) as container:
+            stream = container.streams.video[0]
+            lengths.append(int(stream.frames / stream.average_rate * 8))
+    return (min(*lengths, 49) - 1) // 8 * 8 + 1
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +86,12 @@ def pipeline(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cache(rated, pipeline, tmp_path_factory) -> Path:
+def cache(rated, pipeline, num_frames, tmp_path_factory) -> Path:
     """Encoded by two processes."""
     folder = tmp_path_factory.mktemp("real-cache")
     settings = {"model_name_or_path": str(pipeline), "videos": [str(rated)], "output_dir": str(folder / "cache")}
-    (folder / "cache.yaml").write_text(yaml.safe_dump({**settings, **SIZE, "rows_per_shard": 3}))
+    size = {"num_frames": num_frames, "height": HEIGHT, "width": WIDTH}
+    (folder / "cache.yaml").write_text(yaml.safe_dump({**settings, **size, "rows_per_shard": 3}))
     run("cache.py", "cpu_2.yaml", folder / "cache.yaml")
     return folder / "cache"
 
@@ -89,18 +103,17 @@ def test_validate_reads_every_clip(rated):
     assert done.returncode == 0 and "0 bad rows" in done.stdout
 
 
-def test_the_cache_has_the_weights_of_equation_3(cache, expected_weights):
+def test_the_cache_has_the_weights_of_equation_3(cache, expected_weights, num_frames):
     dataset = CachedVideoDataset(cache).weighted(ObjectiveArguments())
     found = {video.id: float(weight) for video, weight in zip(dataset.videos, dataset.weight)}
     assert found == pytest.approx(expected_weights, rel=1e-6)
-    assert dataset[0]["latent_mean"].shape == (13, 8, SIZE["height"] // 4, SIZE["width"] // 4)
+    assert dataset[0]["latent_mean"].shape == ((num_frames - 1) // 4 + 1, 8, HEIGHT // 4, WIDTH // 4)
 
 
-def test_the_demo_clips_have_the_unrounded_rewards(cache):
-    dataset = CachedVideoDataset(cache)
-    rewards = {video.id: video.reward() for video in dataset.videos if not video.is_real}
-    if set(rewards) == {"demo-0", "demo-1"}:
-        assert rewards == pytest.approx({"demo-0": 1.85 / 3, "demo-1": 0.1})
+def test_the_demo_clips_have_the_unrounded_rewards(cache, real_data):
+    rewards = {video.id: video.reward() for video in CachedVideoDataset(cache).videos if not video.is_real}
+    labels = critic_labels(critic_files(real_data)[0])
+    assert rewards == pytest.approx({demo_clip(real_data, name).stem: reward(given) for name, given in labels.items()})
 
 
 def test_align_on_one_and_on_two_processes(cache, pipeline, tmp_path, expected_weights):

@@ -274,7 +274,7 @@ def test_the_real_vbench_measures_flickering_as_its_formula_says(real_data, tmp_
     for clip in clips:
         frames = read_video(clip).frames.astype(np.float64)
         by_hand[clip.stem] = (255 - np.abs(np.diff(frames, axis=0)).mean((1, 2, 3)).mean()) / 255
-    assert len(result.videos) == len(clips) == 10
+    assert len(result.videos) == len(clips)
     # "base-1" reads as sample 1 of the prompt "base". VBench decodes by OpenCV, we by PyAV: the colours differ by rounding.
     measured = {f"{video.prompt_en}-{video.sample}": video.value for video in result.videos}
     assert measured == pytest.approx(by_hand, abs=5e-4)

@@ -11,6 +11,7 @@ from lift_trl.feedback.hra import load_hra
 from lift_trl.store.rated_videos import BadRowsError
 from tests.feedback.conftest import write_authors_json, write_clip
 from tests.hub.fixtures import LocalHub
+from tests.real_folder import conversations, hra_file
 
 
 @pytest.fixture
@@ -76,11 +77,11 @@ def test_a_repository_cannot_name_files_of_this_machine(hub: LocalHub, tmp_path:
 
 @pytest.mark.real
 def test_the_real_vidgen_rows_come_back_equal(hub: LocalHub, real_data: Path, tmp_path: Path):
-    source = real_data / "hra" / "vidgen-data-800.json"
+    source, expected = hra_file(real_data), conversations(real_data)
     convert(source, tmp_path / "hra", missing_videos="keep", test_fraction=0.1)
     name = push(hub, tmp_path / "hra", "dev/LiFT-HRA-vidgen")
     local, remote = load_dataset(str(tmp_path / "hra")), load_dataset(name)
-    assert sum(split.num_rows for split in remote.values()) == 615
+    assert sum(split.num_rows for split in remote.values()) == len({row.video for row in expected})
     assert {split: rows[:] for split, rows in remote.items()} == {split: rows[:] for split, rows in local.items()}
     went = load_hra(source, missing_videos="keep")["train"]
     back = [row for split in load_hra(name, missing_videos="keep").values() for row in split]
@@ -88,4 +89,4 @@ def test_the_real_vidgen_rows_come_back_equal(hub: LocalHub, real_data: Path, tm
     def key(row: dict[str, object]) -> tuple[str, str]:
         return str(row["video_id"]), str(row["dimension"])
 
-    assert sorted(back, key=key) == sorted(went, key=key) and len(back) == 800
+    assert sorted(back, key=key) == sorted(went, key=key) and len(back) == len(expected)
