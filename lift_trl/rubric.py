@@ -4,6 +4,7 @@ Every other file takes these words from here. Source: arXiv 2412.04814 (section 
 CodeGoat24/LiFT (question wordings, JSON keys).
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -97,6 +98,16 @@ DEFINITIONS: Mapping[Dimension, Mapping[Label, str]] = MappingProxyType(
 )
 
 # The dash of "Good-looking" does not stand by itself.
+#: What tells one rubric from another: 16 hex digits over dimensions, labels and their rewards, questions and definitions.
+RUBRIC_ID = hashlib.sha256(
+    repr(
+        [
+            [(label.value, REWARDS[label]) for label in Label],
+            [(d.value, QUESTIONS[d], [DEFINITIONS[d][label] for label in Label]) for d in Dimension],
+        ]
+    ).encode()
+).hexdigest()[:16]
+
 _ANSWER = re.compile(
     rf"[\W\d_]*({'|'.join(Label)})(?:\s*[.,:;\u2013\u2014]|\s*-(?=\s|$)|\s*[\n\r]|\s*$)(.*)", re.IGNORECASE | re.DOTALL
 )

@@ -13,11 +13,15 @@ from typing import Any
 
 import yaml
 
+from ..rubric import RUBRIC_ID
+
 
 SCHEMA_VERSION = 1
 ARTIFACT_FILE = "artifact.yaml"
 METADATA_FILE = "metadata.jsonl"
 PARTS_DIR = ".parts"
+#: Artefacts that mean nothing under another rubric: ratings, what was taught with them, what follows from either.
+RATED_KINDS = ("hra", "critic", "scored", "cache", "correction")
 _REMAKE = "Run the stage that made the folder again."
 _PACKAGES = (
     "lift_trl",
@@ -81,6 +85,7 @@ class Artifact:
         parents: the artefacts and models that it came from, name to revision or hash; or role to `repo@revision`, where a
             dataset of the Hub is `datasets/user/name`.
         command: what made it, `""` if it was called from Python.
+        rubric: the dimensions, labels, rewards and questions that it was made with (`RUBRIC_ID`).
     """
 
     kind: str
@@ -89,6 +94,7 @@ class Artifact:
     versions: Mapping[str, str | None] = field(default_factory=library_versions)
     command: str = field(default_factory=command_line)
     schema_version: int = SCHEMA_VERSION
+    rubric: str = RUBRIC_ID
 
     def save(self, folder: Path | str) -> None:
         """Writes `artifact.yaml` into `folder`. (YAML: any visible `*.json` there would break `load_dataset(folder)`.)"""
@@ -101,7 +107,8 @@ class Artifact:
 
         Raises:
             FileNotFoundError: if `folder` is no artefact.
-            ValueError: if the file is damaged, or was written by another schema version.
+            ValueError: if the file is damaged, or was written by another schema version, or holds ratings or rewards of
+                another rubric.
         """
         path = Path(folder) / ARTIFACT_FILE
         if not path.is_file():
@@ -123,6 +130,12 @@ class Artifact:
         mappings = [name for name in ("config", "parents", "versions") if not isinstance(content.get(name, {}), dict)]
         if mappings:
             raise ValueError(f"{path}: {', '.join(mappings)} is no mapping. {_REMAKE}")
+        rubric = content.get("rubric", RUBRIC_ID)
+        if content["kind"] in RATED_KINDS and rubric != RUBRIC_ID:
+            raise ValueError(
+                f"{path}: a {content['kind']} artefact of rubric {rubric}, and this is rubric {RUBRIC_ID}: dimensions, "
+                "labels, rewards or questions differ. Use the lift_trl that wrote it, or make the artefact again."
+            )
         return cls(**{"command": "", **content})  # folders made earlier do not say
 
 

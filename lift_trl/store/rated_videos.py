@@ -23,6 +23,7 @@ from huggingface_hub import constants
 from ..records import RatedVideo, StoredVideo
 from ..rubric import Dimension
 from .clip_rows import UnscoredError, is_rated, rated_video, row_id, video_digest
+from .manifest import ARTIFACT_FILE, Artifact
 from .tables import TABLE_SUFFIXES, present, table_rows
 
 
@@ -181,6 +182,8 @@ def _opened(data: "Dataset | DatasetDict | Path | str") -> _Opened:
     if isinstance(data, Path | str):
         if isinstance(data, Path) or Path(data).exists() or not hub_dataset(data):
             folder = Path(data)
+            if (folder / ARTIFACT_FILE).is_file():
+                Artifact.load(folder)  # refuses ratings of another rubric
             if any((folder / name).is_file() for name in METADATA_NAMES) or not any(folder.rglob("*.parquet")):
                 return _Opened(name, folder)
         splits = _load(name)

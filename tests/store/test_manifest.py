@@ -7,7 +7,10 @@ import time
 
 import pytest
 
+from lift_trl.critic.settings import load_settings
+from lift_trl.rubric import RUBRIC_ID, Dimension
 from lift_trl.store.manifest import Artifact, Manifest, command_line, read_rows, write_rows, write_text
+from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.store.sharding import chunks, pending, share
 
 
@@ -141,6 +144,28 @@ def test_bad_ranks_and_sizes_are_refused():
 )
 def test_the_command_is_noted_without_homes_and_tokens(argv, command):
     assert command_line(argv) == command
+
+
+def test_ratings_of_another_rubric_are_refused_by_name(tmp_path):
+    """A critic, its ratings and its scores mean something under one rubric only; clips and LoRAs need none."""
+    for kind in ("scored", "hra", "critic", "cache", "correction"):
+        Artifact(kind, {"dimensions": [d.value for d in Dimension]}, rubric="0123456789abcdef").save(tmp_path)
+        with pytest.raises(
+            ValueError, match=f"{kind} artefact of rubric 0123456789abcdef, and this is rubric {RUBRIC_ID}"
+        ):
+            Artifact.load(tmp_path)
+        with pytest.raises(ValueError, match="make the artefact again"):
+            load_rated_videos(tmp_path)
+        with pytest.raises(ValueError, match="make the artefact again"):
+            load_settings(str(tmp_path))
+    for kind in ("generated", "lora", "report"):
+        Artifact(kind, rubric="0123456789abcdef").save(tmp_path)
+        assert Artifact.load(tmp_path).rubric == "0123456789abcdef"
+    Artifact("scored").save(tmp_path)
+    assert Artifact.load(tmp_path).rubric == RUBRIC_ID and len(RUBRIC_ID) == 16
+    text = (tmp_path / "artifact.yaml").read_text()
+    (tmp_path / "artifact.yaml").write_text(text.replace(f"rubric: {RUBRIC_ID}\n", ""))
+    assert Artifact.load(tmp_path).rubric == RUBRIC_ID, "folders made earlier do not say"
 
 
 def test_an_artefact_that_does_not_name_its_command_is_not_given_the_readers(tmp_path, monkeypatch):
