@@ -73,5 +73,5 @@ Done. Open runs/mini/report/report.html. The LoRA is runs/mini/lora_rwl/pytorch_
   * look at base and tuned model side by side: python spaces/compare/app.py
   * your own clips: docs/index.md says how the folder looks, `lift-trl validate DIR` checks it
   * the real model: recipes/cogvideox_2b.sh
-  * several rounds, rejection sampling: recipes/iterate.py, recipes/configs/mini/align_rs.yaml
+  * objectives that gain more from the same clips, rounds: docs/objectives.md, recipes/configs/mini/align_best_of_n.yaml, recipes/iterate.py
 NEXT

@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from lift_trl.alignment.guard import CriticSource, Curves, Guard, read_verdicts
+from lift_trl.alignment.guard import Curves, Guard, read_verdicts
 from lift_trl.evaluation.drift import alarms_in_words
 from lift_trl.mini.judges import OracleJudge, StillnessJudge
 from lift_trl.mini.shapes import CLEAN, SCENES, draw_clip
 from lift_trl.mini.world import write_clips
-from lift_trl.records import CriticScore, Judgement
-from lift_trl.rubric import Dimension, Label
+from lift_trl.rubric import Label
 from lift_trl.store.manifest import read_rows
-from tests.alignment.test_iterate import World
+from tests.alignment.test_iterate import Fashion, World
 
 
 def verdicts(mean, seed, spread=0.2, number=96):
@@ -56,27 +55,6 @@ def test_the_table_has_both_curves(tmp_path):
         "| 2 | 1.0" if lines[4][6] == "1" else "| 2 | 0.9"
     )
     assert "the reward rose by" in lines[4] and lines[-1].startswith("Best by the other judge")
-
-
-class Fashion:
-    """A judge that likes a folder: what it is told to like, and the rest less."""
-
-    def __init__(self, name, liked):
-        self.name, self.liked = name, liked
-
-    def score(self, videos, captions, *, with_reason=False):
-        label = next((label for part, label in self.liked.items() if part in str(videos[0])), Label.NORMAL)
-        # One dimension differs from clip to clip, so that there are differences to learn from.
-        labels = [
-            {d: Label.BAD if n % 2 and d is Dimension.VIDEO_FIDELITY else label for d in Dimension} for n in range(9)
-        ]
-        return [
-            CriticScore(str(n), self.name, tuple(Judgement(d, labels[n][d]) for d in Dimension))
-            for n in range(len(videos))
-        ]
-
-    def source(self):
-        return CriticSource(self.name, lambda: self)
 
 
 @pytest.fixture(scope="module")

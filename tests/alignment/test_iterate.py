@@ -20,6 +20,8 @@ from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import find_revision
 from lift_trl.hub.lora import adapter_identity
 from lift_trl.mini.checkpoints import build_tiny_vlm
+from lift_trl.records import CriticScore, Judgement
+from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import Artifact, read_rows, write_rows
 from tests.alignment.conftest import moving_square
 from tests.alignment.test_recipes import launch, write
@@ -42,6 +44,25 @@ class Dies(LiFTCritic):
         if "round_2" in str(videos[0]) and len(list(Path(videos[0]).parents[2].glob("scored/.parts/*"))):
             raise KeyboardInterrupt
         return super().score(videos, captions, with_reason=with_reason)
+
+
+class Fashion:
+    """A judge that likes what it is told to: folder -> label; one dimension differs from clip to clip."""
+
+    def __init__(self, name, liked):
+        self.name, self.liked = name, liked
+
+    def score(self, videos, captions, *, with_reason=False):
+        label = next((label for part, label in self.liked.items() if part in str(videos[0])), Label.NORMAL)
+        worse = {Dimension.VIDEO_FIDELITY: Label.BAD}
+        labels = [dict.fromkeys(Dimension, label) | (worse if n % 2 else {}) for n in range(len(videos))]
+        return [
+            CriticScore(str(n), self.name, tuple(Judgement(d, label[d]) for d in Dimension))
+            for n, label in enumerate(labels)
+        ]
+
+    def source(self):
+        return CriticSource(self.name, lambda: self)
 
 
 class World:
@@ -150,17 +171,20 @@ def test_rewards_are_the_critics_and_real_clips_are_in_each_round(world, whole):
     assert len(rewards) > 1
 
 
-def test_a_killed_run_ends_in_the_same_lora_and_keeps_what_was_finished(world, whole, tmp_path):
-    folder = tmp_path / "killed"
+def killed_in_the_second_round(whole: Path, folder: Path) -> Path:
+    """What a kill after the first optimiser step of the second round leaves of `whole`; returns that round's LoRA."""
     shutil.copytree(whole, folder)
-    for path in folder.rglob("metadata.jsonl"):  # adapters are named by folder; the copy's is another
-        path.write_text(path.read_text().replace(str(whole), str(folder)))
-    for path in folder.rglob("artifact.yaml"):
-        path.write_text(path.read_text().replace(str(whole), str(folder)))
-    # What a kill after the first optimiser step of the second round leaves.
+    for path in [*folder.rglob("metadata.jsonl"), *folder.rglob("artifact.yaml")]:
+        path.write_text(path.read_text().replace(str(whole), str(folder)))  # adapters are named by folder
     lora = folder / "round_2" / "lora"
     for path in [*lora.glob("*.*"), lora / "checkpoint-2", lora / "checkpoint-3"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return lora
+
+
+def test_a_killed_run_ends_in_the_same_lora_and_keeps_what_was_finished(world, whole, tmp_path):
+    folder = tmp_path / "killed"
+    lora = killed_in_the_second_round(whole, folder)
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
 
     def must_not_load():
@@ -169,6 +193,27 @@ def test_a_killed_run_ends_in_the_same_lora_and_keeps_what_was_finished(world, w
     world.iterate(folder, critic=world.critic_source(on_load=must_not_load))
     assert (lora / LORA_FILE).read_bytes() == (whole / "round_2" / "lora" / LORA_FILE).read_bytes()
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")} == kept
+
+
+def test_rounds_of_nft_hold_to_the_last_lora_and_resume_with_their_old_policy(world, tmp_path):
+    """The old policy of round 2 starts as the LoRA of round 1, moves at every step, and is back after a kill."""
+    critic = Fashion("critic", {"": Label.GOOD}).source()
+    options = {
+        "critic": critic, "objective": "nft", "learning_rate": 1e-2, "optim": "adamw_torch", "sync_ref_model": True,
+        "ref_model_sync_steps": 1, "ref_model_mixup_alpha": 0.5,
+    }  # fmt: skip
+    last = world.iterate(tmp_path / "whole", **options)
+    lora = killed_in_the_second_round(tmp_path / "whole", tmp_path / "killed")
+    assert (lora / "checkpoint-1" / "old_policy" / "weights.safetensors").is_file()
+    world.iterate(tmp_path / "killed", **options)
+    assert (lora / LORA_FILE).read_bytes() == (last / LORA_FILE).read_bytes()
+    start, end = (load_file(tmp_path / "whole" / f"round_{number}" / "lora" / LORA_FILE) for number in (1, 2))
+    old = load_file(last / "checkpoint-1" / "old_policy" / "weights.safetensors")
+    first = load_file(last / "checkpoint-1" / LORA_FILE)
+    for name, tensor in old.items():
+        assert_close(tensor, (start[name] + first[name]) / 2)
+    assert any((end[name] != tensor).any() for name, tensor in start.items())
+    assert Artifact.load(last).config["ref_model_mixup_alpha"] == 0.5
 
 
 def test_what_one_process_left_in_the_second_round_two_finish(world, whole, tmp_path):
