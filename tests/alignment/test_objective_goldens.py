@@ -1,10 +1,16 @@
 """One seeded step of each objective: its loss and the norm of its gradient, as they were when it was written."""
 
+from functools import cache
+
 import pytest
 import torch
+from torch.testing import assert_close
 
-from lift_trl.alignment.video_dataset import collate
+from lift_trl.alignment.cache import cache_videos
+from lift_trl.alignment.objectives import OBJECTIVES, ObjectiveArguments
+from lift_trl.alignment.video_dataset import CachedVideoDataset, collate
 from tests.alignment.conftest import make_trainer
+from tests.contracts.video_models import VIDEO_MODELS
 
 
 #: Objective -> loss and gradient norm of a batch, float32 on a CPU. They move only with a reason in the commit.
@@ -51,3 +57,45 @@ def test_loss_and_gradient_of_a_seeded_step(tmp_path, pipeline_dir, cached, obje
     loss.backward()
     squares = sum(p.grad.double().square().sum() for p in trainer.model.parameters() if p.requires_grad)
     assert (loss.item(), float(squares) ** 0.5) == pytest.approx(GOLDEN[objective], rel=1e-5)
+
+
+#: The same of flow-matching families, on their own tiny checkpoints: (family, objective).
+FLOWS = {
+    ("wan-2.1", "dpo"): (0.05301680043339729, 0.3744132410279611),
+    ("wan-2.1", "kto"): (0.018253084272146225, 0.06816034113357698),
+    ("wan-2.1", "nft"): (-0.11740326881408691, 0.12388606410441058),
+    ("hunyuan-1.5", "dpo"): (0.013131126761436462, 0.07972992864791362),
+    ("hunyuan-1.5", "nft"): (-0.19308209419250488, 0.07318290795594413),
+}
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory, rated_videos):
+    """A family's tiny pipeline and a cache of the rated clips by it."""
+
+    @cache
+    def of(family):
+        pipe = VIDEO_MODELS[family]()
+        folder = cache_videos(
+            pipe, rated_videos, tmp_path_factory.mktemp(family), num_frames=9, height=32, width=32, fps=8
+        )
+        return pipe, folder
+
+    return of
+
+
+@pytest.mark.parametrize("family, objective", FLOWS)
+def test_a_seeded_step_of_a_flow(tmp_path, flow, family, objective):
+    """Beside the figures: nft of beta 1 with the best advantage is sft, on what the family really predicts."""
+    pipe, folder = flow(family)
+    trainer = make_trainer(pipe, tmp_path, CachedVideoDataset(folder), objective=objective, real_weight=0.0)
+    stir(trainer)
+    batch = seeded_batch(trainer)
+    loss = trainer.compute_loss(trainer.model.train(), batch)
+    loss.backward()
+    squares = sum(p.grad.double().square().sum() for p in trainer.model.parameters() if p.requires_grad)
+    rows = trainer._step_rows(trainer.model, batch, trainer._draw(batch, (0,), (0.0, 1.0), True))
+    best = rows._replace(advantage=torch.ones_like(rows.error), old=rows.reference)
+    args = ObjectiveArguments(objective="nft", beta=1.0, advantage_clip=1.0)
+    assert_close(OBJECTIVES["nft"].loss(best, args), rows.error)
+    assert (loss.item(), float(squares) ** 0.5) == pytest.approx(FLOWS[family, objective], rel=1e-5)
