@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..records import EvalRow, content_id
-from ..store.manifest import Artifact, library_versions, read_rows
+from ..store.manifest import Artifact, library_versions
 from ..store.rated_videos import raw_rows
+from ..store.tables import table_rows
 from .drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from .report_data import REWARD_SUITE, VIDEOSCORE_SUITE, ClipRow, Curve, Report
 from .report_judges import clip_label_rates, judge_ballots, judged_clips, load_judges, paired_differences
@@ -196,13 +197,17 @@ def _clip_rows(systems: Mapping[str, Sequence[SystemClip]], limit: int) -> tuple
 
 def read_figures(path: Path) -> list[EvalRow]:
     """
-    Figures written by another stage: JSON lines with the fields of `EvalRow`.
+    Figures written by another stage, or by hand: JSON lines with the fields of `EvalRow`.
 
     Raises:
         ValueError: naming the line, if a field is missing or unknown.
     """
     rows = []
-    for number, row in enumerate(read_rows(path), start=1):
+    for number, row in enumerate(table_rows(path), start=1):
+        if isinstance(row, str):
+            raise ValueError(f"{path}, line {number}: {row}")
+        if row.get("value") is None:
+            raise ValueError(f"{path}, line {number}: no value; fill it or delete the row.")
         try:
             rows.append(EvalRow(**{**row, "ci95": tuple(row["ci95"]) if row.get("ci95") else None}))
         except TypeError as error:

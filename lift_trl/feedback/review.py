@@ -12,6 +12,7 @@ from typing import Any
 from ..records import Annotation
 from ..rubric import Label, parse_label
 from ..store.manifest import read_rows, write_rows, write_text
+from ..store.tables import text_lines
 
 
 QUEUE_FILE = "review_queue.jsonl"
@@ -81,7 +82,7 @@ def read_decisions(queue: Path | str) -> dict[str, Decision | None]:
         ValueError: naming the line, if a decision is no label and not `"drop"`, names no reviewer, or changes the label
             without a new reason.
     """
-    text = Path(queue).read_text(encoding="utf-8")
+    text = "".join(text_lines(queue))
     if text and not text.endswith("\n"):  # an editor may leave the last line open; read_rows would pass it over
         write_text(queue, text + "\n")
     return {row["id"]: _decision(row, f"{queue}, line {n}") for n, row in enumerate(read_rows(queue), start=1)}

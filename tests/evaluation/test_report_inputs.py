@@ -6,7 +6,14 @@ import pytest
 
 from lift_trl.evaluation.report import save_report, sections, to_markdown
 from lift_trl.evaluation.report_data import default_summary
-from lift_trl.evaluation.report_inputs import ReportArguments, build_report, load_system, pair_systems, parents_of
+from lift_trl.evaluation.report_inputs import (
+    ReportArguments,
+    build_report,
+    load_system,
+    pair_systems,
+    parents_of,
+    read_figures,
+)
 from lift_trl.evaluation.report_votes import read_ballots
 from lift_trl.rubric import Dimension
 from lift_trl.store.manifest import Artifact
@@ -250,3 +257,17 @@ def test_the_comparisons_votes_count(tmp_path, make_clip):
         ("sft", "base"): [("q#0", 1)],
     }
     assert left_out == 2
+
+
+def test_figures_that_a_person_writes(tmp_path):
+    """A last line needs no newline, a byte order mark is none of the text, and a value that is missing is named."""
+    row = {"suite": "study", "metric": "study/gain", "system": "lift", "value": 0.25, "n": 3}
+    path = tmp_path / "figures.jsonl"
+    path.write_text(
+        "\ufeff" + json.dumps(row) + "\n" + json.dumps(row | {"value": 0.5, "ci95": [0.1, 0.9]}), encoding="utf-8"
+    )
+    first, last = read_figures(path)
+    assert (first.value, first.ci95, last.value, last.ci95) == (0.25, None, 0.5, (0.1, 0.9))
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row | {"value": float("nan")}) + "\n")
+    with pytest.raises(ValueError, match=r"figures\.jsonl, line 2: no value"):
+        read_figures(path)

@@ -351,6 +351,10 @@ def test_a_queue_edited_by_hand(small: tuple[Dataset, Truth], tmp_path: Path):
         again()
     edit(decision="drop", reviewer="ann")
     assert len(read_decisions(queue)) == len(rows)
+    queue.write_text(queue.read_text().replace('"ann"', '"Ren\u00e9"', 1), encoding="cp1252")
+    with pytest.raises(ValueError, match=r"line \d+: byte 0xe9 is not UTF-8.*Save the file as UTF-8"):
+        read_decisions(queue)
+    edit(decision="drop", reviewer="ann")
     with pytest.raises(ValueError, match="no row nonsense"):
         decide(queue, {"nonsense": Decision(None, "", "ann")})
 
