@@ -25,10 +25,11 @@ from lift_trl.evaluation.preference_benchmarks import (
     write_pair_videos,
 )
 from lift_trl.feedback.hra import load_hra
+from lift_trl.hub.artifact_cards import EVALUATION_FILE
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.records import EvalRow
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
-from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows, write_text
+from lift_trl.store.manifest import ARTIFACT_FILE, METADATA_FILE, read_rows, write_rows, write_text
 
 
 @dataclass
@@ -74,6 +75,8 @@ def main(args: EvaluateCriticArguments) -> None:
     write_rows(folder / "figures.jsonl", [asdict(row) for row in figures])
     report = "\n".join(part for part in parts if part)
     write_text(folder / "report.md", report)
+    if (Path(args.critic) / ARTIFACT_FILE).is_file():
+        write_text(Path(args.critic) / EVALUATION_FILE, report)  # for the critic's card, which the next push makes
     print(report)
     print(f"Figures are in {folder}. Next: recipes/score.py --critic {args.critic}")
 

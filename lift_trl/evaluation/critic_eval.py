@@ -29,6 +29,8 @@ LOWEST = 0.1
 SHARES = frozenset(
     ("accuracy", "balanced_accuracy", "macro_f1", "auc_good", "auc_bad", "prior_corrected_balanced_accuracy")
 )
+#: Figures that have no interval where every resample gives the same, as a perfect order does.
+CORRELATIONS = frozenset(("spearman", "quadratic_kappa"))
 
 
 class Verdict(NamedTuple):
@@ -97,7 +99,7 @@ def evaluate_verdicts(rows: Sequence[Verdict], *, system: str, seed: int = 0) ->
     with probabilities, balanced accuracy of the labels that are likeliest once the critic's own leaning is taken out.
 
     The intervals are bootstrapped over videos, since the three verdicts on one video are not independent; a share of 0 or 1
-    has Wilson's. `n` counts videos. A dimension that nobody rated has no row.
+    has Wilson's, a correlation of 1 none. `n` counts videos. A dimension that nobody rated has no row.
 
     Raises:
         ValueError: if there is no verdict at all.
@@ -117,7 +119,8 @@ def evaluate_verdicts(rows: Sequence[Verdict], *, system: str, seed: int = 0) ->
                 ci95 = wilson(value * len(names), len(names)).ci95  # the bootstrap would draw nothing else
             elif len(names) > 1:
                 drawn = measure(resample_counts([0] * len(names), seed=seed))
-                ci95 = interval(drawn[np.isfinite(drawn)])
+                low, high = interval(drawn[np.isfinite(drawn)])
+                ci95 = None if metric in CORRELATIONS and high - low < 1e-9 else (low, high)
             figures.append(EvalRow("critic", f"critic/{name}/{metric}", system, value, len(names), ci95))
     return figures
 

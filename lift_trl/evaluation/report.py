@@ -193,7 +193,8 @@ def _critics(report: Report) -> Iterator[Section]:
         text = "How far the critic agrees with held-out human ratings, and whether it knows when it is right."
         if not rows:
             text = "Whether the critic knows when it is right, with another judge's labels as the truth."
-        found = [tables.critic_table(rows)] if rows else []
+        order = tables.critic_order_table(rows)
+        found = [tables.critic_table(rows), *([order] if order else [])] if rows else []
         found += [tables.reliability_table(report.calibration)] if report.calibration else []
         yield Section("critic", "The critic", text, graphics, tuple(found))
 

@@ -266,6 +266,29 @@ def critic_table(rows: Sequence[EvalRow]) -> Table:
     return Table(columns, tuple(listed), caption)
 
 
+def critic_order_table(rows: Sequence[EvalRow]) -> Table | None:
+    """How well a critic puts clips in order, whatever its labels; `None` where no such figure is given."""
+    metrics = {
+        "spearman": "Spearman",
+        "auc_good": "AUC of Good",
+        "auc_bad": "AUC of Bad",
+        "quadratic_kappa": "quadratic kappa",
+        "prior_corrected_balanced_accuracy": "balanced accuracy without its leaning",
+    }
+    cell = {(row.system, row.metric): row for row in rows}
+    listed = []
+    for critic in dict.fromkeys(row.system for row in rows):
+        for part in (*Dimension, "overall"):
+            found = [cell.get((critic, f"critic/{part}/{metric}")) for metric in metrics]
+            if any(found):
+                shown = ("" if row is None else with_interval(row.value, row.ci95, 2) for row in found)
+                listed.append((critic, part.replace("_", " "), *shown))
+    caption = (
+        "Of expected rewards and probabilities against people's labels; labels that lean to one side hide no order."
+    )
+    return Table(("critic", "dimension", *metrics.values()), tuple(listed), caption) if listed else None
+
+
 def drift_table(alarms: Sequence[DriftAlarm]) -> Table:
     """Pixel statistics against the base, with levels."""
     rows = tuple(

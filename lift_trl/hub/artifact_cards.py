@@ -17,6 +17,8 @@ from .parents import hub_parents, parent_table
 from .tables import markdown_table
 
 
+#: What recipes/evaluate_critic.py leaves in a critic's folder for its card.
+EVALUATION_FILE = "evaluation.md"
 TEMPLATES = Path(__file__).parent / "templates"
 TAGS = ["lift-trl", "text-to-video", "human-feedback"]
 CITATION = """```bibtex
@@ -218,11 +220,14 @@ def _critic(folder: Path, artifact: Artifact) -> CardPart:
     last = last or next((line for line in reversed(log) if "eval_loss" in line), None)
     figures = {name: f"{value:.4f}" for name, value in (last or {}).items() if isinstance(value, float)}
     base = next((parent.repo_id for parent in hub_parents(artifact.parents, "model")), None)
+    evaluation = folder / EVALUATION_FILE
+    evaluated = evaluation.read_text() if evaluation.is_file() else None
     fields = {
         "contents": _pairs(contents),
         "dimensions": ", ".join(dimension.words for dimension in Dimension),
         "label_names": ", ".join(reversed(Label)),
-        "figures": _pairs(figures) if figures else "Not evaluated.",
+        "figures": _pairs(figures) if figures else "Not evaluated." if evaluated is None else "",
+        "evaluation": evaluated or "",
     }
     data = {"library_name": "lift_trl", "pipeline_tag": "video-text-to-text"}
     return CardPart(fields, _CRITIC, data | ({"base_model": base} if base else {}))

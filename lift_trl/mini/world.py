@@ -19,7 +19,7 @@ from .shapes import CLEAN, SCENES, Clip, DefectRates, Scene, Video, draw_clip, e
 
 
 FPS = 8
-#: Of so many clips that the raters get, one is shown blank and three frozen, so that a critic learns what earns nothing.
+#: Of so many clips that the raters get, one is shown blank and one frozen, so that a critic learns what earns nothing.
 CONTROL_EVERY = 24
 
 
@@ -96,7 +96,7 @@ def rate_folder(source: str | Path, destination: str | Path, *, oracle: bool = F
     Args:
         oracle: write the oracle's labels and the `reward` they give instead of the raters': the truth that a critic's
             scores are compared with, never its training data.
-        controls: show one clip of `CONTROL_EVERY` blank and three frozen in their place, as `destination/controls/*.mp4`.
+        controls: show one clip of `CONTROL_EVERY` blank and one frozen in its place, as `destination/controls/*.mp4`.
     """
     source, destination = Path(source), Path(destination)
     rows = []
@@ -112,29 +112,25 @@ def rate_folder(source: str | Path, destination: str | Path, *, oracle: bool = F
     return len(rows)
 
 
-def _blank(video: Video, rng: np.random.Generator) -> Video:
+def _blank(rng: np.random.Generator, video: Video) -> Video:
     return np.full_like(video, rng.integers(256))
 
 
-def _frozen(video: Video, rng: np.random.Generator) -> Video:
+def _frozen(rng: np.random.Generator, video: Video) -> Video:
     return np.repeat(video[rng.integers(len(video))][None], len(video), axis=0)
 
 
-_CONTROLS: Mapping[int, Callable[[Video, np.random.Generator], Video]] = {
-    3: _frozen,
-    7: _blank,
-    11: _frozen,
-    19: _frozen,
-}
+_Control = Callable[[np.random.Generator, Video], Video]
+_CONTROLS: Mapping[int, _Control] = {7: _blank, 19: _frozen}
 
 
 def _control(
-    row: dict[str, Any], change: Callable[[Video, np.random.Generator], Video], video: Video, destination: Path
+    row: dict[str, Any], change: _Control, video: Video, destination: Path
 ) -> tuple[dict[str, Any], Path, Video]:
     """The row, file and frames of a control clip made of `video`: under an id of its own, without the old clip's hash."""
     name = f"{row.get('id', Path(row['file_name']).stem)}-{change.__name__.strip('_')}"
     path = destination / "controls" / f"{name}.mp4"
-    write_video(path, change(video, np.random.default_rng(seed_from(name))), fps=FPS)
+    write_video(path, change(np.random.default_rng(seed_from(name)), video), fps=FPS)
     kept = {key: value for key, value in row.items() if key != "sha256"}
     return {**kept, "id": name}, path, read_video(path).frames
 

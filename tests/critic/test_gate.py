@@ -120,6 +120,11 @@ def test_half_precision_is_no_reason_to_refuse_but_wrong_positions_are(dtype):
         LiFTCritic(model.to(dtype), processor, settings=FOUR)
 
 
+def test_smolvlm_works_with_its_extra():
+    """Its processor needs num2words, which the extra `smolvlm` brings."""
+    LiFTCritic(*build_vlm("smolvlm"), settings=FOUR)
+
+
 def test_weights_that_are_no_numbers_are_refused():
     model, processor = build_vlm("idefics3")
     model.lm_head.weight.data.fill_(torch.nan)

@@ -35,6 +35,11 @@ from transformers import (
     Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMImageProcessor,
+    SmolVLMProcessor,
+    SmolVLMVideoProcessor,
 )
 
 from lift_trl.critic_models import Vila
@@ -176,6 +181,22 @@ def build_idefics3() -> tuple[Any, Any]:
     return Idefics3ForConditionalGeneration(config), processor
 
 
+def build_smolvlm() -> tuple[Any, Any]:
+    tokenizer = build_tokenizer("idefics3", fake_image_token="<fake_token_around_image>")
+    config = SmolVLMConfig(
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+        tie_word_embeddings=False,
+        vision_config=VISION_CONFIG,
+        text_config={"model_type": "llama", **_text_config(tokenizer)},
+    )
+    edge = {"longest_edge": SIZE}
+    images = SmolVLMImageProcessor(size=edge, max_image_size=edge, do_image_splitting=False)
+    videos = SmolVLMVideoProcessor(size=edge, max_image_size=edge)
+    processor = SmolVLMProcessor(images, tokenizer, videos, image_seq_len=4, chat_template=IDEFICS_TEMPLATE)
+    return SmolVLMForConditionalGeneration(config), processor
+
+
 def build_internvl() -> tuple[Any, Any]:
     tokenizer = build_tokenizer(
         "internvl",
@@ -312,6 +333,7 @@ BUILDERS = {
     "qwen2_5_vl": build_qwen2_5_vl,
     "qwen3_vl": build_qwen3_vl,
     "qwen3_vl_moe": build_qwen3_vl_moe,
+    "smolvlm": build_smolvlm,
     "llava_llama": build_vila,
 }
 

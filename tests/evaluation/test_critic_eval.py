@@ -163,6 +163,80 @@ def test_each_fault_is_found(fault, name, squares):
     assert results(ColourJudge(**{fault: False}), squares)[name].passed is False
 
 
+class Scripted:
+    """A critic whose rewards of motion (the last in `plain`) depend on what was done to a clip: a table of its faults."""
+
+    def __init__(self, **rewards):
+        self.rewards = rewards
+
+    def score(self, videos, captions, *, with_reason=False):
+        scores = []
+        for index, (video, caption) in enumerate(zip(videos, captions, strict=True)):
+            kind = next(
+                (k for k in ("blank", "frozen", "shuffled", "half") if Path(video).name.startswith(k)), "plain"
+            )
+            by_dimension = [self.rewards.get(kind, self.rewards["plain"])(index, d) for d in Dimension]
+            swapped = -0.3 if Path(video).stem != caption and kind == "plain" else 0.0
+            probs = [{BAD: 1 - p, NORMAL: 0.0, GOOD: p} for p in (max(0.0, value + swapped) for value in by_dimension)]
+            scores.append(CriticScore("", "x", tuple(Judgement(d, GOOD, p) for d, p in zip(Dimension, probs))))
+        return scores
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    names = [f"{colour}{i}" for i in range(4) for colour in COLOURS]
+    return [write_square(folder / f"{n}.mp4", n.rstrip("0123456789"), num_frames=4) for n in names], names
+
+
+def fair(index, dimension):
+    return 0.5 + 0.02 * (index % 10)
+
+
+def test_a_critic_that_pays_about_as_much_for_a_blank_clip_fails(many):
+    """A little less on average, as -0.014 on 19 clips: not surely less, and above half of the real clips."""
+    noise = np.random.default_rng(0).normal(-0.01, 0.1, 16)
+    found = results(Scripted(plain=fair, blank=lambda i, d: fair(i, d) + noise[i]), many)
+    assert -0.05 < found["blank_video"].value < 0 and found["blank_video"].ci95[1] > 0
+    assert found["blank_video"].passed is False and found["swapped_captions"].passed
+    sure = results(Scripted(plain=fair, blank=lambda i, d: 0.54), many)
+    assert sure["blank_video"].ci95[1] < 0 and sure["blank_video"].passed is False  # less, and more than a tenth earn
+    assert results(Scripted(plain=fair, blank=lambda i, d: 0.4), many)["blank_video"].passed
+
+
+def test_a_blank_clip_must_be_low_in_every_dimension(many):
+    """Paid in full for the motion of a grey clip, and for nothing else."""
+    found = results(Scripted(plain=fair, blank=lambda i, d: 0.9 if d is Dimension.MOTION_SMOOTHNESS else 0.0), many)
+    assert found["blank_video"].ci95[1] < 0 and found["blank_video"].passed is False
+    shares = {d: found[f"blank_video/{d}"] for d in Dimension}
+    assert shares[Dimension.MOTION_SMOOTHNESS].value == 1 and shares[Dimension.MOTION_SMOOTHNESS].passed is False
+    assert all(shares[d].passed and shares[d].value == 0 for d in Dimension if d is not Dimension.MOTION_SMOOTHNESS)
+
+
+def test_a_drop_that_is_not_sure_is_no_proof_that_captions_are_read(many):
+    videos, names = many
+    unsure = np.linspace(-0.3, 0.25, 16)
+
+    class Ignores(Scripted):
+        def score(self, videos, captions, *, with_reason=False):
+            swapped = list(captions) != names
+            self.rewards["plain"] = (lambda i, d: fair(i, d) + unsure[i]) if swapped else fair
+            return super().score(videos, [Path(v).stem for v in videos])
+
+    found = results(Ignores(plain=fair, blank=lambda i, d: 0.1), many)["swapped_captions"]
+    assert found.value < 0 < found.ci95[1] and found.passed is False
+
+
+@pytest.mark.parametrize(("change", "passed"), [(-0.3, True), (0.0, None), (0.2, False)])
+def test_what_a_frozen_clip_and_shuffled_frames_earn_for_their_motion(change, passed, many):
+    def moved(i, d):
+        return fair(i, d) + (change if d is Dimension.MOTION_SMOOTHNESS else 0.3)
+
+    found = results(Scripted(plain=fair, blank=lambda i, d: 0.1, frozen=moved, shuffled=moved), many)
+    for name in ("frozen_video", "shuffled_frames"):
+        assert found[name].passed is passed and found[name].value == pytest.approx(change * 0.85)
+
+
 def test_a_broken_clip_is_left_out_and_counted(squares, tmp_path):
     videos, captions = squares
     checks = results(ColourJudge(), ([*videos, tmp_path / "none.mp4"], [*captions, "red"]))

@@ -8,8 +8,10 @@ from lift_trl.evaluation.critic_eval import Verdict, critic_report, evaluate_ver
 from lift_trl.evaluation.label_measures import quadratic_kappa
 from lift_trl.evaluation.rank_measures import CHUNK, auc, spearman, without_prior
 from lift_trl.evaluation.report_judges import compare_judges
+from lift_trl.evaluation.report_tables import critic_order_table
+from lift_trl.hub.artifact_cards import EVALUATION_FILE, artifact_card
 from lift_trl.rubric import REWARDS, Dimension, Label
-from lift_trl.store.manifest import METADATA_FILE, write_rows
+from lift_trl.store.manifest import METADATA_FILE, Artifact, write_rows
 
 
 BAD, NORMAL, GOOD = Label
@@ -72,6 +74,19 @@ def test_a_critic_whose_labels_lean_but_whose_order_is_right_is_seen():
     text = critic_report(lenient(), list(figures.values()), [])
     assert "| | Spearman | AUC of Good | AUC of Bad | quadratic kappa |" in text
     assert "| motion smoothness | 1.000" in text
+    order = critic_order_table(list(figures.values()))
+    assert order.columns[:4] == ("critic", "dimension", "Spearman", "AUC of Good")
+    assert order.rows[0][:3] == ("lenient", "motion smoothness", "1.00") and order.rows[0][3].startswith("1.00 (0.89")
+    assert critic_order_table([row for row in figures.values() if row.metric.endswith("/accuracy")]) is None
+
+
+def test_what_an_evaluation_leaves_in_a_critics_folder_stands_on_its_card(tmp_path):
+    Artifact(kind="critic", config={"num_frames": 8}).save(tmp_path)
+    assert "Not evaluated." in artifact_card(tmp_path, "user/critic")
+    text = critic_report(lenient(), evaluate_verdicts(lenient(), system="lenient"), [])
+    (tmp_path / EVALUATION_FILE).write_text(text)
+    card = artifact_card(tmp_path, "user/critic")
+    assert text.strip() in card and "AUC of Bad" in card and "Not evaluated." not in card
 
 
 def test_the_figures_are_of_expected_rewards_and_intervals_are_over_videos():

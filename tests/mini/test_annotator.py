@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lift_trl.mini.annotator import RATERS, first_reason, pooled_labels, rate_clip
-from lift_trl.mini.language import DEFORMED, NOTHING, PRAISE, STATIC, UNEVEN
+from lift_trl.mini.language import DEFORMED, NOTHING, PRAISE, STATIC, STILL, UNEVEN
 from lift_trl.mini.oracle import Observation
 from lift_trl.mini.shapes import SCENES, DefectRates, draw_clip, enlarge
 from lift_trl.rubric import Dimension, Label
@@ -58,6 +58,10 @@ def test_reasons_name_what_is_wrong():
     deformed = Observation(9, "red", "circle", "left", wobble=0.1, static=0.0, misfit=0.5)
     reasons = {r.dimension: r.reason for r in RATERS[0].rate_observation("a", deformed, CAPTION)}
     assert reasons[Dimension.VIDEO_FIDELITY] == DEFORMED[Label.BAD][0]
+    still = Observation(9, "red", "circle", "", wobble=0.001, static=0.0, misfit=0.02)
+    assert still.frozen and not GOOD.frozen
+    reasons = {r.dimension: r.reason for r in RATERS[0].rate_observation("a", still, CAPTION)}
+    assert reasons[Dimension.MOTION_SMOOTHNESS] == STILL
     nothing = Observation(2, "", "", "", wobble=0.0, static=0.0, misfit=1.0)
     assert {r.reason for r in RATERS[0].rate_observation("a", nothing, CAPTION)} == {NOTHING}
 

@@ -60,6 +60,15 @@ def test_a_shape_that_stands_still_has_no_direction(clips):
     assert "direction" in observe(still).wrong_attributes(clips[0].shown)
 
 
+def test_one_picture_over_and_over_is_no_smooth_motion(clips, tmp_path):
+    clip = next(clip for clip in clips if clip.labels[Dimension.MOTION_SMOOTHNESS] is Label.GOOD)
+    assert judge(clip.video, clip.caption)[Dimension.MOTION_SMOOTHNESS] is Label.GOOD
+    write_video(tmp_path / "still.mp4", enlarge(np.repeat(clip.video[4:5], 9, axis=0)), fps=8)
+    still = read_video(tmp_path / "still.mp4").frames
+    assert observe(still).frozen and judge(still, clip.caption)[Dimension.MOTION_SMOOTHNESS] is Label.BAD
+    assert not any(observe(clip.video).frozen for clip in clips)
+
+
 def test_a_blend_of_shapes_is_deformed():
     rng = np.random.default_rng(0)
     from lift_trl.mini.oracle import MISFIT, fit_frames

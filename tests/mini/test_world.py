@@ -8,8 +8,9 @@ from datasets import load_dataset
 from transformers import AutoProcessor
 
 from lift_trl.mini.annotator import RATERS
+from lift_trl.mini.language import STILL
 from lift_trl.mini.shapes import SCENES, DefectRates, draw_clip
-from lift_trl.mini.world import build_world, rate_folder
+from lift_trl.mini.world import CONTROL_EVERY, build_world, rate_folder, write_clips
 from lift_trl.rubric import Dimension, Label, mean_reward
 from lift_trl.store.manifest import METADATA_FILE, read_rows
 from lift_trl.store.rated_videos import load_rated_videos
@@ -73,3 +74,32 @@ def test_the_oracle_rates_a_folder_as_the_renderings_were_made(world, tmp_path):
     assert [{d: row[d] for d in Dimension} for row in rows] == [clip.labels for clip in clips]
     assert [row["reward"] for row in rows] == [mean_reward(clip.labels) for clip in clips]
     assert (tmp_path / "oracle" / rows[0]["file_name"]).is_file()
+
+
+def test_raters_get_a_blank_and_a_frozen_clip_among_a_models_own(tmp_path):
+    """Of two dozen, with what they must earn; the others are as they were."""
+    rng = np.random.default_rng(7)
+    write_clips(
+        tmp_path / "clips", [draw_clip(rng, DefectRates(), SCENES[i % 5]) for i in range(CONTROL_EVERY)], seed=3
+    )
+    assert rate_folder(tmp_path / "clips", tmp_path / "rated", controls=True) == CONTROL_EVERY
+    rows = list(read_rows(tmp_path / "rated" / METADATA_FILE))
+    kinds = [row.get("id", "").rpartition("-")[2] for row in rows]
+    assert {n: kind for n, kind in enumerate(kinds) if kind} == {7: "blank", 19: "frozen"}
+    for index, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
+        frames = read_video(tmp_path / "rated" / row["file_name"]).frames.astype(int)
+        spread = np.abs(np.diff(frames, axis=0)).max()
+        labels = {dimension: row[dimension] for dimension in Dimension}
+        if kind == "blank":
+            assert np.ptp(frames) <= 3 and set(labels.values()) == {Label.BAD}
+        elif kind == "frozen":
+            assert spread <= 30 and labels[Dimension.MOTION_SMOOTHNESS] == Label.BAD
+            assert row["reasons"][Dimension.MOTION_SMOOTHNESS] == STILL
+            assert labels[Dimension.SEMANTIC_CONSISTENCY] != Label.GOOD  # its direction is not what the caption says
+        else:
+            assert (tmp_path / "rated" / row["file_name"]).resolve() == tmp_path / "clips" / f"{index:05d}.mp4"
+        assert row["seed"] == 3 and row["prompt"] == SCENES[index % 5].prompt
+    assert load_rated_videos(tmp_path / "rated")[7].labels[Dimension.VIDEO_FIDELITY] == Label.BAD
+    again = tmp_path / "again"
+    rate_folder(tmp_path / "clips", again, controls=True)
+    assert (again / METADATA_FILE).read_text() == (tmp_path / "rated" / METADATA_FILE).read_text()
