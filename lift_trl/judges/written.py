@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,9 +69,9 @@ class WrittenJudge(NativeJudge):
         """As `NativeJudge.judge`."""
         clip = self.frames(video)
         options = {"do_resize": False} if self.native_video else {}
-        native = self.native_video or None
-        family: Any = find_critic_model(self.model.config.model_type, native_video=native, processor_kwargs=options)
-        family.native_video = self.native_video
+        family = find_critic_model(
+            self.model.config.model_type, native_video=self.native_video, processor_kwargs=options
+        )
         messages = family.prompt(list(clip.frames), self.question.replace("{prompt}", prompt))
         text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         inputs = {k: v.to(self.model.device) for k, v in family.encode(self.processor, [text], [clip]).items()}

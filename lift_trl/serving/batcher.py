@@ -80,10 +80,13 @@ class Batcher:
         done = asyncio.get_running_loop().run_in_executor(self._thread, work)
         await asyncio.wait([done])
         error = done.exception()
+        scores = done.result() if error is None else ()
+        if error is None and len(scores) != len(jobs):
+            error = ValueError(f"{len(scores)} scores of {len(jobs)} clips")
         for index, job in enumerate(jobs):
             if job.score.done():
                 continue
             if error is None:
-                job.score.set_result(done.result()[index])
+                job.score.set_result(scores[index])
             else:
                 job.score.set_exception(ScoringError(f"{type(error).__name__}: {error}"))

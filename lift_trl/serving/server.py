@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -103,7 +104,7 @@ def build_app(
     Args:
         token: what `Authorization: Bearer ...` must say; `None` lets everyone ask.
         batch_size: clips that run through the model together, of one or many requests.
-        allow_urls: beginnings of the URLs that are fetched, such as `"https://my-bucket.example/clips/"`. None by default: a
+        allow_urls: what clips may be fetched below, such as `"https://my-bucket.example/clips"`. Nothing by default: a
             server that fetches what strangers name reaches what only it should.
     """
     batcher = Batcher(reward_model, batch_size=batch_size, max_waiting=MAX_WAITING)
@@ -178,8 +179,10 @@ async def _score(batcher: Batcher, name: str, asked: ScoreRequest, allow_urls: S
 def _read(clip: RequestedClip, allow_urls: Sequence[str]) -> _Read:
     if clip.url is None:
         return _Read(clip.video)
-    if not clip.url.startswith(("http://", "https://")) or not clip.url.startswith(tuple(allow_urls)):
-        return _Read(None, f"{clip.url[:200]}: not fetched; start the server with --allow-url and the URL's beginning")
+    if not any(_is_below(clip.url, base) for base in allow_urls):
+        return _Read(
+            None, f"{clip.url[:200]}: not fetched; start the server with --allow-url and the URL of its folder"
+        )
     try:
         with _opener.open(clip.url, timeout=URL_TIMEOUT_S) as answer:
             found = answer.read(MAX_URL_BYTES + 1)
@@ -188,6 +191,21 @@ def _read(clip: RequestedClip, allow_urls: Sequence[str]) -> _Read:
     if len(found) > MAX_URL_BYTES:
         return _Read(None, f"{clip.url[:200]}: longer than {MAX_URL_BYTES} bytes")
     return _Read(found)
+
+
+def _is_below(url: str, base: str) -> bool:
+    """
+    Whether `url` is `base` or lies below it, at the same host.
+
+    >>> _is_below("https://a.example/clips/1.mp4", "https://a.example/clips")
+    True
+    >>> _is_below("https://a.example.evil/clips/1.mp4", "https://a.example"), _is_below("file:///etc/hosts", "")
+    (False, False)
+    """
+    asked, allowed = urlsplit(url), urlsplit(base)
+    if asked.scheme not in ("http", "https") or asked[:2] != allowed[:2] or ".." in unquote(asked.path).split("/"):
+        return False
+    return f"{asked.path}/".startswith(f"{allowed.path.rstrip('/')}/")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -81,6 +81,14 @@ def test_projector_equals_the_authors():
     torch.testing.assert_close(tokens[1, [1, 2], :4], torch.tensor(GOLDEN_PROJECTOR), atol=1e-6, rtol=0)
 
 
+def test_the_real_projector_has_the_size_of_the_released_file():
+    """99.7 MB in 16 bits, and 196 tokens for the 27 x 27 patches of a frame of 384 pixels."""
+    with torch.device("meta"):
+        projector = DownsampleProjector(1152, 5120)
+        assert projector(torch.empty(1, 729, 1152)).shape == (1, 196, 5120)
+    assert sum(weight.numel() for weight in projector.parameters()) * 2 == pytest.approx(99.7e6, rel=1e-3)
+
+
 def test_template_and_ids_equal_the_authors(loaded, inputs):
     prompt, encoded = inputs
     theirs = prompt.replace("<unk>", "<image>")

@@ -130,6 +130,8 @@ class LengthJudge:
         self.clips += videos
         if "break" in captions:
             raise KeyError("a bug")
+        if "short" in captions:
+            return []
         return [
             NativeScore("", self.name, {"length": len(c)}, {"length": len(c) / 10}, "long" if with_reason else "")
             if b"ftyp" in v[:32] and c != "dark"
@@ -185,6 +187,8 @@ def test_a_batch_that_fails_takes_no_other_along(judge, clips):
     with TestClient(server.build_app(judge, batch_size=2)) as client:
         broken = post(client, clips=[{"prompt": "break", "video": b64(clips[0])}])
         assert broken.status_code == 500 and broken.json()["error"] == "the model failed: KeyError: 'a bug'"
+        short = post(client, clips=[{"prompt": "short", "video": b64(clips[0])}])
+        assert short.json()["error"] == "the model failed: ValueError: 0 scores of 1 clips"
         assert post(client, clips=[{"prompt": "abc", "video": b64(clips[0])}]).json()["scores"][0]["reward"] == 0.3
 
 
@@ -235,11 +239,16 @@ def test_urls_are_fetched_where_that_was_allowed(judge, clips, tmp_path):
             f"{base}/ok/none.mp4",
             f"{base}/ok/away",
             "file:///etc/hosts",
+            f"{base}/ok/../clip.mp4",
+            f"{base}/ok/%2e%2e/clip.mp4",
+            f"{base}/okay/clip.mp4",
+            f"{base}.evil/ok/clip.mp4",
+            f"{base}@evil/ok/clip.mp4",
         ]
         rows = post(client, clips=[{"prompt": "abc", "url": url} for url in urls]).json()["scores"]
     files.shutdown()
     assert rows[0]["reward"] == 0.3 and all(row["reward"] is None for row in rows[1:])
-    for row, why in zip(rows[1:], ("--allow-url", "404", "302", "--allow-url")):
+    for row, why in zip(rows[1:], ("--allow-url", "404", "302", *["--allow-url"] * 6), strict=True):
         assert why in row["unscored"]
     with TestClient(server.build_app(judge)) as client:
         (row,) = post(client, clips=[{"prompt": "abc", "url": urls[0]}]).json()["scores"]
