@@ -1,30 +1,29 @@
 """Trains the mini world's denoiser on a defective corpus, resumably.
 
-`python -m lift_trl.mini.train_base --vae runs/mini_vae/vae --out runs/mini_base`
+`python -m lift_trl.mini.train_base --vae runs/mini_vae/vae --out runs/mini_base`; with `--family wan` that of the tiny Wan.
 """
 
 import argparse
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
+from diffusers import CogVideoXTransformer3DModel, DiffusionPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..protocols import VideoModel
+from ..records import TextCondition
 from ..rubric import Label
-from .checkpoints import (
-    MAX_TEXT_TOKENS,
-    build_prompt_tokenizer,
-    build_scheduler,
-    build_text_encoder,
-    build_transformer,
-)
+from ..video_models import PipelineSource
+from .checkpoints import MAX_TEXT_TOKENS, build_tiny_pipeline
 from .oracle import observe
 from .shapes import ATTRIBUTES, NUM_FRAMES, SCENES, SIZE, Clip, DefectRates, draw_clip
 from .training import FlatMuon, Run, clip_and_step, cooldown, set_rate
+from .wan import build_tiny_wan_pipeline
 
 
 NUM_CLIPS = 6000
@@ -36,20 +35,28 @@ CAPTION_DROPOUT = 0.1
 EMA_DECAY = 0.995
 SAVE_EVERY_S = 120.0
 #: Modules whose matrices Adam trains; Muon trains those of the blocks.
-EDGES = ("patch_embed", "time_embedding", "norm_out", "proj_out")
+EDGES = ("patch_embed", "time_embedding", "condition_embedder", "norm_out", "proj_out")
 
 
-def initialise(transformer: CogVideoXTransformer3DModel) -> None:
+@torch.no_grad()
+def initialise(transformer: CogVideoXTransformer3DModel | WanTransformer3DModel) -> None:
     """Output zero, adaptive norms zero with gates of 0.3: every block starts as a small residual step."""
-    with torch.no_grad():
-        transformer.proj_out.weight.zero_()
-        transformer.proj_out.bias.zero_()
-        for block in transformer.transformer_blocks:
-            for norm in (block.norm1, block.norm2):
-                norm.linear.weight.zero_()
-                norm.linear.bias.zero_()
-                # Six chunks: shift, scale and gate of the video, then of the text.
-                norm.linear.bias.view(6, -1)[[2, 5]] = 0.3
+    transformer.proj_out.weight.zero_()
+    transformer.proj_out.bias.zero_()
+    if isinstance(transformer, WanTransformer3DModel):
+        transformer.condition_embedder.time_proj.weight.zero_()
+        transformer.condition_embedder.time_proj.bias.zero_()
+        for block in transformer.blocks:
+            # Six rows: shift, scale and gate of self-attention, then of the feed-forward. Cross-attention has no gate.
+            block.scale_shift_table.zero_()[0, [2, 5]] = 0.3
+            block.attn2.to_out[0].weight.mul_(0.3)
+        return
+    for block in transformer.transformer_blocks:
+        for norm in (block.norm1, block.norm2):
+            norm.linear.weight.zero_()
+            norm.linear.bias.zero_()
+            # Six chunks: shift, scale and gate of the video, then of the text.
+            norm.linear.bias.view(6, -1)[[2, 5]] = 0.3
 
 
 def draw_shard(seed: int, start: int) -> list[Clip]:
@@ -65,9 +72,11 @@ def flawless_rows(seed: int, num_clips: int) -> Tensor:
 
 
 @torch.no_grad()
-def encode_corpus(vae: AutoencoderKLCogVideoX, directory: Path, seed: int, num_clips: int) -> tuple[Tensor, Tensor]:
+def encode_corpus(
+    pipeline: DiffusionPipeline, adapter: VideoModel, directory: Path, seed: int, num_clips: int
+) -> tuple[Tensor, Tensor]:
     """
-    Scaled posterior means of a defective corpus, float32 `[N, F', C, H', W']`, and the index of each clip's caption `[N]`.
+    Posterior means of a defective corpus in the denoiser's scale, float32 `[N, ...]`, and each clip's caption's index `[N]`.
 
     Whole shards are kept in `directory`, so that a killed run goes on where it was.
     """
@@ -77,20 +86,18 @@ def encode_corpus(vae: AutoencoderKLCogVideoX, directory: Path, seed: int, num_c
         path = directory / f"{start:06d}.pt"
         if not path.exists():
             clips = draw_shard(seed, start)
-            video = (
-                torch.from_numpy(np.stack([clip.video for clip in clips])).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-            )
-            latents = torch.cat([vae.encode(part).latent_dist.mode() for part in video.split(10)]).transpose(1, 2)
+            video = torch.from_numpy(np.stack([clip.video for clip in clips])).permute(0, 1, 4, 2, 3) / 127.5 - 1
+            latents = torch.cat([adapter.encode_video(pipeline, part).mean for part in video.split(10)])
             captions = torch.tensor([SCENES.index(clip.caption) for clip in clips])
             temporary = path.with_suffix(".tmp")
-            torch.save((latents * vae.config.scaling_factor, captions), temporary)
+            torch.save((latents, captions), temporary)
             temporary.replace(path)
         shards.append(torch.load(path, weights_only=True))
     return torch.cat([latents for latents, _ in shards]), torch.cat([captions for _, captions in shards])
 
 
 @torch.no_grad()
-def measure(pipeline: CogVideoXPipeline, videos_per_prompt: int = 2, seed: int = 7) -> dict[str, float]:
+def measure(pipeline: DiffusionPipeline, videos_per_prompt: int = 2, seed: int = 7) -> dict[str, float]:
     """Shares of sampled clips (20 steps, guidance 1) that follow the prompt in each attribute, and of Good labels."""
     scenes = list(SCENES) * videos_per_prompt
     seen = []
@@ -115,34 +122,26 @@ def measure(pipeline: CogVideoXPipeline, videos_per_prompt: int = 2, seed: int =
     return {name: float(value) for name, value in figures.items()}
 
 
-def build_pipeline(
-    vae: AutoencoderKLCogVideoX, transformer: CogVideoXTransformer3DModel, seed: int
-) -> CogVideoXPipeline:
-    """The whole pipeline; its text encoder is random and stays so."""
-    torch.manual_seed(seed)
-    pipeline = CogVideoXPipeline(build_prompt_tokenizer(), build_text_encoder(), vae, transformer, build_scheduler())
-    pipeline.set_progress_bar_config(disable=True)
+def build_pipeline(family: str, vae: Path, num_layers: int, seed: int) -> DiffusionPipeline:
+    """A pipeline of `family` around the VAE of a folder; its denoiser is where training begins, its text encoder random."""
+    build = build_tiny_wan_pipeline if family == "wan" else build_tiny_pipeline
+    pipeline: DiffusionPipeline = build(seed=seed, num_layers=num_layers)
+    pipeline.register_modules(vae=type(pipeline.vae).from_pretrained(vae).eval().requires_grad_(False))
+    initialise(pipeline.transformer)
     return pipeline
 
 
-@torch.no_grad()
-def embed_captions(pipeline: CogVideoXPipeline) -> Tensor:
-    """Text embeddings of every scene and, last, of the empty caption, `[49, 6, 32]`."""
-    prompts = [scene.prompt for scene in SCENES] + [""]
-    return pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, max_sequence_length=MAX_TEXT_TOKENS)[0]
-
-
-def train(vae_directory: Path, out: Path, num_steps: int, batch_size: int, seed: int, shape: tuple[int, int]) -> None:
+def train(family: str, vae: Path, out: Path, num_steps: int, batch_size: int, num_layers: int, seed: int) -> None:
     """Trains for `num_steps` steps in all, or what is left of them, and saves the pipeline to `out/video_model`."""
-    vae = AutoencoderKLCogVideoX.from_pretrained(vae_directory).eval().requires_grad_(False)
-    latents, captions = encode_corpus(vae, out / "corpus", seed, NUM_CLIPS)
+    pipeline = build_pipeline(family, vae, num_layers, seed)
+    adapter = PipelineSource(pipeline).adapter
+    latents, captions = encode_corpus(pipeline, adapter, out / "corpus", seed, NUM_CLIPS)
     flawless = flawless_rows(seed, NUM_CLIPS)
-    torch.manual_seed(seed)
-    transformer = build_transformer(num_layers=shape[0], num_heads=shape[1]).train()
-    initialise(transformer)
+    # Every scene and, last, the empty caption.
+    text = adapter.encode_text(pipeline, [scene.prompt for scene in SCENES] + [""])
+    transformer = pipeline.transformer.train()
     average = AveragedModel(transformer, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
-    pipeline = build_pipeline(vae, average.module, seed)
-    text = embed_captions(pipeline)
+    pipeline.register_modules(transformer=average.module)
     inner = {n: p for n, p in transformer.named_parameters() if p.ndim == 2 and not n.startswith(EDGES)}
     outer = [p for n, p in transformer.named_parameters() if n not in inner]
     muon = FlatMuon(inner.values(), lr=0.015, momentum=0.95)
@@ -156,9 +155,9 @@ def train(vae_directory: Path, out: Path, num_steps: int, batch_size: int, seed:
         pool = flawless if run.step in FLAWLESS_STEPS else torch.arange(len(latents))
         rows = pool[torch.randint(len(pool), (batch_size,), generator=generator)]
         dropped = torch.rand(batch_size, generator=generator) < CAPTION_DROPOUT
-        loss = denoising_loss(
-            transformer, pipeline, latents[rows], text[captions[rows].masked_fill(dropped, len(SCENES))], generator
-        )
+        spoken = captions[rows].masked_fill(dropped, len(SCENES))
+        caption = TextCondition({name: tensor[spoken] for name, tensor in text.items()})
+        loss = denoising_loss(transformer, adapter, pipeline.scheduler, latents[rows], caption, generator)
         clip_and_step(transformer, (muon, adam), loss)
         average.update_parameters(transformer)
         run.step += 1
@@ -175,20 +174,22 @@ def train(vae_directory: Path, out: Path, num_steps: int, batch_size: int, seed:
 
 
 def denoising_loss(
-    transformer: nn.Module, pipeline: CogVideoXPipeline, latents: Tensor, text: Tensor, generator: torch.Generator
+    transformer: nn.Module,
+    adapter: VideoModel,
+    scheduler: Any,
+    latents: Tensor,
+    text: TextCondition,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Mean squared error of the velocity at timesteps spread evenly over the batch."""
+    """Mean squared error of the network's own target at quantiles of the noise level spread evenly over the batch."""
     batch_size = len(latents)
-    steps = pipeline.scheduler.config.num_train_timesteps
+    steps = scheduler.config.num_train_timesteps
     shifted = (torch.arange(batch_size) + torch.rand(batch_size, generator=generator)) / batch_size
     timesteps = (shifted * steps).long().clamp_(max=steps - 1)
     noise = torch.randn(latents.shape, generator=generator)
-    noisy = pipeline.scheduler.add_noise(latents, noise, timesteps)
-    # get_velocity(sample, noise) is the target; with the network's output in place of the sample it would be x0.
-    target = pipeline.scheduler.get_velocity(latents, noise, timesteps)
-    with torch.autocast("cpu", torch.bfloat16):
-        output = transformer(noisy, text, timesteps, return_dict=False)[0]
-    return nn.functional.mse_loss(output.float(), target)
+    noisy = adapter.corrupt(scheduler, latents, noise, timesteps)
+    output = adapter.predict(transformer, noisy, text)
+    return nn.functional.mse_loss(output.float(), noisy.target)
 
 
 def main() -> None:
@@ -196,15 +197,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, required=True, help="Folder of the VAE that train_vae wrote.")
     parser.add_argument("--out", type=Path, required=True, help="Folder of the run.")
+    parser.add_argument("--family", choices=("cogvideox", "wan"), default="cogvideox")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--heads", type=int, default=3, help="Attention heads of 32 dimensions.")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    train(args.vae, args.out, args.steps, args.batch_size, args.seed, (args.layers, args.heads))
+    train(args.family, args.vae, args.out, args.steps, args.batch_size, args.layers, args.seed)
 
 
 if __name__ == "__main__":

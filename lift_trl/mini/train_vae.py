@@ -1,4 +1,7 @@
-"""Trains the mini world's VAE from nothing: `python -m lift_trl.mini.train_vae --out runs/mini_vae`. Resumable."""
+"""Trains the mini world's VAE from nothing: `python -m lift_trl.mini.train_vae --out runs/mini_vae`. Resumable.
+
+`--family wan` trains the one of the tiny Wan.
+"""
 
 import argparse
 import logging
@@ -7,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLCogVideoX
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 from torch import Tensor, nn
 
-from .checkpoints import build_vae
+from . import checkpoints, wan
 from .shapes import DefectRates, draw_clip
 from .training import FlatMuon, Run, clip_and_step, cosine, set_rate
 
@@ -19,16 +22,18 @@ KL_WEIGHT = 2e-4
 OBJECT_WEIGHT = 5.0
 EDGE_WEIGHT = 4.0
 SAVE_EVERY_S = 120.0
+#: Clips that take no part in training; the figures and the scale of the latents are theirs.
+NUM_HELD_OUT = 64
 #: bfloat16 saves a quarter of a step; the last steps are in float32, as the VAE is used.
 BF16_SHARE = 0.8
 
 
-def initialise(vae: AutoencoderKLCogVideoX) -> None:
+def initialise(vae: AutoencoderKLCogVideoX | AutoencoderKLWan) -> None:
     """
     Starts near the identity with little posterior noise; the default starts lose most of a short run.
 
-    Each residual branch begins at zero, the spatial norms scale by 1, the other convolutions are 1.7 times as large, and
-    the posterior's log-variance is -5.
+    Each residual branch begins at zero, the spatial norms (CogVideoX's) scale by 1, the other convolutions are 1.7 times as
+    large, and the posterior's log-variance is -5.
     """
     for name, module in vae.named_modules():
         if isinstance(module, nn.Conv3d | nn.Conv2d):
@@ -42,7 +47,7 @@ def initialise(vae: AutoencoderKLCogVideoX) -> None:
             elif module.kernel_size[-1] == 3:
                 with torch.no_grad():
                     module.weight.mul_(1.7)
-    head = vae.encoder.conv_out.conv
+    head = vae.quant_conv if isinstance(vae, AutoencoderKLWan) else vae.encoder.conv_out.conv
     half = head.out_channels // 2
     with torch.no_grad():
         head.weight[half:].zero_()
@@ -70,23 +75,39 @@ def reconstruction_loss(decoded: Tensor, video: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(vae: AutoencoderKLCogVideoX, num_clips: int = 64) -> dict[str, float]:
+def evaluate(vae: AutoencoderKLCogVideoX | AutoencoderKLWan) -> dict[str, float]:
     """Peak signal-to-noise ratio in dB of the round trip through the posterior mean, and the latents' deviation."""
-    video = draw_batch(1_000_003, 0, num_clips)
+    video = draw_batch(1_000_003, 0, NUM_HELD_OUT)
     latents = torch.cat([vae.encode(part).latent_dist.mode() for part in video.split(8)])
     decoded = torch.cat([vae.decode(part).sample for part in latents.split(8)]).clamp(-1, 1)
     psnr = -10 * torch.log10((decoded - video).square().mean() / 4)
     return {"psnr_db": psnr.item(), "latent_std": latents.std().item(), "latent_mean": latents.mean().item()}
 
 
-def train(out: Path, num_steps: int, batch_size: int, seed: int) -> None:
+@torch.no_grad()
+def normalise(vae: AutoencoderKLCogVideoX | AutoencoderKLWan) -> None:
+    """Writes the latents' scale into the configuration: one factor (CogVideoX), each channel's mean and deviation (Wan)."""
+    video = draw_batch(1_000_003, 0, NUM_HELD_OUT)
+    latents = torch.cat([vae.encode(part).latent_dist.mode() for part in video.split(8)])
+    if isinstance(vae, AutoencoderKLWan):
+        mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
+        vae.register_to_config(
+            latents_mean=[round(value, 4) for value in mean.tolist()],
+            latents_std=[round(value, 4) for value in std.tolist()],
+        )
+    else:
+        vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+
+
+def train(out: Path, family: str, num_steps: int, batch_size: int, seed: int) -> None:
     """Trains for `num_steps` steps in all, or what is left of them, and saves the VAE to `out/vae`."""
     torch.manual_seed(seed)
-    vae = build_vae()
+    vae = wan.build_vae() if family == "wan" else checkpoints.build_vae()
     initialise(vae)
     vae.train()
-    kernels = [p for p in vae.parameters() if p.ndim > 1]
-    vectors = [p for p in vae.parameters() if p.ndim == 1]
+    # Wan's norms have a scale of [C, 1, 1, 1]: vectors, too.
+    kernels = [p for p in vae.parameters() if p.numel() > p.shape[0]]
+    vectors = [p for p in vae.parameters() if p.numel() == p.shape[0]]
     muon, adam = FlatMuon(kernels, lr=0.03, momentum=0.9), torch.optim.Adam(vectors, lr=3e-3)
     run = Run(out, {"vae": vae, "muon": muon, "adam": adam})
     run.resume()
@@ -112,8 +133,7 @@ def train(out: Path, num_steps: int, batch_size: int, seed: int) -> None:
         if time.monotonic() - saved_s > SAVE_EVERY_S or run.step == num_steps:
             run.save()
             saved_s = time.monotonic()
-    deviation = evaluate(vae)["latent_std"]
-    vae.register_to_config(scaling_factor=round(1 / deviation, 4))
+    normalise(vae)
     vae.save_pretrained(out / "vae")
 
 
@@ -121,13 +141,14 @@ def main() -> None:
     """Reads the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="Folder of the run.")
+    parser.add_argument("--family", choices=("cogvideox", "wan"), default="cogvideox")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    train(args.out, args.steps, args.batch_size, args.seed)
+    train(args.out, args.family, args.steps, args.batch_size, args.seed)
 
 
 if __name__ == "__main__":

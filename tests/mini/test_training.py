@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from lift_trl.mini import train_vae, train_vlm
-from lift_trl.mini.checkpoints import build_tiny_vlm
+from lift_trl.mini.checkpoints import build_tiny_vlm, build_vae
 from lift_trl.mini.seen_clips import draw_clips
 from lift_trl.mini.shapes import enlarge
 from lift_trl.mini.training import FlatMuon, cooldown, cosine
 from lift_trl.mini.vlm_tasks import IGNORED, NUM_IMAGES, draw_checks, draw_pictures, pack
+from lift_trl.mini.wan import build_vae as build_wan_vae
 
 
 def test_muon_on_a_kernel_is_muon_on_its_matrix():
@@ -31,9 +32,10 @@ def test_schedules_begin_warm_and_end_low():
         assert factors[0] == pytest.approx(0.05, rel=0.01) and max(factors) > 0.9 and factors[-1] < 0.03
 
 
-def test_a_killed_vae_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_vae, "evaluate", lambda vae: {"latent_std": 0.5})
-    train_vae.train(tmp_path / "whole", num_steps=4, batch_size=1, seed=0)
+@pytest.mark.parametrize("family", ["cogvideox", "wan"])
+def test_a_killed_vae_run_goes_on_as_if_nothing_had_happened(family, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_vae, "NUM_HELD_OUT", 3)
+    train_vae.train(tmp_path / "whole", family, num_steps=4, batch_size=1, seed=0)
     stop = StopIteration("killed")
 
     def kill(loss, *args):
@@ -46,13 +48,24 @@ def test_a_killed_vae_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypat
     monkeypatch.setattr(train_vae, "SAVE_EVERY_S", 0.0)
     monkeypatch.setattr(train_vae, "clip_and_step", kill)
     with pytest.raises(StopIteration):
-        train_vae.train(tmp_path / "killed", num_steps=4, batch_size=1, seed=0)
+        train_vae.train(tmp_path / "killed", family, num_steps=4, batch_size=1, seed=0)
     monkeypatch.setattr(train_vae, "clip_and_step", step)
-    train_vae.train(tmp_path / "killed", num_steps=4, batch_size=1, seed=0)
+    train_vae.train(tmp_path / "killed", family, num_steps=4, batch_size=1, seed=0)
     first, second = (torch.load(tmp_path / n / "state.pt", weights_only=True)["vae"] for n in ("whole", "killed"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+    # What the denoiser sees of other clips is of unit scale, by the configuration that was saved.
     config = json.loads((tmp_path / "killed" / "vae" / "config.json").read_text())
-    assert config["scaling_factor"] == 2.0
+    vae = build_wan_vae() if family == "wan" else build_vae()
+    vae.load_state_dict(second)
+    latents = vae.encode(train_vae.draw_batch(1_000_003, 0, 3)).latent_dist.mode()
+    if family == "wan":
+        shape = (1, 8, 1, 1, 1)
+        mean, std = (torch.tensor(config[name]).view(shape) for name in ("latents_mean", "latents_std"))
+        scaled = (latents - mean) / std
+        torch.testing.assert_close(scaled.mean(dim=(0, 2, 3, 4)), torch.zeros(8), atol=0.02, rtol=0)
+        torch.testing.assert_close(scaled.std(dim=(0, 2, 3, 4)), torch.ones(8), atol=0.02, rtol=0)
+    else:
+        assert (latents * config["scaling_factor"]).std().item() == pytest.approx(1, abs=0.02)
 
 
 def test_packed_questions_answer_as_if_asked_alone():
