@@ -223,6 +223,14 @@ def _recipes(args: argparse.Namespace) -> int:
     return 0
 
 
+def _estimate(args: argparse.Namespace) -> int:
+    """Memory, largest batch, disk, hours and price of a recipe's YAML, counted without weights and without a GPU."""
+    from .estimate.command import estimate
+
+    print(estimate(args))
+    return 0
+
+
 def _prompts(args: argparse.Namespace) -> int:
     """Writes long prompts drawn from the paper's categories, one a line, for recipes/generate.py."""
     from .feedback.prompts import chat_model_expander, draw_prompts
@@ -276,6 +284,22 @@ def _add_data_commands(command: Command) -> None:
     convert.add_argument("--bad-rows", choices=["raise", "drop"], default="raise", help="drop lists them in a file")
     convert.add_argument("--test-fraction", type=float, help="share of the clips that form the split test")
     convert.add_argument("--train-on", help="HRA whose clips form train; the rest is test")
+
+
+def _add_estimate(command: Command) -> None:
+    estimate = command("estimate", _estimate)
+    estimate.add_argument("--config", required=True, help="YAML of a recipe")
+    estimate.add_argument(
+        "--gpu", required=True, help="rtx4090, a100-80, h100, ...: a card of the table or of --rates"
+    )
+    estimate.add_argument("--num-gpus", type=int, default=1, help="cards that share the work (default: 1)")
+    estimate.add_argument("--stage", help="align, cache, ...; by default what the YAML's name begins with")
+    estimate.add_argument("--memory", type=int, help="GB of a card that the YAML has settings for (by_memory)")
+    estimate.add_argument("--clips", type=int, default=1000, help="clips to train on, cache or score (default: 1000)")
+    estimate.add_argument("--videos", type=int, default=1000, help="videos to generate (default: 1000)")
+    estimate.add_argument("--prompts", type=int, default=1000, help="different prompts among them (default: 1000)")
+    estimate.add_argument("--rates", help="YAML of cards with rates of your own, as benchmarks/gpu.py writes it")
+    estimate.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_push(command: Command) -> None:
@@ -351,6 +375,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation = command("eval", _eval)
     evaluation.add_argument("step", choices=["plan", "check", "report"])
     evaluation.add_argument("options", nargs=argparse.REMAINDER)
+    _add_estimate(command)
     _add_push(command)
     command("recipes", _recipes).add_argument("path", help="new folder")
     prompts = command("prompts", _prompts)

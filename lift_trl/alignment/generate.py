@@ -214,10 +214,10 @@ def generate_videos(
     prompts = [video.prompt for batch in todo for video in batch]
     texts.embed(source, [*prompts, *_negative(sampling)] if prompts else [], state, dtype)
     if mine := share(todo, rank=state.process_index, world_size=state.num_processes):
-        pipe = _load(source, lora, sampling, dtype, state)
+        pipe = load_pipeline(source, lora, sampling, dtype, state)
         started_s = time.monotonic()
         for number, batch in enumerate(mine, start=1):
-            frames = _sample(pipe, source, batch, texts, sampling, dtype, state.device)
+            frames = sample_batch(pipe, source, batch, texts, sampling, dtype, state.device)
             for video, clip in zip(batch, frames, strict=True):
                 if video.id not in done:
                     _store(manifest, video, clip, source, sampling, adapter, settings)
@@ -252,7 +252,7 @@ def _done(manifest: Manifest, settings: str) -> set[str]:
     return {row["id"] for row in rows}
 
 
-def _load(
+def load_pipeline(
     source: PipelineSource, lora: FoundLora | None, sampling: Sampling, dtype: torch.dtype, state: PartialState
 ) -> Any:
     """The pipeline without its text encoder, with the adapter on."""
@@ -275,7 +275,7 @@ def _negative(sampling: Sampling) -> list[str]:
 
 
 @torch.no_grad()
-def _sample(
+def sample_batch(
     pipe: Any,
     source: PipelineSource,
     batch: Sequence[PromptSeed],

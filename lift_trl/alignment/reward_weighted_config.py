@@ -1,5 +1,6 @@
 """Settings of `RewardWeightedVideoTrainer`, and of the LoRA that it trains."""
 
+import json
 import logging
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -62,7 +63,7 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
         ValueError: for a value that is not allowed, or an option that does not apply to a denoiser; says which to use.
     """
 
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "dimension_weights"]
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "dimension_weights", "by_memory"]
 
     caption_dropout: float = field(
         default=0.1,
@@ -103,6 +104,20 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
         default=None, metadata={"help": "What guidance leads away from; by default the family's own text, if any."}
     )
 
+    # Memory and batch
+    clips_per_step: int | None = field(
+        default=None,
+        metadata={
+            "help": "Clips of one optimiser step, all processes together. gradient_accumulation_steps follows from it, so "
+            "that the run is the same on one card or on eight."
+        },
+    )
+    by_memory: dict[int, dict[str, Any]] | str | None = field(
+        default=None,
+        metadata={"help": "Settings by the memory of a card: those of the largest number of GB up to memory_gb hold."},
+    )
+    memory_gb: int | None = field(default=None, metadata={"help": "Memory of a card in GB, for by_memory."})
+
     # Overridden defaults
     learning_rate: float = field(
         default=1e-4, metadata={"help": "Initial learning rate; 1e-5 suits full fine-tuning."}
@@ -127,9 +142,11 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
             # Otherwise several processes on a CPU would not form one world.
             self.use_cpu = True
         self._check_own_fields()
+        self._take_by_memory()
         if self.use_cpu:
             process_state(use_cpu=True)  # stock gives its time-out to the processes of GPUs only
         super().__post_init__()
+        self._accumulate()
         self._refuse_what_does_not_apply()
         if self.mixed_precision == "fp16" and self.device.type == "cpu":
             raise ValueError("fp16 needs an accelerator; on a CPU use bf16: true, or leave both out for float32.")
@@ -151,6 +168,44 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
             raise ValueError(
                 "validation_steps is set, but validation_prompts is empty. Give prompts, or leave both out."
             )
+
+    def _take_by_memory(self) -> None:
+        """Puts the settings of `by_memory` in place."""
+        if isinstance(self.by_memory, str):
+            self.by_memory = json.loads(self.by_memory)
+        settings = {int(size): given for size, given in (self.by_memory or {}).items()}  # type: ignore[union-attr]
+        if (self.memory_gb is None) != (not settings):
+            raise ValueError(
+                "memory_gb and by_memory go together: the one chooses among the other. Give both or none."
+            )
+        fitting = [size for size in settings if self.memory_gb is not None and size <= self.memory_gb]
+        if settings and not fitting:
+            raise ValueError(
+                f"memory_gb={self.memory_gb}: by_memory has no settings for less than {min(settings)} GB. Run `lift-trl "
+                "estimate` to see what would fit, and add them."
+            )
+        for name, value in (settings[max(fitting)] if fitting else {}).items():
+            if not hasattr(self, name):
+                raise ValueError(f"by_memory: {name} is no setting of a run.")
+            setattr(self, name, value)
+
+    def _accumulate(self) -> None:
+        """Sets `gradient_accumulation_steps` so that a step has `clips_per_step` clips."""
+        if self.clips_per_step is None:
+            return
+        at_once = self.train_batch_size * self.world_size
+        if self.clips_per_step % at_once:
+            raise ValueError(
+                f"clips_per_step={self.clips_per_step} cannot be made of {at_once} clips at a time "
+                f"(per_device_train_batch_size={self.train_batch_size} on {self.world_size} processes). Nearest: "
+                f"{max(1, round(self.clips_per_step / at_once)) * at_once}."
+            )
+        if self.gradient_accumulation_steps not in (1, self.clips_per_step // at_once):
+            raise ValueError(
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps} and clips_per_step={self.clips_per_step} "
+                "contradict each other. Leave out the first; it follows."
+            )
+        self.gradient_accumulation_steps = self.clips_per_step // at_once
 
     def _refuse_what_does_not_apply(self) -> None:
         refused: list[tuple[str, Any, str]] = [

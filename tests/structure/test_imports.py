@@ -29,10 +29,10 @@ LEVELS = {
     "lift_trl.critic": 40,
     "lift_trl.alignment": 40,
     "lift_trl.evaluation": 40,
-    "lift_trl.cost": 40,
     "lift_trl.mini": 40,
     "lift_trl.ui": 40,
     "lift_trl.serving": 40,
+    "lift_trl.estimate": 45,  # runs the code of the stages
     "lift_trl.cli": 50,
     "lift_trl.recipe_parser": 50,
 }
@@ -45,7 +45,7 @@ PLACES = {
     "choix": ("lift_trl.evaluation",),
     "krippendorff": ("lift_trl.feedback",),
     "trl": ("lift_trl.critic", "lift_trl.recipe_parser"),
-    "diffusers": ("lift_trl.video_models", "lift_trl.alignment", "lift_trl.hub", "lift_trl.mini"),
+    "diffusers": ("lift_trl.video_models", "lift_trl.alignment", "lift_trl.hub", "lift_trl.mini", "lift_trl.estimate"),
     "av": ("lift_trl.store.video_io",),
     "fastapi": ("lift_trl.serving",),
     "uvicorn": ("lift_trl.serving",),

@@ -1,0 +1,127 @@
+"""`lift-trl estimate`, cards and batch settings."""
+
+import json
+
+import pytest
+import yaml
+
+from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
+from lift_trl.cli import main
+from lift_trl.estimate.gpus import find_gpu, load_gpus, overheads
+from lift_trl.estimate.meter import Count
+from lift_trl.estimate.plan import largest_batch
+from tests.estimate.mid_size import SIZE
+
+
+def write(path, **settings):
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.fixture
+def align_yaml(mid_size, tmp_path):
+    size = {"num_frames": SIZE.num_frames, "height": SIZE.height, "width": SIZE.width}
+    return write(
+        tmp_path / "align_small.yaml", model_name_or_path=str(mid_size), cache="runs/cache", lora_r=16, clips_per_step=64,
+        per_device_train_batch_size=4, num_train_epochs=3, output_dir="runs/lora", **size,
+    )  # fmt: skip
+
+
+def test_report_as_json(align_yaml, capsys):
+    assert (
+        main(["estimate", "--config", str(align_yaml), "--gpu", "h100", "--num-gpus", "2", "--clips", "640", "--json"])
+        == 0
+    )
+    report = json.loads(capsys.readouterr().out)
+    (step,) = report["parts"]
+    assert step["runs"] == 640 / 4 * 3
+    assert step["total_gb"] == pytest.approx(sum(step["memory_gb"].values()) + sum(step["overheads_gb"].values()))
+    assert "gradients' buckets of DDP" in step["overheads_gb"]
+    assert report["hours"] == pytest.approx(step["seconds"] * 480 / 2 / 0.95 / 3600)
+    assert report["price_usd"] == pytest.approx(report["hours"] * 2 * find_gpu("h100").price)
+    assert report["notes"] == ["64 clips a step: 4 on each of 2 cards, accumulated 8 times"]
+    assert report["fits"] and report["rates"] == "assumed"
+
+
+def test_it_warns_and_does_not_refuse(align_yaml, tmp_path, capsys):
+    card = write(tmp_path / "rates.yaml", toy={"memory_gb": 0.7, "attention": 1, "matmul": 1, "conv": 1, "traffic": 0.1,
+                                                "price": 0, "source": "measured"})  # fmt: skip
+    assert main(["estimate", "--config", str(align_yaml), "--gpu", "toy", "--rates", str(card)]) == 0
+    out = capsys.readouterr().out
+    assert "DOES NOT FIT" in out and "WARNING: out of memory" in out and "largest batch that fits: none" in out
+    assert "measured" in out.splitlines()[-2]
+
+
+def test_cache_and_generation(mid_size, tmp_path, capsys):
+    common = {"model_name_or_path": str(mid_size), "num_frames": 9, "height": 96, "width": 128, "output_dir": "runs/x"}
+    cache = write(tmp_path / "cache.yaml", videos=["clips"], **common)
+    assert main(["estimate", "--config", str(cache), "--gpu", "t4", "--clips", "70", "--prompts", "7", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["disk_gb"]["posteriors"] == pytest.approx(70 * 2 * (3 * 8 * 24 * 32) * 2 / 1e9)
+    assert [part["runs"] for part in report["parts"]] == [7, 70]
+    sample = write(tmp_path / "generate.yaml", prompts="p.txt", num_inference_steps=20, batch_size=2, **common)
+    assert main(["estimate", "--config", str(sample), "--gpu", "t4", "--videos", "10", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["parts"][1]["runs"] == 5 and report["parts"][1]["tflop"] > 0
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--gpu", "h1000"], "gpu 'h1000' is unknown; there are h200"),
+        (["--gpu", "h100", "--num-gpus", "0"], "give 1 or more"),
+        (["--gpu", "h100", "--stage", "aline"], "--stage"),
+    ],
+)
+def test_wrong_options_are_named(align_yaml, capsys, options, message):
+    assert main(["estimate", "--config", str(align_yaml), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_rates_over_the_table(tmp_path):
+    gpu = load_gpus(write(tmp_path / "r.yaml", h100={"matmul": 700, "source": "measured"}))["h100"]
+    assert (gpu.matmul, gpu.source, gpu.attention) == (700, "measured", find_gpu("h100").attention)
+    assert gpu.seconds(Count(matmul_flops=7e14, traffic_bytes=2.7e12)) == pytest.approx(2.0)
+    for wrong, message in (
+        ({"h100": {"speed": 1}}, "speed"),
+        ({"x": {"matmul": 1}}, "missing"),
+        (["h100"], "no table"),
+    ):
+        (tmp_path / "w.yaml").write_text(yaml.safe_dump(wrong))
+        with pytest.raises(ValueError, match=message):
+            load_gpus(tmp_path / "w.yaml")
+
+
+def test_largest_batch_fits_and_the_next_does_not():
+    gpu = find_gpu("rtx4090")
+    one, two = (Count(peaks={"run": {"weights": 4e9, "activations": n * 3e9}}) for n in (1, 2))
+
+    def total(batch):
+        count = Count(peaks={"run": {"weights": 4e9, "activations": batch * 3e9}})
+        return count.peak_bytes + sum(overheads(count).values())
+
+    batch = largest_batch(one, two, gpu)
+    assert total(batch) <= gpu.memory_gb * 1e9 < total(batch + 1)
+
+
+def config(tmp_path, **settings):
+    return RewardWeightedVideoConfig(str(tmp_path), report_to=[], **settings)
+
+
+def test_accumulation_follows_from_the_clips_of_a_step(tmp_path):
+    assert config(tmp_path, per_device_train_batch_size=2, clips_per_step=64).gradient_accumulation_steps == 32
+    with pytest.raises(ValueError, match="cannot be made of 6 clips at a time.*Nearest: 66"):
+        config(tmp_path, per_device_train_batch_size=6, clips_per_step=64)
+    with pytest.raises(ValueError, match="contradict"):
+        config(tmp_path, per_device_train_batch_size=2, clips_per_step=64, gradient_accumulation_steps=8)
+
+
+def test_settings_by_memory(tmp_path):
+    by_memory = {16: {"per_device_train_batch_size": 2}, 80: {"per_device_train_batch_size": 4, "learning_rate": 0.5}}
+    small, large = (config(tmp_path, memory_gb=n, by_memory=by_memory, clips_per_step=64) for n in (24, 80))
+    assert (small.per_device_train_batch_size, small.gradient_accumulation_steps) == (2, 32)
+    assert (large.per_device_train_batch_size, large.gradient_accumulation_steps, large.learning_rate) == (4, 16, 0.5)
+    for wrong, message in (({"memory_gb": 8, "by_memory": by_memory}, "less than 16 GB"), ({"memory_gb": 8}, "go together"),
+                           ({"memory_gb": 16, "by_memory": {16: {"batch": 2}}}, "batch is no setting")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            config(tmp_path, **wrong)

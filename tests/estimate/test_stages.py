@@ -1,0 +1,106 @@
+"""Counted stages against runs in earnest, against the full depth, and against the figures of the real 2B."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lift_trl.alignment.clips import ClipSize
+from lift_trl.alignment.generate import Sampling
+from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
+from lift_trl.estimate.depth import at_batch
+from lift_trl.estimate.stages import VideoStages
+from tests.estimate.mid_size import LORA, build_pipeline, run, settings
+
+
+SCRIPT = Path(__file__).with_name("mid_size.py")
+
+
+def measured_bytes(batch: int, checkpointing: bool) -> int:
+    """In a process of its own, so that nothing else has memory to give back."""
+    command = [sys.executable, str(SCRIPT), str(batch), str(checkpointing).lower()]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(out.splitlines()[-1])["bytes"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_peak_is_within_5_percent_of_a_measured_step(stages, tmp_path, batch, checkpointing):
+    counted = stages.step_of(settings(tmp_path, batch, checkpointing), LoraConfig(**LORA), batch)
+    assert counted.peak_bytes == pytest.approx(measured_bytes(batch, checkpointing), rel=0.05)
+
+
+def test_products_are_those_of_a_real_step(stages, tmp_path):
+    args = settings(tmp_path, 1, True)
+    counted = stages.step_of(args, LoraConfig(**LORA), 1)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        run(build_pipeline(), tmp_path, 1, True, stages.shapes)  # two steps
+    by_kind = counter.get_flop_counts()["Global"]
+    attention = by_kind.pop(torch.ops.aten.bmm) / 2
+    # With checkpointing forward runs twice: 2 + 2 products, and 4 backward; flash computes the scores once more.
+    assert counted.attention_flops * (2 + 2 + 4) / (2 + 2 + 5) == attention
+    assert counted.matmul_flops + counted.conv_flops == sum(by_kind.values()) / 2
+
+
+def test_few_layers_and_clips_tell_all(stages, tmp_path):
+    """Six layers and a batch of three, extrapolated and in full, with accumulation and with a non-default objective."""
+    args = settings(tmp_path, 3, False)
+    args.gradient_accumulation_steps = 4
+    lora = LoraConfig(**LORA)
+    full = stages.step_of(args, lora, 3)
+    found = at_batch(*stages.steps(args, lora), 3)
+    assert found.peak_bytes == pytest.approx(full.peak_bytes, rel=0.01)
+    assert found.flops == pytest.approx(full.flops, rel=1e-6)
+    assert found.traffic_bytes == pytest.approx(full.traffic_bytes, rel=0.01)
+
+
+def test_an_objective_with_another_forward_pass_counts_it(stages, tmp_path):
+    lora = LoraConfig(**LORA)
+    args = settings(tmp_path, 2, False)
+    plain = stages.step_of(args, lora, 2)
+    args.objective = "dpo"
+    assert stages.step_of(args, lora, 2).flops > 1.2 * plain.flops
+
+
+def test_sampling_scales_with_its_steps_and_not_with_its_peak(stages):
+    few, many = (stages.sampling(Sampling(9, 96, 128, num_inference_steps=n)) for n in (4, 10))
+    assert few.peak_bytes == many.peak_bytes
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        pipe = build_pipeline()
+        pipe.set_progress_bar_config(disable=True)
+        pipe("a fox", num_frames=9, height=96, width=128, num_inference_steps=4, max_sequence_length=6)
+    text = stages.text.flops
+    assert few.flops == pytest.approx(counter.get_total_flops() - 2 * text, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def real_2b(tmp_path_factory):
+    """Batches of one and of two of the shipped settings."""
+    args = RewardWeightedVideoConfig(
+        str(tmp_path_factory.mktemp("run")), bf16=True, activation_checkpointing=True, report_to=[]
+    )
+    stages = VideoStages("THUDM/CogVideoX-2b", ClipSize(49, 480, 720, 8.0))
+    return stages, args, stages.steps(args, LoraConfig(r=128, lora_alpha=128))
+
+
+def test_real_2b_has_the_known_figures(real_2b):
+    """Counted once in full, at 49 x 480 x 720 with LoRA r = 128 and checkpointing."""
+    _, _, (one, two) = real_2b
+    peaks = [at_batch(one, two, batch).peak_bytes / 1e9 for batch in (1, 2, 4, 8)]
+    assert peaks == pytest.approx([8.3, 12.4, 20.7, 37.2], abs=0.1)
+    assert one.flops / 1e12 == pytest.approx(477.1, abs=0.1)
+
+
+@pytest.mark.slow
+def test_real_2b_in_full(real_2b):
+    stages, args, (one, two) = real_2b
+    full = stages.step_of(args, LoraConfig(r=128, lora_alpha=128), 2)
+    assert two.peak_bytes == pytest.approx(full.peak_bytes, rel=0.01)
+    assert two.flops == pytest.approx(full.flops, rel=1e-6)
