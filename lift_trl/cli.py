@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .estimate.options import add_options
 from .store.inspect import inspect_artifact
 from .store.manifest import check_writable, library_versions
 
@@ -166,11 +167,12 @@ def _eval(args: argparse.Namespace) -> int:
 def _push(args: argparse.Namespace) -> int:
     """Pushes a finished artefact, a LoRA or a Space to the Hub, with its card."""
     from .hub.push import artifact_kind, push
+    from .hub.push_options import check_options
     from .hub.push_space import push_space
 
     private = True if args.private else False if args.public else None
     kind = artifact_kind(args.folder)
-    _check_push_options(args, kind)
+    check_options(args, kind)
     if kind != "space":
         pushed = push(args.folder, args.repo_id, private=private, license=args.license, collection=args.collection)
         print(f"{pushed.url} ({pushed.repo_type}, commit {pushed.commit[:12]})")
@@ -190,24 +192,6 @@ def _push(args: argparse.Namespace) -> int:
     )
     print(f"{pushed.url} (space, commit {pushed.commit[:12]})")
     return 0
-
-
-def _check_push_options(args: argparse.Namespace, kind: str) -> None:
-    """Raises `ValueError` for an option that would have no effect, or has no value."""
-    names = ("base", "adapter", "critic", "gallery", "set", "secret", "hardware", "storage", "wheel")
-    given = [f"--{name}" for name in names if getattr(args, name)]
-    if kind != "space" and given:
-        raise ValueError(
-            f"{given[0]} is for Spaces, and {args.folder} is a {kind} artefact. Leave out {', '.join(given)}."
-        )
-    if kind == "space" and args.license:
-        raise ValueError(f"--license: a Space's stands in {args.folder}/README.md; change it there.")
-    for entry in args.set:
-        if "=" not in entry:
-            raise ValueError(f"--set {entry}: no value; write --set {entry}=VALUE.")
-    for name in args.secret:
-        if name not in os.environ:
-            raise ValueError(f"--secret {name}: not in the environment; export it first (values are never arguments).")
 
 
 def _recipes(args: argparse.Namespace) -> int:
@@ -286,22 +270,6 @@ def _add_data_commands(command: Command) -> None:
     convert.add_argument("--train-on", help="HRA whose clips form train; the rest is test")
 
 
-def _add_estimate(command: Command) -> None:
-    estimate = command("estimate", _estimate)
-    estimate.add_argument("--config", required=True, help="YAML of a recipe")
-    estimate.add_argument(
-        "--gpu", required=True, help="rtx4090, a100-80, h100, ...: a card of the table or of --rates"
-    )
-    estimate.add_argument("--num-gpus", type=int, default=1, help="cards that share the work (default: 1)")
-    estimate.add_argument("--stage", help="align, cache, ...; by default what the YAML's name begins with")
-    estimate.add_argument("--memory", type=int, help="GB of a card that the YAML has settings for (by_memory)")
-    estimate.add_argument("--clips", type=int, default=1000, help="clips to train on, cache or score (default: 1000)")
-    estimate.add_argument("--videos", type=int, default=1000, help="videos to generate (default: 1000)")
-    estimate.add_argument("--prompts", type=int, default=1000, help="different prompts among them (default: 1000)")
-    estimate.add_argument("--rates", help="YAML of cards with rates of your own, as benchmarks/gpu.py writes it")
-    estimate.add_argument("--json", action="store_true", help="print JSON")
-
-
 def _add_push(command: Command) -> None:
     push = command("push", _push)
     push.add_argument("folder", help="output folder of a stage, output_dir of align.py, or a Space's folder")
@@ -375,7 +343,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation = command("eval", _eval)
     evaluation.add_argument("step", choices=["plan", "check", "report"])
     evaluation.add_argument("options", nargs=argparse.REMAINDER)
-    _add_estimate(command)
+    add_options(command("estimate", _estimate))
     _add_push(command)
     command("recipes", _recipes).add_argument("path", help="new folder")
     prompts = command("prompts", _prompts)

@@ -1,0 +1,17 @@
+"""The options of `lift-trl estimate`, apart from what counts, so that `--help` costs no torch."""
+
+import argparse
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Config, card and how much there is to do."""
+    parser.add_argument("--config", required=True, help="YAML of a recipe")
+    parser.add_argument("--gpu", required=True, help="rtx4090, a100-80, h100, ...: a card of the table or of --rates")
+    parser.add_argument("--num-gpus", type=int, default=1, help="cards that share the work (default: 1)")
+    parser.add_argument("--stage", help="align, cache, ...; by default what the YAML's name begins with")
+    parser.add_argument("--memory", type=int, help="GB of a card that the YAML has settings for (by_memory)")
+    parser.add_argument("--clips", type=int, default=1000, help="clips to train on, cache or score (default: 1000)")
+    parser.add_argument("--videos", type=int, default=1000, help="videos to generate (default: 1000)")
+    parser.add_argument("--prompts", type=int, default=1000, help="different prompts among them (default: 1000)")
+    parser.add_argument("--rates", help="YAML of cards with rates of your own, as benchmarks/gpu.py writes it")
+    parser.add_argument("--json", action="store_true", help="print JSON")
