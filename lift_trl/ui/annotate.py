@@ -97,6 +97,7 @@ def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf, sta
                     f'<div class="lift-hint lift-keys">{keys}&nbsp; <kbd>Enter</kbd> next, then send &nbsp; '
                     f"<kbd>Space</kbd> play &nbsp; <kbd>,</kbd> <kbd>.</kbd> step</div>{_words_html()}"
                 )
+    skip = gr.Button("The clip does not play: skip it", elem_id="lift-skip", size="sm")
 
     @answered
     def load(request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
@@ -124,9 +125,17 @@ def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf, sta
             gr.Warning(_KEPT, title="Not saved")
         return _annotation(queue, shelf, rater)
 
+    @answered
+    def skip_clip(clip: str, request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
+        rater = queue.identity.voter(request, profile)
+        with told():
+            queue.skip(rater, clip)
+        return _annotation(queue, shelf, rater)
+
     outputs = [player, caption, clip_id, form, status, *fields]
     demo.load(load, None, outputs, **QUICK)
     submit.click(rate, [clip_id, *fields], outputs, **QUICK)
+    skip.click(skip_clip, [clip_id], outputs, **QUICK)
 
 
 def _annotation(queue: AnnotationQueue, shelf: ClipShelf, rater: str) -> list[Any]:
@@ -215,7 +224,7 @@ def owner_html(queue: AnnotationQueue, agreement: Agreement) -> str:
     saved = f"{len(rows)} ratings, {pending} of them not on the Hub yet" if pending else f"{len(rows)} ratings"
     return (
         notice_html(f"{saved}. Gold clips: {len(queue.gold)}. Raters asked for: {queue.raters} a clip.")
-        + broken_html(queue.broken.values())
+        + broken_html(queue.problems())
         + '<div class="lift-columns"><div><h3 class="lift-h">Clips</h3>'
         + table_html(["ratings", "clips"], by_number)
         + '</div><div><h3 class="lift-h">Agreement (Krippendorff&#39;s alpha, ordinal)</h3>'

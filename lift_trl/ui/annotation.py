@@ -17,6 +17,7 @@ from ..rubric import Dimension, Label, parse_label
 from ..store.manifest import METADATA_FILE, write_rows
 from .clips import GalleryClip
 from .identity import Identity
+from .shown import Shown
 from .tally import Answer, Tally
 from .vote_log import Row, VoteLog, vote_id
 
@@ -81,7 +82,7 @@ class AnnotationQueue:
         #: Clips that cannot be shown, and why.
         self.broken: dict[str, str] = {}
         self.log, self.identity, self.raters, self.source = log, identity, raters, source
-        self._shown = VoteLog(log.folder.with_name("shown"))
+        self._shown = Shown(log)
         self._lock = threading.Lock()
         self._tally = Tally(log, self._answer, num_answers=len(Dimension))
         self._leases: dict[str, tuple[str, float]] = {}
@@ -95,7 +96,7 @@ class AnnotationQueue:
         with self._lock:
             now, rated = time.monotonic(), self._tally.people()
             leased = self._leases.get(rater)
-            if leased and leased[0] not in self.broken and rater not in rated.get(leased[0], ()):
+            if leased and self._is_waiting(rater, leased[0], rated):
                 chosen: str | None = leased[0]
             else:
                 self._leases = {
@@ -107,8 +108,28 @@ class AnnotationQueue:
             if chosen is None:
                 return None
             self._leases[rater] = (chosen, now)
-            self._shown.add([{"id": vote_id(rater, self._key(chosen), None), "annotator": rater, "video_id": chosen}])
+            self._shown.show(rater, self._key(chosen))
             return self.clips[chosen]
+
+    def _is_waiting(self, rater: str, clip_id: str, rated: Mapping[str, Set[str]]) -> bool:
+        is_done = rater in rated.get(clip_id, ()) or rater in self._shown.skipped(self._key(clip_id))
+        return clip_id not in self.broken and not is_done
+
+    def skip(self, rater: str, clip_id: str) -> None:
+        """
+        Passes a clip over that `rater` cannot see: he gets the next one, and the owner a note.
+
+        Raises:
+            ValueError: if it was not shown to him.
+        """
+        if clip_id not in self.clips:
+            raise ValueError("This clip is not to be rated here; reload the page.")
+        self._shown.skip(rater, self._key(clip_id))
+
+    def problems(self) -> list[str]:
+        """What the owner should look into: clips that cannot be shown, and clips that raters could not see."""
+        skipped = [(clip, len(self._shown.skipped(self._key(name)))) for name, clip in self.clips.items()]
+        return [*self.broken.values(), *(f"{c.path}: {n} raters could not see it" for c, n in skipped if n)]
 
     def leave_out(self, clip_id: str, why: str) -> None:
         """Hands a clip to nobody any more, for the owner to look into, until the next start."""
@@ -130,17 +151,14 @@ class AnnotationQueue:
         Args:
             besides: a clip that counts as rated already.
         """
-        waiting = [
-            name
-            for name in self.clips
-            if name != besides and name not in self.broken and rater not in rated.get(name, ())
-        ]
+        waiting = [name for name in self.clips if name != besides and self._is_waiting(rater, name, rated)]
         counts = Counter({name: len(people) for name, people in rated.items()})
         counts.update(name for name, _ in self._leases.values())
         gold = [name for name in waiting if name in self.gold]
         ordinary = [name for name in waiting if name not in self.gold and counts[name] < self.raters]
         turn = int(self.identity.digest("gold", rater), 16) % GOLD_EVERY
-        if gold and ((len(self.clips) - len(self.broken) - len(waiting)) % GOLD_EVERY == turn or not ordinary):
+        num_done = sum(rater in people for people in rated.values()) + bool(besides)
+        if gold and (num_done % GOLD_EVERY == turn or not ordinary):
             candidates = gold
         else:
             most = max((counts[name] for name in ordinary), default=0)
@@ -172,7 +190,7 @@ class AnnotationQueue:
         """
         if clip_id not in self.clips:
             raise ValueError("This clip is not to be rated here; reload the page.")
-        if vote_id(rater, self._key(clip_id), None) not in self._shown:
+        if self._shown.get(rater, self._key(clip_id)) is None:
             raise ValueError("This clip is not open for you; reload the page.")
         clip = self.clips[clip_id]
         missing = [dimension.words for dimension in Dimension if given[dimension].label is None]

@@ -11,6 +11,7 @@ from ..records import Comparison
 from ..rubric import Dimension
 from .clips import GalleryClip, VideoPair
 from .identity import Identity
+from .shown import Shown
 from .tally import Answer, Tally
 from .vote_log import Row, VoteLog, vote_id
 
@@ -44,7 +45,7 @@ class Arena:
         self.broken: dict[str, str] = {}
         self.log, self.identity = log, identity
         self._old = {pair.old_id: pair for pair in pairs}
-        self._shown = VoteLog(log.folder.with_name("shown"))
+        self._shown = Shown(log)
         self._lock = threading.Lock()
         self._tally = Tally(log, self._answer, num_answers=len(QUESTIONS))
         self._open: OrderedDict[str, list[str]] = OrderedDict()
@@ -62,7 +63,7 @@ class Arena:
         queue = self._queue(voter, 1)
         if not queue:
             return None
-        self._shown.add([{"id": vote_id(voter, queue[0], None), "voter": voter, "pair": queue[0]}])
+        self._shown.show(voter, queue[0])
         return self.pairs[queue[0]]
 
     def pair_after(self, voter: str) -> VideoPair | None:
@@ -70,11 +71,26 @@ class Arena:
         queue = self._queue(voter, 2)
         return self.pairs[queue[1]] if len(queue) > 1 else None
 
+    def skip(self, voter: str, pair_id: str) -> None:
+        """
+        Passes a pair over that `voter` cannot see: he gets the next one, and the owner a note.
+
+        Raises:
+            ValueError: if it was not shown to him.
+        """
+        self._shown.skip(voter, pair_id)
+
     def leave_out(self, pair_id: str, why: str) -> None:
         """Shows a pair to nobody any more, for the owner to look into, until the next start."""
         if pair_id not in self.broken:
             logger.warning("a pair is left out: %s", why)
         self.broken[pair_id] = why
+
+    def problems(self) -> list[str]:
+        """What the owner should look into: pairs that cannot be shown, and pairs that visitors could not see."""
+        skipped = [(pair, len(self._shown.skipped(name))) for name, pair in self.pairs.items()]
+        told = [f"{p.first.path}, {p.second.path}: {n} visitors could not see it" for p, n in skipped if n]
+        return [*self.broken.values(), *told]
 
     def _queue(self, voter: str, number: int) -> list[str]:
         """The next pairs of `voter`, so many if there are; those that he has seen keep their place."""
@@ -90,7 +106,8 @@ class Arena:
             return queue
 
     def _is_waiting(self, voter: str, pair_id: str, voted: Mapping[str, Set[str]]) -> bool:
-        return pair_id not in self.broken and voter not in voted.get(pair_id, ())
+        is_done = voter in voted.get(pair_id, ()) or voter in self._shown.skipped(pair_id)
+        return pair_id not in self.broken and not is_done
 
     def _choose(self, voter: str, voted: Mapping[str, Set[str]], queue: Sequence[str]) -> str | None:
         waiting = [name for name in self.pairs if name not in queue and self._is_waiting(voter, name, voted)]
@@ -119,7 +136,7 @@ class Arena:
         pair = self.pairs.get(pair_id)
         if pair is None:
             raise ValueError("This pair is not part of the comparison; reload the page.")
-        if vote_id(voter, pair_id, None) not in self._shown:
+        if self._shown.get(voter, pair_id) is None:
             raise ValueError("This pair is not open for you; reload the page.")
         wrong = [question for question in QUESTIONS if choices.get(question) not in CHOICES]
         if wrong:

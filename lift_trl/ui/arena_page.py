@@ -55,7 +55,7 @@ def arena_page(arena: Arena, shelf: ClipShelf, results: Results) -> gr.Blocks:
             is_owner = arena.identity.is_owner(request, profile)
             if not is_owner and arena.progress(arena.identity.voter(request, profile))[0] == 0:
                 return notice_html("Results open once you have voted: they must not sway a first vote.")
-            return (broken_html(arena.broken.values()) if is_owner else "") + cache.html()
+            return (broken_html(arena.problems()) if is_owner else "") + cache.html()
 
         # One at a time: those who wait for it take no thread from those who vote.
         tab.select(show_results, None, table, **QUICK | {"concurrency_limit": 1})
@@ -70,6 +70,7 @@ def _vote_tab(demo: gr.Blocks, arena: Arena, shelf: ClipShelf, status: gr.HTML) 
             radios = [_question(question) for question in QUESTIONS]
         submit = gr.Button("Submit votes", variant="primary", elem_id="lift-submit")
         html(_KEYS)
+    skip = gr.Button("A clip does not play: skip this pair", elem_id="lift-skip", size="sm")
 
     def show(voter: str) -> list[Any]:
         cleared = [gr.Radio(value=None)] * len(radios)
@@ -105,9 +106,17 @@ def _vote_tab(demo: gr.Blocks, arena: Arena, shelf: ClipShelf, status: gr.HTML) 
             gr.Warning(_KEPT, title="Not saved")
         return show(voter)
 
+    @answered
+    def skip_pair(pair: str, request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
+        voter = arena.identity.voter(request, profile)
+        with told():
+            arena.skip(voter, pair)
+        return show(voter)
+
     outputs = [prompt, player, pair_id, form, status, *radios]
     demo.load(load, None, outputs, **QUICK)
     submit.click(vote, [pair_id, *radios], outputs, **QUICK)
+    skip.click(skip_pair, [pair_id], outputs, **QUICK)
 
 
 def _playable(arena: Arena, shelf: ClipShelf, voter: str) -> tuple[VideoPair, str] | None:

@@ -14,6 +14,7 @@ from ..store.manifest import METADATA_FILE, read_rows
 from .clips import GalleryClip, VideoPair, fetch, load_clips, pair_clips
 from .generation import ComparedClips
 from .identity import Identity
+from .shown import Shown
 from .verdict import score_of
 from .vote_log import Row, VoteLog, vote_id
 
@@ -32,7 +33,7 @@ KEPT = "You have voted on this pair already; your first vote stands."
 Make = Callable[[str, int, str], ComparedClips]
 
 
-class Shown(NamedTuple):
+class ShownPair(NamedTuple):
     """What a page shows: two clips of one prompt, the base's and an adapter's, and how votes name them."""
 
     prompt: str
@@ -52,25 +53,24 @@ class Compare:
     def __init__(self, adapters: Sequence[str], log: VoteLog, identity: Identity) -> None:
         self.adapters, self.log, self.identity = list(adapters), log, identity
         self._lock = threading.Lock()
-        self._seen = VoteLog(log.folder.with_name("shown"))
-        self._shown: OrderedDict[str, Shown] = OrderedDict()
+        self._seen = Shown(log)
+        self._shown: OrderedDict[str, ShownPair] = OrderedDict()
 
-    def show(self, voter: str, shown: Shown) -> None:
+    def show(self, voter: str, shown: ShownPair) -> None:
         """Notes a pair that goes to the page of `voter`."""
         first, second = shown.names
-        row = {"voter": voter, "pair": shown.clips.id, "prompt": shown.prompt, "video_a": first, "video_b": second}
-        self._seen.add([{"id": vote_id(voter, shown.clips.id, None), **row}])
+        self._seen.show(voter, shown.clips.id, prompt=shown.prompt, video_a=first, video_b=second)
         with self._lock:
             self._shown[shown.clips.id] = shown
             self._shown.move_to_end(shown.clips.id)
             while len(self._shown) > _MAX_SHOWN:
                 self._shown.popitem(last=False)
 
-    def shown(self, pair_id: str) -> Shown | None:
+    def shown(self, pair_id: str) -> ShownPair | None:
         """A pair that was shown lately."""
         return self._shown.get(pair_id)
 
-    def leave_out(self, shown: Shown, why: str) -> None:
+    def leave_out(self, shown: ShownPair, why: str) -> None:
         """Notes for the owner's console that a pair cannot be shown."""
         logger.warning("a pair of %r is left out: %s", shown.prompt, why)
 
@@ -80,11 +80,11 @@ class Compare:
 
     def is_open(self, voter: str, pair_id: str) -> bool:
         """Whether `voter` may vote on a pair: neither voted nor told the names."""
-        return vote_id(voter, pair_id, None) not in self.log and vote_id(voter, pair_id, "told") not in self._seen
+        return vote_id(voter, pair_id, None) not in self.log and not self._seen.is_told(voter, pair_id)
 
     def tell(self, voter: str, pair_id: str) -> None:
         """Notes that `voter` wants the names without a vote."""
-        self._seen.add([{"id": vote_id(voter, pair_id, "told"), "voter": voter, "pair": pair_id}])
+        self._seen.tell(voter, pair_id)
 
     def vote(self, voter: str, pair_id: str, choice: str | None) -> bool:
         """
@@ -93,7 +93,7 @@ class Compare:
         Raises:
             ValueError: if the pair was not shown to `voter`, the names were, or the choice is none of `CHOICES`.
         """
-        seen = self._seen.get(vote_id(voter, pair_id, None))
+        seen = self._seen.get(voter, pair_id)
         if seen is None:
             raise ValueError("This pair is not open for you; show it again, then vote.")
         if choice not in CHOICES:
@@ -166,14 +166,14 @@ class Gallery:
         """Seeds of a prompt."""
         return [seed for name, other, seed in self.pairs if (name, other) == (adapter, prompt)]
 
-    def get(self, adapter: str, prompt: str, seed: str) -> Shown | None:
+    def get(self, adapter: str, prompt: str, seed: str) -> ShownPair | None:
         """The clips, `None` if there are none."""
         pair = self.pairs.get((adapter, prompt, seed))
         if pair is None:
             return None
         scores = (self._score(pair.first), self._score(pair.second))
         clips = ComparedClips(pair.id, (pair.first.path, pair.second.path), scores)
-        return Shown(prompt, adapter, clips, (f"{BASE}/{pair.first.name}", f"{adapter}/{pair.second.name}"))
+        return ShownPair(prompt, adapter, clips, (f"{BASE}/{pair.first.name}", f"{adapter}/{pair.second.name}"))
 
     def _score(self, clip: GalleryClip) -> CriticScore | None:
         return score_of(clip.row) or (score_of(self._scores[clip.id]) if clip.id in self._scores else None)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from .clips import ClipShelf
-from .compare import BASE, BLIND, CHOICES, KEPT, Compare, Gallery, Make, Shown
+from .compare import BASE, BLIND, CHOICES, KEPT, Compare, Gallery, Make, ShownPair
 from .identity import SIGN_IN
 from .page import QUICK, ClipError, answered, clip_player, header, html, notice_html, prompt_html, told
 from .verdict import verdicts_html
@@ -71,8 +71,8 @@ def _stage(compare: Compare) -> _Stage:
                 scale=4,
             )
             submit = gr.Button("Vote", variant="primary", elem_id="lift-submit", scale=1, min_width=140)
-            skip = gr.Button("Names without a vote", elem_id="lift-tell", scale=1, min_width=140)
         html(f'<div class="lift-hint">{BLIND}</div>')
+        skip = gr.Button("Show them without a vote", elem_id="lift-tell", size="sm")
     said, verdict = html(elem_id="lift-said"), html(elem_id="lift-verdicts")
 
     @answered
@@ -106,7 +106,7 @@ def names_html(compare: Compare, voter: str, pair_id: str) -> str:
     return verdicts_html([(f"{side}: {name}", score) for side, (name, score) in zip("AB", sides, strict=True)])
 
 
-def _fill(compare: Compare, shelf: ClipShelf, voter: str, shown: Shown | None, *, prompt: str) -> list[Any]:
+def _fill(compare: Compare, shelf: ClipShelf, voter: str, shown: ShownPair | None, *, prompt: str) -> list[Any]:
     """Values for `_Stage`."""
     nothing: list[Any] = ["", gr.Column(visible=False), None, "", ""]
     if shown is None:
@@ -153,7 +153,7 @@ def _live_controls(compare: Compare, shelf: ClipShelf, make: Make, prompts: Sequ
                 raise ValueError(SIGN_IN)
             clips = make(text, int(number or 0), name)
         given, made = text.strip(), str(int(number or 0))
-        shown = Shown(given, name, clips, (f"{BASE}/{made}", f"{name}/{made}"))
+        shown = ShownPair(given, name, clips, (f"{BASE}/{made}", f"{name}/{made}"))
         voter = compare.identity.voter(request, profile)
         return _fill(compare, shelf, voter, shown, prompt=prompt_html(given))
 

@@ -93,9 +93,15 @@
     shown.set(item.closest(".lift-item").id, item.value);
     restore(form, item);
     if (before === undefined || before === "") return;
+    for (const question of all(".lift-active", form)) question.classList.remove("lift-active");
     const top = all(".lift-prompt, .lift-player", scope(form)).filter(visible);
     const head = top.sort((one, other) => one.getBoundingClientRect().top - other.getBoundingClientRect().top)[0];
-    if (head) head.scrollIntoView({ block: "start" });
+    if (head) {
+      head.scrollIntoView({ block: "start" });
+      // Whoever goes by the tab key goes on from here, not from the button at the end.
+      head.tabIndex = -1;
+      head.focus({ preventScroll: true });
+    }
     const progress = document.querySelector("#lift-status .lift-hint");
     say(`Saved. ${progress ? progress.textContent : ""}`);
   };

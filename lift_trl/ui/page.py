@@ -266,9 +266,9 @@ def notice_html(text: str) -> str:
 
 
 def broken_html(whys: Iterable[str]) -> str:
-    """What only the owner sees: items that cannot be shown to anybody."""
+    """What only the owner sees: items that cannot be shown to anybody, or that somebody could not see."""
     listed = "".join(f"<li>{text_html(why)}</li>" for why in whys)
-    return f'<div class="lift-notice">Left out, since a clip cannot be shown:<ul>{listed}</ul></div>' if listed else ""
+    return f'<div class="lift-notice">Clips that cannot be shown:<ul>{listed}</ul></div>' if listed else ""
 
 
 def table_html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -328,6 +328,8 @@ def serve(demo: gr.Blocks, *, shelf: ClipShelf, on_exit: Callable[[], None], say
         say: a line for the owner's console.
     """
     signal.signal(signal.SIGTERM, _leave)
+    # Else uvicorn takes a visitor on this machine at his word about his address, by which votes are counted.
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     if say:
         sys.stdout.write(say + "\n")
         sys.stdout.flush()

@@ -78,8 +78,9 @@
   };
 
   // What a visitor waits for, and what to do if it does not come.
-  const RETRIES_MS = [1000, 3000, 9000];
+  const RETRIES_MS = [500, 3000];
   const watch = (player, all) => {
+    all.forEach(mend);
     const place = player.querySelector(".lift-wait");
     const failed = all.some((video) => video.dataset.failed);
     const loaded = all.filter((video) => video.readyState >= 2).length;
@@ -93,15 +94,23 @@
     }
     if (place.firstChild.textContent !== text) place.firstChild.textContent = text;
     place.querySelector("button").hidden = !failed;
+    player.classList.toggle("lift-failed", failed);
   };
-  document.addEventListener("error", (event) => {
-    const video = event.target;
-    if (!video.matches || !video.matches(".lift-player video")) return;
+  // Asked, not listened to: an error may come before the clip is on the page.
+  const mend = (video) => {
+    if (video.error === null || video.dataset.failed || video.dataset.waits) return;
     const tries = Number(video.dataset.tries || 0);
+    if (tries === RETRIES_MS.length) {
+      video.dataset.failed = "1";
+      return;
+    }
     video.dataset.tries = tries + 1;
-    if (tries < RETRIES_MS.length) setTimeout(() => video.load(), RETRIES_MS[tries]);
-    else video.dataset.failed = "1";
-  }, true);
+    video.dataset.waits = "1";
+    setTimeout(() => {
+      delete video.dataset.waits;
+      video.load();
+    }, RETRIES_MS[tries]);
+  };
   const retry = (player) => {
     for (const video of videos(player)) {
       if (!video.dataset.failed) continue;

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..records import CriticScore, Judgement
-from ..rubric import Dimension, Label, parse_label
+from ..rubric import REWARDS, Dimension, Label, parse_label
 from .page import notice_html, text_html
 
 
@@ -71,4 +71,12 @@ def verdicts_html(verdicts: Sequence[tuple[str, CriticScore | None]]) -> str:
     """Verdicts on the clips of one player, in the same order."""
     if all(score is None for _, score in verdicts):
         return notice_html("No critic has judged these clips.")
-    return '<div class="lift-videos">' + "".join(verdict_html(name, score) for name, score in verdicts) + "</div>"
+    best, worst = (f"{reward:g}" for reward in (max(REWARDS.values()), min(REWARDS.values())))
+    note = (
+        f"The reward is the mean over the dimensions: {worst} if all are {Label.BAD}, {best} if all are {Label.GOOD}."
+    )
+    rewards = [score.reward for _, score in verdicts if score is not None and score.unscored is None]
+    if len(rewards) == 2:
+        note = f"Difference of the rewards: {abs(rewards[0] - rewards[1]):.2f}. {note}"
+    cards = "".join(verdict_html(name, score) for name, score in verdicts)
+    return f'<div class="lift-videos">{cards}</div><div class="lift-hint">{note}</div>'

@@ -25,6 +25,7 @@ def test_clips_are_made_on_demand_without_a_network(spaces, open_page):
     page.locator("#lift-prompt textarea").fill(NASTY)
     page.locator("#lift-seed input").fill("7")
     page.click("#lift-make")
+    page.wait_for_selector("#lift-stage [data-testid=status-tracker]:visible")  # how long it takes so far
     page.wait_for_function("() => document.querySelectorAll('video').length === 2", timeout=60_000)
     page.wait_for_function("() => [...document.querySelectorAll('video')].every(e => e.readyState >= 2)")
     assert page.inner_text(".lift-prompt").endswith(NASTY)

@@ -306,3 +306,44 @@ def test_an_id_is_one_clips(tmp_path):
     write_rows(clips / "metadata.jsonl", [*rows, {**rows[1], "id": "clip-0"}])
     with pytest.raises(BadRowsError, match="row 3: id 'clip-0' is that of 0.mp4"):
         load_clips(str(clips))
+
+
+def test_what_somebody_cannot_see_is_passed_over_for_him_and_listed(tmp_path):
+    arena = arena_of(tmp_path, folder(tmp_path / "b", 10), folder(tmp_path / "l", 90))
+    pair = arena.next_pair("ada")
+    with pytest.raises(ValueError, match="not open for you"):
+        arena.skip("bob", pair.id)
+    arena.skip("ada", pair.id)
+    again = arena_of(tmp_path, tmp_path / "b", tmp_path / "l")
+    for page in (arena, again):
+        assert page.next_pair("ada").id != pair.id and page.problems() == [
+            f"{pair.first.path}, {pair.second.path}: 1 visitors could not see it"
+        ]
+    queue = queue_of(tmp_path / "q", tmp_path / "b", raters=1)
+    clip = queue.next_clip("ada")
+    queue.skip("ada", clip.id)
+    assert queue.next_clip("ada").id != clip.id and queue.next_clip("bob") is not None
+    assert [problem.startswith(str(clip.path)) for problem in queue.problems()] == [True]
+
+
+def test_one_sender_and_what_failed(tmp_path):
+    class Request:
+        headers, client, session_hash = {"x-forwarded-for": "1.2.3.4"}, type("Client", (), {"host": "10.0.0.1"}), "s"
+
+    identity = Identity(b"salt", votes_per_minute=2)
+    for _ in range(5):  # what failed does not count
+        with pytest.raises(KeyError), identity.sending(Request(), None):
+            raise KeyError
+    for _ in range(2):
+        with identity.sending(Request(), None) as voter:
+            assert voter.startswith("anon:")
+    with pytest.raises(ValueError, match="Too many votes"), identity.sending(Request(), None):
+        pass
+    profile = type("Profile", (), {"username": "ada"})
+    with identity.sending(Request(), profile) as voter:  # a login counts for itself
+        assert voter == "hf:ada"
+    strict = Identity(b"salt", require_login=True)
+    with pytest.raises(ValueError, match="sign in"), strict.sending(Request(), None):
+        pass
+    with strict.sending(Request(), profile) as voter:
+        assert voter == "hf:ada"
