@@ -139,3 +139,48 @@ def test_a_reader_that_stops_early_is_no_error(clips):
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env={**os.environ})
     os.close(write)
     assert "Traceback" not in done.stderr
+
+
+DAMAGED_ROWS = {
+    "no text": b"\xff\xfe\x00x\n",
+    "no JSON": b"{a\n",
+    "a list": b"[1]\n",
+    "no file": b'{"prompt": "x", "id": "a"}\n',
+    "no prompt": b'{"file_name": "0.mp4", "id": "a"}\n',
+    "another rubric": b'{"file_name": "0.mp4", "prompt": "x", "id": "a", "labels": {"plot": "Great"}}\n',
+    "nothing": b"",
+}
+READERS = {
+    "mini-rate": ["mini-rate", "{folder}", "{out}"],
+    "convert": ["convert", "{folder}", "{out}"],
+    "eval report": ["eval", "report", "--report_dir", "{out}", "--systems", "base={folder}"],
+    "votes": [*REPORT, "--votes", "p={folder}/metadata.jsonl"],
+    "vbench": [*REPORT, "--vbench", "base={folder}/metadata.jsonl"],
+    "eval plan": ["eval", "plan", "--suite", "{folder}/metadata.jsonl", "--output", "{out}"],
+    "eval check": ["eval", "check", "--plan", "{folder}", "--videos", "{folder}"],
+}
+
+
+@pytest.mark.parametrize("rows", DAMAGED_ROWS.values(), ids=DAMAGED_ROWS)
+@pytest.mark.parametrize("command", READERS.values(), ids=READERS)
+def test_damaged_rows_name_their_file(command, rows, clips, tmp_path, capsys):
+    moving_square(tmp_path / "0.mp4", 0)
+    (tmp_path / METADATA_FILE).write_bytes(rows)
+    given = [word.format(folder=tmp_path, out=tmp_path / "out", clips=clips) for word in command]
+    if main(given) == 0:  # rows without a rating are enough for a report of clips
+        assert command[1] == "report" and b"file_name" in rows
+        return
+    error = capsys.readouterr().err
+    assert error.startswith("lift-trl: ") and str(tmp_path) in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("rows", [DAMAGED_ROWS[name] for name in ("no text", "no JSON", "a list", "another rubric")])
+def test_inspect_names_the_file_of_damaged_rows(rows, tmp_path, capsys):
+    Artifact("scored").save(tmp_path)
+    (tmp_path / METADATA_FILE).write_bytes(rows)
+    assert str(tmp_path / METADATA_FILE) in fails(capsys, "inspect", str(tmp_path))
+
+
+def test_a_damaged_lora(tmp_path, capsys):
+    (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"xx")
+    assert "pytorch_lora_weights.safetensors: damaged" in fails(capsys, "inspect", str(tmp_path))

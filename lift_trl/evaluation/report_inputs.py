@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import EvalRow, content_id
-from ..store.manifest import Artifact, library_versions
+from ..store.manifest import Artifact, library_versions, read_json
 from ..store.rated_videos import raw_rows
 from ..store.tables import table_rows
 from .drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
@@ -220,7 +220,7 @@ def read_figures(path: Path) -> list[EvalRow]:
 def load_curves(name: str, path: Path) -> list[Curve]:
     """The losses, rewards and accuracies in a Trainer's `trainer_state.json` (or the folder that holds it)."""
     file = path / "trainer_state.json" if path.is_dir() else path
-    history = json.loads(file.read_text(encoding="utf-8"))["log_history"]
+    history = read_json(file)["log_history"]
     wanted = ("loss", "loss_unweighted", "reward_mean", "eval_loss", "mean_token_accuracy")
     curves = []
     for key in wanted:

@@ -1,11 +1,11 @@
 """VBench's part of a report: figures, paired differences, what they were measured with, and what is not measured."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..records import EvalRow
+from ..store.manifest import read_json
 from .vbench_eval import Protocol
 from .vbench_results import RUN_FILE, load_results
 from .vbench_score import PairedDelta, paired_deltas, vbench_rows
@@ -52,7 +52,7 @@ def load_vbench(folders: Mapping[str, Path], base: str, protocol: Protocol) -> V
 def _run(folder: Path) -> Mapping[str, Any]:
     """What our runner says of a folder; nothing where VBench was run by hand."""
     file = folder / RUN_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 def _not_measured(folder: Path) -> list[str]:

@@ -4,13 +4,14 @@ Source: VBench (CVPR 2024) at commit 45e79ec: scripts/constant.py, vbench/utils.
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
+
+from ..store.manifest import read_json
 
 
 Protocol = Literal["vbench", "vbench-long", "vbench-custom"]
@@ -246,7 +247,7 @@ def load_suite(
     """
     file = find_suite(path)
     data = file.read_bytes()
-    rows = json.loads(data)
+    rows = read_json(file)
     if not isinstance(rows, list) or not all(
         isinstance(r, dict) and {"prompt_en", "dimension"} <= set(r) for r in rows
     ):

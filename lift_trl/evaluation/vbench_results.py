@@ -1,6 +1,5 @@
 """Reads what VBench wrote: `*_eval_results.json` of VBench and VBench-Long, from one GPU or many, as per-video values."""
 
-import json
 import logging
 import math
 import re
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..store.manifest import read_json
 from .vbench_eval import DIMENSIONS, FLICKER_SAMPLES, FLICKERING, SAMPLES_READ, Protocol
 
 
@@ -144,7 +144,7 @@ class UnusableResultError(ValueError):
 def _planned(path: Path, protocol: Protocol) -> dict[str, Planned]:
     if not path.is_file():
         return {}
-    run = json.loads(path.read_text(encoding="utf-8"))
+    run = read_json(path)
     if run["protocol"] != protocol:
         raise ValueError(
             f"{path.parent}: holds results of {run['protocol']}, not of {protocol}. Give protocol={run['protocol']}."
@@ -153,7 +153,7 @@ def _planned(path: Path, protocol: Protocol) -> dict[str, Planned]:
 
 
 def _entries(path: Path) -> Iterable[tuple[str, list[Any]]]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a list; that is VBench's *_full_info.json, not its *{SUFFIX}.")
     for name, entry in content.items():

@@ -101,13 +101,20 @@ def rate_folder(source: str | Path, destination: str | Path, *, oracle: bool = F
     source, destination = Path(source), Path(destination)
     rows = []
     for index, row in enumerate(read_rows(source / METADATA_FILE)):
+        if not row.get("file_name") or not row.get("prompt"):
+            raise ValueError(f"{source / METADATA_FILE}, row {index + 1}: no file_name or no prompt; fill them in.")
         path = source / row["file_name"]
         video = read_video(path).frames
         if controls and (kind := _CONTROLS.get(index % CONTROL_EVERY)):
             row, path, video = _control(row, kind, video, destination)
         clip_id = str(row.get("id", row["file_name"]))
-        judged = _oracle_columns(video, row["prompt"]) if oracle else _rater_columns(clip_id, video, row["prompt"])
+        try:
+            judged = _oracle_columns(video, row["prompt"]) if oracle else _rater_columns(clip_id, video, row["prompt"])
+        except ValueError as error:
+            raise ValueError(f"{path}: no clip of the mini world: {error}") from error
         rows.append({**row, "file_name": os.path.relpath(path, destination), **judged})
+    if not rows:
+        raise ValueError(f"{source / METADATA_FILE}: holds no row. Name a folder of clips of the mini world.")
     _write_rows(destination, rows)
     return len(rows)
 

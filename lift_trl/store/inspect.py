@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from ..rubric import Dimension, Label, mean_reward
-from .manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
+from .manifest import ARTIFACT_FILE, METADATA_FILE, REMAKE, Artifact, read_rows
 from .rated_videos import METADATA_NAMES, check_rated_videos
 
 
@@ -36,7 +36,10 @@ def inspect_artifact(folder: Path | str) -> Iterator[str]:
         yield f"{path}: {artifact.kind}"
         yield from _indented(yaml.safe_dump({"config": artifact.config, "parents": artifact.parents}, sort_keys=False))
         if (path / METADATA_FILE).is_file():
-            yield from _ratings(list(read_rows(path / METADATA_FILE)))
+            try:
+                yield from _ratings(list(read_rows(path / METADATA_FILE)))
+            except (KeyError, ValueError) as error:
+                raise ValueError(f"{path / METADATA_FILE}: no rows of this kind ({error}). {REMAKE}") from error
         if (path / PAIRS_FILE).is_file():
             yield f"  pairs that people chose: {sum(1 for _ in read_rows(path / PAIRS_FILE))}"
     elif any((path / name).is_file() for name in METADATA_NAMES):
@@ -109,9 +112,12 @@ def _pairs(rows: list[Mapping[str, Any]]) -> str:
 
 
 def _lora(path: Path) -> Iterator[str]:
-    with safe_open(str(path), framework="np") as file:
-        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}
-        metadata = file.metadata() or {}
+    try:
+        with safe_open(str(path), framework="np") as file:
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged ({error}). Copy or download it again.") from error
     yield f"{path}: LoRA, {len(shapes)} tensors, {sum(math.prod(shape) for shape in shapes.values())} parameters"
     if "lora_adapter_metadata" in metadata:
         config = yaml.safe_load(metadata["lora_adapter_metadata"])

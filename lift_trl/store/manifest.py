@@ -22,7 +22,8 @@ METADATA_FILE = "metadata.jsonl"
 PARTS_DIR = ".parts"
 #: Artefacts that mean nothing under another rubric: ratings, what was taught with them, what follows from either.
 RATED_KINDS = ("hra", "critic", "scored", "cache", "correction")
-_REMAKE = "Run the stage that made the folder again."
+#: What to do about an artefact that cannot be read.
+REMAKE = "Run the stage that made the folder again."
 _PACKAGES = (
     "lift_trl",
     "torch",
@@ -116,9 +117,9 @@ class Artifact:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}). {_REMAKE}") from error
+            raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())}). {REMAKE}") from error
         if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
-            raise ValueError(f"{path}: does not say the artefact's kind. {_REMAKE}")
+            raise ValueError(f"{path}: does not say the artefact's kind. {REMAKE}")
         if content.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(
                 f"{path}: schema version {content.get('schema_version')}, this lift_trl reads {SCHEMA_VERSION}. "
@@ -126,10 +127,10 @@ class Artifact:
             )
         unknown = content.keys() - cls.__dataclass_fields__.keys()
         if unknown:
-            raise ValueError(f"{path}: unknown entries {', '.join(sorted(map(str, unknown)))}. {_REMAKE}")
+            raise ValueError(f"{path}: unknown entries {', '.join(sorted(map(str, unknown)))}. {REMAKE}")
         mappings = [name for name in ("config", "parents", "versions") if not isinstance(content.get(name, {}), dict)]
         if mappings:
-            raise ValueError(f"{path}: {', '.join(mappings)} is no mapping. {_REMAKE}")
+            raise ValueError(f"{path}: {', '.join(mappings)} is no mapping. {REMAKE}")
         rubric = content.get("rubric", RUBRIC_ID)
         if content["kind"] in RATED_KINDS and rubric != RUBRIC_ID:
             raise ValueError(
@@ -178,16 +179,37 @@ def read_rows(path: Path | str) -> Iterator[dict[str, Any]]:
         ValueError: naming file and line if any other line is no JSON object.
     """
     with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
-                return
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error}). Correct or delete the line.") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: not a JSON object. One line holds one row.")
-            yield row
+        number = 0
+        try:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith("\n"):
+                    return
+                yield _row(path, number, line)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, after line {number}: not UTF-8 ({error.reason}). Save it as UTF-8.") from error
+
+
+def _row(path: Path | str, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {number}: not JSON ({error}). Correct or delete the line.") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{path}, line {number}: not a JSON object. One line holds one row.")
+    return row
+
+
+def read_json(path: Path | str) -> Any:
+    """
+    The content of a JSON file.
+
+    Raises:
+        ValueError: naming the file, if it is none, or was cut off.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: no JSON ({error}). Write the file again, or name another one.") from error
 
 
 def write_rows(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:

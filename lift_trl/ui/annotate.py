@@ -92,11 +92,7 @@ def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf, sta
             with gr.Column(visible=False, elem_classes="lift-questions lift-answers") as form:
                 fields = [field for dimension in Dimension for field in question_fields(dimension)]
                 submit = gr.Button("Send and next", variant="primary", elem_id="lift-submit")
-                keys = "".join(f"<kbd>{n}</kbd> {label} " for n, label in enumerate(reversed(Label), start=1))
-                html(
-                    f'<div class="lift-hint lift-keys">{keys}&nbsp; <kbd>Enter</kbd> next, then send &nbsp; '
-                    f"<kbd>Space</kbd> play &nbsp; <kbd>,</kbd> <kbd>.</kbd> step</div>{_words_html()}"
-                )
+                html(_keys_html() + _words_html())
     skip = gr.Button("The clip does not play: skip it", elem_id="lift-skip", size="sm")
 
     @answered
@@ -184,6 +180,14 @@ def question_fields(dimension: Dimension) -> tuple[gr.Radio, gr.Textbox]:
             elem_id=f"lift-reason-{dimension.value}",
         )
     return labels, reason
+
+
+def _keys_html() -> str:
+    keys = "".join(f"<kbd>{n}</kbd> {label} " for n, label in enumerate(reversed(Label), start=1))
+    return (
+        f'<div class="lift-hint lift-keys">{keys}&nbsp; <kbd>Enter</kbd> next, then send &nbsp; '
+        "<kbd>Space</kbd> play &nbsp; <kbd>,</kbd> <kbd>.</kbd> step</div>"
+    )
 
 
 def _words_html() -> str:

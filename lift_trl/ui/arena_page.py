@@ -72,22 +72,11 @@ def _vote_tab(demo: gr.Blocks, arena: Arena, shelf: ClipShelf, status: gr.HTML) 
         html(_KEYS)
     skip = gr.Button("A clip does not play: skip this pair", elem_id="lift-skip", size="sm")
 
-    def show(voter: str) -> list[Any]:
-        cleared = [gr.Radio(value=None)] * len(radios)
-        shown = _playable(arena, shelf, voter)
-        progress = progress_html(*arena.progress(voter), "pairs compared")
-        if shown is None:
-            done = notice_html("You have compared every pair. Thank you!")
-            return ["", done, "", gr.Column(visible=False), progress, *cleared]
-        pair, video = shown
-        ahead = _preload(arena, shelf, voter)
-        return [prompt_html(pair.prompt), video + ahead, pair.id, gr.Column(visible=True), progress, *cleared]
-
     @answered
     def load(request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
         if arena.identity.require_login and profile is None:
-            return ["", notice_html(SIGN_IN), "", gr.Column(visible=False), "", *[gr.Radio(value=None)] * len(radios)]
-        return show(arena.identity.voter(request, profile))
+            return _nothing(SIGN_IN, "")
+        return _next(arena, shelf, arena.identity.voter(request, profile))
 
     @answered
     def vote(
@@ -104,19 +93,38 @@ def _vote_tab(demo: gr.Blocks, arena: Arena, shelf: ClipShelf, status: gr.HTML) 
             is_new = arena.vote(voter, pair, choices)
         if not is_new and arena.votes_of(voter, pair) != choices:
             gr.Warning(_KEPT, title="Not saved")
-        return show(voter)
+        return _next(arena, shelf, voter)
 
     @answered
     def skip_pair(pair: str, request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
         voter = arena.identity.voter(request, profile)
         with told():
             arena.skip(voter, pair)
-        return show(voter)
+        return _next(arena, shelf, voter)
 
     outputs = [prompt, player, pair_id, form, status, *radios]
     demo.load(load, None, outputs, **QUICK)
     submit.click(vote, [pair_id, *radios], outputs, **QUICK)
     skip.click(skip_pair, [pair_id], outputs, **QUICK)
+
+
+def _next(arena: Arena, shelf: ClipShelf, voter: str) -> list[Any]:
+    """What the tab shows `voter` next."""
+    shown = _playable(arena, shelf, voter)
+    progress = progress_html(*arena.progress(voter), "pairs compared")
+    if shown is None:
+        return _nothing("You have compared every pair. Thank you!", progress)
+    pair, video = shown
+    video += _preload(arena, shelf, voter)
+    return [prompt_html(pair.prompt), video, pair.id, gr.Column(visible=True), progress, *_cleared()]
+
+
+def _nothing(why: str, progress: str) -> list[Any]:
+    return ["", notice_html(why), "", gr.Column(visible=False), progress, *_cleared()]
+
+
+def _cleared() -> list[gr.Radio]:
+    return [gr.Radio(value=None)] * len(QUESTIONS)
 
 
 def _playable(arena: Arena, shelf: ClipShelf, voter: str) -> tuple[VideoPair, str] | None:

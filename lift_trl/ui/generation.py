@@ -16,6 +16,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from ..protocols import LabelModel
 from ..records import CriticScore, content_id
+from ..store.manifest import read_json
 from ..store.video_io import write_video
 
 
@@ -93,7 +94,7 @@ def critic_size(critic: str) -> float:
     adapter = Path(critic) / _ADAPTER
     if not Path(critic).is_dir() and HfApi().file_exists(critic, _ADAPTER):
         adapter = Path(hf_hub_download(critic, _ADAPTER))
-    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
+    base = read_json(adapter)["base_model_name_or_path"] if adapter.is_file() else None
     return sum(_weights(critic, depth=0).values()) + (critic_size(base) if base else 0.0)
 
 

@@ -156,7 +156,7 @@ def player_html(clips: Sequence[tuple[str, str]], *, fps: float, size: tuple[int
     """
     figures = "".join(
         f'<figure><video src="{escape(url)}" muted playsinline preload="auto" disablepictureinpicture '
-        f'aria-label="{escape(f"Clip {caption}".strip())}"></video>'
+        f'aria-label="{text_html(f"Clip {caption}".strip())}"></video>'
         + (f"<figcaption>{text_html(caption)}</figcaption>" if caption else "")
         + "</figure>"
         for url, caption in clips

@@ -67,7 +67,7 @@ if os.environ.get("BASE"):
     critic_gb = critic_size(os.environ["CRITIC"]) if os.environ.get("CRITIC") else 0.0
     plan = plan_for(sizes, gpu_gb=gpu_memory_gb(), critic_gb=critic_gb)
 sources, scores = (named(os.environ.get(name, "")) for name in ("GALLERY", "SCORES"))
-shown = Gallery.load(sources, scores, token=settings.token) if sources and not plan.is_live else None
+shown = Gallery.load(sources, scores, token=settings.token) if sources else None
 live = generator(plan) if plan.is_live else None
 adapters = list(live.adapters) if live else shown.adapters if shown else []
 log = settings.log(comparison_card(settings.repo_id or "", ", ".join(adapters)))

@@ -21,6 +21,7 @@ from lift_trl.mini.world import rate_folder, write_clips
 from lift_trl.rubric import Dimension, Label, mean_reward
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
 from lift_trl.ui.identity import Identity
+from tests.spaces.conftest import wait_until_open
 from tests.spaces.server import SECRETS, Space, Visitor
 
 
@@ -114,6 +115,12 @@ def picture(page: Page, path: Path) -> None:
     page.screenshot(path=path, full_page=path.stem.endswith("-phone"))
 
 
+def owner_key(space: Space) -> str:
+    found = re.search(r"\?owner=([0-9a-f]{32})", space.console)
+    assert found is not None, space.console
+    return found.group(1)
+
+
 def fill_in(page: Page) -> None:
     page.locator(f"#lift-{SEMANTIC} input[value={Label.GOOD}]").check()
     page.locator(f"#lift-{MOTION} input[value={Label.NORMAL}]").check()
@@ -127,20 +134,22 @@ def pictures(browser: Browser, spaces: dict[str, Space], target: Path) -> None:
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(TIMEOUT_MS)
             page.goto(space.url)
-            page.wait_for_selector("video")
+            wait_until_open(page)
             if name == "annotate":
                 fill_in(page)
+            if name == "compare":
+                page.locator("#lift-vote input[value=b]").check()
+                page.click("#lift-submit")
+                page.wait_for_selector(".lift-verdict")
             picture(page, target / f"{name}{suffix}.png")
             if name == "arena":
+                page.goto(f"{space.url}/?owner={owner_key(space)}")
                 page.get_by_role("tab", name="Results").click()
                 page.wait_for_selector(".lift-result")
                 picture(page, target / f"results{suffix}.png")
-    console = spaces["annotate"].console
-    found = re.search(r"\?owner=([0-9a-f]{32})", console)
-    assert found is not None, console
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(TIMEOUT_MS)
-    page.goto(f"{spaces['annotate'].url}/{found.group(0)}")
+    page.goto(f"{spaces['annotate'].url}/?owner={owner_key(spaces['annotate'])}")
     for tab in ("Owner", "Review"):
         page.get_by_role("tab", name=tab).click()
         picture(page, target / f"{tab.lower()}.png")

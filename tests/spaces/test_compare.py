@@ -107,6 +107,28 @@ def test_several_adapters_are_to_choose_from_and_votes_reach_the_hub(spaces, ope
     assert "hidden until the vote" in card and "lift, other" in card
 
 
+def test_a_link_shows_the_third_pair_to_somebody_else(spaces, open_page):
+    space = spaces["gallery"]
+    page = open_page(space.url)
+    wait_until_open(page)
+    page.locator("#lift-adapter input").click()
+    page.get_by_role("option", name="other").click()
+    page.wait_for_function("() => document.querySelector('.lift-link a')?.search.includes('model=other')")
+    page.locator("#lift-prompt input").click()
+    page.get_by_role("option").nth(2).click()
+    page.wait_for_function("() => document.querySelector('.lift-link a')?.search.includes('seed=2')")
+    link = page.locator(".lift-link a").evaluate("a => a.href")
+    wanted = [page.locator(f"#lift-{name} input").input_value() for name in ("adapter", "prompt", "seed")]
+    other = open_page(link)
+    wait_until_open(other)
+    assert [other.locator(f"#lift-{name} input").input_value() for name in ("adapter", "prompt", "seed")] == wanted
+    assert wanted[0] == "other" and wanted[2] == "2"
+    assert sorted(other.evaluate(SOURCES)) == sorted(page.evaluate(SOURCES))
+    odd = open_page(f"{space.url}/?model=nobody&prompt=nothing&seed=%3Cb%3E")
+    wait_until_open(odd)
+    assert odd.locator("#lift-adapter input").input_value() == "lift"
+
+
 def test_without_a_gpu_and_without_clips_the_page_says_why(spaces, open_page):
     page = open_page(spaces["nothing"].url)
     told = "No clips are made here: this machine has no GPU for the models (3.0 GB). No clips are shown yet."

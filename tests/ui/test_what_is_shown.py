@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lift_trl.ui.annotation import AnnotationQueue, Rating, export_ratings
 from lift_trl.ui.arena import QUESTIONS, Arena
 from lift_trl.ui.clips import ClipShelf, GalleryClip, load_clips, pair_clips
 from lift_trl.ui.compare import Compare, Gallery
+from lift_trl.ui.compare_page import compare_page
 from lift_trl.ui.identity import Identity
 from lift_trl.ui.page import ClipError, clip_player, preload_html
 from lift_trl.ui.results import ResultsCache
@@ -347,3 +349,24 @@ def test_one_sender_and_what_failed(tmp_path):
         pass
     with strict.sending(Request(), profile) as voter:
         assert voter == "hf:ada"
+
+
+def test_clips_that_are_ready_are_shown_where_others_are_made(tmp_path):
+    gallery = gallery_of(tmp_path)
+    compare, shelf = (
+        Compare(["lift"], VoteLog(tmp_path / "data" / "votes"), Identity(b"salt")),
+        ClipShelf(Identity(b"s")),
+    )
+    page = compare_page(compare, shelf, why="", gallery=gallery, make=lambda *given: pytest.fail("not made"))
+    events = {event.name: event.fn for event in page.fns.values()}
+    request = SimpleNamespace(
+        headers={}, client=SimpleNamespace(host="h"), session_hash="s", query_params={"prompt": "a fox", "seed": "7"}
+    )
+    assert events["load"](request) == ["a fox", 7, "lift"]
+    prompt, player, link, pair, *_ = events["look"]("prompt 1", "lift", request)
+    assert "prompt 1" in prompt and player.count("<video") == 2
+    assert "?model=lift&amp;prompt=prompt+1&amp;seed=1" in link
+    voter = compare.identity.voter(request, None)
+    assert compare.vote(voter, pair, "tie") is True
+    (row,) = compare.log.rows()
+    assert (row["video_a"], row["video_b"]) == ("base/1.mp4", "lift/1.mp4")
