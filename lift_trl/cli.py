@@ -109,12 +109,11 @@ def _export(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> int:
     """The critic's sanity suite: swapped captions, blank video, repeated run, frames reversed, another size."""
     from .alignment.score import read_jobs
-    from .critic.lift_critic import LiFTCritic
     from .evaluation.critic_eval import audit
 
     jobs = read_jobs(args.clips, Path(args.clips))
     captions = [job.caption for job in jobs]
-    checks = audit(LiFTCritic.from_pretrained(args.critic), [job.source() for job in jobs], captions)
+    checks = audit(_reward_model(args.critic), [job.source() for job in jobs], captions)
     for check in checks:
         verdict = {None: "", True: "ok", False: "FAILED"}[check.passed]
         between = "" if check.ci95 is None else f" [{check.ci95[0]:.4f}, {check.ci95[1]:.4f}]"
@@ -122,18 +121,20 @@ def _audit(args: argparse.Namespace) -> int:
     return int(any(check.passed is False for check in checks))
 
 
-def _serve(args: argparse.Namespace) -> int:
-    """A critic or judge behind HTTP: mp4 or URL in, JSON out (docs/judges.md)."""
+def _reward_model(name: str) -> Any:
     from .critic.lift_critic import LiFTCritic
     from .judges import JUDGES, load_judge
     from .runtime import process_state
+
+    return load_judge(name, device=process_state().device) if name in JUDGES else LiFTCritic.from_pretrained(name)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    """A critic or judge behind HTTP: mp4 or URL in, JSON out (docs/judges.md)."""
     from .serving.server import find_token, serve
 
     token = find_token(args.token_env, args.host)
-    is_judge = args.critic in JUDGES
-    model = (
-        load_judge(args.critic, device=process_state().device) if is_judge else LiFTCritic.from_pretrained(args.critic)
-    )
+    model = _reward_model(args.critic)
     print(f"{model.name} at http://{args.host}:{args.port}, {'with' if token else 'without'} a token", flush=True)
     serve(model, args.host, args.port, token=token, batch_size=args.batch_size, allow_urls=args.allow_url)
     return 0
@@ -303,9 +304,7 @@ def _add_serve(command: Command) -> None:
     )
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--batch-size", type=int, default=8, help="clips that run together (default: 8)")
-    serve.add_argument(
-        "--token-env", default="LIFT_TRL_TOKEN", metavar="NAME", help="environment variable with the token"
-    )
+    serve.add_argument("--token-env", default="LIFT_TRL_TOKEN", metavar="NAME", help="variable with the token")
     serve.add_argument(
         "--allow-url",
         action="append",
@@ -337,7 +336,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", choices=["float32", "float16", "bfloat16"], help="of a merged pipeline; the family's by default"
     )
     audit = command("audit", _audit)
-    audit.add_argument("critic", help="Hub id or folder of a critic")
+    audit.add_argument("critic", help="Hub id or folder of a critic; or video_reward, unified_reward, video_score2")
     audit.add_argument("clips", help="folder of clips that suit their captions, with a metadata file")
     _add_serve(command)
     evaluation = command("eval", _eval)

@@ -26,6 +26,7 @@ from lift_trl.evaluation.preference_benchmarks import (
 )
 from lift_trl.feedback.hra import load_hra
 from lift_trl.hub.artifact_cards import EVALUATION_FILE
+from lift_trl.judges import JUDGES, NativeJudge, load_judge
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.records import EvalRow
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
@@ -34,8 +35,11 @@ from lift_trl.store.manifest import ARTIFACT_FILE, METADATA_FILE, read_rows, wri
 
 @dataclass
 class EvaluateCriticArguments:
-    critic: str = field(metadata={"help": "Folder or repo of a critic or chat VLM."})
     output_dir: str = field(metadata={"help": "Folder of the figures."})
+    critic: str | None = field(default=None, metadata={"help": "Folder or repo of a critic or chat VLM."})
+    judge: str | None = field(
+        default=None, metadata={"help": f"Released judge in place of a critic, on benchmarks: {', '.join(JUDGES)}."}
+    )
     hra: str | None = field(
         default=None, metadata={"help": "LiFT-HRA with a split test, or any rated clips with test_fraction."}
     )
@@ -47,8 +51,17 @@ class EvaluateCriticArguments:
     genai_bench: str | None = field(default=None, metadata={"help": "File of GenAI-Bench's video pairs, JSON."})
 
     def __post_init__(self) -> None:
+        if (self.critic is None) == (self.judge is None):
+            raise ValueError("give either critic or judge.")
+        if self.judge and self.hra:
+            raise ValueError("hra holds labels, and a judge gives none: leave it out, or name a critic.")
         if not (self.hra or self.benchmarks):
             raise ValueError("nothing to evaluate on; name hra, videogen_rewardbench or genai_bench.")
+
+    @property
+    def system(self) -> str:
+        """What the figures are of."""
+        return str(self.judge or self.critic)
 
     @property
     def benchmarks(self) -> dict[str, str]:
@@ -63,7 +76,11 @@ ARGUMENTS = (EvaluateCriticArguments,)
 def main(args: EvaluateCriticArguments) -> None:
     state = process_state()
     setup_logging(state)
-    critic = LiFTCritic.from_pretrained(args.critic, device=state.device, batch_size=args.batch_size)
+    critic: LiFTCritic | NativeJudge
+    if args.judge:
+        critic = load_judge(args.judge, device=state.device)
+    else:
+        critic = LiFTCritic.from_pretrained(str(args.critic), device=state.device, batch_size=args.batch_size)
     figures: list[EvalRow] = []
     parts: list[str] = []
     for evaluate in (on_ratings, on_benchmarks):
@@ -75,13 +92,15 @@ def main(args: EvaluateCriticArguments) -> None:
     write_rows(folder / "figures.jsonl", [asdict(row) for row in figures])
     report = "\n".join(part for part in parts if part)
     write_text(folder / "report.md", report)
-    if (Path(args.critic) / ARTIFACT_FILE).is_file():
-        write_text(Path(args.critic) / EVALUATION_FILE, report)  # for the critic's card, which the next push makes
+    if (Path(args.system) / ARTIFACT_FILE).is_file():
+        write_text(Path(args.system) / EVALUATION_FILE, report)  # for the critic's card, which the next push makes
     print(report)
-    print(f"Figures are in {folder}. Next: recipes/score.py --critic {args.critic}")
+    print(f"Figures are in {folder}. Next: recipes/score.py --{'judge' if args.judge else 'critic'} {args.system}")
 
 
-def on_ratings(args: EvaluateCriticArguments, critic: LiFTCritic, state: PartialState) -> tuple[list[EvalRow], str]:
+def on_ratings(
+    args: EvaluateCriticArguments, critic: LiFTCritic | NativeJudge, state: PartialState
+) -> tuple[list[EvalRow], str]:
     """Agreement with people and the sanity suite, where ratings are named."""
     if args.hra is None:
         return [], ""
@@ -93,7 +112,7 @@ def on_ratings(args: EvaluateCriticArguments, critic: LiFTCritic, state: Partial
     if not state.is_main_process:
         return [], ""
     rows = verdicts(read_rows(scored / METADATA_FILE), {clip.clip: clip.labels for clip in clips})
-    figures = evaluate_verdicts(rows, system=args.critic)
+    figures = evaluate_verdicts(rows, system=args.system)
     # The best rated ones: clips that suit their captions, which a blank or wrong one must fall below.
     shown = sorted(clips, key=lambda clip: -sum(label.rank for label in clip.labels.values()) / len(clip.labels))
     shown = shown[: args.num_audit_clips]
@@ -102,7 +121,9 @@ def on_ratings(args: EvaluateCriticArguments, critic: LiFTCritic, state: Partial
     return figures, critic_report(rows, figures, checks)
 
 
-def on_benchmarks(args: EvaluateCriticArguments, critic: LiFTCritic, state: PartialState) -> tuple[list[EvalRow], str]:
+def on_benchmarks(
+    args: EvaluateCriticArguments, critic: LiFTCritic | NativeJudge, state: PartialState
+) -> tuple[list[EvalRow], str]:
     """Pairwise accuracy on the preference benchmarks that are named."""
     figures: list[EvalRow] = []
     for name, file in args.benchmarks.items():
@@ -112,7 +133,7 @@ def on_benchmarks(args: EvaluateCriticArguments, critic: LiFTCritic, state: Part
         state.wait_for_everyone()
         scored = score_videos(critic, folder / "videos", folder / "scored", batch_size=args.batch_size, state=state)
         rewards = pair_rewards(read_rows(scored / METADATA_FILE))
-        figures += benchmark_rows(evaluate_pairs(pairs, rewards), benchmark=name, system=args.critic)
+        figures += benchmark_rows(evaluate_pairs(pairs, rewards), benchmark=name, system=args.system)
     return figures, benchmark_report(figures) if figures else ""
 
 

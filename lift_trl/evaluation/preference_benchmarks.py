@@ -34,6 +34,14 @@ ASPECTS: Mapping[str, Dimension | None] = MappingProxyType(
         OVERALL: None,
     }
 )
+#: Which value of a judge of its own terms answers an aspect: VideoReward's, UnifiedReward's, VideoScore2's.
+_NATIVE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "VQ": ("VQ", "style", "visual_quality"),
+        "MQ": ("MQ", "physics", "physical_sense"),
+        "TA": ("TA", "alignment"),
+    }
+)
 _REWARDBENCH = {"A": 1, "B": -1, "same": 0}
 #: "Both bad" is a tie: a scalar reward tells no better from worse there.
 _GENAI = {"leftvote": 1, "rightvote": -1, "tievote": 0, "bothbad_vote": 0}
@@ -130,12 +138,20 @@ def write_pair_videos(pairs: Sequence[PreferencePair], folder: Path | str) -> Pa
 
 
 def pair_rewards(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """The expected reward that answers each aspect by id, of scored rows; unscored videos are left out."""
+    """
+    The expected reward that answers each aspect by id, of scored rows; unscored videos are left out.
+
+    Of a judge in its own terms, its native value, and overall their sum, as VideoAlign's own evaluation has it.
+    """
     return {row["id"]: {a: _expected(row, a) for a in ASPECTS} for row in rows if row.get("unscored") is None}
 
 
 def _expected(row: Mapping[str, Any], aspect: str) -> float:
-    dimension = ASPECTS[aspect]
+    dimension, native = ASPECTS[aspect], row.get("aspects")
+    if native and row.get(Dimension.VIDEO_FIDELITY) is None:
+        return float(
+            sum(native.values()) if dimension is None else next(native[n] for n in _NATIVE[aspect] if n in native)
+        )
     if dimension is None:
         return float(row["expected_reward"])
     probs = (row.get("probs") or {}).get(dimension)

@@ -108,6 +108,25 @@ def test_rewards_are_expected_where_the_critic_gives_probabilities(tmp_path):
     assert pair_rewards([{"id": "y", "unscored": "no label"}]) == {}
 
 
+def test_a_judge_in_its_own_terms_answers_by_its_native_values():
+    """A squashed value would part ties otherwise than the published evaluation; overall is the sum, as there."""
+    rows = [
+        {"id": "a", "unscored": None, "reward": 0.5, "aspects": {"VQ": 3.5, "MQ": -2.0, "TA": 0.25}},
+        {"id": "b", "unscored": None, "reward": 0.5, "aspects": {"alignment": 2.0, "physics": 3.0, "style": 4.5}},
+        {
+            "id": "c",
+            "unscored": None,
+            "reward": 0.5,
+            "aspects": {"visual_quality": 1.5, "alignment": 2.5, "physical_sense": 5.0},
+        },
+    ]
+    assert pair_rewards(rows) == {
+        "a": {"VQ": 3.5, "MQ": -2.0, "TA": 0.25, "Overall": 1.75},
+        "b": {"VQ": 4.5, "MQ": 3.0, "TA": 2.0, "Overall": 9.5},
+        "c": {"VQ": 1.5, "MQ": 5.0, "TA": 2.5, "Overall": 9.0},
+    }
+
+
 def test_genai_bench(tmp_path):
     for text in (json.dumps(GENAI), "\n".join(map(json.dumps, GENAI))):
         (tmp_path / "genai.json").write_text(text)
@@ -150,6 +169,10 @@ def test_the_recipe_writes_figures_for_the_report(tmp_path, make_clip):
     (arguments,) = recipe.ARGUMENTS
     with pytest.raises(ValueError, match="name hra, videogen_rewardbench or genai_bench"):
         arguments(critic="c", output_dir="o")
+    with pytest.raises(ValueError, match="a judge gives none"):
+        arguments(judge="video_reward", output_dir="o", hra="x")
+    with pytest.raises(ValueError, match="either critic or judge"):
+        arguments(output_dir="o", hra="x")
     recipe.main(
         arguments(
             critic=str(tmp_path / "critic"), output_dir=str(tmp_path / "out"), genai_bench=str(tmp_path / "genai.json")
