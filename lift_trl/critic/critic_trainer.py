@@ -98,6 +98,8 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         check_world(args.world_size)
+        if peft_config is not None:
+            check_lora_start(peft_config)
         options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
         revision = options.get("revision")
         config = AutoConfig.from_pretrained(model, revision=revision) if isinstance(model, str) else model.config
@@ -105,24 +107,21 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         self.critic_settings = args.critic_settings()
         adapter = self.critic_settings.adapter(config.model_type)
         processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
-        controls = control_tokens(processor.tokenizer)
         check_config(config, options.get("attn_implementation"))
+        controls = control_tokens(processor.tokenizer)
         self._parents = {str(name): find_revision(str(name), revision)} if name else {}
-        if peft_config is not None:
-            peft_config = _completed(peft_config, revision, adapter)
-
+        peft_config = peft_config and _completed(peft_config, revision, adapter)
         examples = without_control_tokens(read_examples(train_dataset), controls)
         self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
         examples += mismatched_examples(examples, args.mismatched_captions, seed=args.seed)
-        frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
         args.dataset_kwargs = {"skip_prepare_dataset": True}
-        held_out = self._hold_out(eval_dataset, controls)
+        frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
         super().__init__(
             model=model,
             args=args,
             data_collator=CriticCollator(adapter, processor, self.critic_settings, frames),
             train_dataset=lazy_dataset(train_dataset, examples),
-            eval_dataset=held_out,
+            eval_dataset=self._hold_out(eval_dataset, controls),
             processing_class=processor,
             peft_config=peft_config,
             **kwargs,
@@ -243,7 +242,6 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
 
 def _completed(peft_config: LoraConfig, revision: str | None, adapter: CriticModel) -> LoraConfig:
     """The caller's configuration, copied, with the base's revision and the family's targets where it names none."""
-    check_lora_start(peft_config)
     config = deepcopy(peft_config)
     config.revision = revision  # the adapter is loaded on the base that it was trained on
     if config.target_modules is None:
