@@ -175,8 +175,8 @@ def _push(args: argparse.Namespace) -> int:
     kind = artifact_kind(args.folder)
     check_options(args, kind)
     if kind != "space":
-        pushed = push(args.folder, args.repo_id, private=private, license=args.license, collection=args.collection)
-        print(f"{pushed.url} ({pushed.repo_type}, commit {pushed.commit[:12]})")
+        options = {name: getattr(args, name) for name in ("license", "collection", "base_model")}
+        print(push(args.folder, args.repo_id, private=private, **options))
         return 0
     variables = dict(entry.split("=", 1) for entry in args.set)
     named = {"BASE": args.base, "ADAPTERS": ",".join(args.adapter), "CRITIC": args.critic, "GALLERY": args.gallery}
@@ -191,7 +191,7 @@ def _push(args: argparse.Namespace) -> int:
         wheel=args.wheel,
         collection=args.collection,
     )
-    print(f"{pushed.url} (space, commit {pushed.commit[:12]})")
+    print(pushed)
     return 0
 
 
@@ -280,6 +280,7 @@ def _add_push(command: Command) -> None:
     visibility.add_argument("--public", action="store_true", help="visible to everyone")
     push.add_argument("--license", help="for the card; other (the parents' licences hold) by default")
     push.add_argument("--collection", help="title of a collection of the same owner to add it to")
+    push.add_argument("--base-model", help="user/name of the base, where a critic or LoRA was trained on a folder")
     space = push.add_argument_group("Spaces")
     space.add_argument("--base", help="base model of the comparison")
     space.add_argument("--adapter", action="append", default=[], help="name=user/lora; may be repeated")

@@ -111,7 +111,8 @@ def cache_videos(
     state = state or process_state()
     rated = list(videos) if isinstance(videos, list | tuple) else load_rated_videos(videos)
     size = ClipSize.of(source.adapter, num_frames, height, width, fps)
-    keys = CacheKeys.of(source, size, encoding_dtype(source, state))
+    with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
+        keys = CacheKeys.of(source, size, encoding_dtype(source, state))
     folder = Path(output_dir)
     if len({video.id for video in rated}) < len(rated):
         twice = next(video.id for video in rated if sum(other.id == video.id for other in rated) > 1)

@@ -202,8 +202,8 @@ def generate_videos(
         )
     dtype = encoding_dtype(source, state)
     manifest = Manifest(folder, rank=state.process_index)
-    lora = None if adapter is None else find_lora(adapter)
-    settings = _settings(source, sampling, lora, dtype)
+    with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
+        lora, settings = _settings(source, sampling, adapter, dtype)
     done = _done(manifest, settings)
     # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
     todo = [batch for batch in chunks(list(videos), sampling.batch_size) if not done.issuperset(v.id for v in batch)]
@@ -232,13 +232,16 @@ def generate_videos(
     return folder
 
 
-def _settings(source: PipelineSource, sampling: Sampling, lora: FoundLora | None, dtype: torch.dtype) -> str:
-    """The key of all that makes the videos, beside prompt and seed."""
+def _settings(
+    source: PipelineSource, sampling: Sampling, adapter: str | Path | None, dtype: torch.dtype
+) -> tuple[FoundLora | None, str]:
+    """The LoRA's file, and the key of all that makes the videos, beside prompt and seed."""
+    lora = None if adapter is None else find_lora(adapter)
     model = source.adapter
     weights = source.fingerprint(*model.text_components, *model.networks, "vae", "scheduler")
     # Its content only: the folder of a LoRA may be moved.
     content = None if lora is None else lora.identity.rpartition("@")[2]
-    return content_id(weights, content, json.dumps(asdict(sampling), sort_keys=True), dtype)
+    return lora, content_id(weights, content, json.dumps(asdict(sampling), sort_keys=True), dtype)
 
 
 def _done(manifest: Manifest, settings: str) -> set[str]:

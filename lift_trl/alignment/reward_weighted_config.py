@@ -218,6 +218,11 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
             ),
             ("label_smoothing_factor", self.label_smoothing_factor == 0, "there are no labels; leave it 0"),
             ("use_liger_kernel", not self.use_liger_kernel, "its kernels are for language models; leave it False"),
+            (
+                "activation_checkpointing_kwargs",
+                self.activation_checkpointing_kwargs in (None, {}, {"use_reentrant": False}),
+                "its blocks are checkpointed one by one without re-entrance (a LoRA would get no gradient); leave it out",
+            ),
             ("fp16_full_eval", not self.fp16_full_eval, "the adapter stays float32; use fp16"),
             ("bf16_full_eval", not self.bf16_full_eval, "the adapter stays float32; use bf16"),
             (

@@ -26,6 +26,7 @@ from .draws import RowDraws, draw_rows
 from .metrics import TIMESTEP_QUARTERS, LossMetrics
 from .objectives import OBJECTIVES, Objective, OtherPolicy, StepRows, effective_sample_size, per_sample_loss
 from .objectives.step import Loss, Needs
+from .overflow import SkippedSteps
 from .policies import OldPolicyFollows, acting_as, add_old_policy
 from .precision import base_dtype, with_precision
 from .reward_weighted_config import RewardWeightedVideoConfig
@@ -57,7 +58,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         train_dataset: what `datasets.load_dataset` returns (LiFT-HRA rows, or `video, prompt, reward` or labels, with
             optional real rows), a folder of clips with a metadata file, or a `CachedVideoDataset`. Raw rows are encoded
             into `args.cache_dir` (`_cache` in `output_dir`, which is never pushed) first, by all processes.
-        eval_dataset: the same, or `None`.
+        eval_dataset: the same, or `None`, or a dict of several by name, whose figures are logged as `eval_<name>_...`.
         callbacks: further callbacks.
         optimizers: an optimiser and a schedule of your own.
         peft_config: a `LoraConfig`; targets that are left empty come from the model family. `None` trains the whole
@@ -100,7 +101,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self.scheduler = self.source.load(dtype=torch.float32).scheduler
         args = self.config = with_precision(args, self.video_model.dtype, self.source.name)
         train = prepare_dataset(train_dataset, self.source, args, "train", self.objective)
-        evaluation = prepare_dataset(eval_dataset, self.source, args, "eval", self.objective)
+        evaluation = self._prepare_evaluation(eval_dataset, args)
         network = self._load_network(args, peft_config, base_dtype(args))
         self._adapter_identity = None if adapter is None else adapter_identity(adapter)
         super().__init__(
@@ -118,9 +119,9 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self._metrics = LossMetrics(self.accelerator)
         if self._has_old and self._old_policy_moves:
             self.add_callback(OldPolicyFollows(args.ref_model_sync_steps, args.ref_model_mixup_alpha))
-        dataset = train or evaluation
-        if dataset is None:
-            raise ValueError("give a train_dataset or an eval_dataset: rated clips, or a CachedVideoDataset.")
+        self._skipped_steps = SkippedSteps(self.accelerator)
+        self.add_callback(self._skipped_steps)
+        dataset = _first(train, evaluation)
         self._empty_prompt = dataset.text_cache().load("")
         self._announce(network)
         if args.validation_prompts:
@@ -212,10 +213,13 @@ class RewardWeightedVideoTrainer(SavingTrainer):
     def _watch(self, mode: str, inputs: TrainBatch, draws: RowDraws, rows: StepRows, loss_B: Tensor) -> None:
         """
         Raises:
-            FloatingPointError: if a loss is not finite; names the clips. Else its figures go to the log.
+            FloatingPointError: if a loss is not finite; names the clips. Else its figures go to the log. (In fp16 the
+                loss scaler skips such a step.)
         """
         if not loss_B.isfinite().all():
             bad = [row for row, loss in zip(inputs["id"], loss_B.tolist(), strict=True) if not math.isfinite(loss)]
+            if mode == "train" and self._skipped_steps.allows(bad):
+                return
             raise FloatingPointError(
                 f"the loss of {bad} is not finite at optimiser step {self.state.global_step}. Look at these clips, lower "
                 "learning_rate, or set bf16: true instead of fp16."
@@ -278,6 +282,15 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         # Without an earlier LoRA and without updates the old policy is the base: no second LoRA is held.
         self._has_old = "old" in self._needs and (self.adapter is not None or self._old_policy_moves)
         self._compared: list[Needs] = sorted(self._needs) if self._has_old else ["reference"] * bool(self._needs)
+
+    def _prepare_evaluation(self, dataset: Any, args: RewardWeightedVideoConfig) -> Any:
+        """The evaluation set, or of a dict each of its sets by name, as the Trainer takes them."""
+        if not isinstance(dataset, dict):
+            return prepare_dataset(dataset, self.source, args, "eval", self.objective)
+        return {
+            name: prepare_dataset(one, self.source, args, f"eval_{name}", self.objective)
+            for name, one in dataset.items()
+        }
 
     def _load_network(
         self, args: RewardWeightedVideoConfig, peft_config: LoraConfig | None, dtype: torch.dtype
@@ -354,11 +367,12 @@ class RewardWeightedVideoTrainer(SavingTrainer):
     # ---- Logging -----------------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the metrics since the last log: of training to lines with `loss`, of evaluation to those with `eval_loss`."""
+        """Adds the metrics since the last log: of training to lines with `loss`, of evaluation to those with its loss."""
         if "loss" in logs:
             logs.update(self._metrics.pop("train"))
-        elif "eval_loss" in logs:
-            logs.update({f"eval_{name}": value for name, value in self._metrics.pop("eval").items()})
+        elif loss := next((name for name in logs if name.startswith("eval_") and name.endswith("_loss")), None):
+            prefix = loss.removesuffix("loss")  # of each of several evaluation sets another
+            logs.update({f"{prefix}{name}": value for name, value in self._metrics.pop("eval").items()})
         super().log(logs, start_time)
 
 
@@ -369,6 +383,15 @@ def _chosen(objective: Objective | Loss | None, args: RewardWeightedVideoConfig)
     if isinstance(objective, Objective):
         return objective
     return replace(OBJECTIVES["sft"], name=objective.__name__, words="a loss of its own", loss=objective)
+
+
+def _first(*datasets: Any) -> CachedVideoDataset:
+    """The first dataset there is; evaluation sets may be a dict of several."""
+    for dataset in datasets:
+        for one in dataset.values() if isinstance(dataset, dict) else [dataset]:
+            if one is not None:
+                return one
+    raise ValueError("give a train_dataset or an eval_dataset: rated clips, or a CachedVideoDataset.")
 
 
 def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[att
 
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact
 from .artifact_cards import artifact_card
+from .pushed_base import check_pushed_base, with_base
 
 
 T = TypeVar("T")
@@ -65,6 +66,9 @@ class Pushed(NamedTuple):
     repo_type: str
     commit: str
 
+    def __str__(self) -> str:
+        return f"{self.url} ({self.repo_type}, commit {self.commit[:12]})"
+
 
 def artifact_kind(folder: Path | str) -> str:
     """
@@ -95,6 +99,7 @@ def push(
     private: bool | None = None,
     license: str | None = None,
     collection: str | None = None,
+    base_model: str | None = None,
     token: str | None = None,
 ) -> Pushed:
     """
@@ -110,11 +115,12 @@ def push(
         private: by default true for `hra` and `cache`, which hold people's ratings, else the account's default.
         license: for the card; by default what the trainer's card says, else `other`: the parents' licences hold.
         collection: title of a collection of the same owner that the repository is added to, made if it is not there.
+        base_model: of a critic or LoRA that was trained on a local folder: the same model on the Hub, `user/name`.
 
     Raises:
         FileNotFoundError: if the folder holds no finished artefact.
         ValueError: if it is a Space, which needs `push_space`; if the repository is there and not as `private` as it should
-            be; or if a folder has more files than the Hub takes.
+            be; if a folder has more files than the Hub takes; or if a critic's or LoRA's base is not on the Hub.
     """
     path, kind = Path(folder), artifact_kind(folder)
     if kind == "space":
@@ -129,6 +135,12 @@ def push(
     files[README] = CommitOperationAdd(README, card.encode())
     _check_folders(path, files)
     api = HfApi(token=token)
+    if base_model and kind not in ("critic", "lora"):
+        raise ValueError(f"base_model: {folder} is a {kind} artefact, which is loaded on no model. Leave it out.")
+    if kind in ("critic", "lora"):
+        check_pushed_base(api, path, card, base_model)
+        changed = with_base(path, card, base_model) if base_model else {}
+        files |= {name: CommitOperationAdd(name, content) for name, content in changed.items()}
     open_repo(api, repo_id, repo_type, private=default_private if private is None else private)
     if len(files) > _BATCH:
         _commit_payload(api, repo_id, repo_type, files, f"Push {kind}")

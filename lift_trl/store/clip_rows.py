@@ -8,6 +8,7 @@ from typing import Any
 
 from ..records import RatedVideo, StoredVideo, VideoSource, content_id
 from ..rubric import Dimension, Label, majority_label, parse_label
+from .digest import file_digest
 from .video_io import describe
 
 
@@ -98,8 +99,7 @@ def video_digest(video: VideoSource | StoredVideo) -> str:
         video = video.read()
     if isinstance(video, bytes):
         return hashlib.sha256(video).hexdigest()
-    with open(video, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(video)
 
 
 def _labels(rows: list[Mapping[str, Any]]) -> dict[Dimension, Label] | None:

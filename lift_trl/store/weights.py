@@ -1,6 +1,5 @@
 """Files of weights: whether they are whole, and whether a model took all that they hold."""
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Collection, Mapping
@@ -14,6 +13,7 @@ from torch import Tensor
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ..records import content_id
+from .digest import file_digest
 
 
 _SHOWN_KEYS = 3
@@ -136,17 +136,12 @@ def weights_revision(name_or_path: Path | str, revision: str | None = None) -> s
         files = sorted(path for path in folder.glob("*model*") if path.suffix in suffixes)
         # VILA and VideoReward keep weights in folders; beside weights of its own, a folder holds checkpoints.
         files = files or sorted(path for path in folder.glob("*/*model*") if path.suffix in suffixes)
-        return content_id(*(part for path in files for part in (path.name, _digest(path))))
+        return content_id(*(part for path in files for part in (path.name, file_digest(path))))
     for file in ("config.json", "adapter_config.json"):
         path = cached_file(str(name_or_path), file, revision=revision, _raise_exceptions_for_missing_entries=False)
         if path is not None:
             return extract_commit_hash(path, None) or revision or "main"
     return revision or "main"
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shown(keys: Collection[str]) -> str:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from ..protocols import VideoModel
 from ..records import content_id
+from ..store.digest import file_digest
 from ..store.weights import load_whole
 from .cogvideox import CogVideoX
 from .hunyuan_video import HunyuanVideo15
@@ -57,6 +58,7 @@ class PipelineSource:
     ) -> None:
         self.pipeline = model if isinstance(model, DiffusionPipeline) else None
         self.revision = revision
+        self._folders: dict[tuple[str, ...], Path] = {}
         # A pipeline that was built in memory has no name.
         self.name = (
             str(model) if not isinstance(model, DiffusionPipeline) else str(model.config.get("_name_or_path") or "")
@@ -196,16 +198,18 @@ class PipelineSource:
         """The local folder, with the files of `components` fetched if it is a Hub id."""
         if Path(self.name).is_dir():
             return Path(self.name)
-        patterns = ["model_index.json", "transformer/config.json", "vae/config.json"]
-        patterns += [f"{name}/*" for name in components]
-        return Path(
-            snapshot_download(
+        if components not in self._folders:
+            patterns = ["model_index.json", "transformer/config.json", "vae/config.json"]
+            patterns += [f"{name}/*" for name in components]
+            found = snapshot_download(
                 self.name,
-                revision=self.revision,
+                # What the revision meant at first is what it means for the whole of a run.
+                revision=next((folder.name for folder in self._folders.values()), self.revision),
                 allow_patterns=patterns,
                 ignore_patterns=["*.bin", "*.ckpt", "*.msgpack"],
             )
-        )
+            self._folders[components] = Path(found)
+        return self._folders[components]
 
     def _config(self, component: str) -> dict[str, Any]:
         if self.pipeline is not None:
@@ -248,8 +252,7 @@ def _hash_file(path: Path) -> str:
     target = path.resolve()
     if _SHA256.fullmatch(target.name):
         return target.name
-    with open(target, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(target)
 
 
 def _is_configured_as(scheduler: Any, folder: Path) -> bool:

@@ -94,7 +94,8 @@ def test_a_run_that_goes_on_resumes_to_the_same_weights(tmp_path, pipeline_dir, 
 
 
 def test_the_adapter_may_be_a_repo(tmp_path, pipeline_dir, cached, first, hub):
-    push(first, "dev/first-lora")
+    hub.api().create_repo("dev/tiny-base")
+    push(first, "dev/first-lora", base_model="dev/tiny-base")
     trainer = make_trainer(pipeline_dir, tmp_path, cached, adapter="dev/first-lora")
     start = sample_with(pipeline_dir, transformer=trainer.model.get_base_model())
     assert torch.equal(start, sample_with(pipeline_dir, lora=first))

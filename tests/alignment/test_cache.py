@@ -16,8 +16,9 @@ from torch.testing import assert_close
 
 from lift_trl.alignment.cache import cache_videos, cached_keys, clip_parents
 from lift_trl.alignment.cache_format import decode_posterior, decode_text, shard_paths
+from lift_trl.alignment.cache_stream import stream_cached_videos
 from lift_trl.alignment.clips import ClipSize, load_clip
-from lift_trl.alignment.video_dataset import CachedVideoDataset, stream_cached_videos
+from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.video_models import PipelineSource
 from tests.alignment.conftest import SIZE, WatchedSource, moving_square

@@ -1,0 +1,149 @@
+"""Edges of a training: several evaluation sets, options that would be swallowed, overflow in fp16, what a start reads."""
+
+import hashlib
+from collections import Counter
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from lift_trl.alignment.cache import cache_videos
+from lift_trl.alignment.generate import Sampling, generate_videos, plan_videos
+from lift_trl.alignment.overflow import MAX_SKIPPED
+from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
+from lift_trl.alignment.video_dataset import collate
+from lift_trl.store.digest import file_digest
+from lift_trl.store.rated_videos import load_rated_videos
+from lift_trl.video_models import PipelineSource, source
+from tests.alignment.conftest import SIZE, make_trainer, trainable
+
+
+def test_several_evaluation_sets_are_logged_by_name(tmp_path, pipeline_dir, cached):
+    """As in transformers: a dict of sets, each with figures of its own."""
+    alone = make_trainer(pipeline_dir, tmp_path, cached, eval_dataset=cached).evaluate()
+    trainer = make_trainer(pipeline_dir, tmp_path, cached, eval_dataset={"seen": cached, "again": cached})
+    figures = trainer.evaluate()
+    for name in ("seen", "again"):
+        assert figures[f"eval_{name}_loss"] == alone["eval_loss"]
+        (line,) = [line for line in trainer.state.log_history if f"eval_{name}_loss" in line]
+        assert f"eval_{name}_loss_unweighted" in line and f"eval_{name}_reward_mean" in line
+    with pytest.raises(ValueError, match="give a train_dataset or an eval_dataset"):
+        make_trainer(pipeline_dir, tmp_path, None, eval_dataset={})
+
+
+def test_options_of_checkpointing_that_would_be_swallowed_are_refused(tmp_path):
+    for kwargs in ({"use_reentrant": True}, {"every_n_layers": 2}):
+        with pytest.raises(ValueError, match="activation_checkpointing_kwargs does not apply to a video denoiser"):
+            RewardWeightedVideoConfig(str(tmp_path), activation_checkpointing_kwargs=kwargs)
+    RewardWeightedVideoConfig(str(tmp_path), activation_checkpointing_kwargs={"use_reentrant": False})
+
+
+def overflowing(trainer, is_bad):
+    """`trainer` with fp16's loss scaler, and batches whose posterior overflows where `is_bad` (number of the batch)."""
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    numbers = iter(range(10_000))
+
+    def collated(rows):
+        batch = dict(collate(rows))
+        if is_bad(next(numbers)):
+            batch["latent_mean"] = torch.full_like(batch["latent_mean"], float("inf"))
+        return batch
+
+    trainer.data_collator = collated
+    return trainer
+
+
+class Watch(TrainerCallback):
+    """The trained weights after each step."""
+
+    def __init__(self):
+        self.weights = []
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.weights.append(torch.cat([p.detach().flatten().clone() for p in model.parameters() if p.requires_grad]))
+
+
+def test_a_step_that_overflows_in_fp16_is_skipped(tmp_path, pipeline_dir, cached):
+    trainer = overflowing(make_trainer(pipeline_dir, tmp_path, cached, max_steps=4), lambda number: number == 1)
+    watch = Watch()
+    trainer.add_callback(watch)
+    trainer.train()
+    assert trainer.state.global_step == 4
+    moved = [not torch.equal(one, two) for one, two in zip(watch.weights, watch.weights[1:], strict=False)]
+    assert moved == [False, True, True]  # after steps 1, 2 (skipped), 3 and 4
+    assert all(value.isfinite().all() for value in trainable(trainer).values())
+
+
+def test_a_run_that_takes_no_step_any_more_stops_and_names_the_clips(tmp_path, pipeline_dir, cached):
+    trainer = overflowing(make_trainer(pipeline_dir, tmp_path, cached, max_steps=99), lambda number: number >= 3)
+    with pytest.raises(
+        FloatingPointError, match=rf"{MAX_SKIPPED} optimiser steps in a row overflowed.*(clip|real)-\d"
+    ):
+        trainer.train()
+    assert trainer.state.global_step == 3 + MAX_SKIPPED
+
+
+def test_without_a_scaler_a_loss_that_is_not_finite_stops_the_run(tmp_path, pipeline_dir, cached):
+    trainer = overflowing(make_trainer(pipeline_dir, tmp_path, cached), lambda number: True)
+    trainer.accelerator.scaler = None
+    with pytest.raises(FloatingPointError, match="is not finite at optimiser step 0"):
+        trainer.train()
+
+
+def test_every_file_is_hashed_once(tmp_path, pipeline_dir, rated_videos, monkeypatch):
+    counts, digest = Counter(), hashlib.file_digest
+
+    def counted(file, name):
+        counts[file.name] += 1
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    rows = [
+        f'{{"file_name": "{i}.mp4", "prompt": "{v.prompt}", "reward": 0.5}}' for i, v in enumerate(rated_videos[:3])
+    ]
+    for number, video in enumerate(rated_videos[:3]):
+        (tmp_path / f"{number}.mp4").write_bytes(video.video.read_bytes())
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    encoder = PipelineSource(pipeline_dir)
+    cache_videos(encoder, load_rated_videos(tmp_path), tmp_path / "cache", **SIZE)
+    generate_videos(
+        encoder,
+        plan_videos(["a red circle"]),
+        tmp_path / "out",
+        sampling=Sampling(num_inference_steps=1, guidance_scale=1),
+    )
+    assert {name: count for name, count in counts.items() if count > 1} == {}
+    assert sum(name.endswith(".mp4") for name in counts) >= 3
+
+
+def test_a_file_that_changes_is_hashed_again(tmp_path):
+    file, found = tmp_path / "a.bin", set()
+    for content in (b"one", b"two"):
+        (tmp_path / "new").write_bytes(content)
+        (tmp_path / "new").replace(file)
+        found.add(file_digest(file))
+        assert file_digest(file) == hashlib.sha256(content).hexdigest()
+    assert len(found) == 2
+
+
+def test_a_repo_is_resolved_once_for_all_videos(tmp_path, pipeline_dir, hub, monkeypatch):
+    """It was asked for again for every stored video, and could have become another commit meanwhile."""
+    api = hub.api()
+    api.create_repo("dev/tiny-video", exist_ok=True)
+    first = api.upload_folder(repo_id="dev/tiny-video", folder_path=pipeline_dir).oid
+    calls, fetch = [], source.snapshot_download
+
+    def counted(*args, **options):
+        if len(calls) == 1:  # somebody pushes between two of our calls
+            api.upload_file(path_or_fileobj=b"x", path_in_repo="transformer/new.txt", repo_id="dev/tiny-video")
+        calls.append(options["revision"])
+        return fetch(*args, **options)
+
+    monkeypatch.setattr(source, "snapshot_download", counted)
+    encoder = PipelineSource("dev/tiny-video")
+    sampling = Sampling(num_inference_steps=1, guidance_scale=1)
+    generate_videos(
+        encoder, plan_videos(["a fox", "a bird"], videos_per_prompt=3), tmp_path / "out", sampling=sampling
+    )
+    assert len(calls) <= 5 and calls[0] is None and set(calls[1:]) == {first}
+    assert encoder.identity == f"dev/tiny-video@{first}"
