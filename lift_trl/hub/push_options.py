@@ -12,8 +12,8 @@ def check_options(args: argparse.Namespace, kind: str) -> None:
         raise ValueError(
             f"{given[0]} is for Spaces, and {args.folder} is a {kind} artefact. Leave out {', '.join(given)}."
         )
-    if kind == "space" and args.license:
-        raise ValueError(f"--license: a Space's stands in {args.folder}/README.md; change it there.")
+    if kind == "space" and (args.license or args.base_model):
+        raise ValueError(f"--license, --base-model: a Space's page is {args.folder}/README.md; change it there.")
     for entry in args.set:
         if "=" not in entry:
             raise ValueError(f"--set {entry}: no value; write --set {entry}=VALUE.")
