@@ -60,6 +60,29 @@ def prepare_dataset(
     return chosen
 
 
+def prepare_evaluation(
+    dataset: Any, source: PipelineSource, args: RewardWeightedVideoConfig, objective: Objective
+) -> Any:
+    """As `prepare_dataset`; of a dict each of its sets, by name, as the Trainer takes them."""
+    if not isinstance(dataset, dict):
+        return prepare_dataset(dataset, source, args, "eval", objective)
+    return {name: prepare_dataset(one, source, args, f"eval_{name}", objective) for name, one in dataset.items()}
+
+
+def first_dataset(*datasets: Any) -> CachedVideoDataset:
+    """
+    The first dataset there is; evaluation sets may be a dict of several.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for dataset in datasets:
+        for one in dataset.values() if isinstance(dataset, dict) else [dataset]:
+            if one is not None:
+                return one
+    raise ValueError("give a train_dataset or an eval_dataset: rated clips, or a CachedVideoDataset.")
+
+
 def _cache(dataset: Any, source: PipelineSource, args: RewardWeightedVideoConfig, split: str) -> Path:
     """The folder that raw rows are encoded into."""
     from datasets import IterableDataset, IterableDatasetDict

@@ -30,7 +30,7 @@ from .overflow import SkippedSteps
 from .policies import OldPolicyFollows, acting_as, add_old_policy
 from .precision import base_dtype, with_precision
 from .reward_weighted_config import RewardWeightedVideoConfig
-from .reward_weighted_data import CACHE_DIR, prepare_dataset
+from .reward_weighted_data import CACHE_DIR, first_dataset, prepare_dataset, prepare_evaluation
 from .reward_weighted_saving import SavingTrainer
 from .text_cache import TextCache
 from .validation import ValidationVideos, validation_guidance
@@ -101,7 +101,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self.scheduler = self.source.load(dtype=torch.float32).scheduler
         args = self.config = with_precision(args, self.video_model.dtype, self.source.name)
         train = prepare_dataset(train_dataset, self.source, args, "train", self.objective)
-        evaluation = self._prepare_evaluation(eval_dataset, args)
+        evaluation = prepare_evaluation(eval_dataset, self.source, args, self.objective)
         network = self._load_network(args, peft_config, base_dtype(args))
         self._adapter_identity = None if adapter is None else adapter_identity(adapter)
         super().__init__(
@@ -121,7 +121,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
             self.add_callback(OldPolicyFollows(args.ref_model_sync_steps, args.ref_model_mixup_alpha))
         self._skipped_steps = SkippedSteps(self.accelerator)
         self.add_callback(self._skipped_steps)
-        dataset = _first(train, evaluation)
+        dataset = first_dataset(train, evaluation)
         self._empty_prompt = dataset.text_cache().load("")
         self._announce(network)
         if args.validation_prompts:
@@ -283,15 +283,6 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self._has_old = "old" in self._needs and (self.adapter is not None or self._old_policy_moves)
         self._compared: list[Needs] = sorted(self._needs) if self._has_old else ["reference"] * bool(self._needs)
 
-    def _prepare_evaluation(self, dataset: Any, args: RewardWeightedVideoConfig) -> Any:
-        """The evaluation set, or of a dict each of its sets by name, as the Trainer takes them."""
-        if not isinstance(dataset, dict):
-            return prepare_dataset(dataset, self.source, args, "eval", self.objective)
-        return {
-            name: prepare_dataset(one, self.source, args, f"eval_{name}", self.objective)
-            for name, one in dataset.items()
-        }
-
     def _load_network(
         self, args: RewardWeightedVideoConfig, peft_config: LoraConfig | None, dtype: torch.dtype
     ) -> Any:
@@ -383,15 +374,6 @@ def _chosen(objective: Objective | Loss | None, args: RewardWeightedVideoConfig)
     if isinstance(objective, Objective):
         return objective
     return replace(OBJECTIVES["sft"], name=objective.__name__, words="a loss of its own", loss=objective)
-
-
-def _first(*datasets: Any) -> CachedVideoDataset:
-    """The first dataset there is; evaluation sets may be a dict of several."""
-    for dataset in datasets:
-        for one in dataset.values() if isinstance(dataset, dict) else [dataset]:
-            if one is not None:
-                return one
-    raise ValueError("give a train_dataset or an eval_dataset: rated clips, or a CachedVideoDataset.")
 
 
 def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_a_lora_of_a_folder_is_refused_or_named(tmp_path: Path, hub: LocalHub):
     model = get_peft_model(CogVideoXPipeline.from_pretrained(tmp_path / "video").transformer, config)
     model.peft_config["default"].base_model_name_or_path = str(tmp_path / "video")
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    export_diffusers_lora(folder, folder, pipeline_class="CogVideoXPipeline")
+    export_diffusers_lora(folder, folder)
     snippet = f'pipe = DiffusionPipeline.from_pretrained("{tmp_path / "video"}", dtype=dtype)'
     (folder / "README.md").write_text(f"---\nlicense: other\n---\n# lora\n\n```python\n{snippet}\n```\n")
     with pytest.raises(ValueError, match=r"video' is a folder of this machine"):
