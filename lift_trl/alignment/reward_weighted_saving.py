@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from accelerate.logging import get_logger
 from huggingface_hub import upload_folder
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
@@ -22,6 +23,8 @@ from .policies import OLD, TRAINED, load_old_policy, save_old_policy
 from .reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
 from .video_dataset import CachedVideoDataset
 
+
+logger = get_logger(__name__)
 
 TRANSFORMER_DIR = "transformer"
 _TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
@@ -177,6 +180,16 @@ class SavingTrainer(ResumableTrainer, Trainer):
             self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     # ---- Pushing -----------------------------------------------------------------------------------------------
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Stock, with a warning where what is pushed would load on this machine only."""
+        if not self.source.on_hub:
+            logger.warning(
+                "the base %s is not on the Hub, so nobody else could load what is pushed. Push it and train on it, or "
+                "push the finished run by lift-trl push --base-model user/name.",
+                self.source.name or self.source.class_name,
+            )
+        super().init_hf_repo(token=token, private=private)
 
     def push_to_hub(
         self,

@@ -7,15 +7,19 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from lift_trl.alignment.cache import cache_videos
+from lift_trl.alignment.cache import CacheKeys, cache_videos, is_tiled
+from lift_trl.alignment.cache_format import ENCODING_VERSION
+from lift_trl.alignment.clips import ClipSize, load_clip
 from lift_trl.alignment.generate import Sampling, generate_videos, plan_videos
 from lift_trl.alignment.overflow import MAX_SKIPPED
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
-from lift_trl.alignment.video_dataset import collate
+from lift_trl.alignment.video_dataset import CachedVideoDataset, collate
+from lift_trl.records import RatedVideo, content_id
 from lift_trl.store.digest import file_digest
+from lift_trl.store.manifest import Artifact
 from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.video_models import PipelineSource, source
-from tests.alignment.conftest import SIZE, make_trainer, trainable
+from tests.alignment.conftest import SIZE, make_trainer, moving_square, trainable
 
 
 def test_several_evaluation_sets_are_logged_by_name(tmp_path, pipeline_dir, cached):
@@ -147,3 +151,34 @@ def test_a_repo_is_resolved_once_for_all_videos(tmp_path, pipeline_dir, hub, mon
     )
     assert len(calls) <= 5 and calls[0] is None and set(calls[1:]) == {first}
     assert encoder.identity == f"dev/tiny-video@{first}"
+
+
+def test_a_large_clip_is_encoded_in_tiles_and_its_key_says_so(pipeline_dir):
+    """Tiles change the latents where they meet: a cache that was encoded whole is another one."""
+    encoder = PipelineSource(pipeline_dir)
+    whole, tiled = ClipSize(9, 480, 832, 8.0), ClipSize(9, 480, 848, 8.0)
+    assert (is_tiled(whole), is_tiled(tiled)) == (False, True)
+    size = [encoder.fingerprint("vae"), torch.float32]
+    assert CacheKeys.of(encoder, whole, torch.float32).video == content_id(*size, whole, ENCODING_VERSION)
+    assert CacheKeys.of(encoder, tiled, torch.float32).video == content_id(*size, tiled, ENCODING_VERSION, "tiled")
+
+
+def test_a_large_clip_is_the_pipelines_own_tiled_encoding(tmp_path, pipeline_dir):
+    clip = moving_square(tmp_path / "a.mp4", 0, num_frames=1, size=640)
+    video = RatedVideo("a", clip, "a red circle", None, 0.5)
+    cache = cache_videos(pipeline_dir, [video], tmp_path / "cache", num_frames=1, height=640, width=640)
+    assert Artifact.load(cache).config["vae_tiling"] is True
+    encoder = PipelineSource(pipeline_dir)
+    pixels = load_clip(clip, ClipSize(1, 640, 640, encoder.adapter.fps), encoder.adapter).unsqueeze(0)
+    pipe, means = encoder.load("vae", dtype=torch.float32), []
+    for tiles in (False, True):
+        pipe.vae.enable_tiling() if tiles else pipe.vae.disable_tiling()
+        means.append(encoder.adapter.encode_video(pipe, pixels).mean[0].bfloat16())
+    stored = CachedVideoDataset(cache)[0]["latent_mean"]
+    assert torch.equal(stored, means[1]) and not torch.equal(stored, means[0])
+
+
+def test_a_run_on_a_folder_is_told_that_its_push_loads_nowhere_else(tmp_path, pipeline_dir, cached, hub, caplog):
+    trainer = make_trainer(pipeline_dir, tmp_path, cached, hub_model_id="dev/told")
+    trainer.init_hf_repo()
+    assert "tiny is not on the Hub" in caplog.text and "lift-trl push --base-model" in caplog.text
