@@ -286,7 +286,7 @@ class TextCondition(dict[str, "Tensor"]):
 
 
 class LatentPosterior(NamedTuple):
-    """The VAE's posterior in the network's scale and layout (CogVideoX: [B, F', C, H/8, W/8])."""
+    """The VAE's posterior in the network's scale and layout, first axis B."""
 
     mean: "Tensor"
     logvar: "Tensor"

@@ -4,7 +4,9 @@
         --config recipes/configs/cogvideox-2b/generate.yaml [--adapter runs/cogvideox-2b/lora_rwl]
 """
 
+import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from lift_trl.alignment.generate import Sampling, generate_videos, read_prompts
 from lift_trl.recipe_parser import RecipeParser
@@ -29,6 +31,13 @@ class GenerateArguments:
     negative_prompt: str | None = field(
         default=None, metadata={"help": "What guidance leads away from; by default the family's own text, if any."}
     )
+    scheduler: str | None = field(
+        default=None,
+        metadata={"help": "A scheduler class of diffusers instead of the checkpoint's own; its steps trail."},
+    )
+    pipeline_options: dict[str, Any] | str = field(
+        default_factory=dict, metadata={"help": "Further arguments of the pipeline's call, as JSON or in a YAML."}
+    )
     batch_size: int = field(default=1, metadata={"help": "Videos that are sampled together, in one process."})
     enlarge: int = field(default=1, metadata={"help": "Store each pixel as so many by so many (tiny videos)."})
 
@@ -46,6 +55,8 @@ def main(args: GenerateArguments) -> None:
         num_inference_steps=args.num_inference_steps,
         guidance_scale=args.guidance_scale,
         negative_prompt=args.negative_prompt,
+        scheduler=args.scheduler,
+        pipeline_options=options if isinstance(options := args.pipeline_options, dict) else json.loads(options),
         batch_size=args.batch_size,
         enlarge=args.enlarge,
     )

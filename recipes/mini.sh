@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole paper on a laptop: people rate a model's videos, a critic learns their ratings, the critic's rewards make the
 # model better, and a report says by how much. Two CPU cores, some 8 minutes, no GPU, no network.
-# Every stage is what you would run for a real model; recipes/cogvideox_2b.sh has those lines. Kill it, start it again: it
+# Every stage is what you would run for a real model; recipes/video_model.sh has those lines. Kill it, start it again: it
 # goes on where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -72,6 +72,6 @@ cat <<'NEXT'
 Done. Open runs/mini/report/report.html. The LoRA is runs/mini/lora_rwl/pytorch_lora_weights.safetensors. Next:
   * look at base and tuned model side by side: python spaces/compare/app.py
   * your own clips: docs/index.md says how the folder looks, `lift-trl validate DIR` checks it
-  * the real model: recipes/cogvideox_2b.sh
+  * the real model: recipes/video_model.sh
   * objectives that gain more from the same clips, rounds: docs/objectives.md, recipes/configs/mini/align_best_of_n.yaml, recipes/iterate.py
 NEXT

@@ -1,18 +1,21 @@
 """Prompts to a `generated/` artefact of videos through any pipeline that has an adapter: sharded, batched, resumable."""
 
 import hashlib
+import inspect
 import json
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import diffusers
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.logging import get_logger
+from diffusers import SchedulerMixin
 from numpy.typing import NDArray
 
 from ..hub.lora_loading import FoundLora, find_lora, load_lora
@@ -63,6 +66,8 @@ class Sampling:
         num_inference_steps: steps of the sampler.
         guidance_scale: classifier-free guidance, the family's own for `None`; 1 or less does without.
         negative_prompt: what guidance leads away from, the family's own for `None`.
+        scheduler: a scheduler class of diffusers instead of the checkpoint's own, with its settings and trailing time steps.
+        pipeline_options: further arguments of the pipeline's call, such as `{"use_dynamic_cfg": True}`.
         batch_size: videos that are sampled together. Batches are fixed by the list of videos, so it belongs to the
             settings: other batches may change the last bits.
         enlarge: each pixel is stored as so many by so many, which keeps H.264 from deciding the looks of tiny videos.
@@ -74,6 +79,8 @@ class Sampling:
     num_inference_steps: int = 50
     guidance_scale: float | None = None
     negative_prompt: str | None = None
+    scheduler: str | None = None
+    pipeline_options: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 1
     enlarge: int = 1
 
@@ -267,9 +274,21 @@ def load_pipeline(
     if sampling.height * sampling.width > TILING_PIXELS:
         pipe.vae.enable_tiling()
     pipe.set_progress_bar_config(disable=True)
+    if sampling.scheduler is not None:
+        pipe.scheduler = _scheduler(sampling.scheduler).from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    if unknown := sampling.pipeline_options.keys() - inspect.signature(type(pipe).__call__).parameters.keys():
+        raise ValueError(f"pipeline_options: a call of {type(pipe).__name__} has no {', '.join(sorted(unknown))}.")
     assert sampling.guidance_scale is not None
     source.adapter.prepare_sampling(pipe, sampling.guidance_scale)
     return pipe
+
+
+def _scheduler(name: str) -> Any:
+    """The scheduler class of diffusers that is called so."""
+    found = getattr(diffusers, name, None)
+    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+        raise ValueError(f"scheduler={name!r}: diffusers has no such scheduler; DPMSolverMultistepScheduler is one.")
+    return found
 
 
 def _negative(sampling: Sampling) -> list[str]:
@@ -301,6 +320,7 @@ def sample_batch(
         **source.adapter.sampling_arguments(
             sampling.num_frames, sampling.height, sampling.width, sampling.guidance_scale
         ),
+        **sampling.pipeline_options,
     ).frames
     if not np.isfinite(frames).all():
         bad = next(video for video, clip in zip(batch, frames, strict=True) if not np.isfinite(clip).all())

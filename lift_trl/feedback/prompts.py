@@ -1,6 +1,6 @@
 """Prompts for stage 1: subjects, a place and an action drawn from lists, joined to a phrase, expanded to a long prompt.
 
-CogVideoX is trained on long prompts, so a chat model expands each phrase; without one a template does.
+Video models are trained on long prompts, so a chat model expands each phrase; without one a template does.
 Source: arXiv 2412.04814, section 3.2 and table 6.
 """
 
@@ -131,7 +131,7 @@ def chat_model_expander(
     Args:
         model: name of a chat model of the Hub, a local path, or a loaded causal language model.
         tokenizer: the tokenizer (with a chat template) of a loaded model; that of the name by default.
-        max_new_tokens: room for a prompt. CogVideoX reads 226 tokens of T5, about 160 words.
+        max_new_tokens: room for a prompt. Families read 128 to 1,000 tokens of it, 226 being about 160 words.
 
     Raises:
         ValueError: if the tokenizer has no chat template; when called, if the model answers a phrase with nothing.

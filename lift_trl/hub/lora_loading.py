@@ -134,7 +134,7 @@ def _read(pipe: Any, file: Path) -> dict[str, Tensor]:
         raise damaged(file, error) from error
     scales = [key for key in keys if key.endswith("dora_scale")]
     if scales:
-        # diffusers 0.42 leaves these keys out with a warning (CogVideoXLoraLoaderMixin.lora_state_dict).
+        # diffusers 0.42 leaves these keys out with a warning (lora_state_dict).
         raise ValueError(
             f"{file}: {len(scales)} of {len(keys)} tensors are DoRA's in a form that diffusers does not read: "
             f"{shown(scales)}. Use PEFT's (lora_magnitude_vector), or a merged pipeline."

@@ -143,8 +143,10 @@ class PipelineSource:
                 part = deepcopy(part) if name in kept else part
             else:
                 as_asked = part.dtype == dtype and part.device == device
-                # A shallow copy shares the weights, but has settings of its own, such as the VAE's tiling.
-                part = copy(part) if as_asked and not private else deepcopy(part)
+                # A shallow copy shares the weights, but has settings of its own, such as the VAE's tiling. transformers puts
+                # hooks on the shared layers once for each copy, and hidden states would be counted twice: those are shared.
+                shared = part if isinstance(part, PreTrainedModel) else copy(part)
+                part = shared if as_asked and not private else deepcopy(part)
                 part = part if as_asked else _cast(part, dtype).to(device)
             setattr(pipe, name, part)
         return pipe
