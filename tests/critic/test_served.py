@@ -174,7 +174,7 @@ def test_the_recipe_asks_a_server_with_its_key_and_frames(server, clips, tmp_pat
     server.replies = [f"{Label.GOOD}."] * 6
     folders = {"videos": str(tmp_path / "clips"), "output_dir": str(tmp_path / "scored")}
     served = {"base_url": server.url, "logprobs": False, "num_frames": 2, "api_key_env": "SERVER_KEY"}
-    recipe.main(recipe.ScoreArguments("tiny", **folders, **served))
+    recipe.main(recipe.ScoreArguments(critic="tiny", **folders, **served))
     assert [row["reward"] for row in read_rows(tmp_path / "scored" / METADATA_FILE)] == pytest.approx([0.9, 0.9])
     for request in server.requests:
         assert {n.title(): v for n, v in request["headers"].items()}["Authorization"] == "Bearer secret"
@@ -195,7 +195,7 @@ def test_the_recipe_asks_a_server_with_its_key_and_frames(server, clips, tmp_pat
 )
 def test_options_that_would_be_ignored_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        recipe.ScoreArguments("tiny", "clips", "scored", **options)
+        recipe.ScoreArguments("clips", "scored", critic="tiny", **options)
 
 
 @pytest.mark.skipif(
