@@ -1,0 +1,332 @@
+"""Plants bugs, one at a time, in a copy of the checkout, and says which ones the tests catch.
+
+`python dev/mutations.py` plants all, `python dev/mutations.py rotary text` those whose names hold a word. A bug is caught if
+pytest fails; a survivor is a test to write. Not part of CI; results are in dev/LOG.md.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutation(NamedTuple):
+    """`old`, which stands once in `file`, becomes `new`; `tests` are pytest's arguments that should fail then."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+COGVIDEOX, WAN, FLOW = (f"lift_trl/video_models/{name}.py" for name in ("cogvideox", "wan", "flow"))
+TRAINER, DRAWS = "lift_trl/alignment/reward_weighted_trainer.py", "lift_trl/alignment/draws.py"
+GENERATE, VALIDATION = "lift_trl/alignment/generate.py", "lift_trl/alignment/validation.py"
+OBJECTIVES, FORMAT = "lift_trl/alignment/objectives", "lift_trl/alignment/cache_format.py"
+CORRECTION, TREE = "lift_trl/feedback/correction.py", "lift_trl/critic/tree.py"
+STEP_TESTS = "tests/invariants/test_golden_steps.py"
+FAMILY_TESTS = f"{STEP_TESTS} tests/contracts/test_video_models.py"
+OBJECTIVE_TESTS = "tests/alignment/test_objectives.py tests/alignment/test_objective_goldens.py"
+
+MUTATIONS = (
+    # Families
+    Mutation(
+        "latents not scaled", COGVIDEOX, ".transpose(1, 2) * self._scaling_factor", ".transpose(1, 2)", FAMILY_TESTS
+    ),
+    Mutation(
+        "log-variance scaled the wrong way",
+        COGVIDEOX,
+        "+ 2 * math.log(self._scaling_factor)",
+        "- 2 * math.log(self._scaling_factor)",
+        FAMILY_TESTS,
+    ),
+    Mutation("rotary embeddings left out", COGVIDEOX, "if self._rotary else None", "if False else None", FAMILY_TESTS),
+    Mutation(
+        "rotary height and width swapped",
+        COGVIDEOX,
+        "self._rotary_embedding(num_frames, height, width, noisy",
+        "self._rotary_embedding(num_frames, width, height, noisy",
+        FAMILY_TESTS,
+    ),
+    Mutation(
+        "1.5's padding frame at the end",
+        COGVIDEOX,
+        "torch.cat([latents[:, :1]] * missing + [latents], dim=1)",
+        "torch.cat([latents] + [latents[:, :1]] * missing, dim=1)",
+        FAMILY_TESTS,
+    ),
+    Mutation("1.5 at 8 fps", COGVIDEOX, "16.0 if self._patch_size_t else 8.0", "8.0", FAMILY_TESTS),
+    Mutation(
+        "Wan's mean not taken away",
+        WAN,
+        "(posterior.mean.float() - mean) / std",
+        "posterior.mean.float() / std",
+        FAMILY_TESTS,
+    ),
+    Mutation(
+        "Wan's clock of one second",
+        FLOW,
+        "levels * scheduler.config.num_train_timesteps, noise",
+        "levels, noise",
+        FAMILY_TESTS,
+    ),
+    Mutation("a flow's velocity backwards", FLOW, "noise - x0)", "x0 - noise)", FAMILY_TESTS),
+    Mutation(
+        "a flow without its shift",
+        FLOW,
+        "return shift * level / (1 + (shift - 1) * level)",
+        "return level",
+        FAMILY_TESTS,
+    ),
+    # A training step
+    Mutation(
+        "the last timestep never drawn",
+        DRAWS,
+        "torch.randint(low, high, (), generator=generator)",
+        "torch.randint(low, max(high - 1, low + 1), (), generator=generator)",
+        f"tests/alignment/test_draws.py {STEP_TESTS}",
+    ),
+    Mutation(
+        "noise equal to the posterior's",
+        TRAINER,
+        "latents, draws.noise, draws.timesteps)",
+        "latents, draws.posterior_noise, draws.timesteps)",
+        STEP_TESTS,
+    ),
+    Mutation("posterior's deviation squared", TRAINER, "torch.exp(0.5 * inputs", "torch.exp(inputs", STEP_TESTS),
+    Mutation(
+        "caption dropout in evaluation",
+        TRAINER,
+        "self.config.caption_dropout if training else 0.0",
+        "self.config.caption_dropout",
+        "tests/alignment/test_reward_weighted_trainer.py -k eval",
+    ),
+    Mutation(
+        "the empty prompt everywhere",
+        TRAINER,
+        "torch.where(drop, self._empty_prompt[name].to(text), text)",
+        "self._empty_prompt[name].to(text).expand_as(text)",
+        STEP_TESTS,
+    ),
+    Mutation(
+        "another learning rate on resume accepted",
+        "lift_trl/alignment/reward_weighted_config.py",
+        '"learning_rate", "seed"',
+        '"seed"',
+        "tests/alignment/test_reward_weighted_trainer.py tests/alignment/test_objective_training.py tests/test_runtime.py",
+    ),
+    Mutation(
+        "wrong text from the third prompt of a shard on",
+        "lift_trl/alignment/video_dataset.py",
+        "(shard, group, row, *texts[prompt])",
+        "(shard, group, row, *list(texts.values())[min(list(texts).index(prompt), 1)])",
+        "tests/alignment/test_cache.py tests/alignment/test_cache_stream.py",
+    ),
+    Mutation(
+        "texts are not padded again",
+        FORMAT,
+        "new_zeros(int(stored[name + _LENGTH])",
+        "new_zeros(len(stored[name])",
+        "tests/alignment/test_cache.py tests/contracts",
+    ),
+    # Objectives
+    Mutation(
+        "pairs swapped",
+        f"{OBJECTIVES}/dpo.py",
+        "rows.preference * (reward",
+        "-rows.preference * (reward",
+        OBJECTIVE_TESTS,
+    ),
+    Mutation(
+        "DPO without its reference",
+        f"{OBJECTIVES}/dpo.py",
+        "-rows.error if args.reference_free else",
+        "-rows.error if True else",
+        OBJECTIVE_TESTS,
+    ),
+    Mutation(
+        "advantages negated",
+        f"{OBJECTIVES}/groups.py",
+        "advantage=found.value.clamp",
+        "advantage=-found.value.clamp",
+        OBJECTIVE_TESTS,
+    ),
+    Mutation(
+        "NFT's anchor to the base's error",
+        f"{OBJECTIVES}/nft.py",
+        "other(rows.old).distance\n",
+        "other(rows.old).error\n",
+        OBJECTIVE_TESTS,
+    ),
+    Mutation(
+        "KTO's kinds swapped",
+        f"{OBJECTIVES}/kto.py",
+        "good.long() - bad.long()",
+        "bad.long() - good.long()",
+        OBJECTIVE_TESTS,
+    ),
+    Mutation(
+        "real videos not weighed by lambda",
+        f"{OBJECTIVES}/weights.py",
+        "real_weight * total / num_real",
+        "total / num_real",
+        "tests/alignment/test_row_weights.py",
+    ),
+    Mutation(
+        "the reference is the policy",
+        "lift_trl/alignment/policies.py",
+        "with model.disable_adapter():\n                    yield",
+        "yield",
+        "tests/alignment/test_objective_training.py",
+    ),
+    # Sampling
+    Mutation(
+        "guidance without effect",
+        GENERATE,
+        "sampling.num_frames, sampling.height, sampling.width, sampling.guidance_scale\n",
+        "sampling.num_frames, sampling.height, sampling.width, 1.0\n",
+        "tests/alignment/test_generate.py",
+    ),
+    Mutation(
+        "a LoRA at half strength",
+        "lift_trl/hub/lora_loading.py",
+        "transformer.set_adapter([*active, name])",
+        "transformer.set_adapter([*active, name]); transformer.set_adapters([*active, name], [0.5] * (len(active) + 1))",
+        "tests/alignment/test_generate.py tests/hub/test_lora_loading.py",
+    ),
+    Mutation(
+        "wrong text from the third prompt of a batch on",
+        GENERATE,
+        "texts.batch([video.prompt for video in batch], device, dtype)",
+        "texts.batch([batch[min(i, 1)].prompt for i in range(len(batch))], device, dtype)",
+        "tests/alignment/test_generate.py",
+    ),
+    Mutation(
+        "validation's seed ignored",
+        VALIDATION,
+        'seed_from("validation", args.validation_seed, self.prompts[index])',
+        'seed_from("validation", self.prompts[index])',
+        "tests/alignment/test_reward_weighted_trainer.py -k validation",
+    ),
+    Mutation(
+        "validation's guidance ignored",
+        VALIDATION,
+        "self.num_frames, self.height, self.width, self.guidance_scale),",
+        "self.num_frames, self.height, self.width, 1.0),",
+        "tests/alignment/test_reward_weighted_trainer.py -k validation",
+    ),
+    # Feedback
+    Mutation(
+        "what the critic could not judge counts as agreed",
+        CORRECTION,
+        "if critic[row_id].label != row.label}",
+        "if critic[row_id].label not in (None, row.label)}",
+        "tests/feedback/test_correction.py",
+    ),
+    Mutation(
+        "confirmed rows are renamed to the reviewer",
+        CORRECTION,
+        "if (decision.label, decision.reason) == (row.label, row.reason):",
+        "if False:",
+        "tests/feedback/test_correction.py",
+    ),
+    Mutation(
+        "a display matrix turned the other way",
+        "lift_trl/store/video_io.py",
+        "_Orientation(True, c < 0, b < 0)",
+        "_Orientation(True, b < 0, c < 0)",
+        "tests/store",
+    ),
+    # Critic
+    Mutation(
+        "labels divided by their length",
+        TREE,
+        "logprobs[row, before, tokens].sum()",
+        "logprobs[row, before, tokens].mean()",
+        "tests/critic tests/contracts/test_critic_models.py",
+    ),
+    Mutation(
+        "logits of the node itself",
+        TREE,
+        "for node in (root, *nodes[:-1])]",
+        "for node in nodes]",
+        "tests/critic/test_lift_critic.py",
+    ),
+    Mutation(
+        "dropout in label_accuracy",
+        "lift_trl/critic/critic_trainer.py",
+        "self.model.eval()",
+        "self.model.train()",
+        "tests/critic/test_critic_trainer.py",
+    ),
+    # Evaluation
+    Mutation(
+        "a wrong answer is sure of itself",
+        "lift_trl/evaluation/critic_eval.py",
+        "np.abs(_gaps(confidence, right).sum(axis=0)).sum() / len(right)",
+        "np.abs(_gaps(confidence, right).sum(axis=0)).max() / len(right)",
+        "tests/evaluation/test_critic_eval.py",
+    ),
+)
+
+
+def is_caught(mutation: Mutation, checkout: Path) -> bool:
+    """Whether the tests fail with the bug in `checkout`, which is mended again afterwards."""
+    path = checkout / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutation.old) != 1:
+        raise ValueError(f"{mutation.file}: {mutation.old!r} stands there {text.count(mutation.old)} times, not once.")
+    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-m",
+        "not slow and not real and not browser",
+        *mutation.tests.split(),
+    ]
+    try:
+        run = subprocess.run(
+            command, cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)}, capture_output=True
+        )
+    finally:
+        path.write_text(text, encoding="utf-8")
+    if run.returncode not in (0, 1):
+        raise RuntimeError(f"{mutation.name}: pytest ended with {run.returncode}\n{run.stdout.decode()[-2000:]}")
+    return run.returncode == 1
+
+
+def main() -> None:
+    """Reads the command line, plants, and prints `name: caught` or `name: SURVIVED`, and the sum last."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*", help="Plant only bugs whose names hold one of these words.")
+    words = parser.parse_args().words
+    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    caught = 0
+    with tempfile.TemporaryDirectory() as folder:
+        checkout = Path(folder) / "checkout"
+        shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "site", "__pycache__"))
+        for mutation in chosen:
+            started_s = time.monotonic()
+            found = is_caught(mutation, checkout)
+            caught += found
+            print(
+                f"{mutation.name}: {'caught' if found else 'SURVIVED'} ({time.monotonic() - started_s:.0f} s)",
+                flush=True,
+            )
+    print(f"caught: {caught}\nplanted: {len(chosen)}")
+
+
+if __name__ == "__main__":
+    main()
