@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
 from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -39,19 +39,33 @@ class ConfiguredSource(PipelineSource):
     Args:
         name_or_path: Hub id, or folder with at least the configuration files.
         revision: branch, tag or commit of a Hub id.
+        network: the part that a run trains, where there are two.
         depths: layers to build in place of the checkpoint's own.
     """
 
-    def __init__(self, name_or_path: str, *, revision: str | None = None, depths: Depths | None = None) -> None:
-        super().__init__(str(config_folder(name_or_path, revision)))
+    def __init__(
+        self,
+        name_or_path: str,
+        *,
+        revision: str | None = None,
+        network: str | None = None,
+        depths: Depths | None = None,
+    ) -> None:
+        super().__init__(str(config_folder(name_or_path, revision)), network=network)
         self.depths = dict(depths or {})
         self.meter: Meter | None = None
         # On the CPU a family's half precision is bfloat16, which takes as many bytes as float16.
         self.released_dtype = self.adapter.dtype
         if self.adapter.dtype == torch.float16:
             self.adapter.dtype = torch.bfloat16
-        config = self._read("scheduler")
-        self._scheduler = _find(*self._index["scheduler"]).from_config(config)
+        # Schedulers and guiders: made outside of the meter, since their numbers matter.
+        self._settings = {
+            name: found.from_config(found.load_config(str(Path(self.name) / name)))
+            for name in self._component_names()
+            if (found := self._class(name)) is not None
+            and issubclass(found, ConfigMixin)
+            and not issubclass(found, ModelMixin)
+        }
 
     def load(
         self, *components: str, dtype: torch.dtype, device: torch.device | str = "cpu", private: bool = False
@@ -60,7 +74,7 @@ class ConfiguredSource(PipelineSource):
         parts: dict[str, Any] = dict.fromkeys(self._component_names())
         for name in components:
             parts[name] = _tokenizer() if "tokenizer" in name else self._build(name, dtype)
-        return _find("diffusers", self.class_name)(**{**parts, "scheduler": self._scheduler})
+        return _find("diffusers", self.class_name)(**{**parts, **self._settings})
 
     def fingerprint(self, *components: str) -> str:
         """The same for all: there are no weights."""
@@ -77,12 +91,14 @@ class ConfiguredSource(PipelineSource):
         }
 
     def _read(self, component: str) -> dict[str, Any]:
-        folder = Path(self.name) / component
-        file = next(file for file in (folder / "config.json", folder / "scheduler_config.json") if file.is_file())
-        return {
-            **json.loads(file.read_text()),
-            **{key: n for (name, key), n in self.depths.items() if name == component},
-        }
+        config = json.loads((Path(self.name) / component / "config.json").read_text(encoding="utf-8"))
+        for (_, key), number in ((which, n) for which, n in self.depths.items() if which[0] == component):
+            # Some configurations list a value for each layer.
+            lists = {
+                name: one for name, one in config.items() if isinstance(one, list) and len(one) == config.get(key)
+            }
+            config |= {name: (one * number)[:number] for name, one in lists.items()} | {key: number}
+        return dict(config)
 
     def _config_of(self, component: str) -> dict[str, Any]:
         """With the class's defaults filled in."""

@@ -18,7 +18,7 @@ def at_full_depth(count: Callable[[Depths], Count], layers: Depths) -> Count:
         count: runs the code with so many layers.
         layers: (component, key) -> the checkpoint's own number of layers.
     """
-    few = {key: min(number, FEW) for key, number in layers.items()}
+    few = at_least(layers)
     base = count(few)
     terms = [(1.0, base)]
     for key, number in layers.items():
@@ -26,6 +26,11 @@ def at_full_depth(count: Callable[[Depths], Count], layers: Depths) -> Count:
             per_layer = (number - FEW) / (MORE - FEW)
             terms += [(per_layer, count({**few, key: MORE})), (-per_layer, base)]
     return linear(terms)
+
+
+def at_least(layers: Depths) -> Depths:
+    """The fewest layers that are counted."""
+    return {key: min(number, FEW) for key, number in layers.items()}
 
 
 def at_batch(one: Count, two: Count, batch: int) -> Count:

@@ -203,7 +203,7 @@ def _video_stages(settings: Mapping[str, Any], *, revision: str | None = None) -
     name = settings["model_name_or_path"]
     model = ConfiguredSource(name, revision=revision).adapter
     size = ClipSize.of(model, *(settings.get(key) for key in ("num_frames", "height", "width", "fps")))
-    return VideoStages(name, size, revision)
+    return VideoStages(name, size, revision, settings.get("network"))
 
 
 def _training(settings: Mapping[str, Any]) -> tuple[RewardWeightedVideoConfig, LoraArguments]:

@@ -24,7 +24,7 @@ from ..alignment.text_cache import TextCache
 from ..alignment.validation import TILING_PIXELS
 from ..alignment.video_dataset import CachedVideoDataset
 from .configured import ConfiguredSource, Depths
-from .depth import at_full_depth, of_components
+from .depth import at_full_depth, at_least, of_components
 from .meter import Count, Meter, linear, metering
 from .stand_in import EncodedShapes, Shape, write_cache
 
@@ -44,15 +44,17 @@ class VideoStages:
         name_or_path: Hub id, or folder with its configuration files.
         size: of every clip.
         revision: branch, tag or commit of a Hub id.
+        network: the part that a run trains, where there are two.
     """
 
     name_or_path: str
     size: ClipSize
     revision: str | None = None
+    network: str | None = None
 
     def source(self, depths: Depths | None = None) -> ConfiguredSource:
         """The checkpoint, with other numbers of layers where `depths` names them."""
-        return ConfiguredSource(self.name_or_path, revision=self.revision, depths=depths)
+        return ConfiguredSource(self.name_or_path, revision=self.revision, network=self.network, depths=depths)
 
     @cached_property
     def layers(self) -> Depths:
@@ -74,7 +76,7 @@ class VideoStages:
     @cached_property
     def shapes(self) -> EncodedShapes:
         """Of what a cache holds of one clip and its prompt."""
-        return EncodedShapes(self._encode_video[1], self._encode_text(dict.fromkeys(self._text_layers, 1))[1])
+        return EncodedShapes(self._encode_video[1], self._encode_text(at_least(self._text_layers))[1])
 
     @cached_property
     def _text_layers(self) -> Depths:
@@ -107,7 +109,7 @@ class VideoStages:
             args: the run's settings but for the batch.
             lora: `None` trains the whole transformer.
         """
-        layers = of_components(self.layers, "transformer")
+        layers = of_components(self.layers, *self.source().adapter.networks)
         return (
             at_full_depth(lambda depths: self.step_of(args, lora, 1, depths), layers),
             at_full_depth(lambda depths: self.step_of(args, lora, 2, depths), layers),
@@ -143,7 +145,7 @@ class VideoStages:
     def sampling(self, sampling: Sampling) -> Count:
         """A batch of `sampling.batch_size` videos, from embedded prompts to pixels."""
         sampling = sampling.sized(self.source())
-        layers = of_components(self.layers, "transformer")
+        layers = of_components(self.layers, *self.source().adapter.networks)
         shapes: list[Sequence[int]] = []  # of the latents, the same at every depth
         denoised = at_full_depth(lambda depths: self._denoise(sampling, depths, shapes), layers)
         decoded = self._decode(shapes[0])
@@ -155,7 +157,7 @@ class VideoStages:
 
     def _denoise(self, sampling: Sampling, depths: Depths, shapes: list[Sequence[int]]) -> Count:
         source = self.source(depths)
-        few = replace(sampling, num_inference_steps=_STEPS)
+        few = replace(sampling, num_inference_steps=_STEPS, negative_prompt="")  # the one that is embedded
         with tempfile.TemporaryDirectory() as folder:
             write_cache(Path(folder), source, self.size, 1, self.shapes, source.adapter.dtype)
             texts = TextCache(Path(folder) / "text", CachedVideoDataset(folder).text_cache().fingerprint)

@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from diffusers import CogVideoXTransformer3DModel
+from diffusers import CogVideoXTransformer3DModel, ConfigMixin
 from peft import LoraConfig
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from lift_trl.alignment.clips import ClipSize
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
@@ -41,9 +41,11 @@ def build_pipeline(num_layers: int = 6, heads: int = 12):
 def save_configs(pipe, folder: Path) -> Path:
     """The configuration files alone."""
     pipe.save_config(folder)
-    for name in ("transformer", "vae", "scheduler"):
-        getattr(pipe, name).save_config(folder / name)
-    pipe.text_encoder.config.save_pretrained(folder / "text_encoder")
+    for name, part in pipe.components.items():
+        if isinstance(part, PreTrainedModel):
+            part.config.save_pretrained(folder / name)
+        elif isinstance(part, ConfigMixin):
+            part.save_config(folder / name)
     return folder
 
 
