@@ -50,6 +50,7 @@ def _named_base(folder: Path, readme: str) -> str | None:
     """The base that the adapter's configuration names, else the card's snippet; `None` where nothing is adapted."""
     if (folder / ADAPTER_CONFIG).is_file():
         named = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-        return str(named or "")
+        if named:
+            return str(named)
     found = _SNIPPET_BASE.search(readme)
     return found[1] if found else None
