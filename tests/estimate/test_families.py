@@ -1,4 +1,4 @@
-"""Families of text-to-video models are counted by their adapters alone; HunyuanVideo, whose guider is missing, is not yet."""
+"""Families of text-to-video models are counted by their adapters alone. HunyuanVideo is not yet: its guider is missing."""
 
 import pytest
 from peft import LoraConfig
