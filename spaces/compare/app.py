@@ -44,8 +44,7 @@ def generator(plan: Plan) -> PairGenerator:
     zero_gpu = bool(os.environ.get("SPACES_ZERO_GPU"))
     source = PipelineSource(os.environ["BASE"])
     device = "cpu" if plan.how == "cpu" else "cuda"
-    dtype = float32 if plan.how == "cpu" else source.adapter.dtype
-    pipe = DiffusionPipeline.from_pretrained(os.environ["BASE"], dtype=dtype)
+    pipe = DiffusionPipeline.from_pretrained(source.name, dtype=float32 if plan.how == "cpu" else source.adapter.dtype)
     pipe.enable_model_cpu_offload() if plan.how == "offload" else pipe.to(device)
     critic = LiFTCritic.from_pretrained(os.environ["CRITIC"], device=device) if os.environ.get("CRITIC") else None
     model = source.adapter
