@@ -24,6 +24,7 @@ from lift_trl.video_models.source import ADAPTERS
 from tests.alignment.conftest import make_trainer, moving_square, trainable
 from tests.contracts.toy_family import Toy, build_toy
 from tests.contracts.video_models import VIDEO_MODELS, build_wan
+from tests.invariants.test_trajectories import finish, launch
 
 
 PROMPTS = ("a red circle moving left", "a blue square moving up")
@@ -270,3 +271,15 @@ def test_noise_levels_are_the_schedulers_own_tables(shift):
     unipc.set_timesteps(1000)
     # Its own table of 1000 runs to .999 before the shift, whose slope is at most `shift`.
     assert_close(noise_levels(unipc, quantiles, 0), unipc.sigmas[:-1].flip(0), rtol=0, atol=1e-3 * shift)
+
+
+def test_two_processes_equal_one_on_a_flow(wan_lora, tmp_path):
+    """Two clips in one step: one process with both, or two with one each."""
+    options = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "max_steps": 2}
+    runs = {"two": ("cpu_2.yaml", 1), "one": ("cpu.yaml", 2)}
+    for name, (config, batch) in runs.items():
+        folders = (wan_lora / "model", wan_lora / "cache", tmp_path / name)
+        finish(launch(config, *folders, **options, per_device_train_batch_size=batch))
+    one, two = (load_file(tmp_path / name / DIFFUSERS_LORA_FILE) for name in ("one", "two"))
+    for name, value in one.items():
+        assert_close(two[name], value, rtol=1e-5, atol=1e-7)
