@@ -1,12 +1,17 @@
 """The mini world's alignment with the recipes and YAMLs that ship, small: RWL and SFT on the same clips, seeds and steps.
 
+DPO and NFT, which need less to show that they learn, stand beside the base.
+
     OMP_NUM_THREADS=1 python -m tests.learning.arms DIR judged       # also: ignored, negated, shuffled
+    OMP_NUM_THREADS=1 python -m tests.learning.arms DIR negated dpo nft   # pairs swapped, advantages negated
 
 prints what the test of the same folder asserts on; dev/LOG.md has the figures.
 """
 
+import json
 import multiprocessing
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -30,12 +35,27 @@ CLIPS_PER_PROMPT, EVAL_CLIPS_PER_PROMPT = 5, 4
 STEPS, BATCH_SIZE = 120, 48
 
 
+#: Of DPO and NFT: steps of 32 clips (a pair is two), and fewer videos of each prompt.
+SHORT = {
+    "dpo": {"max_steps": 90, "per_device_train_batch_size": 16},
+    "nft": {"max_steps": 90, "per_device_train_batch_size": 32},
+}
+SHORT_EVAL_CLIPS_PER_PROMPT = 2
+
+
 class Arm(NamedTuple):
     """One way to train: an objective, on the clips of a cache, in a folder."""
 
     folder: Path
     objective: str
     cache: Path
+
+
+class Taught(NamedTuple):
+    """The gain in the oracle's reward over the base, its interval over prompts, and the last line of the training log."""
+
+    gain: Estimate
+    log: dict[str, float]
 
 
 def run_recipe(name: str, config: str, **options: object) -> None:
@@ -80,23 +100,61 @@ def oracle_rewards(arm: Arm) -> dict[str, float]:
     """Trains a LoRA, samples with it, and returns the oracle's reward of each video by id."""
     torch.set_num_threads(1)
     folder = arm.folder
+    config = "align_rwl"
+    settings = {"objective": arm.objective, "max_steps": STEPS, "per_device_train_batch_size": BATCH_SIZE}
+    if arm.objective in SHORT:
+        config, settings = f"align_{arm.objective}", SHORT[arm.objective]
     run_recipe(
-        "align", "align_rwl", model_name_or_path=MODEL, cache=arm.cache, output_dir=folder / "lora",
-        objective=arm.objective, max_steps=STEPS, per_device_train_batch_size=BATCH_SIZE, save_strategy="no",
-    )  # fmt: skip
+        "align",
+        config,
+        model_name_or_path=MODEL,
+        cache=arm.cache,
+        output_dir=folder / "lora",
+        save_strategy="no",
+        **settings,
+    )
     run_recipe(
         "generate", "generate_eval", model_name_or_path=MODEL, prompts=arm.cache.parent / "prompts.txt",
-        adapter=folder / "lora", output_dir=folder / "generated", videos_per_prompt=EVAL_CLIPS_PER_PROMPT,
+        adapter=folder / "lora", output_dir=folder / "generated",
+        videos_per_prompt=SHORT_EVAL_CLIPS_PER_PROMPT if arm.objective in SHORT else EVAL_CLIPS_PER_PROMPT,
     )  # fmt: skip
     rate_folder(folder / "generated", folder / "judged", oracle=True)
     return {row["id"]: row["reward"] for row in read_rows(folder / "judged" / METADATA_FILE)}
 
 
+def rated_cache(folder: Path, rewards: str) -> Path:
+    """A cache of the base's clips with these rewards."""
+    clips = folder / "judged" if (folder / "judged" / METADATA_FILE).is_file() else judged_clips(folder)
+    cache = folder / f"cache_{rewards}"
+    run_recipe("cache", "cache", model_name_or_path=MODEL, videos=with_rewards(clips, rewards), output_dir=cache)
+    return cache
+
+
+def gains_over_base(
+    folder: Path, rewards: str = "judged", objectives: Sequence[str] = tuple(SHORT)
+) -> dict[str, Taught]:
+    """Each objective against the mean of the base's clips of a prompt."""
+    cache = rated_cache(folder, rewards)
+    arms = [Arm(folder / f"{objective}_{rewards}", objective, cache) for objective in objectives]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(oracle_rewards, arms))
+    base: dict[str, list[float]] = {}
+    for row in read_rows(folder / "judged" / METADATA_FILE):
+        base.setdefault(row["prompt"], []).append(row["reward"])
+    taught = {}
+    for arm in arms:
+        rows = list(read_rows(arm.folder / "judged" / METADATA_FILE))
+        gains = [row["reward"] - float(np.mean(base[row["prompt"]])) for row in rows]
+        history = json.loads((arm.folder / "lora" / "trainer_state.json").read_text())["log_history"]
+        log = [line for line in history if "loss" in line][-1]
+        taught[arm.objective] = Taught(bootstrap_mean(gains, [row["prompt"] for row in rows]), log)
+        print(f"{rewards}: {arm.objective} over the base {taught[arm.objective].gain}")
+    return taught
+
+
 def rwl_minus_sft(folder: Path, rewards: str = "judged") -> Estimate:
     """The gain in the oracle's reward of RWL over SFT, over the same prompts and seeds; the interval is over prompts."""
-    clips = with_rewards(judged_clips(folder), rewards)
-    cache = folder / f"cache_{rewards}"
-    run_recipe("cache", "cache", model_name_or_path=MODEL, videos=clips, output_dir=cache)
+    cache = rated_cache(folder, rewards)
     objective = "sft" if rewards == "ignored" else "rwl"
     arms = [Arm(folder / f"tuned_{rewards}", objective, cache), Arm(folder / f"control_{rewards}", "sft", cache)]
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -111,4 +169,7 @@ def rwl_minus_sft(folder: Path, rewards: str = "judged") -> Estimate:
 
 
 if __name__ == "__main__":
-    print(rwl_minus_sft(Path(sys.argv[1]), sys.argv[2]))
+    if len(sys.argv) > 3:
+        gains_over_base(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    else:
+        print(rwl_minus_sft(Path(sys.argv[1]), sys.argv[2]))

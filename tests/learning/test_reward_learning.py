@@ -2,17 +2,38 @@
 
 import pytest
 
-from tests.learning.arms import rwl_minus_sft
+from tests.learning.arms import gains_over_base, rwl_minus_sft
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The base's clips and the oracle's labels, made once."""
+    return tmp_path_factory.mktemp("learning")
 
 
 @pytest.mark.learning
 @pytest.mark.timeout(600)
-def test_rewards_raise_the_oracles_reward_above_plain_fine_tuning(tmp_path):
+def test_rewards_raise_the_oracles_reward_above_plain_fine_tuning(folder):
     """
     The lower end of the 95 % interval of RWL - SFT, paired over prompts and seeds, lies above zero.
 
     Plain fine-tuning on own samples raises the reward by itself, so the base is no control. `dev/LOG.md` has the figures
     of runs with rewards that were ignored, negated and shuffled on purpose.
     """
-    gain = rwl_minus_sft(tmp_path)
+    gain = rwl_minus_sft(folder)
     assert gain.is_above_zero and gain.is_sure, gain
+
+
+@pytest.mark.learning
+@pytest.mark.timeout(600)
+def test_pairs_and_advantages_raise_the_oracles_reward_above_the_base(folder):
+    """
+    DPO and NFT, from the base's own clips: swapped pairs and negated advantages push away from the good ones. A reference
+    with the LoRA left on would be the policy itself: no distance to it, and no margin.
+    """
+    taught = gains_over_base(folder)
+    for name, (gain, _) in taught.items():
+        assert gain.is_above_zero and gain.is_sure, (name, gain)
+    dpo, nft = (taught[name].log for name in ("dpo", "nft"))
+    assert dpo["kl"] > 0 and dpo["rewards/margins"] > 0
+    assert nft["kl_old"] > 0 and nft["rewards/chosen"] > nft["rewards/rejected"]
