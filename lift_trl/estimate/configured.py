@@ -59,12 +59,11 @@ class ConfiguredSource(PipelineSource):
         if self.adapter.dtype == torch.float16:
             self.adapter.dtype = torch.bfloat16
         # Schedulers and guiders: made outside of the meter, since their numbers matter.
+        classes: dict[str, Any] = {name: self._class(name) for name in self._component_names()}
         self._settings = {
             name: found.from_config(found.load_config(str(Path(self.name) / name)))
-            for name in self._component_names()
-            if (found := self._class(name)) is not None
-            and issubclass(found, ConfigMixin)
-            and not issubclass(found, ModelMixin)
+            for name, found in classes.items()
+            if found is not None and issubclass(found, ConfigMixin) and not issubclass(found, ModelMixin)
         }
 
     def load(
