@@ -45,6 +45,7 @@ OBJECTIVES, FORMAT = "lift_trl/alignment/objectives", "lift_trl/alignment/cache_
 CORRECTION, TREE = "lift_trl/feedback/correction.py", "lift_trl/critic/tree.py"
 STEP_TESTS = "tests/invariants/test_golden_steps.py"
 FAMILY_TESTS = f"{STEP_TESTS} tests/contracts/test_video_models.py"
+GENERATE_TESTS = "tests/alignment/test_generate.py -k pipelines_own"
 VALIDATION_TESTS = "tests/alignment/test_validation.py"
 OBJECTIVE_TESTS = "tests/alignment/test_objectives.py tests/alignment/test_objective_goldens.py"
 
@@ -212,21 +213,21 @@ MUTATIONS = (
         GENERATE,
         "sampling.num_frames, sampling.height, sampling.width, sampling.guidance_scale\n",
         "sampling.num_frames, sampling.height, sampling.width, 1.0\n",
-        "tests/alignment/test_generate.py",
+        GENERATE_TESTS,
     ),
     Mutation(
         "a LoRA at half strength",
         "lift_trl/hub/lora_loading.py",
         "transformer.set_adapter([*active, name])",
         "transformer.set_adapter([*active, name]); transformer.set_adapters([*active, name], [0.5] * (len(active) + 1))",
-        "tests/alignment/test_generate.py tests/hub/test_lora_loading.py",
+        GENERATE_TESTS,
     ),
     Mutation(
         "wrong text from the third prompt of a batch on",
         GENERATE,
         "texts.batch([video.prompt for video in batch], device, dtype)",
         "texts.batch([batch[min(i, 1)].prompt for i in range(len(batch))], device, dtype)",
-        "tests/alignment/test_generate.py",
+        GENERATE_TESTS,
     ),
     Mutation(
         "validation's seed ignored",
@@ -358,7 +359,7 @@ MUTATIONS = (
         "tests/evaluation/test_win_rate.py",
     ),
     Mutation(
-        "a wrong answer is sure of itself",
+        "calibration error of the worst bin alone",
         "lift_trl/evaluation/critic_eval.py",
         "np.abs(_gaps(confidence, right).sum(axis=0)).sum() / len(right)",
         "np.abs(_gaps(confidence, right).sum(axis=0)).max() / len(right)",

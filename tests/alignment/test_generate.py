@@ -87,6 +87,28 @@ def test_the_video_is_the_pipelines_own(whole, videos, pipeline_dir, tmp_path):
         assert (whole / "videos" / f"{video.id}.mp4").read_bytes() == (tmp_path / "own.mp4").read_bytes()
 
 
+def test_three_prompts_of_a_batch_with_guidance_and_a_lora_are_the_pipelines_own(pipeline_dir, lora_dir, tmp_path):
+    """Each with its own text, on a clip that is not square, guided by 3 and not by 1, the LoRA at its full strength."""
+    size = {"num_frames": 9, "height": 32, "width": 48, "num_inference_steps": 2, "guidance_scale": 3.0}
+    batch = plan_videos([*PROMPTS, "a green triangle moving down"], seed=3)
+    sampling = Sampling(**size, negative_prompt="blurry", batch_size=3)
+    folder = generate_videos(pipeline_dir, batch, tmp_path / "out", sampling=sampling, adapter=lora_dir)
+    pipe = CogVideoXPipeline.from_pretrained(pipeline_dir)
+    pipe.load_lora_weights(lora_dir)
+    frames = pipe(
+        prompt=[video.prompt for video in batch],
+        negative_prompt=["blurry"] * 3,
+        max_sequence_length=pipe.transformer.config.max_text_seq_length,
+        generator=[torch.Generator().manual_seed(video.seed) for video in batch],
+        output_type="np",
+        **size,
+    ).frames
+    for video, clip in zip(batch, frames, strict=True):
+        write_video(tmp_path / "own.mp4", (clip * 255).round().astype(np.uint8), fps=8)
+        own = read_video(tmp_path / "own.mp4").frames
+        assert np.array_equal(read_video(folder / "videos" / f"{video.id}.mp4").frames, own)
+
+
 def test_a_run_that_was_cut_equals_a_whole_one(whole, videos, pipeline_dir, tmp_path):
     folder = tmp_path / "cut"
     # What a kill within the second batch leaves: four finished videos, half a row of the fifth, and its half file.
