@@ -42,13 +42,14 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
         adapter=lora_args.adapter,
     )
     fit(trainer)
-    folder = training_args.output_dir
-    saved, load = f"LoRA saved in {folder}", f"pipe.load_lora_weights({folder!r})"
+    folder, network = training_args.output_dir, trainer.source.network
+    target = "" if network == "transformer" else f", load_into_{network}=True"
+    saved, load = f"LoRA saved in {folder}", f"pipe.load_lora_weights({folder!r}{target})"
     if not lora_args.use_peft:
         folder = f"{folder}/transformer"
         saved, load = (
             f"Transformer saved in {folder}",
-            f"pipe.transformer = type(pipe.transformer).from_pretrained({folder!r})",
+            f"pipe.{network} = type(pipe.{network}).from_pretrained({folder!r})",
         )
     training_args.distributed_state.print(f"{saved}. Next: {load}, or lift-trl inspect {training_args.output_dir}")
 

@@ -18,7 +18,12 @@ class GenerateArguments:
     model_name_or_path: str = field(metadata={"help": "Hub id or folder of the text-to-video pipeline."})
     prompts: str = field(metadata={"help": "Text file, one prompt a line; or rows with prompt and seed (eval plan)."})
     output_dir: str = field(metadata={"help": "Folder of the videos."})
-    adapter: str | None = field(default=None, metadata={"help": "Folder or repo of a LoRA; the base alone without."})
+    adapter: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or repo of a LoRA, of a model with two networks one a network; the base alone without."
+        },
+    )
     videos_per_prompt: int = field(default=1, metadata={"help": "Videos of each prompt that comes without a seed."})
     seed: int = field(default=0, metadata={"help": "With prompt and index it makes a video's own seed."})
     num_frames: int | None = field(default=None, metadata={"help": "Frames; by default the checkpoint's own."})

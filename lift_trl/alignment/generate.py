@@ -18,7 +18,7 @@ from accelerate.logging import get_logger
 from diffusers import SchedulerMixin
 from numpy.typing import NDArray
 
-from ..hub.lora_loading import FoundLora, find_lora, load_lora
+from ..hub.lora_loading import FoundLora, find_loras, load_lora
 from ..records import VideoSample, content_id, seed_from
 from ..runtime import process_state
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest
@@ -178,7 +178,7 @@ def generate_videos(
     output_dir: Path | str,
     *,
     sampling: Sampling = Sampling(),
-    adapter: str | Path | None = None,
+    adapter: str | Path | Sequence[str | Path] | None = None,
     state: PartialState | None = None,
 ) -> Path:
     """
@@ -190,11 +190,12 @@ def generate_videos(
     before transformer and VAE are loaded. A video's noise depends on its seed alone.
 
     Args:
-        adapter: folder or repo of a LoRA that `load_lora_weights` reads, put on top of `model`. A pipeline stays as it is.
+        adapter: folder or repo of a LoRA that `load_lora_weights` reads, put on top of `model`; of a model with two networks
+            also two, one of each. A pipeline stays as it is.
 
     Raises:
         ValueError: if nothing is asked for, two videos have prompt and seed in common, the size does not suit the model,
-            `output_dir` holds videos of other settings, `adapter` is not applied in full, or a video is not finite.
+            `output_dir` holds videos of other settings, `adapter` fits no network or not in full, or a video is not finite.
     """
     source = model if isinstance(model, PipelineSource) else PipelineSource(model)
     state = state or process_state()
@@ -210,7 +211,7 @@ def generate_videos(
     dtype = encoding_dtype(source, state)
     manifest = Manifest(folder, rank=state.process_index)
     with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
-        lora, settings = _settings(source, sampling, adapter, dtype)
+        loras, settings = _settings(source, sampling, adapter, dtype)
     done = _done(manifest, settings)
     # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
     todo = [batch for batch in chunks(list(videos), sampling.batch_size) if not done.issuperset(v.id for v in batch)]
@@ -221,34 +222,38 @@ def generate_videos(
     prompts = [video.prompt for batch in todo for video in batch]
     texts.embed(source, [*prompts, *_negative(sampling)] if prompts else [], state, dtype)
     if mine := share(todo, rank=state.process_index, world_size=state.num_processes):
-        pipe = load_pipeline(source, lora, sampling, dtype, state)
+        pipe = load_pipeline(source, loras, sampling, dtype, state)
         started_s = time.monotonic()
         for number, batch in enumerate(mine, start=1):
             frames = sample_batch(pipe, source, batch, texts, sampling, dtype, state.device)
             for video, clip in zip(batch, frames, strict=True):
                 if video.id not in done:
-                    _store(manifest, video, clip, source, sampling, adapter, settings)
+                    _store(manifest, video, clip, source, sampling, loras, settings)
             left_s = (time.monotonic() - started_s) / number * (len(mine) - number)
             logger.info("batch %d of %d, %.1f minutes left", number, len(mine), left_s / 60)
         del pipe
         release_memory()
     state.wait_for_everyone()
     if state.is_main_process:
-        _finish(manifest, ids, source, sampling, lora)
+        _finish(manifest, ids, source, sampling, loras)
     state.wait_for_everyone()
     return folder
 
 
 def _settings(
-    source: PipelineSource, sampling: Sampling, adapter: str | Path | None, dtype: torch.dtype
-) -> tuple[FoundLora | None, str]:
-    """The LoRA's file, and the key of all that makes the videos, beside prompt and seed."""
-    lora = None if adapter is None else find_lora(adapter)
+    source: PipelineSource,
+    sampling: Sampling,
+    adapter: str | Path | Sequence[str | Path] | None,
+    dtype: torch.dtype,
+) -> tuple[tuple[FoundLora, ...], str]:
+    """The LoRAs' files, and the key of all that makes the videos, beside prompt and seed."""
     model = source.adapter
+    loras = find_loras(adapter, model.networks)
     weights = source.fingerprint(*model.text_components, *model.networks, "vae", "scheduler")
-    # Its content only: the folder of a LoRA may be moved.
-    content = None if lora is None else lora.identity.rpartition("@")[2]
-    return lora, content_id(weights, content, json.dumps(asdict(sampling), sort_keys=True), dtype)
+    # Their content only: the folder of a LoRA may be moved.
+    contents = {lora.network: lora.identity.rpartition("@")[2] for lora in loras}
+    content = " ".join(text if name == "transformer" else f"{name} {text}" for name, text in contents.items()) or None
+    return loras, content_id(weights, content, json.dumps(asdict(sampling), sort_keys=True), dtype)
 
 
 def _done(manifest: Manifest, settings: str) -> set[str]:
@@ -263,12 +268,12 @@ def _done(manifest: Manifest, settings: str) -> set[str]:
 
 
 def load_pipeline(
-    source: PipelineSource, lora: FoundLora | None, sampling: Sampling, dtype: torch.dtype, state: PartialState
+    source: PipelineSource, loras: Sequence[FoundLora], sampling: Sampling, dtype: torch.dtype, state: PartialState
 ) -> Any:
-    """The pipeline without its text encoder, with the adapter on."""
+    """The pipeline without its text encoder, with the LoRAs on."""
     networks = source.adapter.networks
-    pipe: Any = source.load(*networks, "vae", dtype=dtype, device=state.device, private=lora is not None)
-    if lora is not None:
+    pipe: Any = source.load(*networks, "vae", dtype=dtype, device=state.device, private=len(loras) > 0)
+    for lora in loras:
         load_lora(pipe, lora, name="lift")
     assert sampling.height is not None and sampling.width is not None
     if sampling.height * sampling.width > TILING_PIXELS:
@@ -335,7 +340,7 @@ def _store(
     clip: NDArray[np.uint8],
     source: PipelineSource,
     sampling: Sampling,
-    adapter: str | Path | None,
+    loras: Sequence[FoundLora],
     settings: str,
 ) -> None:
     """The file first, then its row: a row means that the file is whole."""
@@ -349,7 +354,7 @@ def _store(
         video=name,
         seed=video.seed,
         model=source.identity,
-        adapter=None if adapter is None else str(adapter),
+        adapter=", ".join(lora.identity.rpartition("@")[0] for lora in loras) or None,
         num_frames=sampling.num_frames,
         height=sampling.height,
         width=sampling.width,
@@ -365,12 +370,14 @@ def _store(
 
 
 def _finish(
-    manifest: Manifest, ids: Sequence[str], source: PipelineSource, sampling: Sampling, lora: FoundLora | None
+    manifest: Manifest, ids: Sequence[str], source: PipelineSource, sampling: Sampling, loras: Sequence[FoundLora]
 ) -> None:
     """The artefact's own page last: a folder with `artifact.yaml` is whole."""
     asked = set(ids)
     rows = manifest.merge([*ids, *(row["id"] for row in manifest.rows() if row["id"] not in asked)])
-    parents = {"model": source.identity} | ({} if lora is None else {"adapter": lora.identity})
+    parents = {"model": source.identity} | {
+        role: lora.identity for role, lora in zip(("adapter", "adapter_2"), loras, strict=False)
+    }
     config = {**asdict(sampling), "num_videos": len(rows), "num_prompts": len({row["prompt"] for row in rows})}
     Artifact(kind="generated", config=config, parents=parents).save(manifest.folder)
     shutil.rmtree(manifest.folder / _WORK_DIR, ignore_errors=True)

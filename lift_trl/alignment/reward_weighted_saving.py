@@ -14,7 +14,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
 from ..hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
-from ..hub.lora import DIFFUSERS_LORA_FILE, export_diffusers_lora
+from ..hub.lora import DIFFUSERS_LORA_FILE, RUN_FILE, export_diffusers_lora
 from ..records import content_id
 from ..runtime import ResumableTrainer, last_checkpoint
 from ..video_models import PipelineSource
@@ -28,8 +28,6 @@ logger = get_logger(__name__)
 
 TRANSFORMER_DIR = "transformer"
 _TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
-#: The settings that a resumed run must share, beside each saved model.
-RUN_FILE = "run.json"
 #: All that is pushed of a run: the model and its card. The cache, videos and state beside them stay here.
 PUSHED_FILES = ("README.md", DIFFUSERS_LORA_FILE, "adapter_config.json", "adapter_model.safetensors", "transformer/*")
 
@@ -62,7 +60,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
             )
             if self._old_policy_moves and OLD in self.model.peft_config:
                 save_old_policy(self.model, folder)
-            export_diffusers_lora(folder, folder)
+            export_diffusers_lora(folder, folder, network=self.source.network)
         else:
             model = self.accelerator.unwrap_model(self.model)
             model.save_config(str(folder / TRANSFORMER_DIR))
@@ -91,6 +89,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
                 {**call, **({"negative_prompt": adapter.negative_prompt} if adapter.negative_prompt else {})},
                 adapter.fps,
                 on_hub=self.source.on_hub,
+                network=self.source.network,
             ),
             args=self.config,
             objective=self._objective_facts(dataset),

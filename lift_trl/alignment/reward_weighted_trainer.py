@@ -314,7 +314,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         if self.adapter is not None:
-            load_adapter(model, self.adapter)
+            load_adapter(model, self.adapter, network=self.source.network)
         if self._has_old:
             add_old_policy(model)
         return model

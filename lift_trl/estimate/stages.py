@@ -163,7 +163,7 @@ class VideoStages:
             texts = TextCache(Path(folder) / "text", CachedVideoDataset(folder).text_cache().fingerprint)
             with metering() as meter:
                 source.meter = meter
-                pipe = load_pipeline(source, None, few, source.adapter.dtype, PartialState(cpu=True))
+                pipe = load_pipeline(source, (), few, source.adapter.dtype, PartialState(cpu=True))
                 pipe.vae.decode = _Undecoded(meter, self.size, shapes)
                 built = meter.count()
                 batch = [PromptSeed("", number) for number in range(sampling.batch_size)]

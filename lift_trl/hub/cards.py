@@ -33,6 +33,7 @@ class BaseModel(NamedTuple):
         call: the arguments of a call of its pipeline, beside the prompt.
         fps: frames a second of its clips.
         on_hub: whether `name` is a Hub id.
+        network: the part of the pipeline that was tuned.
     """
 
     name: str
@@ -41,6 +42,7 @@ class BaseModel(NamedTuple):
     call: Mapping[str, Any]
     fps: float
     on_hub: bool
+    network: str
 
 
 class ObjectiveFacts(NamedTuple):
@@ -119,9 +121,11 @@ class AlignedModelCard:
         """Python that loads the tuned model and samples one video, on a GPU or a CPU."""
         prompt = '"A red fox runs through fresh snow."'
         call = [f"{name}={value!r}" for name, value in self.base.call.items()]
-        load = f'pipe.load_lora_weights("{self.repo}", weight_name="{DIFFUSERS_LORA_FILE}")'
+        network = self.base.network
+        target = "" if network == "transformer" else f", load_into_{network}=True"
+        load = f'pipe.load_lora_weights("{self.repo}", weight_name="{DIFFUSERS_LORA_FILE}"{target})'
         if not self.lora:
-            load = f'pipe.transformer = type(pipe.transformer).from_pretrained("{self.repo}/transformer", dtype=dtype)'
+            load = f'pipe.{network} = type(pipe.{network}).from_pretrained("{self.repo}/transformer", dtype=dtype)'
             if self.base.on_hub:
                 load = load.replace('/transformer"', '", subfolder="transformer"')
         lines = [

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from diffusers.loaders.lora_base import LoraBaseMixin
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.other import get_pattern_key
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..records import content_id
-from ..store.weights import read_tensors
+from ..store.manifest import read_json
+from ..store.weights import damaged, read_tensors
 from .lora_options import check_lora_options
 from .parents import hub_parent
 
@@ -28,7 +29,11 @@ logger = get_logger(__name__)
 DIFFUSERS_LORA_FILE = "pytorch_lora_weights.safetensors"
 COMFYUI_LORA_FILE = "comfyui_lora.safetensors"
 PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
+#: The settings of the run that trained it, beside each saved model.
+RUN_FILE = "run.json"
 _PEFT_PREFIX = "base_model.model."
+# In the header of a file. Of its own, beside the JSON that diffusers reads: diffusers and ComfyUI pass over it.
+_NETWORK_KEY = "lift_trl_network"
 
 
 def read_peft_adapter(adapter_dir: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -80,21 +85,29 @@ def _content(path: Path) -> tuple[str, bytes]:
     return json.dumps(json.loads(data[8:end]), sort_keys=True), data[end:]
 
 
-def load_adapter(model: PeftModel, adapter: Path | str) -> None:
+def load_adapter(model: PeftModel, adapter: Path | str, *, network: str) -> None:
     """
     Puts the weights of an earlier LoRA into the adapter of `model`, which then computes what base and LoRA computed.
 
     Args:
         adapter: folder that the trainer saved, or a repo that holds one.
+        network: the part of the pipeline that `model` is.
 
     Raises:
         FileNotFoundError: if there is no PEFT adapter.
-        ValueError: if it has another rank, another scale or other targets than `model`'s, or another network's shapes.
+        ValueError: if it has another rank, another scale or other targets than `model`'s, or another network's shapes, or
+            says that it is another network's.
     """
     folder = Path(adapter)
     if not folder.is_dir() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(adapter)):
-        folder = Path(snapshot_download(str(adapter), allow_patterns=["adapter_*"]))
+        folder = Path(snapshot_download(str(adapter), allow_patterns=["adapter_*", DIFFUSERS_LORA_FILE]))
     weights, config = read_peft_adapter(folder)
+    named = lora_network(folder / DIFFUSERS_LORA_FILE)
+    if named not in (None, network):
+        raise ValueError(
+            f"{adapter}: is a LoRA of {named}, and this run trains {network}. Name one of {network}, or give "
+            f"network: {named}."
+        )
     own = model.peft_config["default"].to_dict()
     for name in ("r", "lora_alpha", "use_rslora", "alpha_pattern"):
         if config[name] != own[name]:
@@ -119,24 +132,25 @@ def load_adapter(model: PeftModel, adapter: Path | str) -> None:
     set_peft_model_state_dict(model, {f"{_PEFT_PREFIX}{key}": tensor for key, tensor in weights.items()})
 
 
-def export_diffusers_lora(adapter_dir: Path | str, output_dir: Path | str) -> Path:
+def export_diffusers_lora(adapter_dir: Path | str, output_dir: Path | str, *, network: str | None = None) -> Path:
     """
-    Writes `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights` reads, with rank and alpha as metadata.
+    Writes `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights` reads, with rank and alpha as metadata, and
+    the name of the network that it belongs to.
 
     Without that metadata diffusers silently scales a LoRA whose alpha differs from its rank wrongly. The file is the same
     for every pipeline, also for those without a `save_lora_weights` of their own.
+
+    Args:
+        network: the part of the pipeline that it belongs to; what `adapter_dir` says for `None`.
     """
     weights, config = read_peft_adapter(adapter_dir)
-    LoraBaseMixin.write_lora_layers(
+    described = {f"transformer.{key}": value for key, value in _json_values(config).items()}
+    return _write(
         {f"transformer.{key}": tensor for key, tensor in weights.items()},
-        str(output_dir),
-        is_main_process=True,
-        weight_name=DIFFUSERS_LORA_FILE,
-        save_function=None,
-        safe_serialization=True,
-        lora_adapter_metadata={f"transformer.{key}": value for key, value in _json_values(config).items()},
+        Path(output_dir) / DIFFUSERS_LORA_FILE,
+        network or lora_network(Path(adapter_dir) / DIFFUSERS_LORA_FILE),
+        {LORA_ADAPTER_METADATA_KEY: json.dumps(described, indent=2, sort_keys=True)},
     )
-    return Path(output_dir) / DIFFUSERS_LORA_FILE
 
 
 def export_comfyui_lora(adapter_dir: Path | str, output_dir: Path | str, *, module_name: Callable[[str], str]) -> Path:
@@ -168,16 +182,43 @@ def export_comfyui_lora(adapter_dir: Path | str, output_dir: Path | str, *, modu
         converted[f"diffusion_model.{module_name(module)}.alpha"] = torch.tensor(
             alpha * math.sqrt(rank) if config["use_rslora"] else float(alpha)
         )
-    target = Path(output_dir) / COMFYUI_LORA_FILE
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(converted, target, metadata={"format": "pt"})
-    return target
+    network = lora_network(Path(adapter_dir) / DIFFUSERS_LORA_FILE)
+    return _write(converted, Path(output_dir) / COMFYUI_LORA_FILE, network, {})
 
 
 def lora_metadata(path: Path | str) -> dict[str, Any]:
     """The adapter configuration (`transformer.r`, `transformer.lora_alpha`, ...) that a diffusers LoRA file carries."""
-    with safe_open(str(path), framework="pt") as file:
-        return dict(json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}")))
+    return dict(json.loads(_header(Path(path)).get(LORA_ADAPTER_METADATA_KEY, "{}")))
+
+
+def lora_network(file: Path) -> str | None:
+    """
+    The part of the pipeline that a LoRA's file, or else the `run.json` beside it, names: `transformer`, or `transformer_2`
+    of a pipeline with two; `None` where neither does.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    named = _header(file).get(_NETWORK_KEY) if file.is_file() else None
+    run = file.parent / RUN_FILE
+    return named or (read_json(run).get("network") if run.is_file() else None)
+
+
+def _header(file: Path) -> dict[str, str]:
+    """The metadata in a file's header."""
+    try:
+        with safe_open(str(file), framework="pt") as content:
+            return content.metadata() or {}
+    except SafetensorError as error:
+        raise damaged(file, error) from error
+
+
+def _write(tensors: dict[str, Tensor], file: Path, network: str | None, metadata: dict[str, str]) -> Path:
+    """Writes `tensors` as `file`, with `network` in its header where that is known."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    named = {} if network is None else {_NETWORK_KEY: network}
+    save_file(tensors, file, metadata={"format": "pt", **metadata, **named})
+    return file
 
 
 def _json_values(config: dict[str, Any]) -> dict[str, Any]:

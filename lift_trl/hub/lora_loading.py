@@ -1,7 +1,7 @@
 """A LoRA put on a diffusers pipeline, and counted: what is not applied in full is refused, with the keys."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,20 +16,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..store.weights import damaged, shown, unapplied
-from .lora import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, adapter_identity, read_peft_adapter
+from .lora import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, RUN_FILE, adapter_identity, lora_network, read_peft_adapter
 
 
 # Not accelerate's logger, which raises where no launcher state was made: a Space and `lift-trl export` have none.
 logger = logging.getLogger(__name__)
 
 _PREFIX = "transformer."
+_NETWORKS = ("transformer", "transformer_2")
 
 
 class FoundLora(NamedTuple):
-    """A LoRA's file on this disk, and `repo@commit` or `folder@hash` of what it is."""
+    """A LoRA's file on this disk, `repo@commit` or `folder@hash` of what it is, and the network that it names, if any."""
 
     file: Path
     identity: str
+    network: str | None
 
 
 def find_lora(lora: Path | str) -> FoundLora:
@@ -38,7 +40,7 @@ def find_lora(lora: Path | str) -> FoundLora:
 
     Raises:
         FileNotFoundError: if there is none, or only what PEFT reads.
-        ValueError: if there are several.
+        ValueError: if there are several, or the file is damaged.
     """
     folder, identity = Path(lora), adapter_identity(lora)
     commit = identity.rpartition("@")[2]
@@ -63,21 +65,64 @@ def find_lora(lora: Path | str) -> FoundLora:
             f"{lora}: holds {', '.join(readable)}, and nothing says which to load. Put one of them into a folder of its own."
         )
     if folder.is_dir():
-        return FoundLora(folder / readable[0], identity)
-    return FoundLora(Path(hf_hub_download(str(lora), readable[0], revision=commit)), identity)
+        file = folder / readable[0]
+    else:
+        file = Path(hf_hub_download(str(lora), readable[0], revision=commit))
+    return FoundLora(file, identity, lora_network(file))
 
 
-def load_lora(pipe: Any, lora: FoundLora, *, name: str, network: str = "transformer") -> None:
+def find_loras(adapter: Path | str | Sequence[Path | str] | None, networks: Sequence[str]) -> tuple[FoundLora, ...]:
     """
-    Puts `lora` on a network of `pipe` as adapter `name`, beside those that are active, and checks every tensor.
+    The LoRAs (`find_lora`) of a pipeline with these `networks`, at most one of each, in the networks' order.
 
-    Args:
-        network: `transformer`, or `transformer_2` of a pipeline that has two.
+    Raises:
+        FileNotFoundError, ValueError: as `find_lora` and `network_of`; if two are of one network.
+    """
+    names = [] if adapter is None else [adapter] if isinstance(adapter, str | Path) else adapter
+    found: dict[str, FoundLora] = {}
+    for lora in map(find_lora, names):
+        network = network_of(lora, networks)
+        if other := found.get(network):
+            raise ValueError(f"{other.file} and {lora.file} are both LoRAs of {network}. Name one a network.")
+        found[network] = lora._replace(network=network)
+    return tuple(found[network] for network in networks if network in found)
+
+
+def network_of(lora: FoundLora, networks: Sequence[str]) -> str:
+    """
+    Which of a pipeline's `networks` is the one of `lora`.
+
+    Raises:
+        ValueError: if `lora` is of a network that is not there, or says nothing and there are two.
+    """
+    if lora.network is not None:
+        if lora.network in networks:
+            return lora.network
+        raise ValueError(
+            f"{lora.file}: is a LoRA of {lora.network}, and this pipeline has {' and '.join(networks)} only. It is the LoRA "
+            "of another model."
+        )
+    if len(networks) > 1:
+        raise ValueError(
+            f"{lora.file}: does not say whether it is a LoRA of {' or of '.join(networks)}, and this pipeline has both. Put "
+            f'it into a folder of its own, with a {RUN_FILE} of {{"network": "{networks[0]}"}} or {{"network": '
+            f'"{networks[1]}"}}.'
+        )
+    return networks[0]
+
+
+def load_lora(pipe: Any, lora: FoundLora, *, name: str) -> str:
+    """
+    Puts `lora` on its network of `pipe` as adapter `name`, beside those that are active, and checks every tensor.
+
+    Returns:
+        The network: `transformer`, or `transformer_2` of a pipeline that has two.
 
     Raises:
         ValueError: if the file is damaged, holds no LoRA of this transformer or more than that, or if a tensor of it was
-            not applied; names the keys. The pipeline is then as it was.
+            not applied; names the keys; or as `network_of`. The pipeline is then as it was.
     """
+    network = network_of(lora, [part for part in _NETWORKS if getattr(pipe, part, None) is not None])
     transformer = getattr(pipe, network)
     given = _read(pipe, lora.file)
     _check_fit(transformer, given, lora.file)
@@ -100,18 +145,19 @@ def load_lora(pipe: Any, lora: FoundLora, *, name: str, network: str = "transfor
     transformer.set_adapter([*active, name])
     if not any(bool(tensor.any()) for key, tensor in given.items() if "lora_A" not in key):
         logger.warning("%s: changes nothing, all its lora_B are zero (it was never trained)", lora.file)
+    return network
 
 
 def export_merged_pipeline(lora_dir: Path | str, base: str, output_dir: Path | str, *, dtype: torch.dtype) -> Path:
     """
-    Writes a whole pipeline with the LoRA of `lora_dir` merged into the transformer of `base`, in `dtype`.
+    Writes a whole pipeline with the LoRA of `lora_dir` merged into its network of `base`, in `dtype`.
 
     Raises:
         ValueError: if it is no LoRA of `base` (`load_lora`).
     """
     pipe: Any = DiffusionPipeline.from_pretrained(base, dtype=dtype)
-    load_lora(pipe, find_lora(lora_dir), name="merged")
-    pipe.fuse_lora(components=["transformer"], safe_fusing=True)
+    network = load_lora(pipe, find_lora(lora_dir), name="merged")
+    pipe.fuse_lora(components=[network], safe_fusing=True)
     pipe.unload_lora_weights()
     pipe.save_pretrained(str(output_dir))
     return Path(output_dir)

@@ -220,7 +220,7 @@ def test_two_networks_are_never_trained_as_one(tmp_path):
         assert len(times) == 24 and (times >= low - 0.5).all() and (times <= high + 0.5).all()
         assert json.loads((tmp_path / network / "run.json").read_text())["network"] == network
     base = {name: value.clone() for name, value in pipe.transformer.state_dict().items()}
-    load_lora(pipe, find_lora(tmp_path / "transformer_2"), name="low", network="transformer_2")
+    load_lora(pipe, find_lora(tmp_path / "transformer_2"), name="low")
     assert pipe.transformer.state_dict().keys() == base.keys()
     loaded = {name for name, _ in pipe.transformer_2.named_modules() if name.endswith("lora_A")}
     assert len(loaded) == 16

@@ -86,7 +86,7 @@ def test_what_is_trained_is_what_is_read(tmp_path, base, name):
     assert torch.equal(predict(pipe.transformer), expected)
 
     again = trained(base, **WORKING[name])
-    load_adapter(again, tmp_path)
+    load_adapter(again, tmp_path, network="transformer")
     assert torch.equal(predict(again.get_base_model()), expected)
     with again.disable_adapter():
         assert torch.equal(predict(again.get_base_model()), plain)
