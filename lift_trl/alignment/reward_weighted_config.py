@@ -104,6 +104,12 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
         default=None, metadata={"help": "What guidance leads away from; by default the family's own text, if any."}
     )
 
+    # The Hub
+    hub_base_model: str | None = field(
+        default=None,
+        metadata={"help": "The base as others find it on the Hub (user/name), where it is a folder of this machine."},
+    )
+
     # Memory and batch
     clips_per_step: int | None = field(
         default=None,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.logging import get_logger
-from huggingface_hub import upload_folder
+from huggingface_hub import HfApi, upload_folder
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -15,6 +15,7 @@ from transformers.utils.hub import PushInProgress
 
 from ..hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
 from ..hub.lora import DIFFUSERS_LORA_FILE, RUN_FILE, export_diffusers_lora
+from ..hub.pushed_base import check_base
 from ..records import content_id
 from ..runtime import ResumableTrainer, last_checkpoint
 from ..video_models import PipelineSource
@@ -83,12 +84,12 @@ class SavingTrainer(ResumableTrainer, Trainer):
         AlignedModelCard(
             repo=self.hub_model_id or self.config.hub_model_id or str(self.output_dir),
             base=BaseModel(
-                self.source.name,
+                self.config.hub_base_model or self.source.name,
                 self.source.identity,
                 str(adapter.dtype),
                 {**call, **({"negative_prompt": adapter.negative_prompt} if adapter.negative_prompt else {})},
                 adapter.fps,
-                on_hub=self.source.on_hub,
+                on_hub=self.source.on_hub or self.config.hub_base_model is not None,
                 network=self.source.network,
             ),
             args=self.config,
@@ -180,15 +181,9 @@ class SavingTrainer(ResumableTrainer, Trainer):
 
     # ---- Pushing -----------------------------------------------------------------------------------------------
 
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Stock, with a warning where what is pushed would load on this machine only."""
-        if not self.source.on_hub:
-            logger.warning(
-                "the base %s is not on the Hub, so nobody else could load what is pushed. Push it and train on it, or "
-                "push the finished run by lift-trl push --base-model user/name.",
-                self.source.name or self.source.class_name,
-            )
-        super().init_hf_repo(token=token, private=private)
+    def _check_base(self, token: str | None) -> None:
+        """Raises `ValueError` where the base is not on the Hub, under a name of its own or `hub_base_model`."""
+        check_base(HfApi(token=token), self.output_dir, self.source.name, self.config.hub_base_model)
 
     def push_to_hub(
         self,
@@ -199,7 +194,13 @@ class SavingTrainer(ResumableTrainer, Trainer):
         private: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Saves, and pushes model and card; stock would push all of `output_dir`."""
+        """
+        Saves, and pushes model and card; stock would push all of `output_dir`.
+
+        Raises:
+            ValueError: if the base is a folder of this machine, and `hub_base_model` does not name it on the Hub.
+        """
+        self._check_base(token or self.args.hub_token)
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)

@@ -69,7 +69,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
 
     Raises:
         ValueError: if the cache was made by another model, a target matches nothing, or no row is left to train on, or
-            `adapter` does not fit `peft_config` or the model.
+            `adapter` does not fit `peft_config` or the model, or what is pushed would have a base that is not on the Hub.
 
     Source: arXiv 2412.04814, equations 2 to 4.
     """
@@ -96,7 +96,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self.config, self.adapter = args, adapter
         self._choose(objective, has_lora=peft_config is not None)
         self.output_dir = Path(args.output_dir or "lift_lora")
-        self.source = model if isinstance(model, PipelineSource) else PipelineSource(model)
+        self._open(model)
         self.video_model = self.source.adapter
         self.scheduler = self.source.load(dtype=torch.float32).scheduler
         args = self.config = with_precision(args, self.video_model.dtype, self.source.name)
@@ -283,6 +283,12 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self._has_old = "old" in self._needs and (self.adapter is not None or self._old_policy_moves)
         self._compared: list[Needs] = sorted(self._needs) if self._has_old else ["reference"] * bool(self._needs)
 
+    def _open(self, model: "str | Path | DiffusionPipeline | PipelineSource") -> None:
+        """The base, which others must have too where the run is pushed."""
+        self.source = model if isinstance(model, PipelineSource) else PipelineSource(model)
+        if self.config.push_to_hub:
+            self._check_base(self.config.hub_token)
+
     def _load_network(
         self, args: RewardWeightedVideoConfig, peft_config: LoraConfig | None, dtype: torch.dtype
     ) -> Any:
@@ -309,7 +315,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             model = get_peft_model(transformer.requires_grad_(False), peft_config, autocast_adapter_dtype=False)
-        model.peft_config["default"].base_model_name_or_path = self.source.name
+        model.peft_config["default"].base_model_name_or_path = self.config.hub_base_model or self.source.name
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()

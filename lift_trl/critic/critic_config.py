@@ -60,7 +60,10 @@ class LiFTCriticConfig(SFTConfig):
     eval_label_accuracy: bool = field(
         default=True, metadata={"help": "At each evaluation, also score the clips as LiFTCritic does."}
     )
-
+    hub_base_model: str | None = field(
+        default=None,
+        metadata={"help": "The base as others find it on the Hub (user/name), where it is a folder of this machine."},
+    )
     ddp_timeout: int = field(
         default=int(PROCESS_TIMEOUT.total_seconds()),
         metadata={"help": "Seconds that a process waits for the others; days, as clips are shared out unevenly."},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object
+from huggingface_hub import HfApi
 from peft import LoraConfig, PeftModel
 from transformers import AutoConfig, AutoProcessor
 from transformers.trainer import TRAINER_STATE_NAME
@@ -17,6 +18,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from ..hub.artifact_cards import artifact_card
 from ..hub.lora_options import check_lora_start
+from ..hub.pushed_base import check_base
 from ..protocols import CriticModel
 from ..records import content_id
 from ..rubric import Dimension
@@ -68,7 +70,8 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
 
     Raises:
         ValueError: if the model cannot be a critic: by its configuration, before its weights are loaded, or by what a clip
-            shows (`critic.gate`), before the first step.
+            shows (`critic.gate`), before the first step; or if a LoRA that is pushed would have a base that is not on the
+            Hub.
 
     Source: arXiv 2412.04814, section 3.3; CodeGoat24/LiFT.
     """
@@ -104,12 +107,14 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         revision = options.get("revision")
         config = AutoConfig.from_pretrained(model, revision=revision) if isinstance(model, str) else model.config
         name = model if isinstance(model, str) else config._name_or_path
+        self._take_base(
+            str(name or ""), revision, args, adapted=peft_config is not None or isinstance(model, PeftModel)
+        )
         self.critic_settings = args.critic_settings()
         adapter = self.critic_settings.adapter(config.model_type)
         processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
         check_config(config, options.get("attn_implementation"))
         controls = control_tokens(processor.tokenizer)
-        self._parents = {str(name): find_revision(str(name), revision)} if name else {}
         peft_config = peft_config and _completed(peft_config, revision, adapter)
         examples = without_control_tokens(read_examples(train_dataset), controls)
         self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
@@ -129,11 +134,27 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         # SFTTrainer computes the loss itself, whatever the model's forward accepts. Where a model class says it does not
         # (Qwen-VL), every micro-batch and process would else weigh the same, however many answer tokens it holds.
         self.model_accepts_loss_kwargs = True
+        self._prepare_weights()
+        # Where the weights are spread over processes no forward works before the training has begun.
+        self._critic = None if self.is_deepspeed_enabled or self.is_fsdp_enabled else self._make_critic()
+
+    def _take_base(self, name: str, revision: str | None, args: LiFTCriticConfig, *, adapted: bool) -> None:
+        """Remembers the base as a parent; where the run is pushed, others must have what the LoRA is loaded on."""
+        self._base = name if adapted else None  # a whole model is loaded on nothing
+        if args.push_to_hub:
+            self._check_base(args)
+        # The name on the Hub first: the card takes that one.
+        bases = {args.hub_base_model: None, name: revision}
+        self._parents = {base: find_revision(base, commit) for base, commit in bases.items() if base}
+
+    def _prepare_weights(self) -> None:
+        """Of a LoRA, what it says that it is loaded on; of a whole model, what is trained."""
         if not isinstance(self.model, PeftModel):
             freeze_vision(self.model)
             check_precision(self.model)
-        # Where the weights are spread over processes no forward works before the training has begun.
-        self._critic = None if self.is_deepspeed_enabled or self.is_fsdp_enabled else self._make_critic()
+        elif self.args.hub_base_model:
+            lora = self.model.peft_config["default"]
+            lora.base_model_name_or_path, lora.revision = self.args.hub_base_model, None
 
     def _hold_out(self, dataset: "Dataset | None", controls: Sequence[str]) -> "Dataset | None":
         """What the loss of an evaluation is computed on; remembers the clips whose labels are scored then."""
@@ -209,6 +230,28 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
             # With the card goes trainer_state.json, by which `last_checkpoint` knows that a checkpoint is whole.
             if not _internal_call:
                 self.create_model_card(output_dir=folder)
+
+    def _check_base(self, args: LiFTCriticConfig, token: str | None = None) -> None:
+        if self._base is not None or args.hub_base_model:
+            api = HfApi(token=token or args.hub_token)
+            check_base(api, str(args.output_dir), self._base or "", args.hub_base_model)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        As `SFTTrainer.push_to_hub`.
+
+        Raises:
+            ValueError: if the base of a LoRA is a folder of this machine, and `hub_base_model` does not name it on the Hub.
+        """
+        self._check_base(self.args, token)
+        return super().push_to_hub(commit_message, blocking, token, *args, **kwargs)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Puts the checkpoint's settings and card where stock pushes from; stock copies only file names that it knows."""

@@ -21,15 +21,33 @@ def check_pushed_base(api: HfApi, folder: Path, readme: str, base_model: str | N
     Raises:
         ValueError: if the base is a folder of this machine and there is no `base_model`, or no such model on the Hub.
     """
-    base = base_model or _named_base(folder, readme)
-    if base is None:
-        return
-    is_id = _HUB_ID.fullmatch(base) is not None and (base_model is not None or not Path(base).is_dir())
+    named = _named_base(folder, readme)
+    if named is not None or base_model:
+        check_base(api, folder, named or "", base_model, option="--base-model user/name")
+
+
+def check_base(
+    api: HfApi, folder: Path | str, named: str, given: str | None, *, option: str = "hub_base_model: user/name"
+) -> None:
+    """
+    Checks that others find the base of what is pushed.
+
+    Args:
+        folder: what is pushed.
+        named: the base that it was trained on, `""` of one that was built in memory.
+        given: the name on the Hub that the user gives it.
+        option: how the user gives it; by default in a trainer's configuration.
+
+    Raises:
+        ValueError: if `named` is no model on the Hub and there is no `given`, or that is none.
+    """
+    base = given or named
+    is_id = _HUB_ID.fullmatch(base) is not None and (bool(given) or not Path(named).is_dir())
     if not is_id or not api.repo_exists(base):
-        what = "is no model on the Hub" if is_id else "is a folder of this machine"
+        what = "is no model on the Hub" if is_id or given else "is a folder of this machine"
         raise ValueError(
-            f"{folder}: its base model {base!r} {what}, so nobody could load what is pushed. Push the base first (its "
-            "folder, by `hf upload`), and name it: --base-model user/name."
+            f"{folder}: its base model {base!r} {what if base else 'was built in memory'}, so nobody could load what is "
+            f"pushed. Push the base first (its folder, by `hf upload`), and name it: {option}."
         )
 
 

@@ -1,7 +1,9 @@
 """The trainer's pushes, over HTTP to the local Hub, read back by the real clients."""
 
+import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pytest
@@ -142,6 +144,49 @@ def test_a_pushed_cache_trains_and_streams(hub, tmp_path, pipeline_dir, cache_di
 def test_a_mistyped_cache_is_no_riddle_of_the_hub(hub):
     with pytest.raises(FileNotFoundError, match="runs/missing: no finished cache here, and no such dataset repo"):
         CachedVideoDataset("runs/missing")
+
+
+def test_a_push_on_a_folder_is_refused_before_anything_is_encoded(hub, tmp_path, pipeline_dir, cached, rated_videos):
+    """The base of what is pushed is a folder of this machine, so that nobody else could load it."""
+    rows = datasets.Dataset.from_list([{"video": str(rated_videos[0].video), "prompt": "a", "reward": 0.5}])
+    push = {"push_to_hub": True, "hub_model_id": "dev/tiny-nowhere"}
+    refused = r"tiny' is a folder of this machine.*hub_base_model: user/name"
+    with pytest.raises(ValueError, match=refused):
+        make_trainer(pipeline_dir, tmp_path / "raw", rows, **SIZE, **push)
+    assert not (tmp_path / "raw" / "_cache").exists()
+    with pytest.raises(ValueError, match="'dev/not-there' is no model on the Hub"):
+        make_trainer(pipeline_dir, tmp_path / "out", cached, hub_base_model="dev/not-there", **push)
+    in_memory = CogVideoXPipeline(**CogVideoXPipeline.from_pretrained(pipeline_dir).components)
+    with pytest.raises(ValueError, match="base model '' was built in memory"):
+        make_trainer(in_memory, tmp_path / "out", rows, peft_config=None, **SIZE, **push)
+    late = make_trainer(pipeline_dir, tmp_path / "out", cached, hub_model_id="dev/tiny-nowhere")
+    with pytest.raises(ValueError, match=refused):
+        late.push_to_hub()
+    assert not HfApi().repo_exists("dev/tiny-nowhere")
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_a_local_base_is_pushed_under_its_name_on_the_hub(lora, hub, tmp_path, base_repo, pipeline_dir, cached):
+    """The card's snippet loads the base from the Hub; the folder stands nowhere in what is pushed."""
+    repo = f"dev/tiny-named-{lora}"
+    options = {} if lora else {"peft_config": None}
+    trainer = make_trainer(
+        pipeline_dir, tmp_path / "out", cached, push_to_hub=True, hub_model_id=repo, hub_base_model=base_repo,
+        hub_strategy="checkpoint", save_strategy="steps", save_steps=1, max_steps=1, **options,
+    )  # fmt: skip
+    trainer.train()
+    trainer._finish_current_push()
+    trainer.push_to_hub()
+    folder = Path(snapshot_download(repo))
+    card = ModelCard.load(repo)
+    assert card.data.base_model == base_repo
+    for file in ("", "last-checkpoint/"):
+        assert str(pipeline_dir) not in (folder / f"{file}README.md").read_text(encoding="utf-8")
+        if lora:
+            config = json.loads((folder / f"{file}adapter_config.json").read_text(encoding="utf-8"))
+            assert config["base_model_name_or_path"] == base_repo
+    run_snippet(card.content, tmp_path)
+    assert probe_video(tmp_path / "fox.mp4").num_frames == 9
 
 
 def test_a_local_base_is_named_by_its_folder(tmp_path, cached, pipeline_dir):

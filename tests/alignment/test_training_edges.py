@@ -176,9 +176,3 @@ def test_a_large_clip_is_the_pipelines_own_tiled_encoding(tmp_path, pipeline_dir
         means.append(encoder.adapter.encode_video(pipe, pixels).mean[0].bfloat16())
     stored = CachedVideoDataset(cache)[0]["latent_mean"]
     assert torch.equal(stored, means[1]) and not torch.equal(stored, means[0])
-
-
-def test_a_run_on_a_folder_is_told_that_its_push_loads_nowhere_else(tmp_path, pipeline_dir, cached, hub, caplog):
-    trainer = make_trainer(pipeline_dir, tmp_path, cached, hub_model_id="dev/told")
-    trainer.init_hf_repo()
-    assert "tiny is not on the Hub" in caplog.text and "lift-trl push --base-model" in caplog.text

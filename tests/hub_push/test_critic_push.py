@@ -1,15 +1,17 @@
 """A critic that its trainer pushed comes back as it was taught, and its card works as it stands."""
 
+import json
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, ModelCard, snapshot_download
 from peft import LoraConfig
 
 from lift_trl.critic.critic_config import LiFTCriticConfig
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import CriticSettings, load_settings
+from lift_trl.hub.push import push
 from lift_trl.rubric import Dimension
 from tests.critic.rendered_clips import rated_squares
 from tests.critic.tiny_models import build_vlm
@@ -23,18 +25,25 @@ def ratings(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def base_repo(local_hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The model that the critics are tuned from, on the Hub."""
+def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that the critics are tuned from."""
     folder = tmp_path_factory.mktemp("vlm")
     build_vlm("idefics3", save_directory=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base_repo(local_hub: LocalHub, base_dir: Path) -> str:
+    """The same on the Hub."""
     api = local_hub.api()
     api.create_repo("dev/tiny-vlm", exist_ok=True)
-    api.upload_folder(repo_id="dev/tiny-vlm", folder_path=folder)
+    api.upload_folder(repo_id="dev/tiny-vlm", folder_path=base_dir)
     return "dev/tiny-vlm"
 
 
 def trainer_of(base: str, output_dir: Path, ratings, repo: str, *, lora: bool = True, **options) -> LiFTCriticTrainer:
     settings = {
+        "push_to_hub": True,
         "num_frames": 4,
         "max_steps": 2,
         "per_device_train_batch_size": 4,
@@ -47,7 +56,7 @@ def trainer_of(base: str, output_dir: Path, ratings, repo: str, *, lora: bool = 
     }
     return LiFTCriticTrainer(
         base,
-        LiFTCriticConfig(output_dir=str(output_dir), push_to_hub=True, hub_model_id=repo, **settings),
+        LiFTCriticConfig(output_dir=str(output_dir), hub_model_id=repo, **settings),
         train_dataset=ratings,
         eval_dataset=ratings,
         peft_config=LoraConfig(r=4, lora_alpha=8) if lora else None,
@@ -94,6 +103,44 @@ def test_the_trainers_card_is_a_critics_and_works(hub: LocalHub, tmp_path: Path,
     assert "| `ratings` |" in card.text  # a hash: nothing says where they are
     clip(tmp_path / "fox.mp4")
     assert all(dimension.value in run_snippet(card.content, tmp_path) for dimension in Dimension)
+
+
+def test_a_push_on_a_folder_is_refused_before_training(hub: LocalHub, tmp_path: Path, ratings, base_dir):
+    """The base of the LoRA is a folder of this machine, so that nobody else could load it; a whole model needs none."""
+    repo, refused = "dev/critic-nowhere", r"vlm0' is a folder of this machine.*hub_base_model: user/name"
+    with pytest.raises(ValueError, match=refused):
+        trainer_of(str(base_dir), tmp_path, ratings, repo)
+    with pytest.raises(ValueError, match="'dev/not-there' is no model on the Hub"):
+        trainer_of(str(base_dir), tmp_path, ratings, repo, hub_base_model="dev/not-there")
+    late = trainer_of(str(base_dir), tmp_path, ratings, repo, push_to_hub=False)
+    with pytest.raises(ValueError, match=refused):
+        late.push_to_hub()
+    assert not hub.api().repo_exists(repo)
+    trainer_of(str(base_dir), tmp_path, ratings, repo, lora=False).push_to_hub()
+    assert LiFTCritic.from_pretrained(repo).settings.num_frames == 4
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_a_local_base_is_pushed_under_its_name_on_the_hub(
+    lora, hub: LocalHub, tmp_path: Path, ratings, base_dir, base_repo
+):
+    repo = f"dev/critic-named-{lora}"
+    trainer = trainer_of(
+        str(base_dir), tmp_path / "out", ratings, repo, lora=lora, hub_base_model=base_repo, hub_strategy="every_save",
+        save_strategy="steps", save_steps=1, max_steps=1,
+    )  # fmt: skip
+    trainer.train()
+    trainer._finish_current_push()
+    commits = [hub.api().model_info(repo).sha]
+    trainer.push_to_hub()
+    commits.append(push(tmp_path / "out", repo).commit)  # and as `lift-trl push` writes the card
+    for commit in commits:
+        folder = Path(snapshot_download(repo, revision=commit))
+        card = ModelCard.load(folder / "README.md")
+        assert card.data.base_model == base_repo and str(base_dir) not in card.content
+        if lora:
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            assert config["base_model_name_or_path"] == base_repo
 
 
 def test_an_adapter_without_its_settings_is_refused(hub: LocalHub, tmp_path: Path, ratings, base_repo):
