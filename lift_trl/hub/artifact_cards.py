@@ -221,7 +221,7 @@ def _critic(folder: Path, artifact: Artifact) -> CardPart:
     figures = {name: f"{value:.4f}" for name, value in (last or {}).items() if isinstance(value, float)}
     base = next((parent.repo_id for parent in hub_parents(artifact.parents, "model")), None)
     evaluation = folder / EVALUATION_FILE
-    evaluated = evaluation.read_text() if evaluation.is_file() else None
+    evaluated = evaluation.read_text(encoding="utf-8") if evaluation.is_file() else None
     fields = {
         "contents": _pairs(contents),
         "dimensions": ", ".join(dimension.words for dimension in Dimension),
