@@ -31,10 +31,12 @@ class ClipSize:
     ) -> "ClipSize":
         """What is given, the rest as `model` was trained; raises `ValueError` if the family cannot encode such clips."""
         given = (num_frames, height, width)
-        frames, rows, columns = (value or own for value, own in zip(given, model.default_size, strict=True))
+        sizes = zip(given, model.default_size, strict=True)
+        frames, rows, columns = (own if value is None else value for value, own in sizes)
         model.check_size(frames, rows, columns)
-        model.check_fps(fps or model.fps)
-        return cls(frames, rows, columns, fps or model.fps)
+        fps = model.fps if fps is None else fps
+        model.check_fps(fps)
+        return cls(frames, rows, columns, fps)
 
 
 def load_clip(video: VideoSource | StoredVideo, size: ClipSize, model: VideoModel) -> Tensor:

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from .gpus import find_gpu
@@ -14,12 +15,23 @@ def estimate(args: argparse.Namespace) -> str:
     """The command's output: a report as text, or as JSON."""
     if args.num_gpus < 1:
         raise ValueError(f"--num-gpus {args.num_gpus}; give 1 or more.")
-    logging.disable(logging.WARNING)  # of libraries, about a run that does not take place
     gpu = find_gpu(args.gpu, args.rates)
     job = Job(args.clips, args.videos, args.prompts)
-    plan = read_plan(args.config, job, num_gpus=args.num_gpus, stage=args.stage, memory_gb=args.memory)
+    with _quiet():
+        plan = read_plan(args.config, job, num_gpus=args.num_gpus, stage=args.stage, memory_gb=args.memory)
     report = plan.report(gpu, args.num_gpus)
     return json.dumps(report, indent=1) if args.json else "\n".join(lines(report, gpu.memory_gb))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of libraries about a run that does not take place."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def lines(report: Mapping[str, Any], memory_gb: float) -> Iterator[str]:

@@ -68,7 +68,7 @@ def test_a_bad_row_stops_the_recipe_and_is_named(tmp_path, clips, pipeline_dir):
     "setting, message",
     [
         ({"objectve": "rwl"}, "objectve"),
-        ({"objective": "best"}, "objective='best'; use one of rwl, rs, sft"),
+        ({"objective": "best"}, "objective='best'; use one of sft, rwl, rs, best_of_n"),
         ({"cache": "nowhere"}, "nowhere: no finished cache"),
         ({"lora_target_modules": ["to_nothing"]}, "to_nothing"),
     ],

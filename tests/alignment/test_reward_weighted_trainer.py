@@ -279,7 +279,7 @@ def test_rows_without_a_reward_are_listed(tmp_path, pipeline_dir, rated_videos):
         {"video": str(rated_videos[0].video), "prompt": "a fox", "reward": reward} for reward in (float("nan"), None)
     ]
     dataset = datasets.Dataset.from_list(rows)
-    with pytest.raises(ValueError, match=r"2 bad rows.*\n.*row 1.*reward nan.*\n.*row 2.*no rating"):
+    with pytest.raises(ValueError, match=r"2 bad rows.*\n.*row 1.*no rating.*\n.*row 2.*no rating"):
         make_trainer(pipeline_dir, tmp_path, dataset, **SIZE)
 
 

@@ -1,6 +1,7 @@
 """`lift-trl estimate`, cards and batch settings."""
 
 import json
+import logging
 
 import pytest
 import yaml
@@ -41,6 +42,7 @@ def test_report_as_json(align_yaml, capsys):
     assert report["price_usd"] == pytest.approx(report["hours"] * 2 * find_gpu("h100").price)
     assert report["notes"] == ["64 clips a step: 4 on each of 2 cards, accumulated 8 times"]
     assert report["fits"] and report["rates"] == "assumed"
+    assert logging.getLogger("lift_trl").isEnabledFor(logging.WARNING)  # what runs next warns again
 
 
 def test_it_warns_and_does_not_refuse(align_yaml, tmp_path, capsys):
