@@ -104,7 +104,7 @@ def check_both_ways(
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def full_logprobs(
     model: Any,
     adapter: CriticModel,

@@ -69,8 +69,8 @@ class LiFTCritic:
         self.settings = settings or CriticSettings()
         self.adapter: CriticModel = self.settings.adapter(model.config.model_type)
         check_config(model.config)
-        # The adapter's layers stand inside the base model, whose inner modules the family's adapter knows.
-        self.model = model.get_base_model() if isinstance(model, PeftModel) else model
+        # Not the base inside a LoRA: FSDP gathers the weights of its outermost module only where that is called.
+        self.model = model
         self.processor = processor
         self.name = name or str(model.config._name_or_path)
         self.batch_size, self.max_reason_tokens = batch_size, max_reason_tokens

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -133,12 +134,14 @@ def encode_batch(
         raise RefusedClipsError(reasons) from None
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def run_questions(
     model: Any, adapter: CriticModel, processor: Any, clips: Sequence[Clip], questions: Sequence[Questions]
 ) -> Branches:
     """
     Runs a batch: one pass over frames and captions (the vision tower sees each clip once), one over all that follows.
+
+    Not in inference mode: what FSDP gathers in it cannot be trained after an evaluation.
 
     Raises:
         ValueError: if the chat template puts the question before the frames, or the processor refuses a clip.
@@ -149,9 +152,11 @@ def run_questions(
     prefix_mask = prefix_mask.to(model.device)
     cache = model(**inputs, use_cache=True, logits_to_keep=1).cache
 
+    # The family's adapter knows the modules of the model that PEFT put its layers into.
+    bare = model.get_base_model() if isinstance(model, PeftModel) else model
     trees = [q.tree for q in questions]
     layout = lay_out(trees, prefix_mask)
-    positions = layout.depths + prefix_mask.sum(dim=1, keepdim=True) + adapter.position_shift(model)
+    positions = layout.depths + prefix_mask.sum(dim=1, keepdim=True) + adapter.position_shift(bare)
     places = predicting_nodes(trees)
     output = model(
         input_ids=layout.input_ids,

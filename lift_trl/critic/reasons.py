@@ -10,7 +10,7 @@ from .prefix import Branches
 from .tree import additive
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def write_reasons(
     model: Any,
     branches: Branches,
