@@ -73,6 +73,18 @@ class Recorder:
         return self._forward(**kwargs) if self._answer is None else (self._answer(kwargs),)
 
 
+#: Frames a second that the authors trained their model at (model cards; LTX: the default of its pipeline's call).
+FPS = {
+    "cogvideox-2b": 8, "cogvideox-5b": 8, "cogvideox-1.5": 16, "wan-2.1": 16, "wan-2.1-euler": 16, "wan-2.2-ti2v": 24,
+    "ltx": 25, "hunyuan-1.5": 24,
+}  # fmt: skip
+
+
+def test_the_frame_rate_is_that_of_the_authors():
+    """At another rate everything moves too fast or too slowly, and no shape tells."""
+    assert {name: PipelineSource(build()).adapter.fps for name, build in VIDEO_MODELS.items()} == FPS
+
+
 # ---- Text and video ------------------------------------------------------------------------------------------------
 
 

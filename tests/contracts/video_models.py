@@ -46,8 +46,12 @@ def _cogvideox(**settings) -> CogVideoXPipeline:
 def _cogvideox_1_5() -> CogVideoXPipeline:
     """Rotary positions and patches over two latent frames, as in CogVideoX 1.5."""
     pipe = _cogvideox(rotary=True)
-    config = {**pipe.transformer.config, "patch_size_t": 2}
-    pipe.register_modules(transformer=CogVideoXTransformer3DModel.from_config(config).eval())
+    # Not by from_config of a changed configuration: it sets what was a default there, such as this, to the default again.
+    config = {k: v for k, v in pipe.transformer.config.items() if not k.startswith("_")} | {
+        "patch_size_t": 2, "sample_height": 300, "sample_width": 300,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    pipe.register_modules(transformer=CogVideoXTransformer3DModel(**config).eval())
     return pipe
 
 
