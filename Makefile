@@ -29,7 +29,7 @@ quickstart: install  ## the whole paper on a tiny model, some 8 minutes on two c
 test: install  ## everything but the slow and the learning tests, 12 to 15 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --session-timeout=1800 -m "not slow and not real and not learning"
 
-test-learning: install  ## do rewards teach? trains the mini world, at most 4 minutes on two cores
+test-learning: install  ## do rewards teach? trains the mini world, at most 10 minutes on two cores
 	$(BIN)/python -m pytest -m learning tests/learning
 
 test-all: install  ## everything, minutes to hours; adds DeepSpeed for the ZeRO runs, and VBench in its own environment

@@ -12,7 +12,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.learning
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_rewards_raise_the_oracles_reward_above_plain_fine_tuning(folder):
     """
     The lower end of the 95 % interval of RWL - SFT, paired over prompts and seeds, lies above zero.
@@ -25,7 +25,7 @@ def test_rewards_raise_the_oracles_reward_above_plain_fine_tuning(folder):
 
 
 @pytest.mark.learning
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_pairs_and_advantages_raise_the_oracles_reward_above_the_base(folder):
     """
     DPO and NFT, from the base's own clips: swapped pairs and negated advantages push away from the good ones. A reference
