@@ -107,7 +107,7 @@ def test_the_trainers_card_is_a_critics_and_works(hub: LocalHub, tmp_path: Path,
 
 def test_a_push_on_a_folder_is_refused_before_training(hub: LocalHub, tmp_path: Path, ratings, base_dir):
     """The base of the LoRA is a folder of this machine, so that nobody else could load it; a whole model needs none."""
-    repo, refused = "dev/critic-nowhere", r"vlm0' is a folder of this machine.*hub_base_model: user/name"
+    repo, refused = "dev/critic-nowhere", rf"{base_dir.name}' is a folder of this machine.*hub_base_model: user/name"
     with pytest.raises(ValueError, match=refused):
         trainer_of(str(base_dir), tmp_path, ratings, repo)
     with pytest.raises(ValueError, match="'dev/not-there' is no model on the Hub"):
