@@ -133,7 +133,7 @@ MUTATIONS = (
         TRAINER,
         "self.config.caption_dropout if training else 0.0",
         "self.config.caption_dropout",
-        "tests/alignment/test_reward_weighted_trainer.py -k eval",
+        "tests/alignment/test_reward_weighted_trainer.py -k evaluation",
     ),
     Mutation(
         "the empty prompt everywhere",

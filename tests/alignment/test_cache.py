@@ -276,3 +276,14 @@ def test_what_no_row_uses_is_gone_at_the_end(tmp_path, pipeline_dir, rated_video
     cache_videos(pipeline_dir, rated_videos[2:4], folder, **{**SIZE, "height": 40})
     assert used not in shard_paths(folder) and len(shard_paths(folder)) == 1
     assert CachedVideoDataset(folder)[0]["latent_mean"].shape[-2:] == (10, 8)
+
+
+def test_every_row_of_a_shard_has_the_text_of_its_own_prompt(tmp_path, pipeline_dir, rated_videos):
+    """Also behind the second prompt of a shard."""
+    dataset = CachedVideoDataset(cache_videos(pipeline_dir, rated_videos, tmp_path / "one_shard", **SIZE))
+    source = PipelineSource(pipeline_dir)
+    pipe = source.load(*source.adapter.text_components, dtype=torch.float32)
+    assert len({video.prompt for video in dataset.videos}) == 3
+    for row, video in zip((dataset[index] for index in range(len(dataset))), dataset.videos, strict=True):
+        expected = source.adapter.encode_text(pipe, [video.prompt])["prompt_embeds"][0]
+        torch.testing.assert_close(row["text"]["prompt_embeds"], expected, msg=video.prompt)

@@ -451,3 +451,13 @@ def test_tensorboard_gets_the_videos_as_animated_gifs(tmp_path, pipeline_dir, ca
     )
     gif = Image.open(io.BytesIO(image.encoded_image_string))
     assert (gif.format, gif.n_frames, gif.size) == ("GIF", SIZE["num_frames"], (SIZE["width"], SIZE["height"]))
+
+
+def test_an_evaluation_drops_no_caption(tmp_path, pipeline_dir, cached):
+    kept, dropped = (
+        make_trainer(
+            pipeline_dir, tmp_path / str(share), cached, eval_dataset=cached, caption_dropout=share
+        ).evaluate()
+        for share in (0.0, 1.0)
+    )
+    assert kept["eval_loss"] == dropped["eval_loss"]
