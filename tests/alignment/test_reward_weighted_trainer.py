@@ -461,3 +461,14 @@ def test_an_evaluation_drops_no_caption(tmp_path, pipeline_dir, cached):
         for share in (0.0, 1.0)
     )
     assert kept["eval_loss"] == dropped["eval_loss"]
+
+
+@pytest.mark.parametrize("setting", [{"learning_rate": 3e-3}, {"seed": 7}, {"caption_dropout": 0.35}])
+def test_a_run_with_another_setting_is_not_resumed(tmp_path, pipeline_dir, cached, setting):
+    trainer = make_trainer(pipeline_dir, tmp_path, cached, max_steps=1, save_strategy="steps", save_steps=1)
+    trainer.train()
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"other settings: {name}="):
+        make_trainer(pipeline_dir, tmp_path, cached, **setting).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-1")
+        )
