@@ -6,7 +6,7 @@ import re
 import pytest
 
 from lift_trl.rubric import Dimension, Label
-from lift_trl.store.manifest import read_rows
+from lift_trl.store.manifest import METADATA_FILE, read_rows
 from lift_trl.ui.annotation import READY_REASON
 from tests.spaces.conftest import NASTY, wait_until_open
 
@@ -86,16 +86,22 @@ def test_keys_alone_are_enough(spaces, open_page):
     assert rows[1]["reason"] == "two heads, 3 legs"
 
 
-def test_clips_get_their_raters_and_the_owner_sees_who_is_careful(spaces, open_page):
+def test_clips_get_their_raters_and_the_owner_sees_who_is_careful(spaces, clips, open_page):
     space = spaces["annotate"]
     page = open_page(space.url)
     page.wait_for_selector("#lift-submit")
+    caption_of = {
+        row["id"]: row["prompt"] for folder in ("flawed", "gold") for row in read_rows(clips[folder] / METADATA_FILE)
+    }
     captions = set()
     for _ in range(7):  # all that are left for this rater, one gold clip among them
         if not page.locator("#lift-submit").is_visible():
             break
         clip = clip_on(page)
-        captions.add(page.inner_text(".lift-prompt span").strip())
+        # The browser may draw the clip's name before its caption.
+        shown = "caption => document.querySelector('.lift-prompt span').innerText.trim() === caption"
+        page.wait_for_function(shown, arg=caption_of[clip])
+        captions.add(caption_of[clip])
         for dimension in Dimension:
             label(page, dimension, Label.GOOD)
         page.click("#lift-submit")

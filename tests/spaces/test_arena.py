@@ -24,10 +24,14 @@ def pair_on(page) -> str:
 
 
 def submit(page) -> None:
-    before = pair_on(page)
+    # The browser may draw the pair's id, its prompt and its clips one after the other.
+    clips = "[...document.querySelectorAll('video')].map(video => video.src).join()"
+    before = [pair_on(page), page.evaluate(clips)]
     page.click("#lift-submit")
     page.wait_for_function(
-        "before => document.querySelector('#lift-pair textarea, #lift-pair input')?.value !== before", arg=before
+        "([pair, clips]) => document.querySelector('#lift-pair textarea, #lift-pair input')?.value !== pair"
+        f" && {clips} !== clips",
+        arg=before,
     )
     wait_until_open(page)
 
