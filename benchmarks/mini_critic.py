@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 from lift_trl.critic.lift_critic import LiFTCritic
-from lift_trl.evaluation.intervals import bootstrap_mean
-from lift_trl.evaluation.label_measures import accuracy, balanced_accuracy, confusion
 from lift_trl.mini.annotator import rate_clip
 from lift_trl.mini.oracle import MISFIT, STATIC, observe
 from lift_trl.mini.shapes import DefectRates, draw_clip, parse_prompt, wrong_attributes
 from lift_trl.mini.world import write_clips
 from lift_trl.records import CriticScore
 from lift_trl.rubric import Dimension, Label, mean_reward
+from lift_trl.statistics.intervals import bootstrap_mean
+from lift_trl.statistics.label_measures import accuracy, balanced_accuracy, confusion
 from lift_trl.store.manifest import METADATA_FILE, read_rows
 from lift_trl.store.video_io import read_video
 

@@ -35,11 +35,11 @@ from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTraine
 from lift_trl.alignment.score import score_videos
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.critic.lift_critic import LiFTCritic
-from lift_trl.evaluation.drift import alarms_in_words
-from lift_trl.evaluation.intervals import bootstrap_mean
 from lift_trl.mini.judges import OracleJudge, StillnessJudge
 from lift_trl.mini.world import rate_folder
 from lift_trl.rubric import Dimension, Label, mean_reward
+from lift_trl.statistics.drift import alarms_in_words
+from lift_trl.statistics.intervals import bootstrap_mean
 from lift_trl.store.manifest import METADATA_FILE, Manifest, read_rows, write_rows, write_text
 from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.store.video_io import read_video

@@ -345,31 +345,31 @@ MUTATIONS = (
     # Evaluation
     Mutation(
         "calibration by the probability of Good",
-        "lift_trl/evaluation/critic_eval.py",
+        "lift_trl/judges/verdicts.py",
         "_gaps(probs.max(axis=1), truth == labels)",
         "_gaps(probs[:, -1], truth == labels)",
-        "tests/evaluation/test_critic_eval.py tests/evaluation/test_rank_measures.py",
+        "tests/judges/test_verdicts.py tests/statistics/test_rank_measures.py",
     ),
     Mutation(
         "a report's reliability by the probability of Good",
-        "lift_trl/evaluation/report_judges.py",
+        "lift_trl/report/judges.py",
         "v.probs[list(Label).index(v.label)]",
         "v.probs[-1]",
-        "tests/evaluation/test_rank_measures.py tests/evaluation/test_commands.py -k reliability",
+        "tests/statistics/test_rank_measures.py tests/report/test_commands.py -k reliability",
     ),
     Mutation(
         "a vote for whatever stands on the left",
-        "lift_trl/evaluation/win_rate.py",
+        "lift_trl/statistics/win_rate.py",
         "* (1 if systems[0] == first else -1)",
         "* 1",
-        "tests/evaluation/test_win_rate.py",
+        "tests/statistics/test_win_rate.py",
     ),
     Mutation(
         "calibration error of the worst bin alone",
-        "lift_trl/evaluation/critic_eval.py",
+        "lift_trl/judges/verdicts.py",
         "np.abs(_gaps(confidence, right).sum(axis=0)).sum() / len(right)",
         "np.abs(_gaps(confidence, right).sum(axis=0)).max() / len(right)",
-        "tests/evaluation/test_critic_eval.py",
+        "tests/judges/test_verdicts.py",
     ),
 )
 

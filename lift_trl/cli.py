@@ -109,7 +109,7 @@ def _export(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> int:
     """The critic's sanity suite: swapped captions, blank video, repeated run, frames reversed, another size."""
     from .alignment.score import read_jobs
-    from .evaluation.critic_eval import audit
+    from .judges.audit import audit
 
     jobs = read_jobs(args.clips, Path(args.clips))
     captions = [job.caption for job in jobs]
@@ -144,24 +144,25 @@ def _eval(args: argparse.Namespace) -> int:
     """Plan, check or report an evaluation: `lift-trl eval plan --help`."""
     from transformers import HfArgumentParser
 
-    from .evaluation import commands as evaluation
-    from .evaluation.report_inputs import ReportArguments
+    from .report.commands import report
+    from .report.inputs import ReportArguments
+    from .vbench import commands as vbench
 
     steps: dict[str, Any] = {
-        "plan": evaluation.PlanArguments,
-        "check": evaluation.CheckArguments,
+        "plan": vbench.PlanArguments,
+        "check": vbench.CheckArguments,
         "report": ReportArguments,
     }
     parser = HfArgumentParser(steps[args.step], prog=f"lift-trl eval {args.step}")
     (settings,) = parser.parse_args_into_dataclasses(args.options)
     if args.step == "plan":
-        print(evaluation.plan(settings))
+        print(vbench.plan(settings))
     elif args.step == "check":
-        found = evaluation.check(settings)
+        found = vbench.check(settings)
         print(found.summary())
         return 0 if found.ok else 1
     else:
-        print(f"report: {evaluation.report(settings)}")
+        print(f"report: {report(settings)}")
     return 0
 
 

@@ -10,11 +10,12 @@ is taken up again by the same line.
 import logging
 from dataclasses import replace
 
-from lift_trl.evaluation.commands import VBenchArguments, evaluate
-from lift_trl.evaluation.report_inputs import ReportArguments, named_paths
-from lift_trl.evaluation.second_judge import SecondJudgeArguments, judge_systems
+from lift_trl.judges.second_judge import SecondJudgeArguments, judge_systems
 from lift_trl.recipe_parser import RecipeParser
+from lift_trl.report.commands import evaluate
+from lift_trl.report.inputs import ReportArguments, named_paths
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
+from lift_trl.vbench.commands import VBenchArguments
 
 
 ARGUMENTS = (ReportArguments, VBenchArguments, SecondJudgeArguments)

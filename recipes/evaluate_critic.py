@@ -15,8 +15,11 @@ from accelerate import PartialState
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.examples import rated_clips, read_examples, undecoded, video_of
 from lift_trl.critic.lift_critic import LiFTCritic
-from lift_trl.evaluation.critic_eval import audit, critic_report, evaluate_verdicts, verdicts
-from lift_trl.evaluation.preference_benchmarks import (
+from lift_trl.feedback.hra import load_hra
+from lift_trl.hub.artifact_cards import EVALUATION_FILE
+from lift_trl.judges import JUDGES, NativeJudge, load_judge
+from lift_trl.judges.audit import audit
+from lift_trl.judges.preference_benchmarks import (
     BENCHMARKS,
     benchmark_report,
     benchmark_rows,
@@ -24,9 +27,7 @@ from lift_trl.evaluation.preference_benchmarks import (
     pair_rewards,
     write_pair_videos,
 )
-from lift_trl.feedback.hra import load_hra
-from lift_trl.hub.artifact_cards import EVALUATION_FILE
-from lift_trl.judges import JUDGES, NativeJudge, load_judge
+from lift_trl.judges.verdicts import critic_report, evaluate_verdicts, verdicts
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.records import EvalRow
 from lift_trl.runtime import leaving_processes, process_state, setup_logging

@@ -15,9 +15,9 @@ from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import find_revision
-from lift_trl.evaluation.drift import alarms_in_words
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, setup_logging
+from lift_trl.statistics.drift import alarms_in_words
 from lift_trl.video_models import PipelineSource
 
 

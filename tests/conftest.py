@@ -30,7 +30,10 @@ use_local_hub()
 
 import pytest  # noqa: E402
 
-from tests.hub.fixtures import hub, local_hub  # noqa: E402, F401  (fixtures)
+from tests.clips import make_clip  # noqa: E402, F401  (fixtures)
+from tests.hub.fixtures import hub, local_hub  # noqa: E402, F401
+from tests.judges.tiny_video_score import judge_checkpoint, tiny_judge  # noqa: E402, F401
+from tests.vbench.suites import suite, suite_file  # noqa: E402, F401
 
 
 REAL_DATA = "LIFT_TRL_REAL_DATA"

@@ -4,10 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from lift_trl.evaluation.intervals import Estimate
-from lift_trl.evaluation.win_rate import to_votes, win_rates
 from lift_trl.hub.artifact_cards import votes_card
 from lift_trl.records import Comparison
+from lift_trl.statistics.intervals import Estimate
+from lift_trl.statistics.win_rate import to_votes, win_rates
 from lift_trl.ui.arena import Arena, system_of
 from lift_trl.ui.arena_page import arena_page
 from lift_trl.ui.clips import ClipShelf, GalleryClip, load_clips, pair_clips

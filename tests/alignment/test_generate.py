@@ -12,10 +12,10 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from lift_trl.alignment.generate import PromptSeed, Sampling, generate_videos, plan_videos, read_prompts
-from lift_trl.evaluation.vbench_plan import PlannedVideo
 from lift_trl.hub.lora import adapter_identity
 from lift_trl.store.manifest import PARTS_DIR, Artifact, read_rows
 from lift_trl.store.video_io import probe_video, read_video, write_video
+from lift_trl.vbench.plan import PlannedVideo
 from tests.alignment.conftest import WatchedSource
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from lift_trl.alignment.guard import Curves, Guard, read_verdicts
-from lift_trl.evaluation.drift import alarms_in_words
 from lift_trl.mini.judges import OracleJudge, StillnessJudge
 from lift_trl.mini.shapes import CLEAN, SCENES, draw_clip
 from lift_trl.mini.world import write_clips
 from lift_trl.rubric import Label
+from lift_trl.statistics.drift import alarms_in_words
 from lift_trl.store.manifest import read_rows
 from tests.alignment.test_iterate import Fashion, World
 

@@ -13,7 +13,7 @@ from benchmarks.critic_scoring import NUM_TOKENS, authors_procedure
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.lift_critic import LiFTCritic, judgements
 from lift_trl.critic.settings import CriticSettings, load_settings
-from lift_trl.evaluation.critic_eval import audit
+from lift_trl.judges.audit import audit
 from lift_trl.rubric import REWARDS, Dimension, Label
 from lift_trl.store.manifest import Artifact, read_rows, write_rows
 from lift_trl.store.video_io import write_video

@@ -17,7 +17,7 @@ from lift_trl.critic.conversation import render_prompt
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic_models import vila
 from lift_trl.critic_models.vila import DownsampleProjector, Vila
-from lift_trl.evaluation.critic_eval import audit
+from lift_trl.judges.audit import audit
 from lift_trl.rubric import Dimension, Label, question
 from lift_trl.store.manifest import Manifest
 from lift_trl.store.rated_videos import load_rated_videos

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from lift_trl.alignment.score import score_videos
-from lift_trl.evaluation.critic_eval import audit
-from lift_trl.evaluation.report_inputs import ReportArguments, build_report
-from lift_trl.evaluation.second_judge import SecondJudgeArguments, judge_systems
 from lift_trl.hub.artifact_cards import artifact_card
 from lift_trl.judges import JUDGES, Scale, UnifiedReward, VideoReward, VideoScore2, load_judge
+from lift_trl.judges.audit import audit
 from lift_trl.judges.native import UnreadableAnswerError, fit, frames_at
+from lift_trl.judges.second_judge import SecondJudgeArguments, judge_systems
 from lift_trl.judges.unified_reward import read_scores
+from lift_trl.report.inputs import ReportArguments, build_report
 from lift_trl.rubric import Label
 from lift_trl.store.manifest import Artifact, Manifest, write_rows
 from lift_trl.store.rated_videos import load_rated_videos

@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lift_trl.evaluation.intervals import Estimate, bootstrap_mean
 from lift_trl.mini.checkpoints import WEIGHTS
 from lift_trl.mini.shapes import SCENES
 from lift_trl.mini.world import rate_folder
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import Dimension
+from lift_trl.statistics.intervals import Estimate, bootstrap_mean
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
 from tests.structure.source import RECIPES
 from tests.structure.test_recipe_configs import load_recipe

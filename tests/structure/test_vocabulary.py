@@ -12,7 +12,7 @@ from tests.structure.source import PACKAGE, ROOT, parse, python_files, relative,
 
 LABEL = re.compile(rf"({'|'.join(Label)})(\W.*)?", re.DOTALL)
 #: VBench's own metric is called like one of the dimensions.
-VBENCH = "lift_trl/evaluation/vbench_eval.py"
+VBENCH = "lift_trl/vbench/suite.py"
 FILES = [path for path in python_files("lift_trl", "recipes", "spaces") if path != PACKAGE / "rubric.py"]
 
 

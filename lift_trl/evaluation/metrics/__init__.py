@@ -1,1 +1,0 @@
-"""Modules for `evaluate.load(path)`: thin wrappers, one folder each, over the functions of `lift_trl.evaluation`."""

@@ -1,0 +1,149 @@
+"""A second judge over the clips of each system, into folders that a report reads: its five scores, and labels by them."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..records import content_id
+from ..rubric import mean_reward
+from ..store.clip_rows import video_digest
+from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
+from ..store.system_clips import ListedClip, list_clips
+from . import JUDGES, NativeJudge, load_judge
+from .video_score import PROMPT, RegressionJudge
+
+
+logger = logging.getLogger(__name__)
+
+#: What the report calls the second judge.
+JUDGE = "second judge"
+
+
+@dataclass
+class SecondJudgeArguments:
+    """Which second judge rates the clips, if any."""
+
+    judge: str | None = field(
+        default=None,
+        metadata={"help": f"Second judge: {', '.join(JUDGES)}, or a folder or repo like TIGER-Lab/VideoScore."},
+    )
+    judge_model: str | None = field(
+        default=None,
+        metadata={"help": f"Folder or repo of the weights of {', '.join(JUDGES)}; the released by default."},
+    )
+    judge_scale: str | None = field(
+        default=None,
+        metadata={"help": "Native values of these to [0, 1]: linear:1:5 or normal:0:1; their own by default."},
+    )
+    judge_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the judge's repo."})
+    judge_dir: str = field(default="runs/second_judge", metadata={"help": "Where its scores go, by system."})
+    judge_frames: int = field(default=16, metadata={"help": "Frames of a clip (VideoScore: 16; v1.1: 48)."})
+    judge_prompt: str | None = field(
+        default=None, metadata={"help": "Text file of the judge's own question with {prompt}; without, one of ours."}
+    )
+
+    def load(self, device: torch.device | str) -> RegressionJudge | NativeJudge:
+        """
+        The judge.
+
+        Raises:
+            ValueError: if no judge is named, or its question has no place for the prompt.
+        """
+        if self.judge is None:
+            raise ValueError("judge is not set; name a folder or repo, TIGER-Lab/VideoScore for instance.")
+        if self.judge in JUDGES:
+            return load_judge(
+                self.judge,
+                model=self.judge_model,
+                revision=self.judge_revision,
+                scale=self.judge_scale,
+                device=device,
+            )
+        if self.judge_model or self.judge_scale:
+            raise ValueError(
+                f"judge={self.judge}: judge_model and judge_scale are of {', '.join(JUDGES)}; leave them out."
+            )
+        question = PROMPT if self.judge_prompt is None else Path(self.judge_prompt).read_text(encoding="utf-8")
+        if "{prompt}" not in question:
+            raise ValueError(f"{self.judge_prompt}: no {{prompt}}; write it where the clip's prompt belongs.")
+        on_cpu = torch.device(device).type == "cpu"
+        return RegressionJudge.from_pretrained(
+            self.judge,
+            revision=self.judge_revision,
+            dtype=torch.float32 if on_cpu else torch.bfloat16,
+            device=device,
+            num_frames=self.judge_frames,
+            prompt_template=question,
+        )
+
+
+def judge_systems(
+    judge: RegressionJudge | NativeJudge, systems: Mapping[str, Path], output_dir: Path | str
+) -> list[str]:
+    """
+    `judge` on the clips of each system; returns the entries for the report's `judges`.
+
+    Kill it at any time and call it again: a clip is scored once.
+
+    Raises:
+        ValueError: if `output_dir` holds scores of another judge.
+    """
+    return [
+        f"{JUDGE}/{name}={judge_clips(judge, folder, Path(output_dir) / name)}" for name, folder in systems.items()
+    ]
+
+
+def judge_clips(judge: RegressionJudge | NativeJudge, videos: Path, output_dir: Path) -> Path:
+    """
+    Scores the clips of the folder `videos`; returns `output_dir`, an artefact with one row a clip: `aspects` by name, the
+    labels that follow from them (VideoScore only), their reward; or in `unscored` why it has none.
+
+    Raises:
+        ValueError: if `output_dir` holds scores of another judge.
+    """
+    manifest, clips = Manifest(output_dir), {_unit(clip): clip for clip in list_clips(videos)}
+    config: dict[str, Any] = {"judge": judge.name}
+    key = content_id(judge.name)
+    if isinstance(judge, RegressionJudge):
+        key = content_id(judge.name, judge.num_frames, judge.prompt_template)
+        question = "its own" if judge.prompt_template != PROMPT else "worded by lift_trl"
+        config |= {"frames": judge.num_frames, "question": question}
+    rows = manifest.rows()
+    if any(row.get("scoring") != key for row in rows):
+        raise ValueError(f"{output_dir}: scores of another judge, question or number of frames; name a new judge_dir.")
+    done = {row["id"] for row in rows}
+    (output_dir / ARTIFACT_FILE).unlink(missing_ok=True)
+    logger.info("%d clips, %d to judge", len(clips), len(clips.keys() - done))
+    for unit, clip in clips.items():
+        if unit not in done:
+            manifest.append({"id": unit, **_row(judge, clip, output_dir), "scoring": key})
+    manifest.merge(clips)
+    Artifact("scored", config=config, parents={"critic": judge.name}).save(output_dir)
+    return output_dir
+
+
+def _unit(clip: ListedClip) -> str:
+    """The row's own id; made of the clip where it has none, as in `store/rated_videos.py`."""
+    given = clip.row.get("video_id") or clip.row.get("id")
+    # A file that is not there has no digest; its row will say that it is missing.
+    return str(
+        given or content_id(video_digest(clip.video) if clip.video.is_file() else clip.video, clip.prompt, False)
+    )
+
+
+def _row(judge: RegressionJudge | NativeJudge, clip: ListedClip, folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"prompt": clip.prompt, "video": os.path.relpath(clip.video, folder)}
+    if clip.row.get("seed") is not None:
+        row["seed"] = clip.row["seed"]
+    if isinstance(judge, NativeJudge):
+        return {**row, **judge.score([clip.video], [clip.prompt])[0].columns()}
+    aspects = judge.regress(clip.video, clip.prompt)
+    if aspects.unscored:
+        return {**row, "reward": None, "unscored": aspects.unscored}
+    labels = {dimension.value: label.value for dimension, label in aspects.labels.items()}
+    return {**row, **labels, "reward": mean_reward(aspects.labels), "aspects": aspects.by_name, "unscored": None}

@@ -1,0 +1,213 @@
+"""How good a critic is: its agreement with people by dimension, in labels, in order and in calibration."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..records import EvalRow
+from ..rubric import REWARDS, Dimension, Label, parse_label
+from ..statistics.intervals import interval, resample_counts, wilson
+from ..statistics.label_measures import accuracy, balanced_accuracy, confusion, macro_f1, quadratic_kappa
+from ..statistics.rank_measures import auc, spearman, without_prior
+from .audit import AuditCheck
+
+
+NUM_BINS = 10
+#: Figures that are shares: at 0 or 1 they have Wilson's interval.
+SHARES = frozenset(
+    ("accuracy", "balanced_accuracy", "macro_f1", "auc_good", "auc_bad", "prior_corrected_balanced_accuracy")
+)
+#: Figures that have no interval where every resample gives the same, as a perfect order does.
+CORRELATIONS = frozenset(("spearman", "quadratic_kappa"))
+
+
+class Verdict(NamedTuple):
+    """One dimension of one clip: what people said, and what the critic said (`probs` in the order of `Label`)."""
+
+    video: str
+    dimension: Dimension
+    truth: Label
+    label: Label
+    probs: tuple[float, ...] | None
+
+
+def calibration_error(confidence: Sequence[float], right: Sequence[bool]) -> float:
+    """
+    Expected calibration error: how far the probability of the chosen label is from how often it is right, in [0, 1].
+
+    >>> calibration_error([1.0, 1.0, 0.5, 0.5], [True, True, True, False])
+    0.0
+
+    Source: Guo et al., arXiv 1706.04599, equation 3 (10 equal bins).
+    """
+    return float(np.abs(_gaps(confidence, right).sum(axis=0)).sum() / len(right))
+
+
+def _gaps(confidence: Sequence[float], right: Sequence[bool]) -> np.ndarray:
+    """Confidence minus hit, in the column of its bin: [N, bins]."""
+    values = np.asarray(confidence, float)
+    gaps = np.zeros((len(values), NUM_BINS))
+    gaps[np.arange(len(values)), np.minimum((values * NUM_BINS).astype(int), NUM_BINS - 1)] = values - np.asarray(
+        right
+    )
+    return gaps
+
+
+def verdicts(rows: Iterable[Mapping[str, Any]], truth: Mapping[str, Mapping[Dimension, Label]]) -> list[Verdict]:
+    """
+    Pairs of people's labels and the critic's, of the clips that have a score and the dimensions that were rated.
+
+    Args:
+        rows: scored rows, as `score_videos` writes them.
+        truth: people's labels by the clip's id.
+
+    Raises:
+        ValueError: if a row's id is not in `truth`.
+    """
+    found = []
+    for row in rows:
+        if row["id"] not in truth:
+            raise ValueError(
+                f"scored clip {row['id']!r} has no rating. Score the clips of the same split that is rated."
+            )
+        # Neither an unscored clip nor a real one that was passed on has labels.
+        for dimension, label in truth[row["id"]].items() if row.get("reward") is not None else ():
+            given = (row.get("probs") or {}).get(dimension.value)
+            probs = None if given is None else tuple(given[one.value] for one in Label)
+            found.append(Verdict(row["id"], dimension, label, parse_label(row[dimension.value]), probs))
+    return found
+
+
+def evaluate_verdicts(rows: Sequence[Verdict], *, system: str, seed: int = 0) -> list[EvalRow]:
+    """
+    How far the critic agrees with people, by dimension and over all, with 95 % intervals.
+
+    Labels: accuracy, balanced accuracy, macro-F1, and calibration error, which needs probabilities. Order, where people gave
+    two labels or more: Spearman's correlation of expected reward and label, AUC of Good and of Bad, quadratic kappa, and,
+    with probabilities, balanced accuracy of the labels that are likeliest once the critic's own leaning is taken out.
+
+    The intervals are bootstrapped over videos, since the three verdicts on one video are not independent; a share of 0 or 1
+    has Wilson's, a correlation of 1 none. `n` counts videos. A dimension that nobody rated has no row.
+
+    Raises:
+        ValueError: if there is no verdict at all.
+    """
+    if not rows:
+        raise ValueError("no verdict: every clip is unscored or unrated. Look at `unscored` of the scores first.")
+    parts = {"overall": list(rows), **{d.value: [row for row in rows if row.dimension == d] for d in Dimension}}
+    figures = []
+    for name, part in parts.items():
+        names, videos = np.unique([row.video for row in part], return_inverse=True)
+        for metric, measure in _measures(part, videos).items():
+            value = float(measure(np.ones((1, len(names))))[0])
+            if not np.isfinite(value):
+                continue
+            ci95 = None
+            if len(names) > 1 and metric in SHARES and value in (0.0, 1.0):
+                ci95 = wilson(value * len(names), len(names)).ci95  # the bootstrap would draw nothing else
+            elif len(names) > 1:
+                drawn = measure(resample_counts([0] * len(names), seed=seed))
+                low, high = interval(drawn[np.isfinite(drawn)])
+                ci95 = None if metric in CORRELATIONS and high - low < 1e-9 else (low, high)
+            figures.append(EvalRow("critic", f"critic/{name}/{metric}", system, value, len(names), ci95))
+    return figures
+
+
+# A figure of each of R resamples, from how often each was drawn of the V videos: [R, V] to [R].
+_Measure = Callable[[np.ndarray], np.ndarray]
+
+
+def _measures(part: Sequence[Verdict], videos: np.ndarray) -> dict[str, _Measure]:
+    """The figures of `part`, whose verdicts are on the `videos` with these numbers; none of no verdict."""
+    if not part:
+        return {}
+    truth = np.array([row.truth.rank for row in part])
+    labels = np.array([row.label.rank for row in part])
+    of_tables = partial(_of_tables, videos, truth)
+    measures: dict[str, _Measure] = {
+        figure.__name__: of_tables(labels, figure) for figure in (accuracy, balanced_accuracy, macro_f1)
+    }
+    probs = np.array([row.probs for row in part]) if all(row.probs is not None for row in part) else None
+    if probs is not None:
+        gaps = np.zeros((videos.max() + 1, NUM_BINS + 1))
+        np.add.at(gaps[:, 1:], videos, _gaps(probs.max(axis=1), truth == labels))
+        gaps[:, 0] = np.bincount(videos)
+        measures["calibration_error"] = lambda w: np.abs((w @ gaps)[:, 1:]).sum(axis=-1) / (w @ gaps)[:, 0]
+    if len(set(truth)) < 2:
+        return measures
+    likely = np.eye(len(Label))[labels] if probs is None else probs
+    reward = likely @ np.array([REWARDS[label] for label in Label])
+    # Without probabilities a label is all there is to rank by.
+    good, bad = (labels, -labels) if probs is None else (probs[:, -1], probs[:, 0])
+    measures["spearman"] = lambda w: spearman(reward, truth, w[:, videos])
+    measures["auc_good"] = lambda w: auc(good, truth == Label.GOOD.rank, w[:, videos])
+    measures["auc_bad"] = lambda w: auc(bad, truth == Label.BAD.rank, w[:, videos])
+    measures["quadratic_kappa"] = of_tables(labels, quadratic_kappa)
+    if probs is not None:
+        unbiased = labels.copy()
+        for dimension in {row.dimension for row in part}:
+            mine = np.array([row.dimension == dimension for row in part])
+            unbiased[mine] = without_prior(probs[mine])
+        measures["prior_corrected_balanced_accuracy"] = of_tables(unbiased, balanced_accuracy)
+    return measures
+
+
+def _of_tables(videos: np.ndarray, truth: np.ndarray, labels: np.ndarray, figure: _Measure) -> _Measure:
+    """A `figure` of counts by people's and critic's label."""
+    size = len(Label)
+    cells = np.zeros((videos.max() + 1, size * size))
+    np.add.at(cells, (videos, truth * size + labels), 1)
+    return lambda weights: figure((weights @ cells).reshape(-1, size, size))
+
+
+# The tables of a report: what the labels are worth, and what their order is.
+_COLUMNS: tuple[Mapping[str, str], ...] = (
+    {
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "macro_f1": "macro-F1",
+        "calibration_error": "calibration error",
+    },
+    {
+        "spearman": "Spearman",
+        "auc_good": "AUC of Good",
+        "auc_bad": "AUC of Bad",
+        "quadratic_kappa": "quadratic kappa",
+        "prior_corrected_balanced_accuracy": "balanced accuracy without its leaning",
+    },
+)
+
+
+def critic_report(rows: Sequence[Verdict], figures: Sequence[EvalRow], checks: Sequence[AuditCheck]) -> str:
+    """The figures of a critic as Markdown, for its model card: agreement, confusion, sanity suite."""
+    table = {row.metric: row for row in figures}
+    lines: list[str] = []
+    for metrics in _COLUMNS:
+        lines += ["", f"| | {' | '.join(metrics.values())} | videos |", "|---" * (len(metrics) + 2) + "|"]
+        for name in ("overall", *Dimension):
+            if f"critic/{name}/accuracy" in table:
+                cells = " | ".join(_cell(table.get(f"critic/{name}/{metric}")) for metric in metrics)
+                lines.append(f"| {name.replace('_', ' ')} | {cells} | {table[f'critic/{name}/accuracy'].n} |")
+    for dimension in Dimension:
+        part = [row for row in rows if row.dimension == dimension]
+        if part:
+            counts = confusion([row.truth for row in part], [row.label for row in part]).astype(int)
+            heads = " | ".join(f"critic: {label}" for label in Label)
+            lines += ["", f"| {dimension.words} | {heads} |", "|---" * (len(Label) + 1) + "|"]
+            lines += [f"| people: {label} | {' | '.join(map(str, counts[label.rank]))} |" for label in Label]
+    if checks:
+        lines += ["", "| sanity check | value (95 %) | passed | meaning |", "|---|---|---|---|"]
+        passed = {True: "yes", False: "**no**", None: ""}
+        lines += [f"| {c.name} | {_figure(c.value, c.ci95, 4)} | {passed[c.passed]} | {c.meaning} |" for c in checks]
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _cell(row: EvalRow | None) -> str:
+    return "" if row is None else _figure(row.value, row.ci95, 3)
+
+
+def _figure(value: float, ci95: tuple[float, float] | None, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text if ci95 is None else f"{text} ({ci95[0]:.{digits}f} to {ci95[1]:.{digits}f})"

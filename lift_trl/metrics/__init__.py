@@ -1,0 +1,1 @@
+"""Modules for `evaluate.load(path)`: thin wrappers, one folder each, over the functions of the stages."""

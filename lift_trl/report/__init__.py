@@ -1,0 +1,1 @@
+"""One report of an evaluation from the folders of its systems, judges and figures."""

@@ -1,0 +1,246 @@
+"""A report from folders: each system's clips with their ratings, VBench results, votes, training logs, other figures."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..records import EvalRow, content_id
+from ..statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
+from ..store.manifest import Artifact, library_versions, read_json
+from ..store.rated_videos import raw_rows
+from ..store.system_clips import SystemClip, load_system, num_unscored, pair_systems, prompts_of
+from ..store.tables import table_rows
+from ..vbench.suite import Protocol
+from .data import REWARD_SUITE, VIDEOSCORE_SUITE, ClipRow, Curve, Report
+from .judges import clip_label_rates, judge_ballots, judged_clips, load_judges, paired_differences
+from .systems import compare_means, describe_clip, values_of
+from .vbench import load_vbench
+from .votes import Ballots, agreements, ballot_wins, read_ballots, strengths
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ReportArguments:
+    """Which folders a report is made of. Lists hold `name=path`; the first system is the base."""
+
+    report_dir: str = field(metadata={"help": "Folder of report.html, report.md and report.json."})
+    systems: list[str] = field(
+        default_factory=list,
+        metadata={"help": "name=FOLDER of clips with metadata (generated/ or scored/), the base first."},
+    )
+    judges: list[str] = field(
+        default_factory=list,
+        metadata={"help": "judge/system=FOLDER: the same clips rated by another judge."},
+    )
+    title: str = field(default="Evaluation", metadata={"help": "Heading of the report."})
+    vbench: list[str] = field(default_factory=list, metadata={"help": "name=FOLDER of VBench's *_eval_results.json."})
+    protocol: Protocol = field(default="vbench", metadata={"help": "vbench, vbench-long or vbench-custom."})
+    votes: list[str] = field(default_factory=list, metadata={"help": "judge=FILE of comparisons, JSON lines."})
+    figures: list[str] = field(default_factory=list, metadata={"help": "FILE of other figures, JSON lines."})
+    training: list[str] = field(default_factory=list, metadata={"help": "name=trainer_state.json of a training."})
+    cards: list[str] = field(
+        default_factory=list,
+        metadata={"help": "name=FOLDER of a trained model whose card takes the system's figures (model-index)."},
+    )
+    num_clips: int = field(default=8, metadata={"help": "Prompts whose clips are shown side by side."})
+    drift: bool = field(default=True, metadata={"help": "Measure drift alarms (about 0.3 s a clip)."})
+
+
+def named_paths(entries: Sequence[str]) -> dict[str, Path]:
+    """
+    `name=path` entries as a mapping, in order.
+
+    >>> named_paths(["base=runs/base"])
+    {'base': PosixPath('runs/base')}
+
+    Raises:
+        ValueError: if an entry has no name or a name stands twice.
+    """
+    found: dict[str, Path] = {}
+    for entry in entries:
+        name, separator, path = entry.partition("=")
+        if not separator or not name or not path or name in found:
+            raise ValueError(f"{entry!r}: write name=path, each name once, for instance base=runs/base/scored.")
+        found[name] = Path(path)
+    return found
+
+
+def build_report(args: ReportArguments) -> Report:
+    """
+    Everything that the folders of `args` hold, as a report.
+
+    Raises:
+        ValueError: if an entry is malformed or a VBench system is unknown.
+    """
+    paths = named_paths(args.systems)
+    if not paths:
+        raise ValueError("systems is empty; name at least the base: base=FOLDER.")
+    systems = pair_systems({name: load_system(path) for name, path in paths.items()})
+    base = next(iter(systems))
+    rewards = values_of(systems, lambda clip: clip.reward)
+    means = compare_means("mean_reward", rewards, prompts_of(systems), suite=REWARD_SUITE, base=base)
+    vbench = load_vbench(named_paths(args.vbench), base, args.protocol)
+    judged_by = _judge_paths(args.judges, paths)
+    others = load_judges(judged_by, paths, base)
+    judged = {"critic": judged_clips(systems), **others.judged}
+    judges = {judge: judge_ballots(judge, rated) for judge, rated in judged.items()}
+    people, other_votes = _people(args, systems, taken=judges)
+    ballots = {**people, **judges}
+    figures = [row for path in args.figures for row in read_figures(Path(path))]
+    drift_means, drift = _drift(args, systems)
+    return Report(
+        title=args.title,
+        base=base,
+        rows=(*means.rows, *drift_means, *others.rows, *vbench.rows, *figures),
+        label_rates=clip_label_rates(systems),
+        rewards={name: tuple(values.values()) for name, values in rewards.items()},
+        deltas=(*means.deltas, *others.deltas, *vbench.deltas),
+        win_rates=tuple(rate for judge, votes in ballots.items() for rate in ballot_wins(judge, votes)),
+        strengths=tuple(row for judge, votes in ballots.items() for row in strengths(judge, votes, list(systems))),
+        agreements=tuple(
+            row for them in people.items() for judge in judges.items() for row in agreements(them, judge)
+        ),
+        paired=tuple(row for judge, rated in judged.items() for row in paired_differences(judge, rated)),
+        calibration=others.calibration,
+        clips=_clip_rows(systems, args.num_clips),
+        drift=drift,
+        curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
+        stamps=_stamps(paths),
+        parents=parents_of(
+            {**paths, **{f"{j}/{s}": path for j, mine in judged_by.items() for s, path in mine.items()}}
+        ),
+        suite_stamps={args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps},
+        notes=(*(note for name, path in paths.items() for note in _unscored(name, path)), *other_votes, *vbench.notes),
+        cards=named_paths(args.cards),
+    )
+
+
+def _drift(
+    args: ReportArguments, systems: Mapping[str, Sequence[SystemClip]]
+) -> tuple[list[EvalRow], tuple[DriftAlarm, ...]]:
+    if not args.drift:
+        return [], ()
+    logger.info("pixel statistics of %d clips", sum(map(len, systems.values())))
+    statistics = {n: {c.key: clip_statistics(c.video) for c in clips} for n, clips in systems.items()}
+    prompts = prompts_of(systems)
+    return drift_rows(statistics, prompts), tuple(drift_alarms(statistics, prompts, base=next(iter(systems))))
+
+
+def _people(
+    args: ReportArguments, systems: Mapping[str, Sequence[SystemClip]], *, taken: Iterable[str]
+) -> tuple[dict[str, Ballots], list[str]]:
+    """People's votes by who they are, and notes on votes that are not counted."""
+    found, notes = {}, []
+    for name, path in named_paths(args.votes).items():
+        if name in taken:
+            raise ValueError(
+                f"votes: {name!r} is a judge of this report; name the voters otherwise, people for instance."
+            )
+        found[name], left_out = read_ballots(path, systems)
+        if left_out:
+            notes.append(f"{name}: votes on clips that are not in this report, not counted: {left_out}.")
+    return found, notes
+
+
+def _unscored(name: str, folder: Path) -> list[str]:
+    count, total = num_unscored(folder)
+    return (
+        [f"{name}: {count} of {total} clips {'is' if count == 1 else 'are'} unscored and left out."] if count else []
+    )
+
+
+def _judge_paths(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
+    """`judge/system=FOLDER` entries as judge -> system -> folder, systems in the report's order."""
+    found: dict[str, dict[str, Path]] = {}
+    for name, path in named_paths(entries).items():
+        judge, _, system = name.partition("/")
+        if system not in systems or judge in ("", "critic"):
+            raise ValueError(
+                f"judges: {name!r}: write judge/system=FOLDER with one of the systems {', '.join(systems)}; the judge "
+                "'critic' stands for the ratings in the systems' own folders."
+            )
+        found.setdefault(judge, {})[system] = path
+    return {judge: {s: folders[s] for s in systems if s in folders} for judge, folders in found.items()}
+
+
+def _clip_rows(systems: Mapping[str, Sequence[SystemClip]], limit: int) -> tuple[ClipRow, ...]:
+    """The first clip that all systems have of `limit` prompts, spread over the list of prompts."""
+    by_key = {name: {clip.key: clip for clip in clips} for name, clips in systems.items()}
+    base = next(iter(by_key.values()))
+    first: dict[str, str] = {}
+    for key, clip in base.items():
+        if all(key in clips for clips in by_key.values()):
+            first.setdefault(clip.prompt, key)
+    shared = list(first.values())[:: max(1, len(first) // max(1, limit))][:limit]
+    return tuple(
+        ClipRow(
+            base[key].prompt,
+            {name: clips[key].video for name, clips in by_key.items()},
+            {name: describe_clip(clips[key]) for name, clips in by_key.items()},
+        )
+        for key in shared
+    )
+
+
+def read_figures(path: Path) -> list[EvalRow]:
+    """
+    Figures written by another stage, or by hand: JSON lines with the fields of `EvalRow`.
+
+    Raises:
+        ValueError: naming the line, if a field is missing or unknown.
+    """
+    rows = []
+    for number, row in enumerate(table_rows(path), start=1):
+        if isinstance(row, str):
+            raise ValueError(f"{path}, line {number}: {row}")
+        if row.get("value") is None:
+            raise ValueError(f"{path}, line {number}: no value; fill it or delete the row.")
+        try:
+            rows.append(EvalRow(**{**row, "ci95": tuple(row["ci95"]) if row.get("ci95") else None}))
+        except TypeError as error:
+            raise ValueError(
+                f"{path}, line {number}: {error}; a row has suite, metric, system, value, n, ci95."
+            ) from None
+    return rows
+
+
+def load_curves(name: str, path: Path) -> list[Curve]:
+    """The losses, rewards and accuracies in a Trainer's `trainer_state.json` (or the folder that holds it)."""
+    file = path / "trainer_state.json" if path.is_dir() else path
+    history = read_json(file)["log_history"]
+    wanted = ("loss", "loss_unweighted", "reward_mean", "eval_loss", "mean_token_accuracy")
+    curves = []
+    for key in wanted:
+        points = [(float(row["step"]), float(row[key])) for row in history if key in row]
+        if len(points) > 1:
+            curves.append(Curve(key.replace("_", " "), name, *zip(*points)))
+    return curves
+
+
+def parents_of(paths: Mapping[str, Path]) -> dict[str, str]:
+    """The hash of all rows of each folder, in any order: which clips and what is said of them, wherever the folder lies."""
+    return {name: content_id(*sorted(_row_text(row) for _, row in raw_rows(path))) for name, path in paths.items()}
+
+
+def _row_text(row: Mapping[str, Any] | str) -> str:
+    """A row without the folder of its clip; what cannot be read has been refused before."""
+    if isinstance(row, Mapping) and isinstance(row.get("video"), str | Path):
+        row = {**row, "video": Path(row["video"]).name}
+    return json.dumps(row, sort_keys=True, default=str)
+
+
+def _stamps(paths: Mapping[str, Path]) -> dict[str, str]:
+    stamps = {}
+    for name, path in paths.items():
+        made = [str(path)]
+        if (path / "artifact.yaml").is_file():
+            artifact = Artifact.load(path)
+            made += [f"{parent} {revision}" for parent, revision in artifact.parents.items()]
+        stamps[f"system {name}"] = ", ".join(made)
+    versions = [f"{package} {found}" for package, found in library_versions().items() if found]
+    return {**stamps, "versions": ", ".join(versions)}

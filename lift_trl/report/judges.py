@@ -1,0 +1,187 @@
+"""Several judges on the same systems: paired differences, wins, and how far the first judge agrees with each other one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..judges.verdicts import Verdict, evaluate_verdicts, verdicts
+from ..judges.video_score import ASPECTS
+from ..records import EvalRow
+from ..rubric import REWARDS, Dimension, Label, parse_label
+from ..statistics.intervals import bootstrap_mean, wilson
+from ..statistics.win_rate import REWARD_MARGIN, Vote
+from ..store.manifest import METADATA_FILE, Artifact, read_rows
+from ..store.system_clips import SystemClip, load_system, pair_systems, prompts_of
+from ..vbench.score import PairedDelta
+from .data import VIDEOSCORE_SUITE, CalibrationBin, LabelRate, Paired, calibration_bins
+from .systems import compare_means, values_of
+from .votes import Ballots, system_pairs
+
+
+class JudgedClip(NamedTuple):
+    """What a judge says of one clip: `measures` are the reward of each labelled dimension and `reward`, in [0, 1]."""
+
+    prompt: str
+    measures: Mapping[str, float]
+
+
+#: System -> clip key -> what one judge says.
+Judged = Mapping[str, Mapping[str, JudgedClip]]
+
+
+class JudgesPart(NamedTuple):
+    """
+    What judges other than the critic add to a report.
+
+    Attributes:
+        judged: judge -> what it says, by system and clip.
+        stamps: system -> how its aspects were judged.
+    """
+
+    rows: list[EvalRow]
+    deltas: list[PairedDelta]
+    judged: dict[str, Judged]
+    calibration: dict[str, tuple[CalibrationBin, ...]]
+    stamps: dict[str, Mapping[str, str]]
+
+
+def load_judges(folders: Mapping[str, Mapping[str, Path]], paths: Mapping[str, Path], base: str) -> JudgesPart:
+    """
+    Other judges' ratings of the systems' clips: their means and label shares, how far the critic agrees with each, and
+    the aspects of the one that gives them.
+
+    Args:
+        folders: judge -> system -> folder of ratings.
+        paths: system -> folder of the critic's ratings.
+
+    Raises:
+        ValueError: if two judges give VideoScore's aspects. Those of others stand under the judge's name.
+    """
+    part = JudgesPart([], [], {}, {}, {})
+    for judge, mine in folders.items():
+        rated = pair_systems({system: load_system(path) for system, path in mine.items()})
+        prompts = prompts_of(rated)
+        part.judged[judge] = judged_clips(rated)
+        means = compare_means("mean_reward", values_of(rated, lambda c: c.reward), prompts, suite=judge, base=base)
+        part.rows.extend([*means.rows, *_label_rows(judge, rated)])
+        figures, bins = compare_judges(judge, paths, mine)
+        part.rows.extend(figures)
+        if bins:
+            part.calibration[f"critic against {judge}"] = bins
+        aspects = dict.fromkeys(name for clips in rated.values() for clip in clips for name in clip.aspects)
+        is_videoscore = bool(aspects) and aspects.keys() <= ASPECTS.keys()
+        if is_videoscore and part.stamps:
+            raise ValueError(f"judges: {judge} is the second that gives {', '.join(aspects)}; name one such judge.")
+        for name in aspects:
+            found = values_of(rated, partial(_aspect, name))
+            means = compare_means(name, found, prompts, suite=VIDEOSCORE_SUITE if is_videoscore else judge, base=base)
+            part.rows.extend(means.rows)
+            part.deltas.extend(means.deltas)
+        part.stamps.update({system: _stamps(path) for system, path in mine.items()} if is_videoscore else {})
+    return part
+
+
+def _aspect(name: str, clip: SystemClip) -> float | None:
+    return clip.aspects.get(name)
+
+
+def _stamps(folder: Path) -> dict[str, str]:
+    return {name: str(value) for name, value in Artifact.load(folder).config.items()}
+
+
+def judged_clips(systems: Mapping[str, Sequence[SystemClip]]) -> Judged:
+    """What the ratings of `systems` say, clip by clip."""
+    return {
+        name: {clip.key: JudgedClip(clip.prompt, measures(clip.labels, clip.reward)) for clip in clips}
+        for name, clips in systems.items()
+    }
+
+
+def measures(labels: Mapping[Dimension, Label] | None, reward: float | None) -> dict[str, float]:
+    """The figures of one clip that can be compared; empty where it has neither label nor reward."""
+    found = {dimension.value: REWARDS[label] for dimension, label in (labels or {}).items()}
+    return found if reward is None else {**found, "reward": reward}
+
+
+def clip_label_rates(systems: Mapping[str, Sequence[SystemClip]]) -> tuple[LabelRate, ...]:
+    """The label shares of each system that has labels."""
+    rates = []
+    for name, clips in systems.items():
+        labelled = [clip.labels for clip in clips if clip.labels]
+        for dimension in Dimension if labelled else ():
+            for label in Label:
+                count = sum(labels[dimension] == label for labels in labelled)
+                rates.append(LabelRate(name, dimension, label, wilson(count, len(labelled))))
+    return tuple(rates)
+
+
+def _label_rows(judge: str, systems: Mapping[str, Sequence[SystemClip]]) -> list[EvalRow]:
+    return [
+        EvalRow(judge, f"{judge}/{r.dimension}/{r.label}", r.system, r.rate.value, r.rate.n, r.rate.ci95)
+        for r in clip_label_rates(systems)
+    ]
+
+
+def _both(judged: Judged, a: str, b: str, measure: str) -> list[tuple[str, str, float]]:
+    """(key, prompt, a minus b) of the clips that both systems have `measure` of."""
+    return [
+        (key, judged[a][key].prompt, judged[a][key].measures[measure] - judged[b][key].measures[measure])
+        for key in sorted(judged[a].keys() & judged[b].keys())
+        if measure in judged[a][key].measures and measure in judged[b][key].measures
+    ]
+
+
+def paired_differences(judge: str, judged: Judged) -> Iterator[Paired]:
+    """Paired differences of all pairs of systems in reward and in each dimension, bootstrapped over prompts."""
+    for a, b in system_pairs(list(judged)):
+        for measure in ("reward", *Dimension):
+            found = _both(judged, a, b, measure)
+            if found:
+                estimate = bootstrap_mean([d for _, _, d in found], [prompt for _, prompt, _ in found])
+                yield Paired(judge, a, b, str(measure), *estimate)
+
+
+def judge_ballots(judge: str, judged: Judged) -> Ballots:
+    """What a judge would vote on each pair by dimension and, by reward, overall; a difference within the margin is a tie."""
+    ballots: dict[tuple[str, str], list[Vote]] = {}
+    for a, b in system_pairs(list(judged)):
+        for dimension in (*Dimension, None):
+            for key, prompt, change in _both(judged, a, b, dimension or "reward"):
+                outcome = 0 if abs(change) <= REWARD_MARGIN else 1 if change > 0 else -1
+                ballots.setdefault((a, b), []).append(Vote(prompt, key, dimension, outcome, judge))
+    return ballots
+
+
+def compare_judges(
+    judge: str, scored: Mapping[str, Path], truth: Mapping[str, Path]
+) -> tuple[list[EvalRow], tuple[CalibrationBin, ...]]:
+    """
+    The scores in the folders `scored` against `judge`'s labels in `truth`, by system, joined by the rows' ids.
+
+    Returns:
+        Accuracy, balanced accuracy and the like (suite `critic against {judge}`), and the reliability where the scores
+        hold probabilities. Nothing if the two share no labelled clip.
+    """
+    found: list[Verdict] = []
+    for system in scored.keys() & truth.keys():
+        labels = {row["id"]: _labels(row) for row in _rows(truth[system])}
+        rows = [row for row in _rows(scored[system]) if labels.get(row["id"]) and row.get(Dimension.VIDEO_FIDELITY)]
+        found += [verdict._replace(video=f"{system}/{verdict.video}") for verdict in verdicts(rows, labels)]
+    if not found:
+        return [], ()
+    suite = f"critic against {judge}"
+    figures = evaluate_verdicts(found, system="critic")
+    sure = [(v.probs[list(Label).index(v.label)], v.label == v.truth) for v in found if v.probs is not None]
+    bins = calibration_bins([p for p, _ in sure], [right for _, right in sure]) if sure else ()
+    return [replace(row, suite=suite, metric=row.metric.removeprefix("critic/")) for row in figures], bins
+
+
+def _rows(folder: Path) -> Sequence[Mapping[str, Any]]:
+    file = folder / METADATA_FILE
+    return [row for row in read_rows(file) if "id" in row] if file.is_file() else []
+
+
+def _labels(row: Mapping[str, Any]) -> dict[Dimension, Label]:
+    return {dimension: parse_label(row[dimension]) for dimension in Dimension if row.get(dimension)}

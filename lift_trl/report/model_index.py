@@ -1,0 +1,47 @@
+"""A report's figures for model cards: `model-index.yaml` beside the report, and the front matter of a LoRA's own card."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from ..store.manifest import write_text
+from ..vbench.export import model_index
+from ..vbench.suite import PROTOCOLS
+from .data import REWARD_SUITE, VIDEOSCORE_SUITE, Report
+
+
+MODEL_INDEX_FILE = "model-index.yaml"
+#: What says something of a video model; drift and the critic's own figures do not.
+SUITES = (*PROTOCOLS, VIDEOSCORE_SUITE, REWARD_SUITE)
+
+
+def write_model_index(report: Report, folder: Path) -> None:
+    """
+    Writes `model-index.yaml` (one entry a system) into `folder`, and each system's entry into its card (`report.cards`).
+
+    Raises:
+        FileNotFoundError: if a card is missing.
+        ValueError: if a card is named for a system without figures.
+    """
+    rows = [row for row in report.rows if row.suite in SUITES]
+    entries: dict[str, dict[str, Any]] = {}
+    for system in dict.fromkeys(row.system for row in rows):
+        (entries[system],) = model_index([row for row in rows if row.system == system], model_name=system)
+    if entries:
+        text = yaml.safe_dump({"model-index": [*entries.values()]}, sort_keys=False, allow_unicode=True)
+        write_text(folder / MODEL_INDEX_FILE, text)
+    for system, path in report.cards.items():
+        if system not in entries:
+            raise ValueError(
+                f"cards: no figures of {system!r}; systems with figures are {', '.join(entries) or 'none'}."
+            )
+        card_file = path / "README.md" if path.is_dir() else path
+        if not card_file.is_file():
+            raise FileNotFoundError(f"{card_file}: no such card. Name the output_dir of recipes/align.py.")
+        card = ModelCard.load(card_file)
+        _, card.data.eval_results = model_index_to_eval_results([entries[system]])
+        card.data.model_name = path.resolve().name
+        card.save(card_file)

@@ -1,0 +1,73 @@
+import math
+
+import pytest
+import torch
+
+from lift_trl.judges.video_score import Idefics2ForVideoRegression, RegressionJudge, to_label
+from lift_trl.rubric import Dimension, Label
+
+
+def test_weights_have_the_published_names(judge_checkpoint):
+    from safetensors import safe_open
+
+    with safe_open(judge_checkpoint / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+    assert "score.weight" in names
+    assert {name.split(".")[1] for name in names - {"score.weight"}} == {"vision_model", "connector", "text_model"}
+
+
+def test_scores_follow_the_head(tiny_judge, tmp_path, make_clip):
+    video = make_clip(tmp_path / "a.mp4", size=28)
+    before = tiny_judge.regress(video, "a b c").values
+    assert len(before) == 5 and all(map(math.isfinite, before))
+    with torch.no_grad():
+        tiny_judge.model.score.weight *= 2
+    assert tiny_judge.regress(video, "a b c").values == pytest.approx([2 * value for value in before], rel=1e-4)
+    assert tiny_judge.regress(make_clip(tmp_path / "b.mp4", seed=5, size=28), "a b c").values != pytest.approx(before)
+
+
+def test_it_is_a_reward_model(tiny_judge, tmp_path, make_clip):
+    video = make_clip(tmp_path / "a.mp4", size=28)
+    good, lost = tiny_judge.score([video, tmp_path / "none.mp4"], ["a b", "c d"], with_reason=True)
+    raw = tiny_judge.regress(video, "a b").values
+    assert good.labels == {
+        Dimension.SEMANTIC_CONSISTENCY: to_label(raw[3]),
+        Dimension.MOTION_SMOOTHNESS: to_label(raw[1]),
+        Dimension.VIDEO_FIDELITY: to_label(raw[0]),
+    }
+    assert good["video_fidelity"].reason == f"{raw[0]:.2f} of 4" and good.critic.endswith("@main")
+    assert math.isnan(lost.reward) and "no such video" in lost.unscored
+    with pytest.raises(ValueError, match="one caption a video"):
+        tiny_judge.score([video], [])
+
+
+def test_labels_by_threshold():
+    assert [to_label(v) for v in (0.0, 1.49, 1.5, 2.49, 2.5, 4.0)] == [
+        Label.BAD, Label.BAD, Label.NORMAL, Label.NORMAL, Label.GOOD, Label.GOOD,
+    ]  # fmt: skip
+
+
+def test_another_head_is_refused(judge_checkpoint, tmp_path):
+    import shutil
+
+    from transformers import AutoConfig
+
+    folder = shutil.copytree(judge_checkpoint, tmp_path / "three")
+    config = AutoConfig.from_pretrained(folder)
+    config.num_labels = 3
+    Idefics2ForVideoRegression(config).save_pretrained(folder)
+    with pytest.raises(ValueError, match="3 outputs"):
+        RegressionJudge.from_pretrained(str(folder), dtype=torch.float32)
+
+
+def test_a_head_that_was_never_trained_is_refused(judge_checkpoint, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(judge_checkpoint, tmp_path / "untrained")
+    weights = load_file(folder / "model.safetensors")
+    del weights["score.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="1 not in the file: score.weight"):
+        RegressionJudge.from_pretrained(str(folder), dtype=torch.float32)

@@ -1,0 +1,267 @@
+"""From folders to a report: which clips are compared, whose votes count, what is stamped."""
+
+import json
+
+import pytest
+
+from lift_trl.report.data import default_summary
+from lift_trl.report.inputs import ReportArguments, build_report, parents_of, read_figures
+from lift_trl.report.page import save_report, sections, to_markdown
+from lift_trl.report.votes import read_ballots
+from lift_trl.rubric import Dimension
+from lift_trl.store.manifest import Artifact
+from lift_trl.store.system_clips import load_system, pair_systems
+
+
+def write_rows(folder, make_clip, rows):
+    """A folder of clips with `rows`; each has `seed` (of the picture), and its clip is `videos/{number}.mp4`."""
+    for number, row in enumerate(rows):
+        make_clip(folder / "videos" / f"{number}.mp4", seed=number)
+        rows[number] = {"file_name": f"videos/{number}.mp4", **row}
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def rated(rewards, prompt="p", **more):
+    """One row a clip, `None` where the critic could not score it."""
+    return [
+        {"prompt": prompt, "reward": r, **({"unscored": "no label"} if r is None else {}), **more} for r in rewards
+    ]
+
+
+def test_an_unscored_clip_shifts_no_other(tmp_path, make_clip):
+    """Three clips of one prompt, the same rewards in both systems; the base's first could not be scored."""
+    base = write_rows(tmp_path / "base", make_clip, rated([None, 0.5, 0.9]))
+    tuned = write_rows(tmp_path / "rwl", make_clip, rated([0.1, 0.5, 0.9]))
+    assert [clip.key for clip in load_system(base)] == ["p#1", "p#2"]
+    made = build_report(ReportArguments(str(tmp_path / "r"), [f"base={base}", f"rwl={tuned}"], drift=False))
+    assert made.deltas[0].estimate.value == pytest.approx(0)
+    assert {name: path.name for name, path in made.clips[0].clips.items()} == {"base": "1.mp4", "rwl": "1.mp4"}
+    assert "base: 1 of 3 clips is unscored and left out." in made.notes
+
+
+@pytest.mark.parametrize("name", ["id", "seed"])
+def test_clips_are_paired_by_id_or_seed_where_rows_have_one(tmp_path, make_clip, name):
+    rows = [{**row, name: f"{number}"} for number, row in enumerate(rated([0.1, 0.5, 0.9]))]
+    base = write_rows(tmp_path / "base", make_clip, rows[:])
+    # Another order, and one clip less.
+    tuned = write_rows(tmp_path / "rwl", make_clip, [rows[2], rows[0]])
+    made = build_report(ReportArguments(str(tmp_path / "r"), [f"base={base}", f"rwl={tuned}"], drift=False))
+    assert made.deltas[0].estimate.value == pytest.approx(0) and made.deltas[0].base_value == pytest.approx(0.5)
+
+
+def test_ids_of_other_prompts_pair_nothing(tmp_path, make_clip):
+    """Ids that count the rows of each folder are no ids of a plan."""
+    first = [{**rated([0.2], p)[0], "id": str(i)} for i, p in enumerate("ab")]
+    second = [{**rated([0.2], p)[0], "id": str(i)} for i, p in enumerate("ba")]
+    systems = {
+        "base": load_system(write_rows(tmp_path / "base", make_clip, first)),
+        "rwl": load_system(write_rows(tmp_path / "rwl", make_clip, second)),
+    }
+    paired = pair_systems(systems)
+    assert {name: [clip.key for clip in clips] for name, clips in paired.items()} == {
+        "base": ["a#0", "b#0"], "rwl": ["b#0", "a#0"],
+    }  # fmt: skip
+
+
+def test_a_folder_without_a_usable_clip_says_why(tmp_path, make_clip):
+    folder = write_rows(tmp_path / "base", make_clip, rated([None, None]))
+    with pytest.raises(ValueError, match="2 clips are unscored.*no label"):
+        load_system(folder)
+    rows = [{**rated([None])[0], **dict.fromkeys(Dimension, "Fine")}]
+    rows[0].pop("unscored")
+    with pytest.raises(ValueError, match="row 1"):
+        load_system(write_rows(tmp_path / "bad", make_clip, rows))
+
+
+def vote(number, prompt, left, right, choice, **more):
+    """One row of the arena's log: a record's fields and the pair's id."""
+    row = {"id": str(number), "prompt": prompt, "video_a": left, "video_b": right, "choice": choice, "dimension": None}
+    return {**row, "voter": "v", "created_at": "2026-01-01T00:00:00Z", "pair": "0", **more}
+
+
+def write_votes(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def three(tmp_path, make_clip):
+    """Ten prompts; the critic finds rwl best, then sft. All systems have the same file names."""
+    prompts = [f"prompt {i}" for i in range(10)]
+    rewards = {"base": 0.1, "rwl": 0.9, "sft": 0.5}
+    folders = {
+        name: write_rows(tmp_path / name, make_clip, [{"prompt": p, "reward": r, "id": p} for p in prompts])
+        for name, r in rewards.items()
+    }
+    return [f"{name}={folder}" for name, folder in folders.items()]
+
+
+def test_the_arenas_votes_count(three, tmp_path):
+    rows = [
+        vote(i, f"prompt {i}", *sides, choice)
+        for i in range(10)
+        for sides, choice in (
+            ((f"rwl/videos/{i}.mp4", f"base/videos/{i}.mp4"), "a" if i < 8 else "b"),
+            ((f"sft/videos/{i}.mp4", f"rwl/videos/{i}.mp4"), "b"),
+        )
+    ]
+    rows.append(vote(99, "prompt 0", "rwl/videos/0.mp4", "another/videos/0.mp4", "a"))
+    votes = write_votes(tmp_path / "votes.jsonl", rows)
+    made = build_report(ReportArguments(str(tmp_path / "r"), three, votes=[f"people={votes}"], drift=False))
+    wins = {(r.judge, r.first, r.second): r.win for r in made.win_rates if r.dimension is None}
+    assert wins["people", "rwl", "base"].value == 0.8 and wins["people", "rwl", "sft"].value == 1.0
+    # Ten of ten is not sure to be all.
+    assert wins["people", "rwl", "sft"].ci95 == pytest.approx((0.722, 1.0), abs=1e-3)
+    assert made.notes == ("people: votes on clips that are not in this report, not counted: 1.",)
+    # The critic prefers rwl each time: it agrees with people on 18 of 20 pairs.
+    (found,) = made.agreements
+    assert (found.judge, found.people, found.with_ties.value, found.with_ties.n) == ("critic", "people", 0.9, 10)
+    order = {judge: [] for judge in ("critic", "people")}
+    for row in sorted(made.strengths, key=lambda row: -row.strength.value):
+        order[row.judge].append(row.system)
+    assert order["critic"] == ["rwl", "sft", "base"] and order["people"][0] == "rwl"
+    assert sum(row.strength.value for row in made.strengths) == pytest.approx(0, abs=1e-9)
+    markdown = to_markdown(made, sections(made))
+    assert "| critic with people | overall | 90% (" in markdown
+    assert any(
+        "Critic agrees with the majority of people on 90% of the pairs (95% in" in s for s in default_summary(made)
+    )
+    assert "| strength by | base | rwl | sft |" in markdown
+
+
+def test_a_report_names_what_it_was_made_from(three, tmp_path):
+    """The hash of every system's rows and every judge's: another reward is another parent, another order or place is not."""
+    args = ReportArguments(str(tmp_path / "r"), three, judges=[f"oracle/{entry}" for entry in three], drift=False)
+    save_report(build_report(args), tmp_path / "r")
+    parents = Artifact.load(tmp_path / "r").parents
+    assert set(parents) == {"base", "rwl", "sft", "oracle/base", "oracle/rwl", "oracle/sft"}
+    assert parents["base"] == parents["oracle/base"] != parents["rwl"]
+    folder = tmp_path / "base"
+    lines = (folder / "metadata.jsonl").read_text().splitlines()
+    (folder / "metadata.jsonl").write_text("\n".join(reversed(lines)) + "\n")
+    assert build_report(args).parents == parents
+    (folder / "metadata.jsonl").write_text("\n".join(lines).replace("0.1", "0.2", 1) + "\n")
+    changed = build_report(args).parents
+    assert {name for name in parents if changed[name] != parents[name]} == {"base", "oracle/base"}
+
+
+def test_parents_do_not_hang_on_the_place_and_count_every_rating(tmp_path, make_clip):
+    tidy = {"file_name": "videos/0.mp4", "prompt": "p", "dimension": "motion_smoothness"}
+    for place, second in (("here", "Good"), ("there", "Good"), ("changed", "Bad")):
+        make_clip(tmp_path / place / "videos" / "0.mp4", seed=0)
+        rows = [{**tidy, "label": "Good", "annotator_id": "a"}, {**tidy, "label": second, "annotator_id": "b"}]
+        (tmp_path / place / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = parents_of({place: tmp_path / place for place in ("here", "there", "changed")})
+    assert found["here"] == found["there"] != found["changed"]
+
+
+def test_votes_that_match_nothing_are_an_error(three, tmp_path):
+    by_name = write_votes(tmp_path / "names.jsonl", [vote(0, "prompt 0", "0.mp4", "1.mp4", "a")])
+    with pytest.raises(
+        ValueError, match="none of 1 votes compares two of the systems base, rwl, sft; the first '0.mp4'"
+    ):
+        build_report(ReportArguments(str(tmp_path / "r"), three, votes=[f"people={by_name}"], drift=False))
+    row = vote(0, "p", "a", "b", "a")
+    for broken, message in (
+        ({k: v for k, v in row.items() if k != "voter"}, "line 1: no voter"),
+        ({**row, "dimension": "colour"}, "line 1: dimension 'colour'"),
+    ):
+        votes = write_votes(tmp_path / "broken.jsonl", [broken])
+        with pytest.raises(ValueError, match=message):
+            build_report(ReportArguments(str(tmp_path / "r"), three, votes=[f"people={votes}"], drift=False))
+    with pytest.raises(ValueError, match="is a judge of this report"):
+        build_report(ReportArguments(str(tmp_path / "r"), three, votes=[f"critic={votes}"], drift=False))
+
+
+def test_a_name_that_fits_two_clips_is_an_error(tmp_path, make_clip):
+    rows = [{"file_name": f"{part}/0.mp4", "prompt": part, "reward": 0.5} for part in "ab"]
+    systems = []
+    for name in ("base", "rwl"):
+        for part in "ab":
+            make_clip(tmp_path / name / part / "0.mp4")
+        (tmp_path / name / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        systems.append(f"{name}={tmp_path / name}")
+    told = write_votes(tmp_path / "told.jsonl", [vote(0, "a", "rwl/a/0.mp4", "base/a/0.mp4", "a")])
+    made = build_report(ReportArguments(str(tmp_path / "r"), systems, votes=[f"people={told}"], drift=False))
+    assert made.win_rates[0].win.value == 1 and made.agreements[0].with_ties.value == 0  # the critic sees a tie
+    bare = write_votes(tmp_path / "bare.jsonl", [vote(0, "a", "rwl/0.mp4", "base/0.mp4", "a")])
+    with pytest.raises(ValueError, match="'rwl/0.mp4' fits 2 clips of rwl"):
+        build_report(ReportArguments(str(tmp_path / "r"), systems, votes=[f"people={bare}"], drift=False))
+
+
+def test_vbench_figures_stand_under_their_own_protocol(three, tmp_path):
+    """A custom run read with the default protocol was called VBench; what it was measured with stands beside it."""
+    folders = []
+    for name, torch in (("base", "2.5.1"), ("rwl", "2.6.0")):
+        folder = tmp_path / "vbench" / name
+        folder.mkdir(parents=True)
+        clips = [{"video_path": f"videos/p{i}-0.mp4", "video_results": 0.9} for i in range(3)]
+        (folder / "aesthetic_quality_eval_results.json").write_text(json.dumps({"aesthetic_quality": [0.9, clips]}))
+        stamps = {"vbench": "0.1.5", "torch": torch}
+        run = {
+            "protocol": "vbench-custom",
+            "planned": {},
+            "stamps": stamps,
+            "runs": [{"dimension": "scene", "status": "failed"}],
+        }
+        (folder / "run.json").write_text(json.dumps(run))
+        folders.append(f"{name}={folder}")
+    args = {"systems": three, "vbench": folders, "drift": False}
+    with pytest.raises(ValueError, match="protocol=vbench-custom"):
+        build_report(ReportArguments(str(tmp_path / "r"), **args))
+    made = build_report(ReportArguments(str(tmp_path / "r"), **args, protocol="vbench-custom"))
+    (section,) = [part for part in sections(made) if part.id == "vbench-custom"]
+    stamps = section.tables[-1]
+    assert stamps.columns == ("measured with", "base", "rwl")
+    assert stamps.rows[:3] == (
+        ("protocol", "vbench-custom", "vbench-custom"), ("vbench", "0.1.5", "0.1.5"), ("torch", "2.5.1", "2.6.0"),
+    )  # fmt: skip
+    assert "The systems differ in torch" in stamps.caption
+    assert any(note.startswith("VBench of rwl: not measured: scene.") for note in made.notes)
+
+
+def test_the_comparisons_votes_count(tmp_path, make_clip):
+    """It names a gallery's clips by their files, live clips by their seeds, and once numbered clips that share a seed."""
+    seeds, systems = ("7", "8", "8"), {}
+    for name in ("base", "rwl", "sft"):
+        rows = [
+            {"prompt": prompt, "seed": seed, "file_name": f"{name}-{prompt}{number}.mp4", "reward": 0.5}
+            for prompt in "pq"
+            for number, seed in enumerate(seeds)
+        ]
+        for number, row in enumerate(rows):
+            make_clip(tmp_path / name / row["file_name"], seed=number)
+        (tmp_path / name / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        systems[name] = load_system(tmp_path / name)
+    rows = [
+        vote(0, "p", "base/7", "rwl/7", "b"),
+        vote(1, "q", "base/7", "rwl/7", "a"),
+        vote(2, "p", "base/8 #2", "rwl/8 #2", "b"),
+        vote(3, "p", "base/base-p1.mp4", "rwl/rwl-p1.mp4", "tie"),
+        vote(4, "q", "base/7", "sft/7", "b"),
+        vote(5, "p", "base/9", "rwl/9", "b"),  # no such clip here
+        vote(6, "p", "base/base-q1.mp4", "rwl/rwl-q1.mp4", "b"),  # the files have another prompt by now
+    ]
+    votes = write_votes(tmp_path / "votes.jsonl", rows)
+    found, left_out = read_ballots(votes, pair_systems(systems))
+    outcomes = {pair: [(v.pair.split("|")[0], v.outcome) for v in ballots] for pair, ballots in found.items()}
+    assert outcomes == {
+        ("rwl", "base"): [("p#0", 1), ("q#0", -1), ("p#2", 1), ("p#1", 0)],
+        ("sft", "base"): [("q#0", 1)],
+    }
+    assert left_out == 2
+
+
+def test_figures_that_a_person_writes(tmp_path):
+    """A last line needs no newline, a byte order mark is none of the text, and a value that is missing is named."""
+    row = {"suite": "study", "metric": "study/gain", "system": "lift", "value": 0.25, "n": 3}
+    path = tmp_path / "figures.jsonl"
+    path.write_text(
+        "\ufeff" + json.dumps(row) + "\n" + json.dumps(row | {"value": 0.5, "ci95": [0.1, 0.9]}), encoding="utf-8"
+    )
+    first, last = read_figures(path)
+    assert (first.value, first.ci95, last.value, last.ci95) == (0.25, None, 0.5, (0.1, 0.9))
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row | {"value": float("nan")}) + "\n")
+    with pytest.raises(ValueError, match=r"figures\.jsonl, line 2: no value"):
+        read_figures(path)

@@ -1,0 +1,89 @@
+"""VBench's weights and its environment: fetched whole or not at all, one failure at a time."""
+
+import subprocess
+import zipfile
+
+import pytest
+
+from lift_trl.vbench.env import (
+    MARKER,
+    check_weight,
+    fetch_weight,
+    fetch_weights,
+    make_environment,
+    needed_weights,
+    sha256,
+)
+from lift_trl.vbench.suite import STATIC_FILTER_WEIGHTS, WeightFile
+
+
+def test_weights_are_fetched_whole_and_hashed(tmp_path, monkeypatch):
+    served = tmp_path / "raft.zip"
+    with zipfile.ZipFile(served, "w") as archive:
+        archive.writestr("models/raft-small.pth", b"other")
+        archive.writestr("models/raft-things.pth", b"raft")
+    musiq = tmp_path / "musiq.pth"
+    musiq.write_bytes(b"musiq")
+    wanted = {
+        WeightFile("raft_model/models/raft-things.pth", served.as_uri()): ("dynamic_degree",),
+        WeightFile("pyiqa_model/musiq.pth", musiq.as_uri(), sha256(musiq)[:8]): ("imaging_quality",),
+    }
+    monkeypatch.setattr("lift_trl.vbench.env.needed_weights", lambda *args, **kwargs: wanted)
+    fetch_weights(("dynamic_degree", "imaging_quality"), tmp_path / "cache")
+    assert (tmp_path / "cache" / "raft_model/models/raft-things.pth").read_bytes() == b"raft"
+    fetched = tmp_path / "cache" / "pyiqa_model/musiq.pth"
+    assert check_weight(fetched, list(wanted)[1]) is None
+    fetched.write_bytes(b"truncat")
+    assert "not the published file" in check_weight(fetched, list(wanted)[1])
+
+
+def test_one_failed_download_does_not_stop_the_others(tmp_path, monkeypatch, caplog):
+    good, page = tmp_path / "good.pth", tmp_path / "error.zip"
+    good.write_bytes(b"good")
+    page.write_text("<html>no such file</html>")
+    wanted = {
+        WeightFile("a/gone.pth", (tmp_path / "gone.pth").as_uri()): ("dynamic_degree",),
+        WeightFile("b/repo/hubconf.py", f"git+{(tmp_path / 'no_repo').as_uri()}"): ("subject_consistency",),
+        WeightFile("c/raft-things.pth", page.as_uri()): ("dynamic_degree",),
+        WeightFile("d/good.pth", good.as_uri()): ("imaging_quality",),
+    }
+    monkeypatch.setattr("lift_trl.vbench.env.needed_weights", lambda *args, **kwargs: wanted)
+    fetch_weights(("dynamic_degree", "imaging_quality"), tmp_path / "cache")
+    assert [path.name for path in sorted((tmp_path / "cache").rglob("*")) if path.is_file()] == ["good.pth"]
+    for what in ("gone.pth could not be fetched", "no_repo could not be fetched", "what came is no zip"):
+        assert what in caplog.text
+
+
+def test_a_killed_clone_is_begun_again(tmp_path):
+    repo = tmp_path / "repo"
+    git = ["git", "-C", str(repo), "-c", "user.name=x", "-c", "user.email=x@x"]
+    repo.mkdir()
+    (repo / "hubconf.py").write_text("whole")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    weight = WeightFile("dino_model/dino_main/hubconf.py", f"git+{repo.as_uri()}")
+    path = tmp_path / "cache" / weight.path
+    for left in (path.parent, path.parent.with_name(".dino_main.tmp")):
+        (left / ".git").mkdir(parents=True)
+    fetch_weight(weight, path)
+    assert path.read_text() == "whole" and [p.name for p in path.parent.parent.iterdir()] == ["dino_main"]
+
+
+def test_flickering_needs_raft_only_when_filtered():
+    assert needed_weights(["temporal_flickering"]) == {}
+    assert tuple(needed_weights(["temporal_flickering"], static_filter=True)) == STATIC_FILTER_WEIGHTS
+
+
+def test_a_failed_installation_says_why_and_leaves_no_marker(tmp_path):
+    with pytest.raises(RuntimeError, match="no-such-distribution-of-lift"):
+        make_environment(tmp_path / "env", requirements=("--no-index", "no-such-distribution-of-lift"))
+    assert not (tmp_path / "env" / MARKER).exists()
+
+
+def test_a_python_without_wheels_is_refused_with_the_remedy(tmp_path):
+    python = tmp_path / "python3.13"
+    python.write_text("#!/bin/sh\necho 3 13\n")
+    python.chmod(0o755)
+    with pytest.raises(ValueError, match="python3.13 is Python 3.13; .*tokenizers<0.14.*--python PATH"):
+        make_environment(tmp_path / "env", python=python)
+    assert not (tmp_path / "env").exists()
