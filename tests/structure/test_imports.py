@@ -31,7 +31,7 @@ LEVELS = {
     "lift_trl.alignment": 40,
     "lift_trl.vbench": 40,
     "lift_trl.report": 42,  # reads what VBench and the judges left
-    "lift_trl.metrics": 42,
+    "lift_trl.metrics": 43,
     "lift_trl.mini": 40,
     "lift_trl.ui": 40,
     "lift_trl.serving": 40,
