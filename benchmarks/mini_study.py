@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier core     # some two hours on two cores, resumable
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier sweep   # judge's noise x number of videos
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier objectives --videos-per-prompt 4   # every objective
-    OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier guard --videos-per-prompt 4   # an exploited reward, honest ones
+    OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier rounds --videos-per-prompt 4   # the guard, honest rounds
 
 Every arm learns from the same samples of the base and differs in objective, rewards or real term alone. Evaluation: the same
 prompts and seeds for every arm, judged by the oracle. `runs/mini_study/results.jsonl` gets one row an arm and seed,
@@ -94,7 +94,7 @@ NAMES = {
     "sft": "SFT", "rwl": "RWL", "rs": "RS", "best_of_n": "best 1 of 6", "dpo": "DPO", "kto": "KTO", "nft": "NFT",
     "exp": "exp", "awm": "AWM",
 }  # fmt: skip
-MAIN = ("sft", "rwl", "rs", "best_of_n", "dpo", "kto", "nft")
+MAIN = ("sft", "rwl", "rs", "best_of_n", "kto", "nft", "dpo")
 
 
 def _arm(objective: str, labels: str, real: bool) -> Arm:
@@ -110,28 +110,27 @@ def _arm(objective: str, labels: str, real: bool) -> Arm:
     return Arm(name if real else f"{name}, no real videos", objective, labels, weight, 288, settings)
 
 
-#: In the order in which they are run: what matters most comes first.
+#: In the order in which they are run: what matters most comes first. SFT looks at no rewards, so it has none's name.
 OBJECTIVE_BLOCKS = (
-    tuple(_arm(objective, "oracle", False) for objective in MAIN),
-    tuple(_arm(objective, "oracle", True) for objective in MAIN),
-    tuple(_arm(objective, "critic", False) for objective in MAIN[1:]),
-    tuple(_arm(objective, "shuffled oracle", False) for objective in MAIN[1:]),
-    tuple(_arm(objective, "oracle", False) for objective in ("awm", "exp")),
+    (_arm("sft", "oracle", True), *(_arm(objective, "critic", True) for objective in MAIN[1:])),
+    (_arm("sft", "oracle", False), *(_arm(objective, "critic", False) for objective in MAIN[1:])),
+    tuple(_arm(objective, "shuffled", False) for objective in MAIN[:0:-1]),
+    tuple(_arm(objective, "oracle", False) for objective in (*MAIN[1:], "awm", "exp")),
+    tuple(_arm(objective, "oracle", True) for objective in MAIN[1:]),
 )
-#: Objectives in rounds, oracle's rewards, without real videos; the last one's reference is the last round's LoRA.
+#: Stillness is rewarded and nothing else: the reward rises, the model ends.
+HACKED = _arm("dpo", "oracle", False)
+#: Objectives in rounds, the oracle's honest rewards, without real videos; the last one's reference is the last round's LoRA.
 ROUNDS = (
-    *(_arm(objective, "oracle", False) for objective in ("rwl", "rs", "dpo")),
     _arm("nft", "oracle", False)._replace(settings={**SHORT, "caption_dropout": 0.0, "beta": 0.05}),
+    *(_arm(objective, "oracle", False) for objective in ("rs", "rwl", "dpo")),
     _arm("dpo", "oracle", False)._replace(
         name="DPO, moving reference, no real videos",
         settings={**SHORT, "per_device_train_batch_size": 16, "caption_dropout": 0.0, "sync_ref_model": True,
                   "ref_model_sync_steps": 0},
     ),
 )  # fmt: skip
-#: Stillness is rewarded and nothing else: the reward rises, the model ends. Beside it an honest reward, the oracle's.
-HACKED = _arm("dpo", "oracle", False)
-HONEST = (ROUNDS[3], ROUNDS[1])  # nft, rs
-TIERS = {"guard": (), "core": CORE, "sweep": SWEEP, "objectives": sum(OBJECTIVE_BLOCKS, ())}
+TIERS = {"core": CORE, "sweep": SWEEP, "objectives": sum(OBJECTIVE_BLOCKS, ()), "rounds": ()}
 CPU_SECONDS = "cpu_seconds.txt"
 
 
@@ -207,6 +206,10 @@ class Study:
         if arm is not None:
             settings = {"objective": arm.objective, "real_weight": arm.real_weight, **arm.settings}
         name = self.critic().name
+        # All arms of a seed begin with the same samples of the base: made once.
+        start = self.out / "rounds" / f"start, {critic.name}, seed {seed}"
+        if arm is not None and start.is_dir() and not folder.is_dir():
+            shutil.copytree(start, folder)
         iterate(
             self.model,
             CriticSource(critic.name, lambda: critic),
@@ -215,10 +218,13 @@ class Study:
             rounds=number,
             peft_config=lora(),
             sampling=SAMPLING,
-            videos_per_prompt=8 if arm is None else 6,
+            videos_per_prompt=8 if arm is None else 4,
             real=[self.quickstart / "world" / "real"] if arm is None or arm.real_weight else [],
             guard=None if arm is None else Guard(CriticSource(name, self.critic), "warn", alarms_in_words),
         )
+        if arm is not None and not start.is_dir():
+            for part in ("round_1/generated", "round_1/scored", "round_1/cache", "guard/base"):
+                shutil.copytree(folder / part, start / part)
         return [folder / f"round_{i}" / "lora" for i in range(1, number + 1)]
 
     def critic(self) -> LiFTCritic:
@@ -369,6 +375,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/mini_study"))
     parser.add_argument("--quickstart", type=Path, default=Path("runs/mini"), help="what make quickstart wrote")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--blocks", type=int, default=len(OBJECTIVE_BLOCKS), help="of the tier objectives, in their order"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of iterated LiFT; 0 leaves it out")
     parser.add_argument("--videos-per-prompt", type=int, default=6, help="held-out videos of each prompt")
     args = parser.parse_args()
@@ -389,23 +398,22 @@ def main() -> None:
     if args.tier == "core":
         add("base, guidance 3", 0, None, guidance_scale=3.0)
     # A block is run over all seeds before the next one begins.
-    blocks = OBJECTIVE_BLOCKS if args.tier == "objectives" else (TIERS[args.tier],)
+    blocks = OBJECTIVE_BLOCKS[: args.blocks] if args.tier == "objectives" else (TIERS[args.tier],)
     for block in blocks:
         for seed in range(args.seeds):
             for arm in block:
                 add(arm.name, seed, study.train(arm, seed))
-    for seed in range(args.seeds if args.tier == "guard" else 0):
-        for arm, stillness in ((HACKED, True), *((arm, False) for arm in HONEST)):
-            name = "stillness rewarded" if stillness else f"guarded {arm.name}"
-            for number, adapter in enumerate(study.rounds(args.rounds, seed, arm, stillness=stillness), start=1):
-                add(f"{name}, round {number}", seed, adapter)
-    for seed in range(args.seeds if args.rounds and args.tier in ("core", "objectives") else 0):
-        for arm in ROUNDS if args.tier == "objectives" else (None,):
-            name = "RWL" if arm is None else arm.name
-            for number, adapter in enumerate(study.rounds(args.rounds, seed, arm), start=1):
-                add(f"{name}, round {number}", seed, adapter)
+    if args.tier == "rounds":
+        for arm, stillness in ((HACKED, True), *((arm, False) for arm in ROUNDS)):
+            for seed in range(args.seeds):
+                name = "stillness rewarded" if stillness else arm.name
+                for number, adapter in enumerate(study.rounds(args.rounds, seed, arm, stillness=stillness), start=1):
+                    add(f"{name}, round {number}", seed, adapter)
+    for seed in range(args.seeds if args.rounds and args.tier == "core" else 0):
+        for number, adapter in enumerate(study.rounds(args.rounds, seed), start=1):
+            add(f"RWL, round {number}", seed, adapter)
     rows = manifest.rows()
-    text = objectives_table(study, rows) if args.tier in ("objectives", "guard") else table(study, rows)
+    text = objectives_table(study, rows) if args.tier in ("objectives", "rounds") else table(study, rows)
     write_text(args.out / f"{args.tier}.md", text)
     print(text)
     for objective in ("rwl", "rs"):

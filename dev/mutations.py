@@ -167,8 +167,8 @@ MUTATIONS = (
     Mutation(
         "pairs swapped",
         f"{OBJECTIVES}/dpo.py",
-        "rows.preference * (reward",
-        "-rows.preference * (reward",
+        "rows.preference * (own",
+        "-rows.preference * (own",
         OBJECTIVE_TESTS,
     ),
     Mutation(

@@ -24,6 +24,16 @@ class AlignArguments:
         default=None,
         metadata={"help": "Of a model with two (Wan2.2-A14B): transformer (high noise) or transformer_2."},
     )
+    critic: str | None = field(
+        default=None, metadata={"help": "Of a guard: the critic that gave the rewards, a folder or repo."}
+    )
+    second_judge: str | None = field(
+        default=None,
+        metadata={"help": "Another critic or chat VLM, to judge the validation videos too: the guard (docs/objectives.md)."},
+    )
+    guard_action: Literal["warn", "stop"] = field(
+        default="stop", metadata={"help": "Where the reward is exploited: go on, or end the training."}
+    )
 
 
 ARGUMENTS = (AlignArguments, LoraArguments, RewardWeightedVideoConfig)
@@ -31,6 +41,12 @@ ARGUMENTS = (AlignArguments, LoraArguments, RewardWeightedVideoConfig)
 
 def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
     setup_logging(training_args.distributed_state)
+    callbacks: list[TrainerCallback] = []
+    if script_args.second_judge:
+        if script_args.critic is None:
+            raise ValueError("second_judge is given, but not critic: name the one that gave the rewards.")
+        judge, critic = (critic_source(name, training_args) for name in (script_args.second_judge, script_args.critic))
+        callbacks = [GuardedValidation(Guard(judge, script_args.guard_action, alarms_in_words), critic)]
     trainer = RewardWeightedVideoTrainer(
         model=PipelineSource(
             script_args.model_name_or_path, revision=script_args.model_revision, network=script_args.network
@@ -38,6 +54,7 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
         args=training_args,
         train_dataset=CachedVideoDataset(script_args.cache),
         eval_dataset=CachedVideoDataset(script_args.eval_cache) if script_args.eval_cache else None,
+        callbacks=callbacks,
         peft_config=lora_args.lora_config(),
         adapter=lora_args.adapter,
     )

@@ -4,6 +4,7 @@ After every round the same prompts and seeds are sampled from the base and from 
 that gives the rewards and by another one. A reward that rises while the other judge sees nothing is one that is exploited.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -16,6 +17,8 @@ from .score import NamedRewardModel
 
 
 GuardAction = Literal["warn", "stop", "best"]
+#: What the report's two curves are drawn from.
+GUARD_FILE = "guard.json"
 #: Rewards of the critic by clip, and of the other judge, on the same clips.
 Verdicts = Mapping[str, float]
 #: Folders of the base's and of a round's clips -> what drifted too far, in words.
@@ -69,10 +72,10 @@ class Guard(NamedTuple):
 
 class RoundCheck(NamedTuple):
     """
-    A round as both judges see it.
+    A round, or a step of a training, as both judges see it.
 
     Attributes:
-        number: of the round, 0 for the base.
+        number: of the round or step, 0 for the base.
         reward, judge: mean reward by the critic, and by the other judge.
         reasons: why the guard fires; empty where it does not.
         warnings: what drifted, which is no proof.
@@ -86,9 +89,10 @@ class RoundCheck(NamedTuple):
 
 
 class Curves:
-    """The rounds so far, by the critic and by the other judge."""
+    """The rounds (or whatever `unit` is) so far, by the critic and by the other judge."""
 
-    def __init__(self, reward: Verdicts, judge: Verdicts) -> None:
+    def __init__(self, reward: Verdicts, judge: Verdicts, unit: str = "round") -> None:
+        self.unit = unit
         self._reward, self._judge = [dict(reward)], [dict(judge)]
         self.checks = [RoundCheck(0, _mean(reward), _mean(judge))]
 
@@ -97,14 +101,16 @@ class Curves:
         """The round that the other judge likes best; 0 is the base."""
         return max(self.checks, key=lambda check: (check.judge, -check.number)).number
 
-    def add(self, reward: Verdicts, judge: Verdicts, warnings: Sequence[str] = ()) -> RoundCheck:
+    def add(
+        self, reward: Verdicts, judge: Verdicts, warnings: Sequence[str] = (), *, number: int | None = None
+    ) -> RoundCheck:
         """
-        The next round.
+        The next round, or that with a `number` of its own.
 
         The guard fires where the critic's reward surely rose over the base's and the other judge surely saw less than a
         fifth of that; or where the other judge surely likes it less than the best round before, and the critic does not.
         """
-        number, best = len(self.checks), self.best
+        best = [check.number for check in self.checks].index(self.best)
         gain, seen = Gain.of(reward, self._reward[0]), Gain.of(judge, self._judge[0])
         reasons = []
         base, before = self._judge[0], self._reward[0]
@@ -115,21 +121,26 @@ class Curves:
         fell, rose = Gain.of(judge, self._judge[best]), Gain.of(reward, self._reward[best])
         if fell.mean + fell.half < 0 <= rose.mean:
             reasons.append(
-                f"the other judge's fell by {-fell.mean:.3f} since round {best}, while the reward did not fall"
+                f"the other judge's fell by {-fell.mean:.3f} since {self._name(self.best)}, while the reward did not fall"
             )
         self._reward.append(dict(reward))
         self._judge.append(dict(judge))
+        number = len(self.checks) if number is None else number
         self.checks.append(RoundCheck(number, _mean(reward), _mean(judge), tuple(reasons), tuple(warnings)))
         return self.checks[-1]
 
-    def save(self, path: Path) -> None:
-        """Writes both curves as a Markdown table."""
-        lines = ["| round | reward | other judge | guard |", "|---|---|---|---|"]
+    def save(self, folder: Path) -> None:
+        """Writes both curves: a table in `guard.md`, and `guard.json` for the report."""
+        lines = [f"| {self.unit} | reward | other judge | guard |", "|---|---|---|---|"]
         for check in self.checks:
             said = "; ".join([*check.reasons, *(f"(warning: {warning})" for warning in check.warnings)])
             lines.append(f"| {check.number or 'base'} | {check.reward:.3f} | {check.judge:.3f} | {said} |")
-        lines.append(f"\nBest by the other judge: {f'round {self.best}' if self.best else 'the base'}.")
-        write_text(path, "\n".join(lines) + "\n")
+        lines.append(f"\nBest by the other judge: {self._name(self.best)}.")
+        write_text(folder / "guard.md", "\n".join(lines) + "\n")
+        write_text(folder / GUARD_FILE, json.dumps({"unit": self.unit, "checks": [check._asdict() for check in self.checks]}, indent=1))
+
+    def _name(self, number: int) -> str:
+        return f"{self.unit} {number}" if number else "the base"
 
 
 def read_verdicts(folder: Path) -> Verdicts:

@@ -149,7 +149,7 @@ class _Watch:
         warnings = () if drift is None else drift(self._folder(0) / GENERATED, self._folder(number) / GENERATED)
         check = self.curves.add(reward, judge, warnings)
         if self.args.distributed_state.is_main_process:
-            self.curves.save(self.output_dir / "guard.md")
+            self.curves.save(self.output_dir)
         for warning in warnings:
             logger.warning("round %d: %s", number, warning)
         logger.info("round %d: reward %.3f, other judge %.3f", number, check.reward, check.judge)

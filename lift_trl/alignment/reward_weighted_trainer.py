@@ -23,6 +23,7 @@ from ..runtime import strategy
 from ..video_models import PipelineSource
 from .cache import encoding_dtype
 from .draws import RowDraws, draw_rows
+from .guarded_training import StopsFarAway
 from .metrics import TIMESTEP_QUARTERS, LossMetrics
 from .objectives import OBJECTIVES, Objective, OtherPolicy, StepRows, effective_sample_size, per_sample_loss
 from .objectives.step import Loss, Needs
@@ -119,6 +120,8 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self._metrics = LossMetrics(self.accelerator)
         if self._has_old and self._old_policy_moves:
             self.add_callback(OldPolicyFollows(args.ref_model_sync_steps, args.ref_model_mixup_alpha))
+        if args.max_kl_fraction is not None:
+            self.add_callback(StopsFarAway(args.max_kl_fraction))
         self._skipped_steps = SkippedSteps(self.accelerator)
         self.add_callback(self._skipped_steps)
         dataset = first_dataset(train, evaluation)

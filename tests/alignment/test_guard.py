@@ -49,7 +49,7 @@ def test_a_fall_from_the_best_round_fires_even_after_honest_gains():
 
 def test_the_table_has_both_curves(tmp_path):
     curves, _ = rounds((0.48, 0.74, 0.99), (0.65, 0.65, 0.54))
-    curves.save(tmp_path / "guard.md")
+    curves.save(tmp_path)
     lines = (tmp_path / "guard.md").read_text().splitlines()
     assert lines[2].startswith("| base | 0.4") and lines[4].startswith(
         "| 2 | 1.0" if lines[4][6] == "1" else "| 2 | 0.9"

@@ -73,6 +73,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def slow(case: str):
+    """A case for `make test-all`."""
+    return pytest.param(case, marks=pytest.mark.slow)
+
+
 def assert_same_weights(one: dict, two: dict, **tolerance) -> None:
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -109,7 +114,7 @@ def test_micro_batches_play_no_part_in_any_objective(tmp_path, pipeline_dir, cac
     assert any(not torch.equal(value, start[name]) for name, value in trainable(whole).items())
 
 
-@pytest.mark.parametrize("objective", ["dpo", "nft"])
+@pytest.mark.parametrize("objective", ["dpo", "kto", "nft", "awm"])
 def test_resumed_training_with_a_moving_old_policy_is_bit_identical(tmp_path, pipeline_dir, cached, objective):
     """The old policy has moved twice before the checkpoint and moves again after it."""
     settings = {
@@ -131,8 +136,11 @@ def test_resumed_training_with_a_moving_old_policy_is_bit_identical(tmp_path, pi
         assert not torch.equal(states[0][name], trained) and states[0][name].abs().max() > 0
 
 
-def test_resumed_training_is_bit_identical(tmp_path, pipeline_dir, cached):
-    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 2}
+@pytest.mark.parametrize("objective", ["rwl", "best_of_n", "exp"])
+def test_resumed_training_is_bit_identical(tmp_path, pipeline_dir, cached, objective):
+    settings = {
+        "objective": objective, "max_steps": 6, "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 2,
+    }  # fmt: skip
     whole = make_trainer(pipeline_dir, tmp_path / "a", cached, **settings)
     whole.train()
     resumed = make_trainer(pipeline_dir, tmp_path / "b", cached, **settings)
@@ -180,20 +188,29 @@ def test_two_processes_equal_one(tmp_path, pipeline_dir, cache_dir):
     )
 
 
-def test_two_processes_equal_one_in_pairs_with_a_moving_reference(tmp_path, pipeline_dir, cache_dir):
-    """Three pairs and two real clips in steps of four and one unit: a process repeats units of one and of two rows."""
+@pytest.mark.parametrize("objective", ["dpo", *(slow(name) for name in ("kto", "nft", "awm", "exp", "best_of_n"))])
+def test_two_processes_equal_one_in_every_objective(tmp_path, pipeline_dir, cache_dir, objective):
+    """
+    With a moving reference. Three pairs and two real clips in steps of four and one unit: a process repeats units of one
+    and of two rows. Rows are eight, in steps of six and two, or of `best_of_n` five.
+    """
     settings = {
-        "objective": "dpo", "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "max_steps": 3,
+        "objective": objective, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "max_steps": 3,
         "sync_ref_model": True, "ref_model_sync_steps": 1,
     }  # fmt: skip
-    pair = launch("cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "two", per_device_train_batch_size=2, **settings)
-    one = launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "one", per_device_train_batch_size=4, **settings)
+    size = 2 if objective == "dpo" else 3
+    pair = launch(
+        "cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "two", per_device_train_batch_size=size, **settings
+    )
+    one = launch(
+        "cpu.yaml", pipeline_dir, cache_dir, tmp_path / "one", per_device_train_batch_size=2 * size, **settings
+    )
     finish(pair)
     finish(one)
     logs = [json.loads((tmp_path / run / "trainer_state.json").read_text())["log_history"] for run in ("one", "two")]
     for alone, together in zip(*logs, strict=True):
         assert together.keys() == alone.keys()
-        for name in alone.keys() & {"loss", "kl", "rewards/chosen", "rewards/margins", "real_fraction"}:
+        for name in alone.keys() & {"loss", "kl", "kl_old", "rewards/chosen", "rewards/margins", "real_fraction"}:
             # Rewards are beta times a difference of two errors, which float32 knows to some 1e-7.
             close = pytest.approx(alone[name], rel=1e-4, abs=1e-4 if "/" in name else 1e-9)
             assert together[name] == close, name
@@ -239,9 +256,15 @@ def test_validation_is_shared_by_the_processes(tmp_path, pipeline_dir, cache_dir
     assert [sorted(path.name for path in folder.iterdir()) for folder in folders] == [["base.mp4", "step-1.mp4"]] * 3
 
 
-def test_a_killed_launch_resumes_bit_for_bit(tmp_path, pipeline_dir, cache_dir):
+@pytest.mark.parametrize(
+    "objective", ["rwl", *(slow(name) for name in OBJECTIVES if name not in ("rwl", "sft", "rs"))]
+)
+def test_a_killed_launch_resumes_bit_for_bit(tmp_path, pipeline_dir, cache_dir, objective):
     """kill -9 after the first checkpoint; the same command again ends where the uninterrupted run ends."""
-    options = {"max_steps": 12, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+    options = {
+        "objective": objective, "max_steps": 12, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2,
+        "sync_ref_model": True, "ref_model_sync_steps": 3,
+    }  # fmt: skip
     whole = launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "whole", **options)
     finish(whole)
     killed = launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "killed", **options)

@@ -5,13 +5,13 @@ DPO and NFT, which need less to show that they learn, stand beside the base.
     OMP_NUM_THREADS=1 python -m tests.learning.arms DIR judged       # also: ignored, negated, shuffled
     OMP_NUM_THREADS=1 python -m tests.learning.arms DIR negated dpo nft   # pairs swapped, advantages negated
 
-prints what the test of the same folder asserts on; dev/LOG.md has the figures.
+prints what the test of the same folder asserts on, and fails where the test would; dev/LOG.md has the figures.
 """
 
 import json
 import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -152,6 +152,17 @@ def gains_over_base(
     return taught
 
 
+def assert_learned(taught: Mapping[str, Taught]) -> None:
+    """
+    Gains that are surely above the base's, and what the log says of the other policies: a reference with the LoRA left on
+    would be the policy itself, without a distance to it or a margin.
+    """
+    for name, (gain, log) in taught.items():
+        assert gain.is_above_zero and gain.is_sure, (name, gain)
+        assert log["rewards/chosen"] > log["rewards/rejected"], (name, log)
+        assert log["kl" if name == "dpo" else "kl_old"] > 1e-4, (name, log)
+
+
 def rwl_minus_sft(folder: Path, rewards: str = "judged") -> Estimate:
     """The gain in the oracle's reward of RWL over SFT, over the same prompts and seeds; the interval is over prompts."""
     cache = rated_cache(folder, rewards)
@@ -170,6 +181,6 @@ def rwl_minus_sft(folder: Path, rewards: str = "judged") -> Estimate:
 
 if __name__ == "__main__":
     if len(sys.argv) > 3:
-        gains_over_base(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+        assert_learned(gains_over_base(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))
     else:
         print(rwl_minus_sft(Path(sys.argv[1]), sys.argv[2]))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.learning.arms import gains_over_base, rwl_minus_sft
+from tests.learning.arms import assert_learned, gains_over_base, rwl_minus_sft
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +28,7 @@ def test_rewards_raise_the_oracles_reward_above_plain_fine_tuning(folder):
 @pytest.mark.timeout(1200)
 def test_pairs_and_advantages_raise_the_oracles_reward_above_the_base(folder):
     """
-    DPO and NFT, from the base's own clips: swapped pairs and negated advantages push away from the good ones. A reference
-    with the LoRA left on would be the policy itself: no distance to it, and no margin.
+    DPO and NFT, from the base's own clips: swapped pairs and negated advantages push away from the good ones, and a
+    reference with the LoRA left on is no reference. `dev/LOG.md` has the figures of runs with each of these bugs.
     """
-    taught = gains_over_base(folder)
-    for name, (gain, _) in taught.items():
-        assert gain.is_above_zero and gain.is_sure, (name, gain)
-    dpo, nft = (taught[name].log for name in ("dpo", "nft"))
-    assert dpo["kl"] > 0 and dpo["rewards/margins"] > 0
-    assert nft["kl_old"] > 0 and nft["rewards/chosen"] > nft["rewards/rejected"]
+    assert_learned(gains_over_base(folder))

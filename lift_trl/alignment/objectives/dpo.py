@@ -8,32 +8,23 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from .pairs import select_pairs
-from .step import Needs, Objective, OtherPolicy, StepRows, other
+from .references import REFERENCE_OPTIONS, distance, implicit_reward, needs_reference
+from .step import Objective, StepRows, chosen_and_rejected
 
 
 if TYPE_CHECKING:
     from .settings import ObjectiveArguments
 
 
-def needs_reference(args: "ObjectiveArguments") -> frozenset[Needs]:
-    """The base, or with `sync_ref_model` the policy that the run started from and that follows it."""
-    return frozenset({"old"} if args.sync_ref_model else {"reference"})
-
-
-def reference(rows: StepRows, args: "ObjectiveArguments") -> OtherPolicy:
-    """The policy that `needs_reference` names."""
-    return other(rows.old if args.sync_ref_model else rows.reference)
-
-
-def implicit_reward(rows: StepRows, args: "ObjectiveArguments") -> Tensor:
-    """l0 - l [B]: by how much the policy denoises the clip better than the reference does; -l if `reference_free`."""
-    return -rows.error if args.reference_free else reference(rows, args).error - rows.error
+def reward(rows: StepRows, args: "ObjectiveArguments") -> Tensor:
+    """The implicit reward l0 - l [B], or -l if `reference_free`."""
+    return -rows.error if args.reference_free else implicit_reward(rows, args)
 
 
 def margin(rows: StepRows, args: "ObjectiveArguments") -> Tensor:
     """m [B]: the implicit reward of the preferred clip minus that of the other, on both rows of a pair."""
-    reward = implicit_reward(rows, args)
-    return rows.preference * (reward - reward[rows.partner])
+    own = reward(rows, args)
+    return rows.preference * (own - own[rows.partner])
 
 
 def dpo(rows: StepRows, args: "ObjectiveArguments") -> Tensor:
@@ -57,17 +48,13 @@ def dpo(rows: StepRows, args: "ObjectiveArguments") -> Tensor:
 
 def health(rows: StepRows, args: "ObjectiveArguments") -> Mapping[str, Tensor]:
     """TRL's figures: where both rewards fall, likelihood moves away from winners too, the known failure."""
-    reward, gap = args.strength * implicit_reward(rows, args), margin(rows, args)
-    nothing = torch.full_like(reward, torch.nan)
+    gap = margin(rows, args)
     figures = {
-        "rewards/chosen": torch.where(rows.preference > 0, reward, nothing),
-        "rewards/rejected": torch.where(rows.preference < 0, reward, nothing),
+        **chosen_and_rejected(rows.preference, args.strength * reward(rows, args)),
         "rewards/margins": args.strength * gap,
         "rewards/accuracies": (gap > 0).float(),
     }
-    if args.reference_free:
-        return figures
-    return {**figures, "kl": reference(rows, args).distance, "reference_error": reference(rows, args).error}
+    return figures if args.reference_free else {**figures, **distance(rows, args)}
 
 
 DPO = Objective(
@@ -76,9 +63,6 @@ DPO = Objective(
     dpo,
     select_pairs,
     lambda args: frozenset() if args.reference_free else needs_reference(args),
-    options=(
-        *("beta", "loss_type", "reference_free", "min_reward_gap", "pairs_per_prompt"),
-        *("sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha"),
-    ),
+    options=("beta", "loss_type", "reference_free", "min_reward_gap", "pairs_per_prompt", *REFERENCE_OPTIONS),
     health=health,
 )

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ...rubric import Dimension
-from .step import Needs, RatedRows, StepRows, TrainingRows, other
+from .references import REFERENCE_OPTIONS
+from .step import Needs, RatedRows, StepRows, TrainingRows, chosen_and_rejected, other
 from .weights import weighted_rows
 
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 #: The settings that `nft` and `awm` read.
 ADVANTAGE_OPTIONS = (
     *("beta", "advantage_baseline", "advantage_clip", "multi_objective_aggregation", "kl_coef"),
-    *("sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha"),
+    *REFERENCE_OPTIONS,
 )
 # Rewards of one group that differ by less differ by rounding.
 _FLAT = 1e-6
@@ -112,10 +113,8 @@ def needs_old(args: "ObjectiveArguments") -> frozenset[Needs]:
 def advantage_health(rows: StepRows, args: "ObjectiveArguments") -> Mapping[str, Tensor]:
     """Errors against those of the old policy, of good and bad clips, and the distance to it."""
     old = other(rows.old)
-    moved, nothing = old.error - rows.error, torch.full_like(rows.error, torch.nan)
     figures = {
-        "rewards/chosen": torch.where(rows.advantage > 0, moved, nothing),
-        "rewards/rejected": torch.where(rows.advantage < 0, moved, nothing),
+        **chosen_and_rejected(rows.advantage, old.error - rows.error),
         "kl_old": old.distance,
         "reference_error": old.error,
     }

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .dpo import needs_reference, reference
-from .step import Objective, RatedRows, StepRows, TrainingRows
+from .references import REFERENCE_OPTIONS, distance, implicit_reward, needs_reference
+from .step import Objective, RatedRows, StepRows, TrainingRows, chosen_and_rejected
 from .weights import weighted_rows
 
 
@@ -49,24 +49,17 @@ def kto(rows: StepRows, args: "ObjectiveArguments") -> Tensor:
 
     Returns: `Tensor` of shape `(B,)`, float32.   Source: KTO, arXiv 2402.01306; APO-zero, arXiv 2408.06266.
     """
-    return (
-        4
-        / args.strength
-        * torch.sigmoid(-args.strength * rows.preference * (reference(rows, args).error - rows.error))
-    )
+    beta = args.strength
+    return 4 / beta * torch.sigmoid(-beta * rows.preference * implicit_reward(rows, args))
 
 
 def health(rows: StepRows, args: "ObjectiveArguments") -> Mapping[str, Tensor]:
     """Rewards of both kinds, how many are on their side of 0, and the distance to the reference."""
-    policy = reference(rows, args)
-    reward = args.strength * (policy.error - rows.error)
-    nothing = torch.full_like(reward, torch.nan)
+    reward = args.strength * implicit_reward(rows, args)
     return {
-        "rewards/chosen": torch.where(rows.preference > 0, reward, nothing),
-        "rewards/rejected": torch.where(rows.preference < 0, reward, nothing),
+        **chosen_and_rejected(rows.preference, reward),
         "rewards/accuracies": (rows.preference * reward > 0).float(),
-        "kl": policy.distance,
-        "reference_error": policy.error,
+        **distance(rows, args),
     }
 
 
@@ -76,9 +69,6 @@ KTO = Objective(
     kto,
     select,
     needs_reference,
-    options=(
-        *("beta", "desirable_weight", "undesirable_weight"),
-        *("sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha"),
-    ),
+    options=("beta", "desirable_weight", "undesirable_weight", *REFERENCE_OPTIONS),
     health=health,
 )

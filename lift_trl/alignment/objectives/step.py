@@ -132,3 +132,12 @@ def other(policy: OtherPolicy | None) -> OtherPolicy:
     """`policy`, which the trainer gives because the objective's `needs` say so."""
     assert policy is not None, "an objective reads a policy that its needs do not name"
     return policy
+
+
+def chosen_and_rejected(sign: Tensor, reward: Tensor) -> Mapping[str, Tensor]:
+    """TRL's names for `reward` [B] of the rows whose `sign` is above 0, and below it."""
+    nothing = torch.full_like(reward, torch.nan)
+    return {
+        "rewards/chosen": torch.where(sign > 0, reward, nothing),
+        "rewards/rejected": torch.where(sign < 0, reward, nothing),
+    }
