@@ -5,10 +5,17 @@
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from transformers import TrainerCallback
+
+from lift_trl.alignment.guard import CriticSource, Guard
+from lift_trl.alignment.guarded_training import GuardedValidation
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
 from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.evaluation.drift import alarms_in_words
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import fit, leaving_processes, setup_logging
 from lift_trl.video_models import PipelineSource
@@ -29,7 +36,9 @@ class AlignArguments:
     )
     second_judge: str | None = field(
         default=None,
-        metadata={"help": "Another critic or chat VLM, to judge the validation videos too: the guard (docs/objectives.md)."},
+        metadata={
+            "help": "Another critic or chat VLM, to judge the validation videos too: the guard (docs/objectives.md)."
+        },
     )
     guard_action: Literal["warn", "stop"] = field(
         default="stop", metadata={"help": "Where the reward is exploited: go on, or end the training."}
@@ -45,7 +54,10 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
     if script_args.second_judge:
         if script_args.critic is None:
             raise ValueError("second_judge is given, but not critic: name the one that gave the rewards.")
-        judge, critic = (critic_source(name, training_args) for name in (script_args.second_judge, script_args.critic))
+        judge, critic = (
+            CriticSource(*LiFTCritic.when_needed(name, device=training_args.device))
+            for name in (script_args.second_judge, script_args.critic)
+        )
         callbacks = [GuardedValidation(Guard(judge, script_args.guard_action, alarms_in_words), critic)]
     trainer = RewardWeightedVideoTrainer(
         model=PipelineSource(

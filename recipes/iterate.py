@@ -14,7 +14,6 @@ from lift_trl.alignment.guard import CriticSource, Guard
 from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.critic.lift_critic import LiFTCritic
-from lift_trl.critic.settings import find_revision
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, setup_logging
 from lift_trl.statistics.drift import alarms_in_words
@@ -66,8 +65,7 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
 
     def critic(name: str, wanted: str | None) -> CriticSource:
         options = {"device": training_args.device, "batch_size": script_args.critic_batch_size}
-        revision = find_revision(name, wanted)
-        return CriticSource(f"{name}@{revision}", lambda: LiFTCritic.from_pretrained(name, revision=wanted, **options))
+        return CriticSource(*LiFTCritic.when_needed(name, revision=wanted, **options))
 
     guard = None
     if script_args.second_judge:

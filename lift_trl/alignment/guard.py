@@ -137,7 +137,8 @@ class Curves:
             lines.append(f"| {check.number or 'base'} | {check.reward:.3f} | {check.judge:.3f} | {said} |")
         lines.append(f"\nBest by the other judge: {self._name(self.best)}.")
         write_text(folder / "guard.md", "\n".join(lines) + "\n")
-        write_text(folder / GUARD_FILE, json.dumps({"unit": self.unit, "checks": [check._asdict() for check in self.checks]}, indent=1))
+        found = {"unit": self.unit, "checks": [check._asdict() for check in self.checks]}
+        write_text(folder / GUARD_FILE, json.dumps(found, indent=1))
 
     def _name(self, number: int) -> str:
         return f"{self.unit} {number}" if number else "the base"

@@ -60,7 +60,9 @@ class GuardedValidation(TrainerCallback):
             ValueError: if there are too few validation videos to be sure of anything.
         """
         if len(args.validation_prompts or ()) < 2:
-            raise ValueError("a guard judges the validation videos: give two validation_prompts or more, better twenty.")
+            raise ValueError(
+                "a guard judges the validation videos: give two validation_prompts or more, better twenty."
+            )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After the validation of this step, if it had one."""
@@ -102,7 +104,8 @@ class GuardedValidation(TrainerCallback):
     def _verdicts(self, folder: Path, name: str, prompts: Mapping[str, str]) -> tuple[Verdicts, Verdicts]:
         """Rewards of the videos `name` by prompt, of the critic and of the other judge."""
         rows = [
-            {"id": key, "prompt": text, "file_name": f"../../validation/{key}/{name}.mp4"} for key, text in prompts.items()
+            {"id": key, "prompt": text, "file_name": f"../../validation/{key}/{name}.mp4"}
+            for key, text in prompts.items()
         ]
         write_rows(folder / "guard" / name / METADATA_FILE, rows)
         videos = [folder / "validation" / key / f"{name}.mp4" for key in prompts]

@@ -1,7 +1,7 @@
 """`LiFTCritic`: probabilities of the three labels on each dimension, a reward, and a reason. Nothing is sampled."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,14 @@ class LiFTCritic:
         self.end_ids = end_tokens(self.adapter, processor, model)
         check_both_ways(self.model, self.adapter, processor, self.settings, self._labels)
         warn_of_tiles(self.adapter, processor, self.settings.num_frames)
+
+    @classmethod
+    def when_needed(
+        cls, name_or_path: str, *, revision: str | None = None, **options: Any
+    ) -> tuple[str, Callable[[], "LiFTCritic"]]:
+        """The critic's `name`, and what loads it: for a stage that has it in memory only while it scores."""
+        name = f"{name_or_path}@{find_revision(name_or_path, revision)}"
+        return name, lambda: cls.from_pretrained(name_or_path, revision=revision, **options)
 
     @classmethod
     def from_pretrained(

@@ -73,12 +73,13 @@ class Strength(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One training curve: `group` is the plot that it belongs to ("critic loss"), `name` the line in it."""
+    """One training curve: `group` is the plot that it belongs to ("critic loss"), `name` the line in it, over `unit`s."""
 
     group: str
     name: str
     steps: tuple[float, ...]
     values: tuple[float, ...]
+    unit: str = "step"
 
 
 class ClipRow(NamedTuple):

@@ -231,7 +231,7 @@ def curves(lines: Sequence[Curve]) -> str:
         for i, line in enumerate(lines):
             style: Any = {"color": PALETTE[i % 6], "ls": LINES[i % 4]}
             axes.plot(line.steps, line.values, lw=1.6, label=line.name, **style)
-        axes.set_xlabel("step")
+        axes.set_xlabel(lines[0].unit)
         axes.set_ylabel(lines[0].group)
         axes.grid(axis="y")
         _legend_above(axes, 3)

@@ -23,6 +23,11 @@ from .votes import Ballots, agreements, ballot_wins, read_ballots, strengths
 
 logger = logging.getLogger(__name__)
 
+#: What a guard writes (`recipes/iterate.py`, `recipes/align.py`).
+GUARD_FILE = "guard.json"
+#: What a Trainer writes.
+STATE_FILE = "trainer_state.json"
+
 
 @dataclass
 class ReportArguments:
@@ -42,7 +47,9 @@ class ReportArguments:
     protocol: Protocol = field(default="vbench", metadata={"help": "vbench, vbench-long or vbench-custom."})
     votes: list[str] = field(default_factory=list, metadata={"help": "judge=FILE of comparisons, JSON lines."})
     figures: list[str] = field(default_factory=list, metadata={"help": "FILE of other figures, JSON lines."})
-    training: list[str] = field(default_factory=list, metadata={"help": "name=trainer_state.json of a training."})
+    training: list[str] = field(
+        default_factory=list, metadata={"help": "name=FOLDER or trainer_state.json of a training, or a guard.json."}
+    )
     cards: list[str] = field(
         default_factory=list,
         metadata={"help": "name=FOLDER of a trained model whose card takes the system's figures (model-index)."},
@@ -210,8 +217,16 @@ def read_figures(path: Path) -> list[EvalRow]:
 
 
 def load_curves(name: str, path: Path) -> list[Curve]:
-    """The losses, rewards and accuracies in a Trainer's `trainer_state.json` (or the folder that holds it)."""
-    file = path / "trainer_state.json" if path.is_dir() else path
+    """
+    The losses, rewards and accuracies in a Trainer's `trainer_state.json`, or the two curves of a guard's `guard.json`; of a
+    folder those that it holds.
+    """
+    if path.is_dir() and (path / GUARD_FILE).is_file():
+        state = path / STATE_FILE
+        return load_curves(name, path / GUARD_FILE) + (load_curves(name, state) if state.is_file() else [])
+    if path.name == GUARD_FILE:
+        return _guard_curves(name, read_json(path))
+    file = path / STATE_FILE if path.is_dir() else path
     history = read_json(file)["log_history"]
     wanted = ("loss", "loss_unweighted", "reward_mean", "eval_loss", "mean_token_accuracy")
     curves = []
@@ -220,6 +235,16 @@ def load_curves(name: str, path: Path) -> list[Curve]:
         if len(points) > 1:
             curves.append(Curve(key.replace("_", " "), name, *zip(*points)))
     return curves
+
+
+def _guard_curves(name: str, watched: Mapping[str, Any]) -> list[Curve]:
+    """Whether the judge that gave no reward agrees that the rounds (or steps) get better."""
+    checks, unit = watched["checks"], watched["unit"]
+    numbers = tuple(float(check["number"]) for check in checks)
+    return [
+        Curve(f"mean reward by {unit}", f"{name}: {who}", numbers, tuple(check[key] for check in checks), unit)
+        for key, who in (("reward", "the critic that rewards"), ("judge", "a judge that does not"))
+    ]
 
 
 def parents_of(paths: Mapping[str, Path]) -> dict[str, str]:

@@ -113,6 +113,7 @@ def make_trainer(
     eval_dataset=None,
     adapter=None,
     objective_of_own=None,
+    callbacks=None,
     **overrides,
 ) -> RewardWeightedVideoTrainer:
     """A trainer on the tiny checkpoint: LoRA with alpha != r, no trackers, a batch of four."""
@@ -134,6 +135,7 @@ def make_trainer(
         RewardWeightedVideoConfig(str(output_dir), **settings),
         train_dataset=dataset,
         eval_dataset=eval_dataset,
+        callbacks=callbacks,
         peft_config=peft_config,
         adapter=adapter,
         objective=objective_of_own,

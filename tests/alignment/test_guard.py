@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from lift_trl.alignment.guard import Curves, Guard, read_verdicts
+from lift_trl.alignment.guarded_training import GuardedValidation
+from lift_trl.report.inputs import load_curves
 from lift_trl.mini.judges import OracleJudge, StillnessJudge
 from lift_trl.mini.shapes import CLEAN, SCENES, draw_clip
 from lift_trl.mini.world import write_clips
 from lift_trl.rubric import Label
 from lift_trl.statistics.drift import alarms_in_words
 from lift_trl.store.manifest import read_rows
+from tests.alignment.conftest import make_trainer
 from tests.alignment.test_iterate import Fashion, World
 
 
@@ -55,6 +58,14 @@ def test_the_table_has_both_curves(tmp_path):
         "| 2 | 1.0" if lines[4][6] == "1" else "| 2 | 0.9"
     )
     assert "the reward rose by" in lines[4] and lines[-1].startswith("Best by the other judge")
+    rewarded, other = load_curves("dpo", tmp_path)
+    assert rewarded.group == other.group == "mean reward by round" and rewarded.name == "dpo: the critic that rewards"
+    assert rewarded.steps == (0, 1, 2) and rewarded.values == pytest.approx((0.48, 0.74, 0.99), abs=0.05)
+    assert other.values == pytest.approx((0.65, 0.65, 0.54), abs=0.05)
+    (tmp_path / "trainer_state.json").write_text(
+        '{"log_history": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}]}'
+    )
+    assert [curve.unit for curve in load_curves("dpo", tmp_path)] == ["round", "round", "step"]
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +107,65 @@ def test_the_judges_of_the_mini_world_judge_clips(tmp_path):
     assert [j.score([clip], ["?"])[0].reward for j in (still, strict)] == pytest.approx([0.9, 0.05])
     right, wrong = OracleJudge().score([clip, clip], [prompt, SCENES[-1].prompt])
     assert right.reward == pytest.approx(0.9) and wrong.reward < 0.9
+
+
+def guarded(folder, pipeline_dir, cached, *, critic, other, action="stop", **options):
+    settings = {
+        "max_steps": 4, "validation_prompts": ["a red circle", "a blue square", "a green triangle"], "validation_steps": 2,
+        "validation_num_inference_steps": 1, "validation_guidance_scale": 1.0, **options,
+    }  # fmt: skip
+    watch = GuardedValidation(Guard(other.source(), action, alarms_in_words), critic.source())
+    return make_trainer(pipeline_dir, folder, cached, callbacks=[watch], **settings)
+
+
+def test_a_training_ends_where_its_reward_is_exploited(tmp_path, pipeline_dir, cached, caplog):
+    critic, other = Fashion("critic", {"step-2": Label.GOOD}), Fashion("other", {"step-2": Label.BAD})
+    trainer = guarded(tmp_path, pipeline_dir, cached, critic=critic, other=other)
+    trainer.train()
+    assert trainer.state.global_step == 2 and "step-2: the reward rose by 0.622" in caplog.text
+    table = (tmp_path / "guard.md").read_text().splitlines()
+    assert (
+        table[0].startswith("| step |") and table[3].startswith("| 2 | 0.806 |") and "other judge: the base." in table[-1]
+    )
+
+
+def test_a_guard_that_only_warns_sees_the_whole_run_and_one_that_is_resumed_its_beginning(
+    tmp_path, pipeline_dir, cached
+):
+    judges = {"critic": Fashion("critic", {"step-2": Label.GOOD}), "other": Fashion("other", {"step-2": Label.BAD})}
+    saved = {"save_strategy": "steps", "save_steps": 2}
+    trainer = guarded(tmp_path, pipeline_dir, cached, **judges, action="warn", **saved)
+    trainer.train()
+    assert trainer.state.global_step == 4
+    table = (tmp_path / "guard.md").read_text()
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:5]] == [
+        "base",
+        "2",
+        "4",
+    ] and "rose by" in table
+    resumed = guarded(tmp_path, pipeline_dir, cached, **judges, action="warn", **saved)
+    (tmp_path / "guard.md").unlink()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert (tmp_path / "guard.md").read_text() == table
+
+
+def test_a_guard_needs_videos_to_judge(tmp_path, pipeline_dir, cached):
+    watch = GuardedValidation(Guard(Fashion("other", {}).source()), Fashion("critic", {}).source())
+    with pytest.raises(ValueError, match="give two validation_prompts or more"):
+        make_trainer(pipeline_dir, tmp_path, cached, callbacks=[watch]).train()
+
+
+@pytest.mark.parametrize("objective, name", [("dpo", "kl_fraction"), ("nft", "kl_old_fraction")])
+def test_a_training_ends_where_it_is_too_far_from_its_reference(
+    tmp_path, pipeline_dir, cached, caplog, objective, name
+):
+    settings = {"objective": objective, "max_steps": 6, "learning_rate": 0.01, "logging_steps": 1}
+    free = make_trainer(pipeline_dir, tmp_path / "free", cached, **settings)
+    free.train()
+    path = [line[name] for line in free.state.log_history if name in line]
+    limit = (path[2] + path[3]) / 2
+    first = next(step for step, share in enumerate(path, start=1) if share > limit)
+    held = make_trainer(pipeline_dir, tmp_path / "held", cached, max_kl_fraction=limit, **settings)
+    held.train()
+    assert 1 < held.state.global_step == first < 6
+    assert f"{name}={path[first - 1]:.3f} is above max_kl_fraction={limit}" in caplog.text

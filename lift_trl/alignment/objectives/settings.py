@@ -124,7 +124,10 @@ class ObjectiveArguments:
                 raise ValueError(f"{name}={value!r}; use one of {', '.join(allowed)}.")
         if not self.real_weight >= 0:
             raise ValueError(f"real_weight={self.real_weight}; lambda must be >= 0.")
-        above_zero = ("reward_temperature", "beta", "advantage_clip", "desirable_weight", "undesirable_weight", "max_kl_fraction")
+        above_zero = (
+            *("reward_temperature", "beta", "advantage_clip", "desirable_weight", "undesirable_weight"),
+            "max_kl_fraction",
+        )
         for name in above_zero:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
