@@ -404,8 +404,8 @@ def main() -> None:
             for arm in block:
                 add(arm.name, seed, study.train(arm, seed))
     if args.tier == "rounds":
-        for arm, stillness in ((HACKED, True), *((arm, False) for arm in ROUNDS)):
-            for seed in range(args.seeds):
+        for seed in range(args.seeds):
+            for arm, stillness in ((HACKED, True), *((arm, False) for arm in ROUNDS)):
                 name = "stillness rewarded" if stillness else arm.name
                 for number, adapter in enumerate(study.rounds(args.rounds, seed, arm, stillness=stillness), start=1):
                     add(f"{name}, round {number}", seed, adapter)

@@ -25,14 +25,17 @@ class StopsFarAway(TrainerCallback):
     def __init__(self, limit: float) -> None:
         self.limit = limit
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **kwargs: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any
+    ) -> None:
         """Of a line of training; all processes have the same figures."""
         for name in ("kl_fraction", "kl_old_fraction"):
-            if logs.get(name, 0.0) > self.limit:
+            share = (logs or {}).get(name, 0.0)
+            if share > self.limit:
                 logger.warning(
-                    "step %d: %s=%.3f is above max_kl_fraction=%s: training ends here", state.global_step, name, logs[name],
-                    self.limit,
-                )  # fmt: skip
+                    "step %d: %s=%.3f is above max_kl_fraction=%s: training ends here",
+                    *(state.global_step, name, share, self.limit),
+                )
                 control.should_training_stop = True
 
 

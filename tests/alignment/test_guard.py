@@ -125,7 +125,9 @@ def test_a_training_ends_where_its_reward_is_exploited(tmp_path, pipeline_dir, c
     assert trainer.state.global_step == 2 and "step-2: the reward rose by 0.622" in caplog.text
     table = (tmp_path / "guard.md").read_text().splitlines()
     assert (
-        table[0].startswith("| step |") and table[3].startswith("| 2 | 0.806 |") and "other judge: the base." in table[-1]
+        table[0].startswith("| step |")
+        and table[3].startswith("| 2 | 0.806 |")
+        and "other judge: the base." in table[-1]
     )
 
 

@@ -6,9 +6,14 @@ import pytest
 
 from lift_trl.alignment.preferences import load_preferences, parse_systems
 from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.evaluation.report_inputs import ReportArguments, build_report
 from lift_trl.store.clip_rows import video_digest
 from lift_trl.store.inspect import inspect_artifact
 from lift_trl.store.manifest import write_rows
+from lift_trl.ui.arena import QUESTIONS, Arena
+from lift_trl.ui.clips import load_clips, pair_clips
+from lift_trl.ui.identity import Identity
+from lift_trl.ui.vote_log import VoteLog
 from tests.alignment.conftest import SIZE, make_trainer, moving_square
 from tests.structure.source import RECIPES
 from tests.structure.test_recipe_configs import load_recipe
@@ -123,6 +128,35 @@ def test_votes_to_a_lora(tmp_path, systems, pipeline_dir):
     assert "2 pairs a step" in card and "compared the sampled clips in pairs" in card
     with pytest.raises(ValueError, match="4 generated rows have no reward"):
         make_trainer(pipeline_dir, tmp_path / "rwl", CachedVideoDataset(tmp_path / "cache"))
+
+
+def test_an_arenas_votes_are_pairs_for_dpo_and_ballots_of_the_report(tmp_path, systems):
+    """Two people like `tuned` on two prompts of three, on sides that the arena mixes."""
+    for folder in systems.values():
+        rows = [{"file_name": f"videos/{n}.mp4", "prompt": prompt, "seed": n} for n, prompt in enumerate(PROMPTS)]
+        write_rows(folder / "metadata.jsonl", rows)
+    pairs = pair_clips(*(load_clips(str(path), system=name) for name, path in systems.items()))
+    arena = Arena(pairs, VoteLog(tmp_path / "votes"), Identity(b"salt"))
+    choices = []
+    for voter in ("ada", "bob"):
+        while (pair := arena.next_pair(voter)) is not None:
+            liked = "base" if pair.prompt == PROMPTS[1] else "tuned"
+            choices.append("a" if arena.sides(voter, pair)[0].system == liked else "b")
+            assert arena.vote(voter, pair.id, dict.fromkeys(QUESTIONS, choices[-1]))
+    assert len(choices) == 6 and set(choices) == {"a", "b"}
+    found = load_preferences(tmp_path / "votes", systems)
+    assert sorted(names(found)) == [
+        ("base/1.mp4", "tuned/1.mp4"), ("tuned/0.mp4", "base/0.mp4"), ("tuned/2.mp4", "base/2.mp4"),
+    ]  # fmt: skip
+    (segment,) = (tmp_path / "votes").rglob("*.jsonl")
+    arguments = ReportArguments(
+        str(tmp_path / "report"), [f"{name}={path}" for name, path in systems.items()], drift=False,
+        votes=[f"people={segment}"],
+    )  # fmt: skip
+    rates = build_report(arguments).win_rates
+    assert [(rate.first, rate.win.value, rate.loss.value) for rate in rates if rate.dimension is None] == [
+        ("tuned", pytest.approx(2 / 3), pytest.approx(1 / 3))
+    ]
 
 
 def test_inspect_counts_pairs_prompts_and_ties(tmp_path, cache_dir):
