@@ -15,9 +15,9 @@ from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeigh
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.critic.lift_critic import LiFTCritic
-from lift_trl.evaluation.drift import alarms_in_words
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import fit, leaving_processes, setup_logging
+from lift_trl.statistics.drift import alarms_in_words
 from lift_trl.video_models import PipelineSource
 
 

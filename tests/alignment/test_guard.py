@@ -5,10 +5,10 @@ import pytest
 
 from lift_trl.alignment.guard import Curves, Guard, read_verdicts
 from lift_trl.alignment.guarded_training import GuardedValidation
-from lift_trl.report.inputs import load_curves
 from lift_trl.mini.judges import OracleJudge, StillnessJudge
 from lift_trl.mini.shapes import CLEAN, SCENES, draw_clip
 from lift_trl.mini.world import write_clips
+from lift_trl.report.inputs import load_curves
 from lift_trl.rubric import Label
 from lift_trl.statistics.drift import alarms_in_words
 from lift_trl.store.manifest import read_rows

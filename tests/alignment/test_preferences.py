@@ -6,7 +6,7 @@ import pytest
 
 from lift_trl.alignment.preferences import load_preferences, parse_systems
 from lift_trl.alignment.video_dataset import CachedVideoDataset
-from lift_trl.evaluation.report_inputs import ReportArguments, build_report
+from lift_trl.report.inputs import ReportArguments, build_report
 from lift_trl.store.clip_rows import video_digest
 from lift_trl.store.inspect import inspect_artifact
 from lift_trl.store.manifest import write_rows
