@@ -118,12 +118,9 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         # Stock values would drop our columns from evaluation: the loss comes from compute_loss, not from labels.
         self.can_return_loss = True
         self._metrics = LossMetrics(self.accelerator)
-        if self._has_old and self._old_policy_moves:
-            self.add_callback(OldPolicyFollows(args.ref_model_sync_steps, args.ref_model_mixup_alpha))
-        if args.max_kl_fraction is not None:
-            self.add_callback(StopsFarAway(args.max_kl_fraction))
         self._skipped_steps = SkippedSteps(self.accelerator)
         self.add_callback(self._skipped_steps)
+        self._watch_other_policies(args)
         dataset = first_dataset(train, evaluation)
         self._empty_prompt = dataset.text_cache().load("")
         self._announce(network)
@@ -285,6 +282,13 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         # Without an earlier LoRA and without updates the old policy is the base: no second LoRA is held.
         self._has_old = "old" in self._needs and (self.adapter is not None or self._old_policy_moves)
         self._compared: list[Needs] = sorted(self._needs) if self._has_old else ["reference"] * bool(self._needs)
+
+    def _watch_other_policies(self, args: RewardWeightedVideoConfig) -> None:
+        """The old policy follows the trained one, which may go so far from it."""
+        if self._has_old and self._old_policy_moves:
+            self.add_callback(OldPolicyFollows(args.ref_model_sync_steps, args.ref_model_mixup_alpha))
+        if args.max_kl_fraction is not None:
+            self.add_callback(StopsFarAway(args.max_kl_fraction))
 
     def _open(self, model: "str | Path | DiffusionPipeline | PipelineSource") -> None:
         """The base, which others must have too where the run is pushed."""
