@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
@@ -12,6 +12,11 @@ from transformers import TrainerCallback
 from ..store.manifest import METADATA_FILE, write_rows
 from ..video_models.source import release_memory
 from .guard import CriticSource, Curves, Guard, Verdicts
+from .policies import OldPolicyFollows
+
+
+if TYPE_CHECKING:
+    from .reward_weighted_config import RewardWeightedVideoConfig
 
 
 logger = get_logger(__name__)
@@ -37,6 +42,16 @@ class StopsFarAway(TrainerCallback):
                     *(state.global_step, name, share, self.limit),
                 )
                 control.should_training_stop = True
+
+
+def policy_callbacks(args: "RewardWeightedVideoConfig", *, old_moves: bool) -> list[TrainerCallback]:
+    """What moves the old policy, and what watches how far the trained one is from it."""
+    found: list[TrainerCallback] = []
+    if old_moves:
+        found.append(OldPolicyFollows(args.ref_model_sync_steps, args.ref_model_mixup_alpha))
+    if args.max_kl_fraction is not None:
+        found.append(StopsFarAway(args.max_kl_fraction))
+    return found
 
 
 class GuardedValidation(TrainerCallback):

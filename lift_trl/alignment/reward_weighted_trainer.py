@@ -23,12 +23,12 @@ from ..runtime import strategy
 from ..video_models import PipelineSource
 from .cache import encoding_dtype
 from .draws import RowDraws, draw_rows
-from .guarded_training import StopsFarAway
+from .guarded_training import policy_callbacks
 from .metrics import TIMESTEP_QUARTERS, LossMetrics
 from .objectives import OBJECTIVES, Objective, OtherPolicy, StepRows, effective_sample_size, per_sample_loss
 from .objectives.step import Loss, Needs
 from .overflow import SkippedSteps
-from .policies import OldPolicyFollows, acting_as, add_old_policy
+from .policies import acting_as, add_old_policy
 from .precision import base_dtype, with_precision
 from .reward_weighted_config import RewardWeightedVideoConfig
 from .reward_weighted_data import CACHE_DIR, first_dataset, prepare_dataset, prepare_evaluation
@@ -120,7 +120,8 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self._metrics = LossMetrics(self.accelerator)
         self._skipped_steps = SkippedSteps(self.accelerator)
         self.add_callback(self._skipped_steps)
-        self._watch_other_policies(args)
+        for callback in policy_callbacks(args, old_moves=self._has_old and self._old_policy_moves):
+            self.add_callback(callback)
         dataset = first_dataset(train, evaluation)
         self._empty_prompt = dataset.text_cache().load("")
         self._announce(network)
@@ -282,13 +283,6 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         # Without an earlier LoRA and without updates the old policy is the base: no second LoRA is held.
         self._has_old = "old" in self._needs and (self.adapter is not None or self._old_policy_moves)
         self._compared: list[Needs] = sorted(self._needs) if self._has_old else ["reference"] * bool(self._needs)
-
-    def _watch_other_policies(self, args: RewardWeightedVideoConfig) -> None:
-        """The old policy follows the trained one, which may go so far from it."""
-        if self._has_old and self._old_policy_moves:
-            self.add_callback(OldPolicyFollows(args.ref_model_sync_steps, args.ref_model_mixup_alpha))
-        if args.max_kl_fraction is not None:
-            self.add_callback(StopsFarAway(args.max_kl_fraction))
 
     def _open(self, model: "str | Path | DiffusionPipeline | PipelineSource") -> None:
         """The base, which others must have too where the run is pushed."""
