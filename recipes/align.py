@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["lift-trl"]
+# ///
 """Stage 3d: LoRA-tunes a text-to-video model on a cache by reward-weighted likelihood.
 
     accelerate launch --config_file recipes/configs/accelerate/single_gpu.yaml recipes/align.py \
@@ -9,16 +13,9 @@ from typing import Literal
 
 from transformers import TrainerCallback
 
-from lift_trl.alignment.guard import CriticSource, Guard
-from lift_trl.alignment.guarded_training import GuardedValidation
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
-from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
-from lift_trl.alignment.video_dataset import CachedVideoDataset
-from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import fit, leaving_processes, setup_logging
-from lift_trl.statistics.drift import alarms_in_words
-from lift_trl.video_models import PipelineSource
 
 
 @dataclass
@@ -49,6 +46,15 @@ ARGUMENTS = (AlignArguments, LoraArguments, RewardWeightedVideoConfig)
 
 
 def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
+    # After the parser: `--help` and a wrong option do not wait for the models' classes.
+    from lift_trl.alignment.guard import CriticSource, Guard
+    from lift_trl.alignment.guarded_training import GuardedValidation
+    from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
+    from lift_trl.alignment.video_dataset import CachedVideoDataset
+    from lift_trl.critic.lift_critic import LiFTCritic
+    from lift_trl.statistics.drift import alarms_in_words
+    from lift_trl.video_models import PipelineSource
+
     setup_logging(training_args.distributed_state)
     callbacks: list[TrainerCallback] = []
     if script_args.second_judge:

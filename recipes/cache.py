@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["lift-trl"]
+# ///
 """Stage 3c: rated and real videos to a cache of VAE posteriors and text embeddings.
 
     accelerate launch --config_file recipes/configs/accelerate/single_gpu.yaml recipes/cache.py \
@@ -6,11 +10,8 @@
 
 from dataclasses import dataclass, field
 
-from lift_trl.alignment.cache import cache_videos, clip_parents
-from lift_trl.alignment.preferences import load_preferences, parse_systems, save_pairs
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
-from lift_trl.store.rated_videos import load_rated_videos
 
 
 @dataclass
@@ -42,6 +43,11 @@ ARGUMENTS = (CacheArguments,)
 
 
 def main(args: CacheArguments) -> None:
+    # After the parser: `--help` and a wrong option do not wait for the models' classes.
+    from lift_trl.alignment.cache import cache_videos, clip_parents
+    from lift_trl.alignment.preferences import load_preferences, parse_systems, save_pairs
+    from lift_trl.store.rated_videos import load_rated_videos
+
     state = process_state()
     setup_logging(state)
     videos = [video for source in args.videos for video in load_rated_videos(source)]

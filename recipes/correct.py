@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["lift-trl"]
+# ///
 """Stage 1: corrects ratings in three steps, with critics trained on the way. Run it again after each review.
 
     accelerate launch --config_file recipes/configs/accelerate/single_gpu.yaml recipes/correct.py \
@@ -13,10 +17,6 @@ from datasets import Dataset
 from trl import ModelConfig, get_peft_config
 
 from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
-from lift_trl.critic.critic_trainer import LiFTCriticTrainer
-from lift_trl.critic.lift_critic import LiFTCritic
-from lift_trl.feedback.correction import CorrectionConfig, correct
-from lift_trl.feedback.hra import load_hra
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.records import Judgement
 from lift_trl.runtime import fit, leaving_processes, process_state, setup_logging
@@ -38,6 +38,12 @@ ARGUMENTS = (CorrectArguments, LiFTCriticConfig, ModelConfig)
 
 
 def main(script_args: CorrectArguments, training_args: LiFTCriticConfig, model_args: ModelConfig) -> None:
+    # After the parser: `--help` and a wrong option do not wait for the models' classes.
+    from lift_trl.critic.critic_trainer import LiFTCriticTrainer
+    from lift_trl.critic.lift_critic import LiFTCritic
+    from lift_trl.feedback.correction import CorrectionConfig, correct
+    from lift_trl.feedback.hra import load_hra
+
     state = process_state(use_cpu=training_args.use_cpu)
     setup_logging(state)
 

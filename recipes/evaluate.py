@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["lift-trl[eval]"]
+# ///
 """Evaluation: VBench where a runner is named, a second judge where one is named, then one report of all that is there.
 
     accelerate launch --config_file recipes/configs/accelerate/single_gpu.yaml recipes/evaluate.py \

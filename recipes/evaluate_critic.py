@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["lift-trl[eval]"]
+# ///
 """How good a critic is: agreement with people on the test split, the sanity suite, public preference benchmarks.
 
     accelerate launch --config_file recipes/configs/accelerate/cpu.yaml recipes/evaluate_critic.py \

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["lift-trl"]
+# ///
 """Stage 3a: prompts to videos, from the base model or with a LoRA on top.
 
     accelerate launch --config_file recipes/configs/accelerate/multi_gpu.yaml recipes/generate.py \
@@ -8,7 +12,6 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from lift_trl.alignment.generate import Sampling, generate_videos, read_prompts
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
@@ -51,6 +54,9 @@ ARGUMENTS = (GenerateArguments,)
 
 
 def main(args: GenerateArguments) -> None:
+    # After the parser: `--help` and a wrong option do not wait for the models' classes.
+    from lift_trl.alignment.generate import Sampling, generate_videos, read_prompts
+
     state = process_state()
     setup_logging(state)
     sampling = Sampling(

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["lift-trl[eval]"]
+# ///
 """Iterated LiFT: generate, score, cache, align; each round from the LoRA of the round before.
 
     accelerate launch --config_file recipes/configs/accelerate/multi_gpu.yaml recipes/iterate.py \
@@ -9,15 +13,9 @@ from typing import Literal
 
 from accelerate.logging import get_logger
 
-from lift_trl.alignment.generate import Sampling
-from lift_trl.alignment.guard import CriticSource, Guard
-from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
-from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, setup_logging
-from lift_trl.statistics.drift import alarms_in_words
-from lift_trl.video_models import PipelineSource
 
 
 logger = get_logger(__name__)
@@ -58,6 +56,14 @@ ARGUMENTS = (IterateArguments, LoraArguments, RewardWeightedVideoConfig)
 
 
 def main(script_args: IterateArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
+    # After the parser: `--help` and a wrong option do not wait for the models' classes.
+    from lift_trl.alignment.generate import Sampling
+    from lift_trl.alignment.guard import CriticSource, Guard
+    from lift_trl.alignment.iterate import iterate
+    from lift_trl.critic.lift_critic import LiFTCritic
+    from lift_trl.statistics.drift import alarms_in_words
+    from lift_trl.video_models import PipelineSource
+
     setup_logging(training_args.distributed_state)
     peft_config = lora_args.lora_config()
     if peft_config is None:

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["lift-trl"]
+# ///
 """Stage 3b: scores generated videos, or clips of your own, with a critic.
 
     accelerate launch --config_file recipes/configs/accelerate/multi_gpu.yaml recipes/score.py \

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["lift-trl"]
+# ///
 """Stage 2: tunes a vision-language model into a critic that answers with a label and a reason.
 
     accelerate launch --config_file recipes/configs/accelerate/multi_gpu.yaml recipes/train_critic.py \
@@ -10,9 +14,6 @@ from pathlib import Path
 from trl import ModelConfig, get_peft_config
 
 from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
-from lift_trl.critic.critic_trainer import LiFTCriticTrainer
-from lift_trl.feedback.hra import load_hra
-from lift_trl.hub.parents import hub_parent
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import fit, leaving_processes, setup_logging
 
@@ -34,6 +35,11 @@ ARGUMENTS = (TrainCriticArguments, LiFTCriticConfig, ModelConfig)
 
 
 def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, model_args: ModelConfig) -> None:
+    # After the parser: `--help` and a wrong option do not wait for the models' classes.
+    from lift_trl.critic.critic_trainer import LiFTCriticTrainer
+    from lift_trl.feedback.hra import load_hra
+    from lift_trl.hub.parents import hub_parent
+
     setup_logging(training_args.distributed_state)
     name, revision = script_args.hra, script_args.hra_revision
     hra = load_hra(name, revision=revision, bad_rows=script_args.bad_rows, test_fraction=script_args.test_fraction)

@@ -1,0 +1,91 @@
+"""How recipes start: their PEP 723 heads, `recipes/launch/`, and what is loaded before the command line is read."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from accelerate.commands.launch import launch_command_parser
+from packaging.requirements import Requirement
+
+from tests.structure.source import RECIPES
+
+
+ROOT = RECIPES.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ALL = sorted(RECIPES.glob("*.py"))
+#: PEP 723's own expression.
+BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+
+
+@pytest.mark.parametrize("recipe", ALL, ids=lambda path: path.name)
+def test_a_recipe_names_what_it_needs(recipe: Path):
+    (block,) = BLOCK.finditer(recipe.read_text())
+    assert block["type"] == "script"
+    head = tomllib.loads(
+        "\n".join(line.removeprefix("# ").removeprefix("#") for line in block["content"].splitlines())
+    )
+    (needed,) = map(Requirement, head["dependencies"])
+    assert head["requires-python"] == PROJECT["requires-python"]
+    assert needed.name == PROJECT["name"] and needed.extras <= set(PROJECT["optional-dependencies"])
+
+
+def test_the_command_line_is_read_before_models_are_loaded():
+    light = [str(recipe) for recipe in ALL if recipe.stem not in ("score", "evaluate", "evaluate_critic")]
+    program = f"""
+import runpy, sys
+for recipe in {light!r}:
+    runpy.run_path(recipe, run_name="recipe")
+    print(recipe, *sorted({{"diffusers", "gradio", "trl.trainer.sft_trainer"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == light
+
+
+def stand_ins(folder: Path) -> dict[str, str]:
+    """SLURM's commands for a job on two machines, of which this is the second, and a launcher that prints its words."""
+    programs = {
+        "scontrol": 'echo "node-a\nnode-b"',
+        "srun": 'shift\nSLURM_NODEID=1 exec "$@"',
+        "accelerate": 'printf "%s\\n" "$@"',
+    }
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    path = f"{folder}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    return {"PATH": path, "SLURM_GPUS_ON_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node-[a-b]"}
+
+
+def test_slurm_starts_a_launcher_of_its_own_rank_on_each_machine(tmp_path: Path):
+    options = ["--config", "a file.yaml", "--learning_rate", "3e-5"]
+    command = ["bash", str(RECIPES / "launch" / "slurm.sh"), "recipes/align.py", *options]
+    done = subprocess.run(command, env=stand_ins(tmp_path), capture_output=True, text=True, check=True, cwd=ROOT)
+    launch, *words = done.stdout.splitlines()
+    args = launch_command_parser().parse_args(words)
+    assert launch == "launch" and Path(ROOT / args.config_file).is_file()
+    assert (args.num_machines, args.num_processes, args.machine_rank, args.main_process_ip) == (2, 8, 1, "node-a")
+    assert (args.training_script, args.training_script_args) == ("recipes/align.py", options)
+
+
+def test_the_hub_takes_the_line_of_a_job(tmp_path: Path):
+    env = {
+        "PATH": stand_ins(tmp_path)["PATH"],
+        "JOB_OPTIONS": "--dry-run",
+        "HF_TOKEN": "hf_none",
+        "HF_HOME": str(tmp_path),
+    }
+    # Nothing is sent: the client only resolves what it would send.
+    env["HF_ENDPOINT"] = "http://127.0.0.1:9"
+    words = ["l4x4", "dev/lift", "recipes/score.py", "--config", "/configs/x y.yaml", "--output_dir", "/data/scored"]
+    command = ["bash", str(RECIPES / "launch" / "hf_jobs.sh"), *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, cwd=ROOT)
+    for part in (
+        "flavor    l4x4",
+        "hf://buckets/dev/lift:/data",
+        "UV_FIND_LINKS=/data/dist",
+        "/configs/x y.yaml",
+        "score.py",
+    ):
+        assert part in done.stdout
