@@ -14,7 +14,7 @@ is taken up again by the same line.
 import logging
 from dataclasses import replace
 
-from lift_trl.judges.second_judge import SecondJudgeArguments, judge_systems
+from lift_trl.judges.arguments import SecondJudgeArguments
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.report.commands import evaluate
 from lift_trl.report.inputs import ReportArguments, named_paths
@@ -33,6 +33,8 @@ def main(report_args: ReportArguments, vbench_args: VBenchArguments, judge_args:
         if state.num_processes > 1:
             logging.getLogger(__name__).warning("evaluate.py uses one process; launch it with single_gpu.yaml.")
         if judge_args.judge is not None:
+            from lift_trl.judges.second_judge import judge_systems
+
             judge = judge_args.load(state.device)
             found = judge_systems(judge, named_paths(report_args.systems), judge_args.judge_dir)
             report_args = replace(report_args, judges=[*report_args.judges, *found])

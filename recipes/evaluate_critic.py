@@ -13,15 +13,12 @@ videos beside it: videogen-rewardbench.csv of KwaiVGI/VideoGen-RewardBench, the 
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from accelerate import PartialState
 
-from lift_trl.alignment.score import score_videos
-from lift_trl.critic.examples import rated_clips, read_examples, undecoded, video_of
-from lift_trl.critic.lift_critic import LiFTCritic
-from lift_trl.feedback.hra import load_hra
 from lift_trl.hub.artifact_cards import EVALUATION_FILE
-from lift_trl.judges import JUDGES, NativeJudge, load_judge
+from lift_trl.judges import JUDGES, load_judge
 from lift_trl.judges.audit import audit
 from lift_trl.judges.preference_benchmarks import (
     BENCHMARKS,
@@ -36,6 +33,10 @@ from lift_trl.recipe_parser import RecipeParser
 from lift_trl.records import EvalRow
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 from lift_trl.store.manifest import ARTIFACT_FILE, METADATA_FILE, read_rows, write_rows, write_text
+
+
+if TYPE_CHECKING:
+    from lift_trl.alignment.score import NamedRewardModel
 
 
 @dataclass
@@ -79,9 +80,12 @@ ARGUMENTS = (EvaluateCriticArguments,)
 
 
 def main(args: EvaluateCriticArguments) -> None:
+    # After the parser: `--help` and a wrong option do not wait for the models' classes.
+    from lift_trl.critic.lift_critic import LiFTCritic
+
     state = process_state()
     setup_logging(state)
-    critic: LiFTCritic | NativeJudge
+    critic: NamedRewardModel
     if args.judge:
         critic = load_judge(args.judge, device=state.device)
     else:
@@ -104,9 +108,13 @@ def main(args: EvaluateCriticArguments) -> None:
 
 
 def on_ratings(
-    args: EvaluateCriticArguments, critic: LiFTCritic | NativeJudge, state: PartialState
+    args: EvaluateCriticArguments, critic: "NamedRewardModel", state: PartialState
 ) -> tuple[list[EvalRow], str]:
     """Agreement with people and the sanity suite, where ratings are named."""
+    from lift_trl.alignment.score import score_videos
+    from lift_trl.critic.examples import rated_clips, read_examples, undecoded, video_of
+    from lift_trl.feedback.hra import load_hra
+
     if args.hra is None:
         return [], ""
     test = undecoded(load_hra(args.hra, bad_rows=args.bad_rows, test_fraction=args.test_fraction)["test"])
@@ -127,9 +135,11 @@ def on_ratings(
 
 
 def on_benchmarks(
-    args: EvaluateCriticArguments, critic: LiFTCritic | NativeJudge, state: PartialState
+    args: EvaluateCriticArguments, critic: "NamedRewardModel", state: PartialState
 ) -> tuple[list[EvalRow], str]:
     """Pairwise accuracy on the preference benchmarks that are named."""
+    from lift_trl.alignment.score import score_videos
+
     figures: list[EvalRow] = []
     for name, file in args.benchmarks.items():
         pairs, folder = BENCHMARKS[name](file), Path(args.output_dir) / name

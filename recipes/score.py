@@ -11,10 +11,7 @@
 import os
 from dataclasses import dataclass, field
 
-from lift_trl.alignment.score import score_videos
-from lift_trl.critic.lift_critic import LiFTCritic
-from lift_trl.critic.served import ServedCritic
-from lift_trl.judges import JUDGES, NativeJudge, load_judge
+from lift_trl.judges import JUDGES, load_judge
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
@@ -58,9 +55,14 @@ ARGUMENTS = (ScoreArguments,)
 
 
 def main(args: ScoreArguments) -> None:
+    # After the parser: `--help` and a wrong option do not wait for the models' classes.
+    from lift_trl.alignment.score import NamedRewardModel, score_videos
+    from lift_trl.critic.lift_critic import LiFTCritic
+    from lift_trl.critic.served import ServedCritic
+
     state = process_state()
     setup_logging(state)
-    reward_model: LiFTCritic | ServedCritic | NativeJudge
+    reward_model: NamedRewardModel
     if args.judge:
         reward_model = load_judge(
             args.judge, model=args.critic, revision=args.critic_revision, scale=args.scale, device=state.device

@@ -1,23 +1,34 @@
-"""Released judges as they are: VideoReward, UnifiedReward-2.0 and VideoScore2, each in the terms that it was trained in."""
+"""Released judges as they are: VideoReward, UnifiedReward-2.0 and VideoScore2, each in the terms that it was trained in.
+
+Their names cost no torch, so that a command line is read before anything is loaded.
+"""
 
 from collections.abc import Mapping
-
-import torch
-
-from .native import NativeJudge, Scale
-from .unified_reward import UnifiedReward
-from .video_reward import VideoReward
-from .video_score2 import VideoScore2
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 
-__all__ = ["JUDGES", "NativeJudge", "Scale", "UnifiedReward", "VideoReward", "VideoScore2", "load_judge"]
+if TYPE_CHECKING:
+    import torch
 
-#: What `judge` of the recipes may say -> the judge.
-JUDGES: Mapping[str, type[NativeJudge]] = {
-    "video_reward": VideoReward,
-    "unified_reward": UnifiedReward,
-    "video_score2": VideoScore2,
-}
+    from .native import NativeJudge
+
+#: What `judge` of the recipes may say, each the module of its class -> the class.
+JUDGES: Mapping[str, str] = MappingProxyType(
+    {"video_reward": "VideoReward", "unified_reward": "UnifiedReward", "video_score2": "VideoScore2"}
+)
+#: What the five outputs of VideoScore (`video_score`, a judge that is named by its repo) are, in order, by the paper's
+#: names. Source: TIGER-AI-Lab/VideoScore, examples/run_videoscore.py.
+VIDEO_SCORE_ASPECTS: Mapping[str, str] = MappingProxyType(
+    {
+        "VQ": "visual quality",
+        "TC": "temporal consistency",
+        "DD": "dynamic degree",
+        "TA": "text alignment",
+        "FC": "factual consistency",
+    }
+)
 
 
 def load_judge(
@@ -26,8 +37,8 @@ def load_judge(
     model: str | None = None,
     revision: str | None = None,
     scale: str | None = None,
-    device: torch.device | str = "cpu",
-) -> NativeJudge:
+    device: "torch.device | str" = "cpu",
+) -> "NativeJudge":
     """
     A released judge.
 
@@ -41,7 +52,9 @@ def load_judge(
     """
     if judge not in JUDGES:
         raise ValueError(f"judge={judge!r} is unknown; use one of {', '.join(JUDGES)}.")
-    family = JUDGES[judge]
+    from .native import Scale
+
+    family: type[NativeJudge] = getattr(import_module(f".{judge}", __name__), JUDGES[judge])
     return family.from_pretrained(
         model or family.released,
         revision=revision,

@@ -4,8 +4,7 @@ A critic that was trained with the reward that it also measures cannot tell rewa
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -18,22 +17,12 @@ from ..records import CriticScore, Judgement, VideoSource, content_id
 from ..rubric import Dimension, Label
 from ..store.video_io import describe, sample_frames
 from ..store.weights import load_whole
+from . import VIDEO_SCORE_ASPECTS
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-#: What VideoScore's five outputs are, in order, by the paper's names. Source: TIGER-AI-Lab/VideoScore,
-#: examples/run_videoscore.py.
-ASPECTS: Mapping[str, str] = MappingProxyType(
-    {
-        "VQ": "visual quality",
-        "TC": "temporal consistency",
-        "DD": "dynamic degree",
-        "TA": "text alignment",
-        "FC": "factual consistency",
-    }
-)
 #: The output that answers each of the project's dimensions.
 ASPECT_OF = {
     Dimension.SEMANTIC_CONSISTENCY: "TA",
@@ -46,7 +35,7 @@ NORMAL_FROM, GOOD_FROM = 1.5, 2.5
 # VideoScore was trained with the wording of its own repository; `prompt_template` takes it. This one asks the same.
 PROMPT = (
     "Rate the AI-generated video below on five dimensions, each from 1.0 (worst) to 4.0 (like a real video): "
-    + ", ".join(ASPECTS.values())
+    + ", ".join(VIDEO_SCORE_ASPECTS.values())
     + '. The text prompt is "{prompt}". The frames of the video are:\n'
 )
 
@@ -56,15 +45,15 @@ class Idefics2ForVideoRegression(GenericForSequenceClassification, Idefics2PreTr
 
 
 class AspectScores(NamedTuple):
-    """The head's outputs for one video, in the order of `ASPECTS`; NaN and the why where it could not be scored."""
+    """The head's outputs for one video, as `VIDEO_SCORE_ASPECTS`; NaN and the why where it could not be scored."""
 
     values: tuple[float, ...]
     unscored: str | None = None
 
     @property
     def by_name(self) -> dict[str, float]:
-        """The outputs by the names of `ASPECTS`."""
-        return dict(zip(ASPECTS, self.values, strict=True))
+        """The outputs by the names of `VIDEO_SCORE_ASPECTS`."""
+        return dict(zip(VIDEO_SCORE_ASPECTS, self.values, strict=True))
 
     @property
     def labels(self) -> dict[Dimension, Label]:
@@ -114,15 +103,16 @@ class RegressionJudge:
         Loads a regression model: Idefics2 by the class above, any other family by `AutoModelForSequenceClassification`.
 
         Raises:
-            ValueError: if the head has another number of outputs than `ASPECTS`, or the checkpoint lacks weights (a head
-                that was never trained) or has others.
+            ValueError: if the head has another number of outputs than `VIDEO_SCORE_ASPECTS`, or the checkpoint lacks
+                weights (a head that was never trained) or has others.
         """
         config = AutoConfig.from_pretrained(name, revision=revision)
         family = Idefics2ForVideoRegression if config.model_type == "idefics2" else AutoModelForSequenceClassification
         model: Any = load_whole(family, name, revision=revision or "main", dtype=dtype)
-        if model.config.num_labels != len(ASPECTS):
+        if model.config.num_labels != len(VIDEO_SCORE_ASPECTS):
             raise ValueError(
-                f"{name} has {model.config.num_labels} outputs; a judge needs {len(ASPECTS)}: {list(ASPECTS)}."
+                f"{name} has {model.config.num_labels} outputs; VideoScore has {len(VIDEO_SCORE_ASPECTS)}: "
+                f"{list(VIDEO_SCORE_ASPECTS)}."
             )
         processor = AutoProcessor.from_pretrained(name, revision=revision)
         stamp = f"{name}@{revision or 'main'}"
@@ -134,7 +124,7 @@ class RegressionJudge:
         try:
             frames = sample_frames(video, self.num_frames).frames
         except (ValueError, FileNotFoundError) as error:
-            return AspectScores((math.nan,) * len(ASPECTS), str(error))
+            return AspectScores((math.nan,) * len(VIDEO_SCORE_ASPECTS), str(error))
         images = [Image.fromarray(frame) for frame in frames]
         text = self.prompt_template.format(prompt=caption) + "<image> " * len(images)
         inputs = self.processor(text=text, images=images, return_tensors="pt").to(self.model.device)

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..judges import VIDEO_SCORE_ASPECTS
 from ..judges.verdicts import Verdict, evaluate_verdicts, verdicts
-from ..judges.video_score import ASPECTS
 from ..records import EvalRow
 from ..rubric import REWARDS, Dimension, Label, parse_label
 from ..statistics.intervals import bootstrap_mean, wilson
@@ -71,7 +71,7 @@ def load_judges(folders: Mapping[str, Mapping[str, Path]], paths: Mapping[str, P
         if bins:
             part.calibration[f"critic against {judge}"] = bins
         aspects = dict.fromkeys(name for clips in rated.values() for clip in clips for name in clip.aspects)
-        is_videoscore = bool(aspects) and aspects.keys() <= ASPECTS.keys()
+        is_videoscore = bool(aspects) and aspects.keys() <= VIDEO_SCORE_ASPECTS.keys()
         if is_videoscore and part.stamps:
             raise ValueError(f"judges: {judge} is the second that gives {', '.join(aspects)}; name one such judge.")
         for name in aspects:

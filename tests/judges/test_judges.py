@@ -14,11 +14,14 @@ import torch
 
 from lift_trl.alignment.score import score_videos
 from lift_trl.hub.artifact_cards import artifact_card
-from lift_trl.judges import JUDGES, Scale, UnifiedReward, VideoReward, VideoScore2, load_judge
+from lift_trl.judges import JUDGES, load_judge
+from lift_trl.judges.arguments import SecondJudgeArguments
 from lift_trl.judges.audit import audit
-from lift_trl.judges.native import UnreadableAnswerError, fit, frames_at
-from lift_trl.judges.second_judge import SecondJudgeArguments, judge_systems
-from lift_trl.judges.unified_reward import read_scores
+from lift_trl.judges.native import Scale, UnreadableAnswerError, fit, frames_at
+from lift_trl.judges.second_judge import judge_systems
+from lift_trl.judges.unified_reward import UnifiedReward, read_scores
+from lift_trl.judges.video_reward import VideoReward
+from lift_trl.judges.video_score2 import VideoScore2
 from lift_trl.report.inputs import ReportArguments, build_report
 from lift_trl.rubric import Label
 from lift_trl.store.manifest import Artifact, Manifest, write_rows
@@ -280,4 +283,4 @@ def test_what_a_judge_does_not_take_is_unscored_or_refused(video_reward, clips, 
         ScoreArguments("a", "b")
     with pytest.raises(ValueError, match="judge_model and judge_scale are of"):
         SecondJudgeArguments(judge="TIGER-Lab/VideoScore", judge_scale="linear:1:4").load("cpu")
-    assert set(JUDGES.values()) == {VideoReward, UnifiedReward, VideoScore2}
+    assert set(JUDGES.values()) == {judge.__name__ for judge in (VideoReward, UnifiedReward, VideoScore2)}

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from lift_trl.judges.second_judge import SecondJudgeArguments, judge_clips, judge_systems
+from lift_trl.judges.arguments import SecondJudgeArguments
+from lift_trl.judges.second_judge import judge_clips, judge_systems
 from lift_trl.report.inputs import ReportArguments, build_report, named_paths
 from lift_trl.report.page import sections, to_markdown
 from lift_trl.store.manifest import read_rows

@@ -19,7 +19,8 @@ def judge_checkpoint(tmp_path_factory):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import Idefics2Config, Idefics2ImageProcessor, Idefics2Processor, PreTrainedTokenizerFast
 
-    from lift_trl.judges.video_score import ASPECTS, Idefics2ForVideoRegression
+    from lift_trl.judges import VIDEO_SCORE_ASPECTS
+    from lift_trl.judges.video_score import Idefics2ForVideoRegression
 
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
@@ -32,7 +33,7 @@ def judge_checkpoint(tmp_path_factory):
         perceiver_config={**RESAMPLER, "num_key_value_heads": 1, "hidden_size": 16},
         text_config={**LAYERS, **TEXT},
         image_token_id=WORDS.index("<image>"),
-        num_labels=len(ASPECTS),
+        num_labels=len(VIDEO_SCORE_ASPECTS),
     )  # fmt: skip
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("judge")

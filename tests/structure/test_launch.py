@@ -33,15 +33,20 @@ def test_a_recipe_names_what_it_needs(recipe: Path):
 
 
 def test_the_command_line_is_read_before_models_are_loaded():
-    light = [str(recipe) for recipe in ALL if recipe.stem not in ("score", "evaluate", "evaluate_critic")]
+    recipes = [str(recipe) for recipe in ALL]
     program = f"""
 import runpy, sys
-for recipe in {light!r}:
+for recipe in {recipes!r}:
     runpy.run_path(recipe, run_name="recipe")
     print(recipe, *sorted({{"diffusers", "gradio", "trl.trainer.sft_trainer"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.split() == light
+    assert done.stdout.split() == recipes
+
+
+def test_a_report_and_its_help_need_no_torch():
+    program = "import lift_trl.report.commands, lift_trl.cli, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 def stand_ins(folder: Path) -> dict[str, str]:

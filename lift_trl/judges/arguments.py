@@ -1,0 +1,76 @@
+"""Which second judge an evaluation asks for. Read before anything is loaded."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import JUDGES, load_judge
+
+
+if TYPE_CHECKING:
+    import torch
+
+    from .native import NativeJudge
+    from .video_score import RegressionJudge
+
+
+@dataclass
+class SecondJudgeArguments:
+    """Which second judge rates the clips, if any."""
+
+    judge: str | None = field(
+        default=None,
+        metadata={"help": f"Second judge: {', '.join(JUDGES)}, or a folder or repo like TIGER-Lab/VideoScore."},
+    )
+    judge_model: str | None = field(
+        default=None,
+        metadata={"help": f"Folder or repo of the weights of {', '.join(JUDGES)}; the released by default."},
+    )
+    judge_scale: str | None = field(
+        default=None,
+        metadata={"help": "Native values of these to [0, 1]: linear:1:5 or normal:0:1; their own by default."},
+    )
+    judge_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the judge's repo."})
+    judge_dir: str = field(default="runs/second_judge", metadata={"help": "Where its scores go, by system."})
+    judge_frames: int = field(default=16, metadata={"help": "Frames of a clip (VideoScore: 16; v1.1: 48)."})
+    judge_prompt: str | None = field(
+        default=None, metadata={"help": "Text file of the judge's own question with {prompt}; without, one of ours."}
+    )
+
+    def load(self, device: "torch.device | str") -> "RegressionJudge | NativeJudge":
+        """
+        The judge.
+
+        Raises:
+            ValueError: if no judge is named, or its question has no place for the prompt.
+        """
+        import torch
+
+        from .video_score import PROMPT, RegressionJudge
+
+        if self.judge is None:
+            raise ValueError("judge is not set; name a folder or repo, TIGER-Lab/VideoScore for instance.")
+        if self.judge in JUDGES:
+            return load_judge(
+                self.judge,
+                model=self.judge_model,
+                revision=self.judge_revision,
+                scale=self.judge_scale,
+                device=device,
+            )
+        if self.judge_model or self.judge_scale:
+            raise ValueError(
+                f"judge={self.judge}: judge_model and judge_scale are of {', '.join(JUDGES)}; leave them out."
+            )
+        question = PROMPT if self.judge_prompt is None else Path(self.judge_prompt).read_text(encoding="utf-8")
+        if "{prompt}" not in question:
+            raise ValueError(f"{self.judge_prompt}: no {{prompt}}; write it where the clip's prompt belongs.")
+        on_cpu = torch.device(device).type == "cpu"
+        return RegressionJudge.from_pretrained(
+            self.judge,
+            revision=self.judge_revision,
+            dtype=torch.float32 if on_cpu else torch.bfloat16,
+            device=device,
+            num_frames=self.judge_frames,
+            prompt_template=question,
+        )
