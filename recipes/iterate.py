@@ -9,7 +9,7 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from accelerate.logging import get_logger
 
@@ -17,6 +17,9 @@ from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeigh
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, setup_logging
 
+
+if TYPE_CHECKING:
+    from lift_trl.alignment.generate import Sampling
 
 logger = get_logger(__name__)
 
@@ -57,7 +60,6 @@ ARGUMENTS = (IterateArguments, LoraArguments, RewardWeightedVideoConfig)
 
 def main(script_args: IterateArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.alignment.generate import Sampling
     from lift_trl.alignment.guard import CriticSource, Guard
     from lift_trl.alignment.iterate import iterate
     from lift_trl.critic.lift_critic import LiFTCritic
@@ -85,16 +87,7 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
         training_args,
         rounds=script_args.rounds,
         peft_config=peft_config,
-        sampling=Sampling(
-            num_frames=training_args.num_frames,
-            height=training_args.height,
-            width=training_args.width,
-            num_inference_steps=script_args.num_inference_steps,
-            guidance_scale=script_args.guidance_scale,
-            negative_prompt=script_args.negative_prompt,
-            batch_size=script_args.sampling_batch_size,
-            enlarge=script_args.enlarge,
-        ),
+        sampling=sampling(script_args, training_args),
         videos_per_prompt=script_args.videos_per_prompt,
         real=script_args.real,
         adapter=lora_args.adapter,
@@ -106,6 +99,22 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
     training_args.distributed_state.print(
         f"The LoRA of the {which} round is {lora}. Next: recipes/generate.py --adapter with the LoRA of each round, and "
         "recipes/evaluate.py"
+    )
+
+
+def sampling(script_args: IterateArguments, training_args: RewardWeightedVideoConfig) -> "Sampling":
+    """How each round's videos are sampled: in the size that is trained."""
+    from lift_trl.alignment.generate import Sampling
+
+    return Sampling(
+        num_frames=training_args.num_frames,
+        height=training_args.height,
+        width=training_args.width,
+        num_inference_steps=script_args.num_inference_steps,
+        guidance_scale=script_args.guidance_scale,
+        negative_prompt=script_args.negative_prompt,
+        batch_size=script_args.sampling_batch_size,
+        enlarge=script_args.enlarge,
     )
 
 
