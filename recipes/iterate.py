@@ -44,6 +44,12 @@ class IterateArguments:
     enlarge: int = field(default=1, metadata={"help": "Store each pixel as so many by so many (tiny videos)."})
     rows_per_shard: int = field(default=100, metadata={"help": "Clips in one shard of a cache, its unit of resuming."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's Hub id."})
+    network: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of a model with two (Wan2.2-A14B), the one that each round trains: transformer or transformer_2."
+        },
+    )
     critic_revision: str | None = field(default=None, metadata={"help": "The same, of the critic."})
     second_judge: str | None = field(
         default=None,
@@ -81,7 +87,9 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
     else:
         logger.warning("no second_judge is given: nothing tells a better model from an exploited reward")
     lora = iterate(
-        PipelineSource(script_args.model_name_or_path, revision=script_args.model_revision),
+        PipelineSource(
+            script_args.model_name_or_path, revision=script_args.model_revision, network=script_args.network
+        ),
         critic(script_args.critic, script_args.critic_revision),
         script_args.prompts,
         training_args,

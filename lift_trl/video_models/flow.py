@@ -26,6 +26,11 @@ def check_flow(scheduler: Any, family: str) -> None:
             f"{family} needs FlowMatchEulerDiscreteScheduler, or UniPCMultistepScheduler with use_flow_sigmas. Restore the "
             "checkpoint's own scheduler_config.json."
         )
+    if config.get("stochastic_sampling", False):
+        raise ValueError(
+            f"{family}: a scheduler with stochastic_sampling draws noise anew at every step, as checkpoints distilled to a "
+            "few steps need it; training them as a flow undoes that. Use the checkpoint that was not distilled."
+        )
     if config.get("invert_sigmas", False):
         raise ValueError(
             f"{family}: a scheduler with invert_sigmas runs its clock backwards, which no adapter here knows."

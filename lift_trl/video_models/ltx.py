@@ -29,7 +29,7 @@ class LTX(VideoModel):
     Args:
         transformer_config: configuration of `LTXVideoTransformer3DModel`.
         vae_config: configuration of `AutoencoderKLLTXVideo`.
-        pipeline_config: not used; image-to-video and distilled checkpoints name other pipeline classes.
+        pipeline_config: not used; image-to-video checkpoints name other pipeline classes, most distilled ones too.
     """
 
     fps = 25.0  # LTXPipeline.__call__

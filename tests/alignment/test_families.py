@@ -273,6 +273,16 @@ def test_noise_levels_are_the_schedulers_own_tables(shift):
     assert_close(noise_levels(unipc, quantiles, 0), unipc.sigmas[:-1].flip(0), rtol=0, atol=1e-3 * shift)
 
 
+@pytest.mark.parametrize("name", ["ltx", "hunyuan-1.5"])
+def test_the_scheduler_of_a_distilled_checkpoint_is_refused(name):
+    pipe, latents = VIDEO_MODELS[name](), torch.zeros(1, 1, 1, 1, 1)
+    corrupt = PipelineSource(pipe).adapter.corrupt
+    corrupt(pipe.scheduler, latents, latents, torch.tensor([7]))
+    pipe.scheduler.register_to_config(stochastic_sampling=True)
+    with pytest.raises(ValueError, match="stochastic_sampling.*Use the checkpoint that was not distilled"):
+        corrupt(pipe.scheduler, latents, latents, torch.tensor([7]))
+
+
 def test_two_processes_equal_one_on_a_flow(wan_lora, tmp_path):
     """Two clips in one step: one process with both, or two with one each."""
     options = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "max_steps": 2}

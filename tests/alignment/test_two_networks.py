@@ -16,11 +16,13 @@ from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.cli import main
 from lift_trl.hub.lora import COMFYUI_LORA_FILE, DIFFUSERS_LORA_FILE, adapter_identity, lora_metadata, lora_network
 from lift_trl.hub.lora_loading import find_lora, load_lora
+from lift_trl.mini.checkpoints import build_tiny_vlm
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.store.manifest import Artifact, read_rows
 from lift_trl.store.video_io import read_video, write_video
 from lift_trl.video_models import PipelineSource
 from recipes import generate as recipe
+from recipes import iterate as rounds
 from tests.alignment.conftest import make_trainer
 from tests.alignment.test_families import SIZE, own_call, rated
 from tests.contracts.video_models import build_wan
@@ -161,3 +163,24 @@ def test_the_card_of_a_whole_network_names_it(a14b, tmp_path):
     trainer = make_trainer(source, tmp_path, CachedVideoDataset(a14b / "cache"), peft_config=None, max_steps=1)
     trainer.create_model_card()
     assert "pipe.transformer_2 = type(pipe.transformer_2).from_pretrained" in (tmp_path / "README.md").read_text()
+
+
+def test_rounds_train_the_network_that_is_named(a14b, tmp_path):
+    build_tiny_vlm(tmp_path / "critic", seed=7)
+    settings = {
+        "model_name_or_path": str(a14b / "model"), "prompts": str(a14b / "prompts.txt"), "critic": str(tmp_path / "critic"),
+        "output_dir": str(tmp_path / "rounds"), **SIZE, "num_inference_steps": 2, "guidance_scale": 1.0, "rounds": 2,
+        "videos_per_prompt": 1, "max_steps": 1, "per_device_train_batch_size": 2, "learning_rate": 0.3, "report_to": "none",
+        "save_strategy": "no",
+    }  # fmt: skip
+    (config := tmp_path / "iterate.yaml").write_text(json.dumps(settings))
+
+    def run(*words):
+        rounds.main(*RecipeParser(rounds.ARGUMENTS).parse_args_and_config(["--config", str(config), *words]))
+
+    with pytest.raises(ValueError, match=r"has two networks.*Give network: transformer"):
+        run()
+    run("--network", "transformer_2")
+    first, second = (tmp_path / "rounds" / f"round_{number}" for number in (1, 2))
+    assert [lora_network(folder / "lora" / DIFFUSERS_LORA_FILE) for folder in (first, second)] == ["transformer_2"] * 2
+    assert {row["adapter"] for row in read_rows(second / "generated" / "metadata.jsonl")} == {str(first / "lora")}
