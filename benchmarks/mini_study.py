@@ -5,6 +5,8 @@
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier sweep   # judge's noise x number of videos
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier objectives --videos-per-prompt 4   # every objective
     OMP_NUM_THREADS=1 python benchmarks/mini_study.py --tier rounds --videos-per-prompt 4   # the guard, honest rounds
+    lift-trl mini-world --family wan runs/wan/world   # a flow model; the next line needs no critic
+    python benchmarks/mini_study.py --tier families --videos-per-prompt 4 --quickstart runs/wan --out runs/wan/study
 
 Every arm learns from the same samples of the base and differs in objective, rewards or real term alone. Evaluation: the same
 prompts and seeds for every arm, judged by the oracle. `runs/mini_study/results.jsonl` gets one row an arm and seed,
@@ -48,7 +50,7 @@ from lift_trl.store.video_io import read_video
 SAMPLING = Sampling(num_inference_steps=20, guidance_scale=1.0, batch_size=24, enlarge=4)
 SIZE = {"num_frames": 9, "height": 48, "width": 48}
 TRAINING = {"max_steps": 200, "per_device_train_batch_size": 48, "learning_rate": 1.5e-3, "warmup_steps": 10}
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2"]
 
 
 #: The control with which the model's own samples weigh as much beside the real ones as under the critic's rewards.
@@ -118,6 +120,8 @@ OBJECTIVE_BLOCKS = (
     tuple(_arm(objective, "oracle", False) for objective in (*MAIN[1:], "awm", "exp")),
     tuple(_arm(objective, "oracle", True) for objective in MAIN[1:]),
 )
+#: What every family is compared by: the oracle's rewards, without real videos, and shuffled as the control.
+FAMILIES = (*(_arm(name, "oracle", False) for name in ("sft", "rwl", "rs")), _arm("rwl", "shuffled oracle", False))
 #: Stillness is rewarded and nothing else: the reward rises, the model ends.
 HACKED = _arm("dpo", "oracle", False)
 #: Objectives in rounds, the oracle's honest rewards, without real videos; the last one's reference is the last round's LoRA.
@@ -130,7 +134,7 @@ ROUNDS = (
                   "ref_model_sync_steps": 0},
     ),
 )  # fmt: skip
-TIERS = {"core": CORE, "sweep": SWEEP, "objectives": sum(OBJECTIVE_BLOCKS, ()), "rounds": ()}
+TIERS = {"core": CORE, "sweep": SWEEP, "objectives": sum(OBJECTIVE_BLOCKS, ()), "families": FAMILIES, "rounds": ()}
 CPU_SECONDS = "cpu_seconds.txt"
 
 
@@ -373,7 +377,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tier", choices=list(TIERS), default="core")
     parser.add_argument("--out", type=Path, default=Path("runs/mini_study"))
-    parser.add_argument("--quickstart", type=Path, default=Path("runs/mini"), help="what make quickstart wrote")
+    parser.add_argument(
+        "--quickstart", type=Path, default=Path("runs/mini"), help="what make quickstart wrote, or a world"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--blocks", type=int, default=len(OBJECTIVE_BLOCKS), help="of the tier objectives, in their order"
@@ -413,7 +419,7 @@ def main() -> None:
         for number, adapter in enumerate(study.rounds(args.rounds, seed), start=1):
             add(f"RWL, round {number}", seed, adapter)
     rows = manifest.rows()
-    text = objectives_table(study, rows) if args.tier in ("objectives", "rounds") else table(study, rows)
+    text = table(study, rows) if args.tier in ("core", "sweep") else objectives_table(study, rows)
     write_text(args.out / f"{args.tier}.md", text)
     print(text)
     for objective in ("rwl", "rs"):

@@ -235,7 +235,7 @@ def _mini_world(args: argparse.Namespace) -> int:
     from .mini.world import build_world
 
     check_writable(args.path)
-    build_world(args.path)
+    build_world(args.path, family=args.family)
     print(f"mini world in {args.path}")
     return 0
 
@@ -352,7 +352,11 @@ def _parser() -> argparse.ArgumentParser:
     prompts.add_argument("--num", type=int, default=500, help="how many (default: 500)")
     prompts.add_argument("--seed", type=int, default=0)
     prompts.add_argument("--model", help="chat model that words them; a template without")
-    command("mini-world", _mini_world).add_argument("path", help="new folder")
+    world = command("mini-world", _mini_world)
+    world.add_argument("path", help="new folder")
+    world.add_argument(
+        "--family", choices=["cogvideox", "wan"], default="cogvideox", help="of the video model (default: cogvideox)"
+    )
     rate = command("mini-rate", _mini_rate)
     rate.add_argument("clips", help="folder of clips of the mini world, with metadata.jsonl")
     rate.add_argument("path", help="folder of the ratings")

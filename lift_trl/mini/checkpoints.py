@@ -1,13 +1,21 @@
-"""Tiny real checkpoints: a `CogVideoXPipeline` and a chat VLM, built from their configurations.
+"""Tiny real checkpoints: a `CogVideoXPipeline` and a chat VLM, built from their configurations, and the trained ones.
 
 Weights are random unless the trained ones of the package are asked for. Everything here is an ordinary checkpoint: what is
 saved loads with `from_pretrained` and nothing else of the project knows that it is small.
 """
 
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    DiffusionPipeline,
+)
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     GenerationConfig,
@@ -27,11 +35,28 @@ from .shapes import COLOURS, DIRECTIONS, NUM_FRAMES, SHAPES, SIZE
 
 #: The trained checkpoints of the package.
 WEIGHTS = Path(__file__).parent / "weights"
+#: Their video models' folders, by family.
+VIDEO_MODELS = MappingProxyType({"cogvideox": "video_model", "wan": "wan_video_model"})
 #: Caption words and the end token: "a red circle moving left </s>".
 MAX_TEXT_TOKENS = 6
 LATENT_CHANNELS = 8
 SPATIAL_COMPRESSION = 4
 TEXT_DIM = 32
+#: Of T5 and UMT5 alike: one layer, which stays random. The words of a caption are already told apart by it.
+TEXT_ENCODER: MappingProxyType[str, Any] = MappingProxyType(
+    {
+        "vocab_size": 16,
+        "d_model": TEXT_DIM,
+        "d_kv": 16,
+        "num_heads": 2,
+        "num_layers": 1,
+        "d_ff": 64,
+        "dropout_rate": 0.0,
+        "feed_forward_proj": "gated-gelu",
+        "is_encoder_decoder": False,
+        "use_cache": False,
+    }
+)
 VLM_PATCH = 8
 VLM_PIXEL_SHUFFLE = 3
 TOKENS_PER_IMAGE = (SIZE // VLM_PATCH // VLM_PIXEL_SHUFFLE) ** 2
@@ -96,9 +121,9 @@ def build_tiny_pipeline(
     return pipeline
 
 
-def load_pipeline() -> CogVideoXPipeline:
+def load_pipeline(family: str = "cogvideox") -> DiffusionPipeline:
     """The trained pipeline of the package in float32; its files are float16."""
-    pipeline = CogVideoXPipeline.from_pretrained(WEIGHTS / "video_model", dtype=torch.float32)
+    pipeline = DiffusionPipeline.from_pretrained(WEIGHTS / VIDEO_MODELS[family], dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -126,20 +151,8 @@ def build_prompt_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_text_encoder() -> T5EncoderModel:
-    """A one-layer T5 encoder. It stays random: the words of a caption are already told apart by it."""
-    config = T5Config(
-        vocab_size=16,
-        d_model=TEXT_DIM,
-        d_kv=16,
-        num_heads=2,
-        num_layers=1,
-        d_ff=64,
-        dropout_rate=0.0,
-        feed_forward_proj="gated-gelu",
-        is_encoder_decoder=False,
-        use_cache=False,
-    )
-    return T5EncoderModel(config).eval().requires_grad_(False)
+    """A one-layer T5 encoder, random."""
+    return T5EncoderModel(T5Config(**TEXT_ENCODER)).eval().requires_grad_(False)
 
 
 def build_vae(*, size: int = SIZE) -> AutoencoderKLCogVideoX:

@@ -27,9 +27,10 @@ from .wan import build_tiny_wan_pipeline
 
 
 NUM_CLIPS = 6000
-#: Steps that draw only the corpus' flawless clips. On everything, a thousand steps had taught colour and some direction but
-#: left shape at chance: wrong captions and static hide it. All other steps, and the last ones above all, draw everything.
-FLAWLESS_STEPS = range(1150, 2400)
+#: Steps that draw only the corpus' flawless clips. On everything, a thousand steps had taught CogVideoX colour and some
+#: direction but left shape at chance: wrong captions and static hide it. All other steps, the last ones above all, draw
+#: everything.
+FLAWLESS_STEPS = {"cogvideox": range(1150, 2400), "wan": range(1250)}
 SHARD = 250
 CAPTION_DROPOUT = 0.1
 EMA_DECAY = 0.995
@@ -152,7 +153,7 @@ def train(family: str, vae: Path, out: Path, num_steps: int, batch_size: int, nu
     while run.step < num_steps:
         set_rate((muon, adam), cooldown(run.step, num_steps))
         generator = torch.Generator().manual_seed(seed * 1_000_003 + run.step)
-        pool = flawless if run.step in FLAWLESS_STEPS else torch.arange(len(latents))
+        pool = flawless if run.step in FLAWLESS_STEPS[family] else torch.arange(len(latents))
         rows = pool[torch.randint(len(pool), (batch_size,), generator=generator)]
         dropped = torch.rand(batch_size, generator=generator) < CAPTION_DROPOUT
         spoken = captions[rows].masked_fill(dropped, len(SCENES))

@@ -24,6 +24,8 @@ EDGE_WEIGHT = 4.0
 SAVE_EVERY_S = 120.0
 #: Clips that take no part in training; the figures and the scale of the latents are theirs.
 NUM_HELD_OUT = 64
+#: A channel of means that deviate by less than this is one that the KL term has emptied: its samples are noise.
+UNUSED_STD = 0.1
 #: bfloat16 saves a quarter of a step; the last steps are in float32, as the VAE is used.
 BF16_SHARE = 0.8
 
@@ -86,11 +88,21 @@ def evaluate(vae: AutoencoderKLCogVideoX | AutoencoderKLWan) -> dict[str, float]
 
 @torch.no_grad()
 def normalise(vae: AutoencoderKLCogVideoX | AutoencoderKLWan) -> None:
-    """Writes the latents' scale into the configuration: one factor (CogVideoX), each channel's mean and deviation (Wan)."""
+    """
+    Writes the latents' scale into the configuration: one factor (CogVideoX), each channel's mean and deviation (Wan).
+
+    Wan's unused channels become 0, without noise, and keep their scale: divided by their own deviation, they would be noise
+    a hundred times as large as what the picture is in.
+    """
     video = draw_batch(1_000_003, 0, NUM_HELD_OUT)
     latents = torch.cat([vae.encode(part).latent_dist.mode() for part in video.split(8)])
     if isinstance(vae, AutoencoderKLWan):
         mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
+        unused = std < UNUSED_STD
+        rows = unused.repeat(2)  # of the means, then of the log-variances
+        vae.quant_conv.weight[rows] = 0
+        vae.quant_conv.bias[rows] = torch.tensor([0.0, -12.0]).repeat_interleave(len(unused))[rows]
+        mean[unused], std[unused] = 0, 1
         vae.register_to_config(
             latents_mean=[round(value, 4) for value in mean.tolist()],
             latents_std=[round(value, 4) for value in std.tolist()],

@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from .checkpoints import LATENT_CHANNELS, SPATIAL_COMPRESSION, TEXT_DIM, build_prompt_tokenizer
+from .checkpoints import LATENT_CHANNELS, SPATIAL_COMPRESSION, TEXT_DIM, TEXT_ENCODER, build_prompt_tokenizer
 
 
 #: Wan 2.1's own at 480 pixels, in its scheduler's configuration.
@@ -43,20 +43,8 @@ def build_tiny_wan_pipeline(
 
 
 def build_text_encoder() -> UMT5EncoderModel:
-    """A one-layer UMT5 encoder. It stays random: the words of a caption are already told apart by it."""
-    config = UMT5Config(
-        vocab_size=16,
-        d_model=TEXT_DIM,
-        d_kv=16,
-        num_heads=2,
-        num_layers=1,
-        d_ff=64,
-        dropout_rate=0.0,
-        feed_forward_proj="gated-gelu",
-        is_encoder_decoder=False,
-        use_cache=False,
-    )
-    return UMT5EncoderModel(config).eval().requires_grad_(False)
+    """A one-layer UMT5 encoder, random."""
+    return UMT5EncoderModel(UMT5Config(**TEXT_ENCODER)).eval().requires_grad_(False)
 
 
 def build_vae() -> AutoencoderKLWan:

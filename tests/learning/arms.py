@@ -3,14 +3,15 @@
 DPO and NFT, which need less to show that they learn, stand beside the base.
 
     OMP_NUM_THREADS=1 python -m tests.learning.arms DIR judged       # also: ignored, negated, shuffled
+    OMP_NUM_THREADS=1 python -m tests.learning.arms DIR shuffled --family wan
     OMP_NUM_THREADS=1 python -m tests.learning.arms DIR negated dpo nft   # pairs swapped, advantages negated
 
 prints what the test of the same folder asserts on, and fails where the test would; dev/LOG.md has the figures.
 """
 
+import argparse
 import json
 import multiprocessing
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lift_trl.mini.checkpoints import WEIGHTS
+from lift_trl.mini.checkpoints import VIDEO_MODELS, WEIGHTS
 from lift_trl.mini.shapes import SCENES
 from lift_trl.mini.world import rate_folder
 from lift_trl.recipe_parser import RecipeParser
@@ -30,7 +31,6 @@ from tests.structure.source import RECIPES
 from tests.structure.test_recipe_configs import load_recipe
 
 
-MODEL = WEIGHTS / "video_model"
 CLIPS_PER_PROMPT, EVAL_CLIPS_PER_PROMPT = 5, 4
 STEPS, BATCH_SIZE = 120, 48
 
@@ -44,9 +44,10 @@ SHORT_EVAL_CLIPS_PER_PROMPT = 2
 
 
 class Arm(NamedTuple):
-    """One way to train: an objective, on the clips of a cache, in a folder."""
+    """One way to train: a family's model and an objective, on the clips of a cache, in a folder."""
 
     folder: Path
+    family: str
     objective: str
     cache: Path
 
@@ -67,13 +68,18 @@ def run_recipe(name: str, config: str, **options: object) -> None:
     recipe.main(*RecipeParser(recipe.ARGUMENTS).parse_args_and_config(args))
 
 
-def judged_clips(folder: Path) -> Path:
+def model_of(family: str) -> Path:
+    """The package's trained model."""
+    return WEIGHTS / VIDEO_MODELS[family]
+
+
+def judged_clips(folder: Path, family: str) -> Path:
     """Samples of the base with the oracle's labels and rewards."""
     prompts = folder / "prompts.txt"
     folder.mkdir(parents=True, exist_ok=True)
     prompts.write_text("".join(f"{scene.prompt}\n" for scene in SCENES))
     run_recipe(
-        "generate", "generate", model_name_or_path=MODEL, prompts=prompts, output_dir=folder / "generated",
+        "generate", "generate", model_name_or_path=model_of(family), prompts=prompts, output_dir=folder / "generated",
         videos_per_prompt=CLIPS_PER_PROMPT,
     )  # fmt: skip
     rate_folder(folder / "generated", folder / "judged", oracle=True)
@@ -107,35 +113,35 @@ def oracle_rewards(arm: Arm) -> dict[str, float]:
     run_recipe(
         "align",
         config,
-        model_name_or_path=MODEL,
+        model_name_or_path=model_of(arm.family),
         cache=arm.cache,
         output_dir=folder / "lora",
         save_strategy="no",
         **settings,
     )
     run_recipe(
-        "generate", "generate_eval", model_name_or_path=MODEL, prompts=arm.cache.parent / "prompts.txt",
-        adapter=folder / "lora", output_dir=folder / "generated",
+        "generate", "generate_eval", model_name_or_path=model_of(arm.family), adapter=folder / "lora",
+        prompts=arm.cache.parent / "prompts.txt", output_dir=folder / "generated",
         videos_per_prompt=SHORT_EVAL_CLIPS_PER_PROMPT if arm.objective in SHORT else EVAL_CLIPS_PER_PROMPT,
     )  # fmt: skip
     rate_folder(folder / "generated", folder / "judged", oracle=True)
     return {row["id"]: row["reward"] for row in read_rows(folder / "judged" / METADATA_FILE)}
 
 
-def rated_cache(folder: Path, rewards: str) -> Path:
+def rated_cache(folder: Path, family: str, rewards: str) -> Path:
     """A cache of the base's clips with these rewards."""
-    clips = folder / "judged" if (folder / "judged" / METADATA_FILE).is_file() else judged_clips(folder)
-    cache = folder / f"cache_{rewards}"
-    run_recipe("cache", "cache", model_name_or_path=MODEL, videos=with_rewards(clips, rewards), output_dir=cache)
+    clips = folder / "judged" if (folder / "judged" / METADATA_FILE).is_file() else judged_clips(folder, family)
+    cache, rated = folder / f"cache_{rewards}", with_rewards(clips, rewards)
+    run_recipe("cache", "cache", model_name_or_path=model_of(family), videos=rated, output_dir=cache)
     return cache
 
 
 def gains_over_base(
-    folder: Path, rewards: str = "judged", objectives: Sequence[str] = tuple(SHORT)
+    folder: Path, family: str = "cogvideox", rewards: str = "judged", objectives: Sequence[str] = tuple(SHORT)
 ) -> dict[str, Taught]:
     """Each objective against the mean of the base's clips of a prompt."""
-    cache = rated_cache(folder, rewards)
-    arms = [Arm(folder / f"{objective}_{rewards}", objective, cache) for objective in objectives]
+    cache = rated_cache(folder, family, rewards)
+    arms = [Arm(folder / f"{objective}_{rewards}", family, objective, cache) for objective in objectives]
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(oracle_rewards, arms))
     base: dict[str, list[float]] = {}
@@ -163,11 +169,11 @@ def assert_learned(taught: Mapping[str, Taught]) -> None:
         assert log["kl" if name == "dpo" else "kl_old"] > 1e-4, (name, log)
 
 
-def rwl_minus_sft(folder: Path, rewards: str = "judged") -> Estimate:
+def rwl_minus_sft(folder: Path, family: str = "cogvideox", rewards: str = "judged") -> Estimate:
     """The gain in the oracle's reward of RWL over SFT, over the same prompts and seeds; the interval is over prompts."""
-    cache = rated_cache(folder, rewards)
-    objective = "sft" if rewards == "ignored" else "rwl"
-    arms = [Arm(folder / f"tuned_{rewards}", objective, cache), Arm(folder / f"control_{rewards}", "sft", cache)]
+    cache = rated_cache(folder, family, rewards)
+    objectives = {f"tuned_{rewards}": "sft" if rewards == "ignored" else "rwl", f"control_{rewards}": "sft"}
+    arms = [Arm(folder / name, family, objective, cache) for name, objective in objectives.items()]
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         rwl, sft = pool.map(oracle_rewards, arms)
     assert rwl.keys() == sft.keys()
@@ -180,7 +186,13 @@ def rwl_minus_sft(folder: Path, rewards: str = "judged") -> Estimate:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        assert_learned(gains_over_base(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("rewards", choices=["judged", "ignored", "negated", "shuffled"])
+    parser.add_argument("objectives", nargs="*")
+    parser.add_argument("--family", choices=list(VIDEO_MODELS), default="cogvideox")
+    given = parser.parse_args()
+    if given.objectives:
+        assert_learned(gains_over_base(given.folder, given.family, given.rewards, given.objectives))
     else:
-        print(rwl_minus_sft(Path(sys.argv[1]), sys.argv[2]))
+        print(rwl_minus_sft(given.folder, given.family, given.rewards))

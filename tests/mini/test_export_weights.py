@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from lift_trl.mini import export_weights
 from lift_trl.mini.checkpoints import build_tiny_pipeline, build_tiny_vlm
+from lift_trl.mini.wan import build_tiny_wan_pipeline
 
 
 def test_exported_weights_are_as_precise_as_they_must_be_and_portable(tmp_path, monkeypatch):
@@ -24,6 +26,14 @@ def test_exported_weights_are_as_precise_as_they_must_be_and_portable(tmp_path, 
     assert config["dtype"] == "float32"
     vlm = AutoModelForImageTextToText.from_pretrained(tmp_path / "out" / "vlm", dtype=torch.float32)
     assert torch.equal(vlm.lm_head.weight, model.lm_head.weight)
+    # A second family has a folder of its own, and the first one's stays.
+    build_tiny_wan_pipeline(tmp_path / "c", num_layers=1)
+    both = export_weights.export_weights(tmp_path / "c", None, tmp_path / "out")
+    assert size + 1_000_000 < both < size + 4_000_000
+    weights = load_file(tmp_path / "out" / "wan_video_model" / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert weights["blocks.0.attn1.to_q.weight"].dtype == torch.float16
+    assert weights["blocks.0.scale_shift_table"].dtype == torch.float32
+    assert (tmp_path / "out" / "video_model" / "model_index.json").is_file()
     monkeypatch.setattr(export_weights, "MAX_BYTES", 1_000_000)
     with pytest.raises(ValueError, match="more than 1000000"):
         export_weights.export_weights(None, None, tmp_path / "out")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lift_trl.mini.checkpoints import load_pipeline
+from lift_trl.mini.checkpoints import VIDEO_MODELS, load_pipeline
 from lift_trl.mini.oracle import judge, observe
 from lift_trl.mini.shapes import ATTRIBUTES, SCENES, DefectRates, draw_clip, enlarge
 from lift_trl.rubric import Dimension, Label
@@ -39,8 +39,9 @@ def test_enlarged_clips_survive_h264(clips, tmp_path):
     assert min(accuracy(clips, videos).values()) >= 0.97
 
 
-def test_clips_survive_the_trained_vae(clips):
-    vae = load_pipeline().vae
+@pytest.mark.parametrize("family", VIDEO_MODELS)
+def test_clips_survive_the_trained_vae(family, clips):
+    vae = load_pipeline(family).vae
     video = torch.from_numpy(np.stack([clip.video for clip in clips])).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     with torch.no_grad():
         decoded = torch.cat([vae.decode(vae.encode(v).latent_dist.mode()).sample for v in video.split(12)])

@@ -68,6 +68,29 @@ def test_a_killed_vae_run_goes_on_as_if_nothing_had_happened(family, tmp_path, m
         assert (latents * config["scaling_factor"]).std().item() == pytest.approx(1, abs=0.02)
 
 
+@torch.no_grad()
+def test_channels_that_the_vae_does_not_use_become_zero_and_not_noise(monkeypatch):
+    monkeypatch.setattr(train_vae, "NUM_HELD_OUT", 3)
+    torch.manual_seed(0)
+    vae = build_wan_vae()
+    train_vae.initialise(vae)
+    # As the KL term leaves them: means of next to nothing, samples of deviation 1.
+    for channel in (2, 7):
+        vae.quant_conv.weight[channel] *= 1e-3
+        vae.quant_conv.bias[channel], vae.quant_conv.bias[8 + channel] = 0.004, 0.0
+    used, clips = [0, 1, 3, 4, 5, 6], train_vae.draw_batch(5, 0, 2)
+    before = vae.encode(clips).latent_dist
+    train_vae.normalise(vae)
+    after = vae.encode(clips).latent_dist
+    assert torch.equal(after.mean[:, used], before.mean[:, used]) and torch.equal(
+        after.std[:, used], before.std[:, used]
+    )
+    assert not after.mean[:, [2, 7]].any() and after.std[:, [2, 7]].max() < 0.01
+    mean, std = vae.config.latents_mean, vae.config.latents_std
+    assert [mean[i] for i in (2, 7)] == [0.0, 0.0] and [std[i] for i in (2, 7)] == [1.0, 1.0]
+    torch.testing.assert_close(torch.tensor(std)[used], before.mean[:, used].std(dim=(0, 2, 3, 4)), atol=0.3, rtol=0.3)
+
+
 def test_packed_questions_answer_as_if_asked_alone():
     model, processor = build_tiny_vlm(seed=0)
 

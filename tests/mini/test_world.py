@@ -4,10 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from datasets import load_dataset
+from diffusers import DiffusionPipeline, WanPipeline
 from transformers import AutoProcessor
 
+from lift_trl.alignment.cache import cache_videos
+from lift_trl.cli import main
 from lift_trl.mini.annotator import RATERS
+from lift_trl.mini.checkpoints import VIDEO_MODELS, load_pipeline
 from lift_trl.mini.language import STILL
 from lift_trl.mini.shapes import SCENES, DefectRates, draw_clip
 from lift_trl.mini.world import CONTROL_EVERY, build_world, rate_folder, write_clips
@@ -41,6 +46,33 @@ def test_real_clips_are_clean_and_load_as_real(world):
     assert [video.is_real for video in videos] == [True] * 3
     clip = read_video(videos[0].video)
     assert clip.frames.shape == (9, 192, 192, 3) and clip.fps == 8
+
+
+def test_the_world_of_wan_has_its_frame_rate_and_can_be_cached_as_it_is(tmp_path):
+    world = build_world(tmp_path / "world", family="wan", num_rated=8, num_real=1, trained=False)
+    assert type(WanPipeline.from_pretrained(world.video_model)) is WanPipeline
+    rate_folder(world.rated, tmp_path / "rated", controls=True)
+    clips = [*load_rated_videos(tmp_path / "rated"), *load_rated_videos(world.real)]
+    assert {read_video(clip.video).fps for clip in clips} == {16.0}
+    assert any("controls" in str(clip.video) for clip in clips)
+    cache_videos(str(world.video_model), clips, tmp_path / "cache", num_frames=9, height=48, width=48)
+
+
+def test_a_family_that_the_world_does_not_have_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'ltx': the mini world has cogvideox and wan"):
+        build_world(tmp_path / "world", family="ltx")
+    assert not (tmp_path / "world").exists()
+
+
+def test_the_command_writes_the_trained_model_of_the_family_asked_for(tmp_path, capsys):
+    assert main(["mini-world", str(tmp_path / "world"), "--family", "wan"]) == 0
+    written = DiffusionPipeline.from_pretrained(tmp_path / "world" / "video_model").transformer.state_dict()
+    trained = load_pipeline("wan").transformer.state_dict()
+    assert written.keys() == trained.keys() and all(torch.equal(written[name], trained[name]) for name in trained)
+    with pytest.raises(SystemExit):
+        main(["mini-world", str(tmp_path / "other"), "--family", "ltx"])
+    error = capsys.readouterr().err
+    assert all(family in error for family in VIDEO_MODELS)
 
 
 def test_clips_load_with_datasets(world):
