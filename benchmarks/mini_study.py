@@ -47,8 +47,8 @@ from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.store.video_io import read_video
 
 
-SAMPLING = Sampling(num_inference_steps=20, guidance_scale=1.0, batch_size=24, enlarge=4)
-SIZE = {"num_frames": 9, "height": 48, "width": 48}
+SIZE: dict[str, Any] = {"num_frames": 9, "height": 48, "width": 48}
+SAMPLING = Sampling(**SIZE, num_inference_steps=20, guidance_scale=1.0, batch_size=24, enlarge=4)
 TRAINING = {"max_steps": 200, "per_device_train_batch_size": 48, "learning_rate": 1.5e-3, "warmup_steps": 10}
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2"]
 
