@@ -1,7 +1,7 @@
 """The whole extension surface: a video model family, a critic model family, a reward model."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from .records import CriticScore, LatentPosterior, NativeScore, NoisySample, TextCondition, VideoSource
 
@@ -140,3 +140,13 @@ class RewardModel(Protocol):
         self, videos: Sequence[VideoSource | str], captions: Sequence[str], *, with_reason: bool = False
     ) -> Sequence[CriticScore | NativeScore]:
         """One score for each video; a video that cannot be scored comes back as unscored, never with a value."""
+
+
+@runtime_checkable
+class StreamingRewardModel(RewardModel, Protocol):
+    """A `RewardModel` that prepares the next batch while it scores one. What overrides `score` overrides this too."""
+
+    def score_batches(
+        self, batches: Iterable[tuple[Sequence[VideoSource], Sequence[str]]], *, with_reason: bool = False
+    ) -> Iterator[Sequence[CriticScore | NativeScore]]:
+        """As `score` of each (videos, captions), in order."""

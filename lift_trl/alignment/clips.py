@@ -40,8 +40,18 @@ class ClipSize:
 
 
 def load_clip(video: VideoSource | StoredVideo, size: ClipSize, model: VideoModel) -> Tensor:
+    """As `read_clip`, in float32 in [-1, 1]."""
+    return scaled(read_clip(video, size, model))
+
+
+def scaled(images: Tensor) -> Tensor:
+    """uint8 `images` in float32 in [-1, 1], on their device."""
+    return images.float() / 127.5 - 1.0
+
+
+def read_clip(video: VideoSource | StoredVideo, size: ClipSize, model: VideoModel) -> Tensor:
     """
-    `video` as float32 [F, 3, H, W] in [-1, 1], sampled by time at `size.fps`, resized to cover and centre-cropped.
+    `video` as uint8 [F, 3, H, W], sampled by time at `size.fps`, resized to cover and centre-cropped.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -59,8 +69,7 @@ def load_clip(video: VideoSource | StoredVideo, size: ClipSize, model: VideoMode
     scale = max(size.height / height, size.width / width)
     covering = [max(size.height, round(height * scale)), max(size.width, round(width * scale))]
     images = F.resize(images, covering, interpolation=F.InterpolationMode.BICUBIC, antialias=True)
-    images = F.center_crop(images, [size.height, size.width])
-    return images.float() / 127.5 - 1.0
+    return F.center_crop(images, [size.height, size.width])
 
 
 def check_clips(videos: Iterable[VideoSource | StoredVideo], size: ClipSize, model: VideoModel) -> None:
@@ -68,7 +77,7 @@ def check_clips(videos: Iterable[VideoSource | StoredVideo], size: ClipSize, mod
     Reads the time stamps of all `videos`, a matter of milliseconds each; nothing is decoded.
 
     Raises:
-        ValueError: naming every clip that `load_clip` would refuse for its length (with the longest legal one) or its frame
+        ValueError: naming every clip that `read_clip` would refuse for its length (with the longest legal one) or its frame
             rate, and every one that cannot be read.
     """
     found = [_problem(video, size, model) for video in videos]

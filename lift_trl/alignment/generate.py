@@ -19,9 +19,10 @@ from diffusers import SchedulerMixin
 from numpy.typing import NDArray
 
 from ..hub.lora_loading import FoundLora, find_loras, load_lora
+from ..prefetch import behind
 from ..records import VideoSample, content_id, seed_from
 from ..runtime import process_state
-from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest
+from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, naming_what_failed
 from ..store.sharding import chunks, share
 from ..store.tables import TABLE_SUFFIXES, table_rows, text_lines
 from ..store.video_io import write_video
@@ -224,13 +225,14 @@ def generate_videos(
     if mine := share(todo, rank=state.process_index, world_size=state.num_processes):
         pipe = load_pipeline(source, loras, sampling, dtype, state)
         started_s = time.monotonic()
-        for number, batch in enumerate(mine, start=1):
-            frames = sample_batch(pipe, source, batch, texts, sampling, dtype, state.device)
-            for video, clip in zip(batch, frames, strict=True):
-                if video.id not in done:
-                    _store(manifest, video, clip, source, sampling, loras, settings)
-            left_s = (time.monotonic() - started_s) / number * (len(mine) - number)
-            logger.info("batch %d of %d, %.1f minutes left", number, len(mine), left_s / 60)
+        with behind() as put:  # x264 and hashing do not hold the sampler up
+            for number, batch in enumerate(mine, start=1):
+                frames = sample_batch(pipe, source, batch, texts, sampling, dtype, state.device)
+                for video, clip in zip(batch, frames, strict=True):
+                    if video.id not in done:
+                        put(_store, manifest, video, clip, source, sampling, loras, settings)
+                left_s = (time.monotonic() - started_s) / number * (len(mine) - number)
+                logger.info("batch %d of %d, %.1f minutes left", number, len(mine), left_s / 60)
         del pipe
         release_memory()
     state.wait_for_everyone()
@@ -346,7 +348,8 @@ def _store(
     """The file first, then its row: a row means that the file is whole."""
     name = f"{VIDEOS_DIR}/{video.id}.mp4"
     path = manifest.folder / name
-    write_video(path, clip, fps=source.adapter.fps)
+    with naming_what_failed(path, "The video was not written; those with a row are kept"):
+        write_video(path, clip, fps=source.adapter.fps)
     assert sampling.num_frames and sampling.height and sampling.width and sampling.guidance_scale is not None
     sample = VideoSample(
         id=video.id,

@@ -43,26 +43,23 @@ class LossMetrics:
         )
         counts = batch["counts"]
         generated = counts & ~batch["is_real"]
-        weight = batch["weight"][counts].double()
+        weight = _kept(batch["weight"], counts)
         sums["rows"] += counts.sum()
-        sums["loss"] += loss_B[counts].double().sum()
+        sums["loss"] += _kept(loss_B, counts).sum()
         sums["real"] += (counts & batch["is_real"]).sum()
         sums["weight"] += weight.sum()
         sums["weight_squared"] += weight.square().sum()
-        reward = batch["reward"][generated].double()
-        sums["reward"] += reward.nansum()
-        sums["rewarded"] += (~reward.isnan()).sum()
-        for index, dimension in enumerate(Dimension):
-            values = batch["dimension_reward"][generated, index].double()
-            sums[f"reward/{dimension}"] += values.nansum()
-            sums[f"rated/{dimension}"] += (~values.isnan()).sum()
-        for name, values in health.items():
-            known = generated & ~values.isnan()
-            sums[f"{_HEALTH}{name}"] += values[known].double().sum()
-            sums[f"{_HEALTH_ROWS}{name}"] += known.sum()
+        for name, known, values in [
+            ("reward", "rewarded", batch["reward"]),
+            *((f"reward/{d}", f"rated/{d}", batch["dimension_reward"][:, i]) for i, d in enumerate(Dimension)),
+            *((f"{_HEALTH}{name}", f"{_HEALTH_ROWS}{name}", values) for name, values in health.items()),
+        ]:
+            is_known = generated & ~values.isnan()
+            sums[name] += _kept(values, is_known).sum()
+            sums[known] += is_known.sum()
         for quarter in range(TIMESTEP_QUARTERS):
             chosen = counts & (quarter_B == quarter)
-            sums[f"loss_timestep/q{quarter + 1}"] += loss_B[chosen].double().sum()
+            sums[f"loss_timestep/q{quarter + 1}"] += _kept(loss_B, chosen).sum()
             sums[f"rows_timestep/q{quarter + 1}"] += chosen.sum()
 
     def pop(self, mode: str) -> dict[str, float]:
@@ -73,6 +70,8 @@ class LossMetrics:
         names = sorted(sums)
         total = self._accelerator.reduce(torch.stack([sums[name] for name in names]), reduction="sum").tolist()
         value = dict(zip(names, total, strict=True))
+        if not value["rows"]:
+            return {}
         logs = {
             "loss_unweighted": value["loss"] / value["rows"],
             "real_fraction": value["real"] / value["rows"],
@@ -94,3 +93,8 @@ class LossMetrics:
                     value[f"loss_timestep/q{quarter}"] / value[f"rows_timestep/q{quarter}"]
                 )
         return logs
+
+
+def _kept(values: Tensor, mask: Tensor) -> Tensor:
+    """`values` in float64, 0 where not `mask`. To index by a mask would wait for the device to count it."""
+    return torch.where(mask, values.double(), 0.0)

@@ -1,9 +1,11 @@
 """Steps that fp16's loss scaler skips: some are how it finds its scale, many in a row are the end of a run."""
 
+import math
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
+from torch import Tensor
 from transformers import TrainerCallback
 
 
@@ -25,6 +27,26 @@ class SkippedSteps(TrainerCallback):
         self.in_a_row = 0
         self.last: list[str] = []
         self._scale = 0.0
+        self._losses: list[tuple[list[str], Tensor]] = []
+
+    def watch(self, ids: list[str], loss_B: Tensor) -> None:
+        """Keeps the losses of the clips `ids` for `check`: to look at them here would hold the backward pass up."""
+        self._losses.append((ids, loss_B.detach()))
+
+    def check(self, step: int, *, training: bool) -> None:
+        """
+        Raises:
+            FloatingPointError: if a loss since the last call is not finite; names the clips. In fp16 the loss scaler skips
+                such a training step.
+        """
+        losses, self._losses = self._losses, []
+        for ids, loss_B in losses:
+            bad = [row for row, loss in zip(ids, loss_B.tolist(), strict=True) if not math.isfinite(loss)]
+            if bad and not (training and self.allows(bad)):
+                raise FloatingPointError(
+                    f"the loss of {bad} is not finite at optimiser step {step}. Look at these clips, lower learning_rate, "
+                    "or set bf16: true instead of fp16."
+                )
 
     def allows(self, ids: list[str]) -> bool:
         """Whether a loss of the clips `ids` that is not finite is left to the scaler: without one nothing skips it."""

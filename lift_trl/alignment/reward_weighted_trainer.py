@@ -1,6 +1,5 @@
 """`RewardWeightedVideoTrainer`: fine-tunes a text-to-video model on clips that count as much as they were rewarded."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -164,7 +163,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
             losses.append(torch.where(inputs["is_real"], rows.error, self.objective.loss(rows, self.config)))
             self._watch("train" if model.training else "eval", inputs, draws, rows, losses[-1])
         loss_B, counts_B = torch.stack(losses).mean(dim=0), inputs["counts"]
-        weighted = (inputs["weight"] * loss_B)[counts_B].sum()
+        weighted = torch.where(counts_B, inputs["weight"] * loss_B, 0.0).sum()
         if num_items_in_batch is None or not model.training:
             loss = weighted / counts_B.sum().clamp(min=1)
         else:
@@ -213,24 +212,17 @@ class RewardWeightedVideoTrainer(SavingTrainer):
 
     def _watch(self, mode: str, inputs: TrainBatch, draws: RowDraws, rows: StepRows, loss_B: Tensor) -> None:
         """
-        Raises:
-            FloatingPointError: if a loss is not finite; names the clips. Else its figures go to the log. (In fp16 the
-                loss scaler skips such a step.)
+        Adds up what is logged, by the device alone: nothing here waits for it. Rows beside a loss that is not finite do not
+        count; `training_step` raises for it, or the loss scaler skips the step.
         """
-        if not loss_B.isfinite().all():
-            bad = [row for row, loss in zip(inputs["id"], loss_B.tolist(), strict=True) if not math.isfinite(loss)]
-            if mode == "train" and self._skipped_steps.allows(bad):
-                return
-            raise FloatingPointError(
-                f"the loss of {bad} is not finite at optimiser step {self.state.global_step}. Look at these clips, lower "
-                "learning_rate, or set bf16: true instead of fp16."
-            )
+        self._skipped_steps.watch(inputs["id"], loss_B)
         low, high = self._quantiles
         fraction = (draws.timesteps / self.scheduler.config.num_train_timesteps - low) / (high - low)
         with torch.no_grad():
             health = self.objective.health(rows, self.config)
             quarter = (fraction * TIMESTEP_QUARTERS).long().clamp(0, TIMESTEP_QUARTERS - 1)
-            self._metrics.add(mode, inputs, rows.error.detach(), quarter, health)
+            counts = inputs["counts"] & loss_B.isfinite().all()
+            self._metrics.add(mode, {**inputs, "counts": counts}, rows.error.detach(), quarter, health)
 
     def _text(self, inputs: TrainBatch, drop_caption: Tensor) -> TextCondition:
         """The captions' embeddings, the empty prompt's where `drop_caption`."""
@@ -247,13 +239,21 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         batches = list(islice(epoch_iterator, num_batches))
         if batches:
             self._mark_padding(batches[-1])
-        rows = torch.tensor(sum(int(batch["counts"].sum()) for batch in batches), device=device)
+        rows = sum((batch["counts"].sum() for batch in batches), torch.zeros((), dtype=torch.long, device=device))
         return batches, self.accelerator.reduce(rows, reduction="sum")
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Stock, then raises `FloatingPointError` for a loss that is not finite (`SkippedSteps.check`)."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self._skipped_steps.check(self.state.global_step, training=True)
+        return loss
+
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Stock, on rows that count."""
+        """Stock, on rows that count; raises as `training_step` does."""
         self._mark_padding(inputs)
-        return super().prediction_step(model, inputs, *args, **kwargs)
+        found = super().prediction_step(model, inputs, *args, **kwargs)
+        self._skipped_steps.check(self.state.global_step, training=False)
+        return found
 
     def _mark_padding(self, batch: TrainBatch) -> None:
         """

@@ -1,15 +1,15 @@
 """Videos to a `scored/` artefact through any `RewardModel`: labels, probabilities, reasons and rewards, joined by id."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from accelerate import PartialState
 from accelerate.logging import get_logger
 
-from ..protocols import RewardModel
-from ..records import StoredVideo, VideoSource, content_id
+from ..protocols import RewardModel, StreamingRewardModel
+from ..records import CriticScore, NativeScore, StoredVideo, VideoSource, content_id
 from ..runtime import process_state
 from ..store.clip_rows import row_caption, row_id, row_is_real, video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
@@ -83,12 +83,11 @@ def score_videos(
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
     mine = share(todo, rank=state.process_index, world_size=state.num_processes)
     logger.info("%d clips, %d to score, %d by this process", len(jobs), len(todo), len(mine))
-    for part in chunks(mine, batch_size) if mine else []:
-        asked = [job for job in part if score_real or not job.row.get("is_real")]
-        scores = reward_model.score(
-            [job.source() for job in asked], [job.caption for job in asked], with_reason=with_reason
-        )
-        scored = {job.id: score for job, score in zip(asked, scores, strict=True)}
+    parts = chunks(mine, batch_size) if mine else []
+    asked = [[job for job in part if score_real or not job.row.get("is_real")] for part in parts]
+    scores = _scores(reward_model, asked, with_reason)
+    for part, jobs_asked, found in zip(parts, asked, scores, strict=True):
+        scored = {job.id: score for job, score in zip(jobs_asked, found, strict=True)}
         for job in part:
             rating = scored[job.id].columns() if job.id in scored else {}
             manifest.append({**job.row, **rating, "scoring": key})
@@ -98,6 +97,18 @@ def score_videos(
         _finish(folder, rows, reward_model.name, with_reason)
     state.wait_for_everyone()
     return folder
+
+
+def _scores(
+    reward_model: NamedRewardModel, batches: Sequence[Sequence[ScoringJob]], with_reason: bool
+) -> Iterator[Sequence[CriticScore | NativeScore]]:
+    """The scores of each batch, read and prepared ahead where the model can."""
+    given = (([job.source() for job in batch], [job.caption for job in batch]) for batch in batches)
+    if isinstance(reward_model, StreamingRewardModel):
+        yield from reward_model.score_batches(given, with_reason=with_reason)
+    else:
+        for videos, captions in given:
+            yield reward_model.score(videos, captions, with_reason=with_reason)
 
 
 def read_jobs(videos: "Path | str | Dataset", output_dir: Path) -> list[ScoringJob]:

@@ -11,6 +11,7 @@ from accelerate.logging import get_logger
 from peft import PeftModel
 from transformers import TrainerCallback
 
+from ..prefetch import behind
 from ..protocols import VideoModel
 from ..records import content_id, seed_from
 from ..store.video_io import write_video
@@ -128,8 +129,10 @@ class ValidationVideos(TrainerCallback):
         pipe.transformer = model
         pipe.set_progress_bar_config(disable=True)
         self.source.adapter.prepare_sampling(pipe, self.guidance_scale)
-        for index in mine:
-            write_video(self.path(index, name), self._generate(pipe, index, args, state.device), fps=self.fps)
+        with behind() as put:
+            for index in mine:
+                frames = self._generate(pipe, index, args, state.device)
+                put(write_video, self.path(index, name), frames, fps=self.fps)
         logger.info("%d validation videos (%s) in %s", len(self.prompts), name, self.folder)
         del pipe
         release_memory()

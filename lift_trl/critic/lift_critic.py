@@ -1,9 +1,10 @@
 """`LiFTCritic`: probabilities of the three labels on each dimension, a reward, and a reason. Nothing is sampled."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
@@ -14,6 +15,7 @@ from transformers.utils.hub import cached_file
 
 from ..critic_models import find_critic_model
 from ..hub.lora_options import check_lora_start
+from ..prefetch import ahead
 from ..protocols import CriticModel
 from ..records import CriticScore, Judgement, StoredVideo, VideoSource, content_id
 from ..rubric import Dimension, Label
@@ -23,13 +25,22 @@ from ..store.video_io import Clip, describe, sample_frames
 from ..store.weights import read_tensors, shown, unapplied
 from .conversation import control_tokens, trl_rewards
 from .gate import check_both_ways, check_config, warn_of_tiles
-from .prefix import RefusedClipsError, ask, end_tokens, label_tokens, run_questions
+from .prefix import Encoded, RefusedClipsError, ask, encode_questions, end_tokens, label_tokens, run_encoded
 from .reasons import write_reasons
 from .settings import ADAPTER_CONFIG, CriticSettings, find_revision, load_settings, read_model_type
 
 
 # Not accelerate's logger, which raises where no launcher state was made: a critic is also used by itself.
 logger = logging.getLogger(__name__)
+
+
+class _Prepared(NamedTuple):
+    """A batch that only lacks the model. `failed`: why a clip is unscored; `places`: of the clips that are in `encoded`."""
+
+    ids: list[str]
+    failed: dict[int, str]
+    places: list[int]
+    encoded: Encoded | None
 
 
 class LiFTCritic:
@@ -74,6 +85,8 @@ class LiFTCritic:
         self.processor = processor
         self.name = name or str(model.config._name_or_path)
         self.batch_size, self.max_reason_tokens = batch_size, max_reason_tokens
+        # A tokenizer of Rust may not be used by two threads at once.
+        self._tokenizing = Lock()
         self._labels = label_tokens(self.adapter, processor)
         self._control_tokens = control_tokens(processor.tokenizer)
         self.end_ids = end_tokens(self.adapter, processor, model)
@@ -144,11 +157,18 @@ class LiFTCritic:
         if len(videos) != len(captions):
             raise ValueError(f"{len(videos)} videos and {len(captions)} captions; give one caption for each video.")
         work = list(zip(videos, captions))
-        return [
-            score
-            for part in (chunks(work, self.batch_size) if work else [])
-            for score in self._score(part, with_reason)
-        ]
+        parts = (tuple(zip(*part)) for part in (chunks(work, self.batch_size) if work else []))
+        return [score for scores in self.score_batches(parts, with_reason=with_reason) for score in scores]
+
+    def score_batches(
+        self,
+        batches: Iterable[tuple[Sequence[VideoSource | StoredVideo | str], Sequence[str]]],
+        *,
+        with_reason: bool = False,
+    ) -> Iterator[list[CriticScore]]:
+        """As `score` of each (videos, captions), in order; the next is decoded and processed while one is scored."""
+        for parts in ahead(self._prepare_batch, batches, threads=1):
+            yield [score for part in parts for score in self._score(part, with_reason)]
 
     def reward_func(self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
         """
@@ -169,42 +189,60 @@ class LiFTCritic:
         Args:
             clips: decoded frames, `settings.num_frames` each.
         """
-        return self._run(clips, captions).logprobs
+        return run_encoded(self.model, self.adapter, self._encode(clips, captions)).logprobs
 
-    def _run(self, clips: Sequence[Clip], captions: Sequence[str]) -> Any:
-        questions = [
-            ask(self.adapter, self.processor, c, caption, self._labels) for c, caption in zip(clips, captions)
-        ]
-        return run_questions(self.model, self.adapter, self.processor, clips, questions)
+    def _encode(self, clips: Sequence[Clip], captions: Sequence[str]) -> Encoded:
+        with self._tokenizing:
+            questions = [
+                ask(self.adapter, self.processor, c, caption, self._labels) for c, caption in zip(clips, captions)
+            ]
+            return encode_questions(self.adapter, self.processor, clips, questions)
 
-    def _score(
-        self, work: Sequence[tuple[VideoSource | StoredVideo | str, str]], with_reason: bool
-    ) -> list[CriticScore]:
-        """As `score`, of one batch."""
+    def _prepare_batch(
+        self, batch: tuple[Sequence[VideoSource | StoredVideo | str], Sequence[str]]
+    ) -> list[_Prepared]:
+        """What can be done before the model runs, in parts of `batch_size`."""
+        work = list(zip(*batch, strict=True))
+        return [self._prepare(part) for part in (chunks(work, self.batch_size) if work else [])]
+
+    def _prepare(self, work: Sequence[tuple[VideoSource | StoredVideo | str, str]]) -> _Prepared:
         ids = [content_id(video if isinstance(video, bytes) else describe(video), caption) for video, caption in work]
         clips: dict[int, Clip] = {}
         failed: dict[int, str] = {}
-        for index, (video, caption) in enumerate(work):
-            controls = [token for token in self._control_tokens if token in caption]
-            if not caption.strip():
-                failed[index] = "the caption is empty"
-                continue
-            if controls:
-                failed[index] = f"the caption holds {controls[0]!r}, which this critic takes for more than text"
-                continue
+        for index, found in enumerate(ahead(self._decode, work)):
+            if isinstance(found, str):
+                failed[index] = found
+            else:
+                clips[index] = found
+        encoded = None
+        while clips and encoded is None:
             try:
-                clips[index] = sample_frames(video, self.settings.num_frames)
-            except (ValueError, FileNotFoundError) as error:
-                failed[index] = str(error)
-        judged: Mapping[int, tuple[Judgement, ...]] = {}
-        while clips and not judged:
-            captions = [work[index][1].strip() for index in clips]
-            try:
-                judged = dict(zip(clips, self._judge(list(clips.values()), captions, with_reason)))
+                encoded = self._encode(list(clips.values()), [work[index][1].strip() for index in clips])
             except RefusedClipsError as error:
                 places = list(clips)
                 failed |= {places[place]: reason for place, reason in error.reasons.items()}
                 clips = {index: clip for index, clip in clips.items() if index not in failed}
+        return _Prepared(ids, failed, list(clips), encoded)
+
+    def _decode(self, asked: tuple[VideoSource | StoredVideo | str, str]) -> Clip | str:
+        """The sampled frames, or why there are none."""
+        video, caption = asked
+        controls = [token for token in self._control_tokens if token in caption]
+        if not caption.strip():
+            return "the caption is empty"
+        if controls:
+            return f"the caption holds {controls[0]!r}, which this critic takes for more than text"
+        try:
+            return sample_frames(video, self.settings.num_frames)
+        except (ValueError, FileNotFoundError) as error:
+            return str(error)
+
+    def _score(self, batch: _Prepared, with_reason: bool) -> list[CriticScore]:
+        """One score for each clip of a batch."""
+        failed = dict(batch.failed)
+        judged: Mapping[int, tuple[Judgement, ...]] = {}
+        if batch.encoded is not None:
+            judged = dict(zip(batch.places, self._judge(batch.encoded, with_reason)))
         failed |= {index: "the critic's probabilities are not finite" for index in judged if not judged[index]}
         for problem in failed.values():
             logger.warning("unscored: %s", problem)
@@ -212,15 +250,15 @@ class LiFTCritic:
             CriticScore(unit, self.name, unscored=failed[index])
             if index in failed
             else CriticScore(unit, self.name, judged[index])
-            for index, unit in enumerate(ids)
+            for index, unit in enumerate(batch.ids)
         ]
 
-    def _judge(self, clips: Sequence[Clip], captions: Sequence[str], with_reason: bool) -> list[tuple[Judgement, ...]]:
+    def _judge(self, encoded: Encoded, with_reason: bool) -> list[tuple[Judgement, ...]]:
         """The judgements of each clip, none where a probability is not finite."""
-        branches = self._run(clips, captions)
+        branches = run_encoded(self.model, self.adapter, encoded)
         logprobs = branches.logprobs
         chosen = logprobs.nan_to_num(nan=-torch.inf).argmax(dim=-1)
-        reasons = [[""] * len(Dimension) for _ in clips]
+        reasons = [[""] * len(Dimension) for _ in encoded.trees]
         if with_reason:
             tokens = write_reasons(
                 self.model,
@@ -231,7 +269,8 @@ class LiFTCritic:
                 end_ids=self.end_ids,
             )
             decode = self.processor.tokenizer.decode
-            reasons = [[decode(text, skip_special_tokens=True).strip() for text in row] for row in tokens]
+            with self._tokenizing:
+                reasons = [[decode(text, skip_special_tokens=True).strip() for text in row] for row in tokens]
         return [judgements(row, reason) for row, reason in zip(logprobs.cpu(), reasons)]
 
 
@@ -293,4 +332,7 @@ def _load(name: str, revision: str | None, dtype: torch.dtype) -> tuple[Any, Any
     model, processor = family.load(base, dtype=dtype, revision=base_revision)
     if is_adapter is None:
         return model, processor
-    return _put_on(model, config, name, revision), AutoProcessor.from_pretrained(name, revision=revision)
+    # Merged, so that scoring pays for no second product in each layer.
+    return _put_on(model, config, name, revision).merge_and_unload(), AutoProcessor.from_pretrained(
+        name, revision=revision
+    )

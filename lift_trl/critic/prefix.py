@@ -134,27 +134,49 @@ def encode_batch(
         raise RefusedClipsError(reasons) from None
 
 
-@torch.no_grad()
 def run_questions(
     model: Any, adapter: CriticModel, processor: Any, clips: Sequence[Clip], questions: Sequence[Questions]
 ) -> Branches:
-    """
-    Runs a batch: one pass over frames and captions (the vision tower sees each clip once), one over all that follows.
+    """As `run_encoded`, of what `encode_questions` gives."""
+    return run_encoded(model, adapter, encode_questions(adapter, processor, clips, questions))
 
-    Not in inference mode: what FSDP gathers in it cannot be trained after an evaluation.
+
+class Encoded(NamedTuple):
+    """A batch in tensors, not yet on the model's device: its inputs, which tokens are the prefix, the clips' trees."""
+
+    inputs: dict[str, Tensor]
+    prefix_mask: Tensor
+    trees: list[Tree]
+
+
+def encode_questions(
+    adapter: CriticModel, processor: Any, clips: Sequence[Clip], questions: Sequence[Questions]
+) -> Encoded:
+    """
+    The part of a batch's work that needs no model.
 
     Raises:
         ValueError: if the chat template puts the question before the frames, or the processor refuses a clip.
     """
-    inputs = encode_batch(adapter, processor, [q.prompt for q in questions], clips)
-    inputs, prefix_mask = cut_prefix(inputs, questions)
-    inputs = {name: value.to(model.device) for name, value in inputs.items() if isinstance(value, Tensor)}
-    prefix_mask = prefix_mask.to(model.device)
+    encoded = encode_batch(adapter, processor, [q.prompt for q in questions], clips)
+    inputs, prefix_mask = cut_prefix(encoded, questions)
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    return Encoded(tensors, prefix_mask, [q.tree for q in questions])
+
+
+@torch.no_grad()
+def run_encoded(model: Any, adapter: CriticModel, encoded: Encoded) -> Branches:
+    """
+    Runs a batch: one pass over frames and captions (the vision tower sees each clip once), one over all that follows.
+
+    Not in inference mode: what FSDP gathers in it cannot be trained after an evaluation.
+    """
+    inputs = {name: value.to(model.device) for name, value in encoded.inputs.items()}
+    prefix_mask, trees = encoded.prefix_mask.to(model.device), encoded.trees
     cache = model(**inputs, use_cache=True, logits_to_keep=1).cache
 
     # The family's adapter knows the modules of the model that PEFT put its layers into.
     bare = model.get_base_model() if isinstance(model, PeftModel) else model
-    trees = [q.tree for q in questions]
     layout = lay_out(trees, prefix_mask)
     positions = layout.depths + prefix_mask.sum(dim=1, keepdim=True) + adapter.position_shift(bare)
     places = predicting_nodes(trees)

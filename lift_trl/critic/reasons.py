@@ -34,7 +34,6 @@ def write_reasons(
     """
     batch, width = chosen.shape
     device = chosen.device
-    rows = torch.arange(batch, device=device)
     visible, positions, queue = _start(branches, chosen, openings)
     texts: list[list[list[int]]] = [[[] for _ in range(width)] for _ in range(batch)]
     finished = [[False] * width for _ in range(batch)]
@@ -50,20 +49,19 @@ def write_reasons(
             cache=branches.cache,
             use_cache=True,
         )
-        greedy = output.logits.argmax(dim=-1)
-        for row in rows.tolist():
+        greedy = output.logits.argmax(dim=-1).tolist()  # one wait for the device, not one a text
+        for row in range(batch):
             for column in range(width):
                 if queue[row][column]:
-                    greedy[row, column] = queue[row][column].pop(0)
+                    greedy[row][column] = queue[row][column].pop(0)
                 elif not finished[row][column]:
-                    token = int(greedy[row, column])
-                    text = texts[row][column]
+                    token, text = greedy[row][column], texts[row][column]
                     finished[row][column] = token in end_ids or len(text) == max_new_tokens
                     if not finished[row][column]:
                         text.append(token)
         if all(all(row) for row in finished):
             break
-        tokens = greedy
+        tokens = torch.tensor(greedy, device=device)
     return texts
 
 

@@ -117,14 +117,15 @@ def branch_logprobs(trees: Sequence[Tree], places: Sequence[int], logits: Tensor
     """
     logprobs = logits.float().log_softmax(dim=-1)
     index = {place: number for number, place in enumerate(places)}
-    rows = []
-    for row, tree in enumerate(trees):
-        for question in tree.branches:
-            for root, nodes in question:
-                before = [index[node] for node in (root, *nodes[:-1])]
-                tokens = [tree.tokens[node] for node in nodes]
-                rows.append(logprobs[row, before, tokens].sum())
-    return torch.stack(rows).view(len(trees), len(trees[0].branches), -1)
+    branches = [(row, tree, branch) for row, tree in enumerate(trees) for q in tree.branches for branch in q]
+    found = [
+        (row, index[before], tree.tokens[node])
+        for row, tree, (root, nodes) in branches
+        for before, node in zip((root, *nodes[:-1]), nodes)
+    ]
+    # All at once: the places go to the device in one copy, not in three a branch.
+    parts = logprobs[tuple(torch.tensor(found, device=logits.device).T)].split([len(b.nodes) for _, _, b in branches])
+    return torch.stack([part.sum() for part in parts]).view(len(trees), len(trees[0].branches), -1)
 
 
 def rows_at(places: Sequence[int], logits: Tensor, *, num_nodes: int) -> Tensor:

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -150,6 +151,26 @@ def write_text(path: Path | str, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(target)
+
+
+@contextmanager
+def naming_what_failed(target: Path | str, kept: str) -> Iterator[None]:
+    """
+    The operating system's errors of the body (a full disk) with the file that was to be written and the remedy.
+
+    Args:
+        kept: what was not written, and what stays.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise  # of what is read: it names its file
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{target}: {error.strerror or error}. {kept}. Free disk space (or name another output_dir) and run the same "
+            "command again",
+        ) from error
 
 
 def check_writable(folder: Path | str) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +18,7 @@ from torch.testing import assert_close
 from lift_trl.alignment.cache import cache_videos, cached_keys, clip_parents
 from lift_trl.alignment.cache_format import decode_posterior, decode_text, shard_paths
 from lift_trl.alignment.cache_stream import stream_cached_videos
-from lift_trl.alignment.clips import ClipSize, load_clip
+from lift_trl.alignment.clips import ClipSize, load_clip, read_clip
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.video_models import PipelineSource
@@ -176,6 +177,33 @@ def test_a_clip_that_only_decoding_finds_bad_is_named_and_finished_shards_stay(t
         CachedVideoDataset(tmp_path / "c")
     cache_videos(pipeline_dir, videos[:3], tmp_path / "c", **SIZE, rows_per_shard=3)
     assert shard_bytes(tmp_path / "c") == finished
+
+
+def test_the_next_clips_are_decoded_while_the_vae_encodes_also_across_shards(
+    tmp_path, pipeline_dir, rated_videos, monkeypatch
+):
+    begun, events = [], [Event() for _ in range(6)]
+
+    def watched(video, size, model):
+        begun.append(video)
+        events[len(begun) - 1].set()
+        return read_clip(video, size, model)
+
+    monkeypatch.setattr("lift_trl.alignment.cache.read_clip", watched)
+    source = PipelineSource(pipeline_dir)
+    encode, encoded = source.adapter.encode_video, []
+
+    def waiting(pipe, clip):
+        encoded.append(clip.dtype)
+        assert events[min(len(encoded) + 1, 5)].wait(20), "the two clips after this one were not begun"
+        return encode(pipe, clip)
+
+    source.adapter.encode_video = waiting
+    folder = cache_videos(source, rated_videos[:6], tmp_path / "c", **SIZE, rows_per_shard=2)
+    assert encoded == [torch.float32] * 6
+    monkeypatch.undo()
+    whole = cache_videos(pipeline_dir, rated_videos[:6], tmp_path / "whole", **SIZE, rows_per_shard=2)
+    assert shard_bytes(folder) == shard_bytes(whole)
 
 
 def test_full_disk_is_named_and_nothing_half_written_stays(tmp_path, pipeline_dir, rated_videos):

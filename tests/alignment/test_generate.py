@@ -1,6 +1,8 @@
 """Prompts to videos: seeds, batches, resuming, processes, adapters, the plan of VBench, bad input."""
 
 import json
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
+from lift_trl.alignment import generate
 from lift_trl.alignment.generate import PromptSeed, Sampling, generate_videos, plan_videos, read_prompts
 from lift_trl.hub.lora import adapter_identity
 from lift_trl.store.manifest import PARTS_DIR, Artifact, read_rows
@@ -123,6 +126,42 @@ def test_a_run_that_was_cut_equals_a_whole_one(whole, videos, pipeline_dir, tmp_
     generate_videos(pipeline_dir, videos, folder, sampling=FAST)
     assert digests(folder) == digests(whole) and not list(folder.rglob("*.tmp"))
     assert (folder / "videos" / f"{videos[0].id}.mp4").stat().st_mtime_ns == before
+
+
+def test_a_video_is_written_while_the_next_batch_is_sampled(videos, pipeline_dir, tmp_path, monkeypatch):
+    sampled = [threading.Event() for _ in range(3)]
+    sample, store = generate.sample_batch, generate._store
+
+    def watched(*args):
+        next(event for event in sampled if not event.is_set()).set()
+        return sample(*args)
+
+    def waiting(manifest, video, *args):
+        number = [v.id for v in videos].index(video.id)
+        assert sampled[min(number + 1, 2)].wait(20), "the next batch was not begun"
+        return store(manifest, video, *args)
+
+    monkeypatch.setattr(generate, "sample_batch", watched)
+    one = replace(FAST, batch_size=1)
+    monkeypatch.setattr(generate, "_store", waiting)
+    folder = generate_videos(pipeline_dir, videos[:3], tmp_path / "g", sampling=one)
+    monkeypatch.undo()
+    plain = generate_videos(pipeline_dir, videos[:3], tmp_path / "plain", sampling=one)
+    assert digests(folder) == digests(plain)
+
+
+def test_a_write_that_fails_names_its_video_and_what_was_written_has_its_row(whole, videos, pipeline_dir, tmp_path):
+    folder = tmp_path / "g"
+    blocked = folder / "videos" / f"{videos[4].id}.mp4"
+    (blocked / "in the way").mkdir(parents=True)
+    with pytest.raises(OSError, match=rf"{videos[4].id}\.mp4: .*The video was not written; those with a row are kept"):
+        generate_videos(pipeline_dir, videos, folder, sampling=FAST)
+    rows = {row["id"] for row in read_rows(folder / PARTS_DIR / "rank0.jsonl")}
+    assert {video.id for video in videos[:4]} <= rows and videos[4].id not in rows
+    assert all((folder / "videos" / f"{row}.mp4").is_file() for row in rows)
+    (blocked / "in the way").rmdir()
+    blocked.rmdir()
+    assert digests(generate_videos(pipeline_dir, videos, folder, sampling=FAST)) == digests(whole)
 
 
 def test_an_adapter_changes_the_videos_and_its_folder_is_its_own(whole, videos, pipeline_dir, lora_dir, tmp_path):

@@ -201,7 +201,7 @@ def test_a_non_finite_loss_stops_and_names_the_clips(tmp_path, pipeline_dir, cac
     batch["latent_mean"][1, 0, 0, 0, 0] = float("nan")
     trainer.model.train()
     with pytest.raises(FloatingPointError, match=r"the loss of \['clip-1'\] is not finite at optimiser step 0"):
-        trainer.compute_loss(trainer.model, batch)
+        trainer.training_step(trainer.model, batch)
 
 
 def test_hra_rows_as_load_dataset_returns_them(tmp_path, pipeline_dir, rated_videos):

@@ -1,6 +1,7 @@
 """Edges of a training: several evaluation sets, options that would be swallowed, overflow in fp16, what a start reads."""
 
 import hashlib
+import math
 from collections import Counter
 
 import pytest
@@ -20,6 +21,7 @@ from lift_trl.store.manifest import Artifact
 from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.video_models import PipelineSource, source
 from tests.alignment.conftest import SIZE, make_trainer, moving_square, trainable
+from tests.waits import host_waits
 
 
 def test_several_evaluation_sets_are_logged_by_name(tmp_path, pipeline_dir, cached):
@@ -176,3 +178,39 @@ def test_a_large_clip_is_the_pipelines_own_tiled_encoding(tmp_path, pipeline_dir
         means.append(encoder.adapter.encode_video(pipe, pixels).mean[0].bfloat16())
     stored = CachedVideoDataset(cache)[0]["latent_mean"]
     assert torch.equal(stored, means[1]) and not torch.equal(stored, means[0])
+
+
+def test_what_would_wait_for_a_device_is_seen():
+    values = torch.tensor([1.0, 2.0])
+    with host_waits() as waits:
+        _ = (
+            bool((values > 0).all()),
+            values[values > 1],
+            values.tolist(),
+            values.sum().item(),
+            values[torch.tensor([0])],
+        )
+    assert len(waits) == 4
+
+
+@pytest.mark.parametrize("objective", [{}, {"objective": "dpo", "sync_ref_model": True}, {"objective": "nft"}])
+def test_nothing_waits_for_the_device_between_forward_and_backward(tmp_path, pipeline_dir, cached, objective):
+    trainer = make_trainer(pipeline_dir, tmp_path, cached, **objective)
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in (0, 3)])
+    trainer.model.train()
+    with host_waits() as waits:
+        loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(2))
+    assert waits == [] and loss.requires_grad
+
+
+def test_rows_beside_a_loss_that_is_skipped_are_not_logged(tmp_path, pipeline_dir, cached):
+    """Two micro-batches a step; the first of the second step overflows."""
+    trainer = overflowing(
+        make_trainer(
+            pipeline_dir, tmp_path, cached, max_steps=2, per_device_train_batch_size=1, gradient_accumulation_steps=2
+        ),
+        lambda number: number == 1,
+    )
+    trainer.train()
+    logged = [row["loss_unweighted"] for row in trainer.state.log_history if "loss_unweighted" in row]
+    assert all(math.isfinite(value) for value in logged)

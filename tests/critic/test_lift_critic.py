@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from threading import Event
 
 import av
 import numpy as np
@@ -19,6 +20,7 @@ from lift_trl.store.manifest import Artifact, read_rows, write_rows
 from lift_trl.store.video_io import write_video
 from tests.critic.rendered_clips import write_square
 from tests.critic.tiny_models import build_vlm
+from tests.waits import host_waits
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,47 @@ def test_a_clip_is_decoded_once_and_a_batch_runs_through_the_tower_once(critic, 
     opening = max(len(tokens.rest) for tokens in critic._labels.values())
     assert ours["decodes"] == 2 and ours["tower"] == 1
     assert NUM_TOKENS <= ours["language_model"] - 2 <= NUM_TOKENS + opening
+
+
+def test_the_next_batch_is_decoded_and_processed_while_one_is_scored(checkpoint, clips, monkeypatch, tmp_path):
+    critic = LiFTCritic.from_pretrained(checkpoint, batch_size=1)
+    alone = [critic.score([clip], [caption])[0].expected_reward for clip, caption in zip(clips, CAPTIONS)]
+    encoded, judged = [Event() for _ in clips], []
+    encode, judge = critic._encode, critic._judge
+
+    def watched(frames, captions):
+        batch = encode(frames, captions)
+        encoded[CAPTIONS.index(captions[0])].set()
+        return batch
+
+    def waiting(batch, with_reason):
+        judged.append(batch)
+        assert encoded[min(len(judged), 2)].wait(20), "the next batch was not prepared"
+        return judge(batch, with_reason)
+
+    monkeypatch.setattr(critic, "_encode", watched)
+    monkeypatch.setattr(critic, "_judge", waiting)
+    assert [score.expected_reward for score in critic.score(clips, CAPTIONS)] == alone
+    for event in encoded:
+        event.clear()
+    judged.clear()
+    rows = [{"video": str(clip), "prompt": caption} for clip, caption in zip(clips, CAPTIONS)]
+    write_rows(tmp_path / "clips" / "metadata.jsonl", rows)
+    scored = score_videos(critic, tmp_path / "clips", tmp_path / "scored", batch_size=1)
+    assert [row["expected_reward"] for row in read_rows(scored / "metadata.jsonl")] == alone
+
+
+def test_a_reason_waits_for_the_device_once_a_token(critic, clips, monkeypatch):
+    monkeypatch.setattr(critic, "end_ids", frozenset())
+    with host_waits() as few:
+        critic.score(clips, CAPTIONS, with_reason=False)
+    monkeypatch.setattr(critic, "max_reason_tokens", 20)
+    with host_waits() as many:
+        critic.score(clips, CAPTIONS, with_reason=True)
+    in_reasons = [place for place in many if "reasons.py" in place]
+    opening = max(len(tokens.rest) for tokens in critic._labels.values())
+    # Two batches of the three clips; the labels that were chosen are read once a batch.
+    assert len(in_reasons) <= 2 * (20 + opening + 1), (len(few), in_reasons)
 
 
 def test_what_cannot_be_scored_is_unscored_with_the_why_and_leaves_the_others_alone(critic, clips, tmp_path):

@@ -2,16 +2,18 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from lift_trl.critic.critic_config import LiFTCriticConfig
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import CriticSettings
+from lift_trl.store.video_io import Clip
 from tests.critic.tiny_models import build_vlm
 
 
@@ -57,6 +59,24 @@ def test_an_adapter_that_is_not_applied_in_full_is_refused(tmp_path, adapter, ch
     folder = rewritten(shutil.copytree(adapter, tmp_path / "critic"), "adapter_model.safetensors", change)
     with pytest.raises(ValueError, match=message):
         LiFTCritic.from_pretrained(folder)
+
+
+def test_an_adapter_is_merged_and_scores_as_beside_its_base(tmp_path, checkpoint, adapter):
+    base = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    beside = LiFTCritic(
+        PeftModel.from_pretrained(base, adapter).eval(),
+        AutoProcessor.from_pretrained(adapter),
+        settings=CriticSettings(num_frames=2),
+    )
+    files = {path.name: path.read_bytes() for path in adapter.iterdir()}
+    merged = LiFTCritic.from_pretrained(adapter)
+    assert not any("lora" in name for name, _ in merged.model.named_modules())
+    clip = Clip(np.random.default_rng(0).integers(0, 256, (2, 24, 40, 3), dtype=np.uint8), np.array([0.0, 0.5]), 8.0)
+    figures = [critic.label_logprobs([clip], ["A red square."]) for critic in (merged, beside)]
+    torch.testing.assert_close(*figures, atol=1e-4, rtol=1e-4)
+    alone = LiFTCritic.from_pretrained(checkpoint).label_logprobs([clip], ["A red square."])
+    assert (figures[0] - alone).abs().max() > 1e-2  # the adapter says something
+    assert {path.name: path.read_bytes() for path in adapter.iterdir()} == files
 
 
 def test_an_adapter_that_was_cut_is_named(tmp_path, adapter):
