@@ -1,9 +1,9 @@
 """How much of the time the device is busy in caching, generation and scoring, with a device that only sleeps.
 
 No GPU is used or measured: where one would compute, the process sleeps twice as long as a clip takes to decode (or to
-write). Files, decoding, processing, x264, hashing and Parquet are the project's own. Prints `device_busy_<stage>`: slept over
-the time from the first sleep to the last one's end, and beside it what one thread alone would reach. `--tiny` is a matter of
-seconds.
+write). Files, decoding, processing, x264, hashing and Parquet are the project's own. Prints `device_busy_<stage>`: time
+slept over the time from the first sleep to the end of the last, and beside it what one thread alone would reach. `--tiny` is
+a matter of seconds.
 """
 
 import argparse
@@ -117,7 +117,7 @@ def scoring(clips: Path, out: Path) -> SleepingDevice:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="Few small clips.")
     args = parser.parse_args()
     number, size = (6, (9, 64, 96)) if args.tiny else (40, (49, 240, 360))
