@@ -150,18 +150,7 @@ def cache_videos(
     permanent.embed(source, ["", source.adapter.negative_prompt, *extra_prompts], state, keys.dtype)
     mine = share(plan, rank=state.process_index, world_size=state.num_processes)
     if mine:
-        pipe: Any = source.load("vae", dtype=keys.dtype, device=state.device)
-        if is_tiled(keys.size):
-            pipe.vae.enable_tiling()
-        # Across shards, so that the VAE does not wait at their ends; in 8 bits, a quarter of what it takes.
-        clips = ahead(
-            lambda video: read_clip(video.video, size, source.adapter), (video for shard in mine for _, video in shard)
-        )
-        for number, shard in enumerate(mine, start=1):
-            _write_shard(folder, shard, _encode_rows(shard, clips, work, source, pipe, keys))
-            logger.info("shard %d of %d written (%d rows)", number, len(mine), len(shard), main_process_only=False)
-        del pipe
-        release_memory()
+        _encode_shards(folder, mine, work, source, keys, state)
     state.wait_for_everyone()
     if state.is_main_process:
         _finish(folder, rows, source, keys, parents or {})
@@ -214,6 +203,27 @@ def _plan(
     state.wait_for_everyone()
     todo = {row["key"]: video for row, video in zip(rows, videos, strict=True) if row["key"] not in done}
     return chunks(sorted(todo.items(), key=lambda item: (item[1].prompt, item[0])), rows_per_shard) if todo else []
+
+
+def _encode_shards(
+    folder: Path,
+    shards: Sequence[Sequence[tuple[str, RatedVideo]]],
+    texts: TextCache,
+    source: PipelineSource,
+    keys: CacheKeys,
+    state: PartialState,
+) -> None:
+    pipe: Any = source.load("vae", dtype=keys.dtype, device=state.device)
+    if is_tiled(keys.size):
+        pipe.vae.enable_tiling()
+    # Across shards, so that the VAE does not wait at their ends; in 8 bits, a quarter of what it takes.
+    videos = (video.video for shard in shards for _, video in shard)
+    clips = ahead(lambda video: read_clip(video, keys.size, source.adapter), videos)
+    for number, shard in enumerate(shards, start=1):
+        _write_shard(folder, shard, _encode_rows(shard, clips, texts, source, pipe, keys))
+        logger.info("shard %d of %d written (%d rows)", number, len(shards), len(shard), main_process_only=False)
+    del pipe
+    release_memory()
 
 
 def _write_shard(folder: Path, shard: Sequence[tuple[str, RatedVideo]], rows: Iterator[dict[str, Any]]) -> None:

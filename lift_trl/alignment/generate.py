@@ -202,13 +202,7 @@ def generate_videos(
     state = state or process_state()
     sampling = sampling.sized(source)
     folder = Path(output_dir)
-    ids = [video.id for video in videos]
-    if not ids or len(set(ids)) < len(ids):
-        raise ValueError(
-            "no prompt to sample from: the list is empty."
-            if not ids
-            else f"{next(v for v, i in zip(videos, ids, strict=True) if ids.count(i) > 1)} stands twice; delete one."
-        )
+    ids = _distinct_ids(videos)
     dtype = encoding_dtype(source, state)
     manifest = Manifest(folder, rank=state.process_index)
     with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
@@ -240,6 +234,16 @@ def generate_videos(
         _finish(manifest, ids, source, sampling, loras)
     state.wait_for_everyone()
     return folder
+
+
+def _distinct_ids(videos: Sequence[PromptSeed]) -> list[str]:
+    """Their ids; raises `ValueError` if there is none, or one stands twice."""
+    ids = [video.id for video in videos]
+    if not ids:
+        raise ValueError("no prompt to sample from: the list is empty.")
+    if twice := next((video for video, unit in zip(videos, ids, strict=True) if ids.count(unit) > 1), None):
+        raise ValueError(f"{twice} stands twice; delete one.")
+    return ids
 
 
 def _settings(
