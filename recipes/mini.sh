@@ -10,7 +10,7 @@ export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=2000000000
 MINI=recipes/configs/mini
 
-one() { accelerate launch --config_file recipes/configs/accelerate/cpu.yaml "$@"; }    # one process
+one() { ACCELERATE_USE_CPU=true python "$@"; }  # one process, without a launcher and its own imports
 two() { accelerate launch --config_file recipes/configs/accelerate/cpu_2.yaml "$@"; }  # two processes
 # Runs its arguments side by side; fails if one of them fails. In the background a function ends at its first failure.
 both() {
@@ -46,25 +46,23 @@ judge() {
     one recipes/score.py --config $MINI/score.yaml --videos "runs/mini/eval_$1" --output_dir "runs/mini/scored_$1"
     lift-trl mini-rate "runs/mini/eval_$1" "runs/mini/oracle_$1" --oracle
 }
-base() {
+tuned() {
+    one recipes/generate.py --config $MINI/generate_eval.yaml --adapter "runs/mini/lora_$1" --output_dir "runs/mini/eval_$1"
+    judge "$1"
+}
+base_and_critic() {
     one recipes/generate.py --config $MINI/generate_eval.yaml
     judge base
-}
-tuned() {
-    one recipes/generate.py --config $MINI/generate_eval.yaml --adapter runs/mini/lora_rwl --output_dir runs/mini/eval_rwl
-    judge rwl
-}
-both base tuned
-two recipes/generate.py --config $MINI/generate_eval.yaml --adapter runs/mini/lora_sft --output_dir runs/mini/eval_sft
-guided() {  # what classifier-free guidance repairs by itself, at twice the cost of a video: the base again, fewer videos
+    # What classifier-free guidance repairs by itself, at twice the cost of a video: the base again, fewer videos.
     one recipes/generate.py --config $MINI/generate_eval.yaml --guidance_scale 3 --videos_per_prompt 2 --output_dir runs/mini/eval_guided
     judge guided
-}
-control_and_critic() {
-    judge sft
     one recipes/evaluate_critic.py --config $MINI/evaluate_critic.yaml
 }
-both guided control_and_critic
+rwl_and_sft() {
+    tuned rwl
+    tuned sft
+}
+both base_and_critic rwl_and_sft
 one recipes/evaluate.py --config $MINI/evaluate.yaml
 
 cat <<'NEXT'
