@@ -14,6 +14,7 @@ from typing import Literal
 from transformers import TrainerCallback
 
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
+from lift_trl.hub.lora_loading import loading_call
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import fit, leaving_processes, setup_logging
 
@@ -78,8 +79,7 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
     )
     fit(trainer)
     folder, network = training_args.output_dir, trainer.source.network
-    target = "" if network == "transformer" else f", load_into_{network}=True"
-    saved, load = f"LoRA saved in {folder}", f"pipe.load_lora_weights({folder!r}{target})"
+    saved, load = f"LoRA saved in {folder}", loading_call(trainer.source.class_name, network, folder)
     if not lora_args.use_peft:
         folder = f"{folder}/transformer"
         saved, load = (

@@ -91,6 +91,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
                 adapter.fps,
                 on_hub=self.source.on_hub or self.config.hub_base_model is not None,
                 network=self.source.network,
+                pipeline=self.source.class_name,
             ),
             args=self.config,
             objective=self._objective_facts(dataset),

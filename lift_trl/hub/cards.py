@@ -11,7 +11,7 @@ from transformers import SchedulerType, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from ..store.manifest import Artifact, command_line, library_versions
-from .lora import DIFFUSERS_LORA_FILE
+from .lora_loading import loading_call
 from .parents import parent_table
 from .tables import markdown_table
 
@@ -34,6 +34,7 @@ class BaseModel(NamedTuple):
         fps: frames a second of its clips.
         on_hub: whether `name` is a Hub id.
         network: the part of the pipeline that was tuned.
+        pipeline: the name of its class in diffusers.
     """
 
     name: str
@@ -43,6 +44,7 @@ class BaseModel(NamedTuple):
     fps: float
     on_hub: bool
     network: str
+    pipeline: str
 
 
 class ObjectiveFacts(NamedTuple):
@@ -122,8 +124,7 @@ class AlignedModelCard:
         prompt = '"A red fox runs through fresh snow."'
         call = [f"{name}={value!r}" for name, value in self.base.call.items()]
         network = self.base.network
-        target = "" if network == "transformer" else f", load_into_{network}=True"
-        load = f'pipe.load_lora_weights("{self.repo}", weight_name="{DIFFUSERS_LORA_FILE}"{target})'
+        load = loading_call(self.base.pipeline, network, self.repo)
         if not self.lora:
             load = f'pipe.{network} = type(pipe.{network}).from_pretrained("{self.repo}/transformer", dtype=dtype)'
             if self.base.on_hub:

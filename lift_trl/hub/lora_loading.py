@@ -1,10 +1,11 @@
 """A LoRA put on a diffusers pipeline, and counted: what is not applied in full is refused, with the keys."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.loaders.lora_base import LoraBaseMixin
@@ -148,6 +149,30 @@ def load_lora(pipe: Any, lora: FoundLora, *, name: str) -> str:
     return network
 
 
+def loading_call(pipeline: str, network: str, lora: str) -> str:
+    """
+    Python that puts the LoRA file of `lora` (a repo or a folder) on `network` of `pipe`, which is a `pipeline` of diffusers.
+
+    A pipeline without a LoRA loader (HunyuanVideo 1.5's in diffusers 0.42) has one in its transformer.
+    """
+    where = f'"{lora}", weight_name="{DIFFUSERS_LORA_FILE}"'
+    if not hasattr(getattr(diffusers, pipeline, None), "load_lora_weights"):
+        return f"pipe.{network}.load_lora_adapter({where})"
+    target = "" if network == "transformer" else f", load_into_{network}=True"
+    return f"pipe.load_lora_weights({where}{target})"
+
+
+def choose_adapter(pipe: Any, networks: Collection[str], name: str | None) -> None:
+    """Leaves adapter `name` of `networks`, which have adapters, as the only active one; none for `None`."""
+    for network in networks:
+        transformer = getattr(pipe, network)
+        if name in transformer.peft_config:
+            transformer.enable_lora()
+            transformer.set_adapters([name])
+        else:
+            transformer.disable_lora()
+
+
 def export_merged_pipeline(lora_dir: Path | str, base: str, output_dir: Path | str, *, dtype: torch.dtype) -> Path:
     """
     Writes a whole pipeline with the LoRA of `lora_dir` merged into its network of `base`, in `dtype`.
@@ -157,8 +182,9 @@ def export_merged_pipeline(lora_dir: Path | str, base: str, output_dir: Path | s
     """
     pipe: Any = DiffusionPipeline.from_pretrained(base, dtype=dtype)
     network = load_lora(pipe, find_lora(lora_dir), name="merged")
-    pipe.fuse_lora(components=[network], safe_fusing=True)
-    pipe.unload_lora_weights()
+    transformer = getattr(pipe, network)
+    transformer.fuse_lora(safe_fusing=True)
+    transformer.unload_lora()
     pipe.save_pretrained(str(output_dir))
     return Path(output_dir)
 

@@ -211,7 +211,7 @@ def _lora_card(folder: Path, repo_id: str, license: str | None) -> str:
     path = folder / README
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing. Push the output_dir that the trainer saved; its card is in it.")
-    text = re.sub(r'(load_lora_weights\(\s*)"[^"]*"', rf'\1"{repo_id}"', path.read_text(encoding="utf-8"))
+    text = re.sub(r'(load_lora_(?:weights|adapter)\(\s*)"[^"]*"', rf'\1"{repo_id}"', path.read_text(encoding="utf-8"))
     text = re.sub(r'(from_pretrained\(\s*)"[^"]*"(, subfolder="transformer")', rf'\1"{repo_id}"\2', text)
     text = re.sub(r"^# .*$", f"# {repo_id}", text, count=1, flags=re.MULTILINE)
     if license is None:

@@ -172,17 +172,18 @@ class PairGenerator:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _kept: dict[str, ComparedClips] = field(default_factory=dict, init=False, repr=False)
     _revisions: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    _networks: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.adapters:
             raise ValueError("no adapter to compare with; name one, as in ADAPTERS=lift=user/my-lora.")
-        from ..hub.lora_loading import find_lora, load_lora  # here: a gallery needs no model
+        from ..hub.lora_loading import choose_adapter, find_lora, load_lora  # here: a gallery needs no model
 
         for index, (name, source) in enumerate(self.adapters.items()):
             lora = find_lora(source)
             self._revisions[name] = lora.identity.rpartition("@")[2]
-            load_lora(self.pipe, lora, name=f"adapter_{index}")
-        self.pipe.disable_lora()
+            self._networks.add(load_lora(self.pipe, lora, name=f"adapter_{index}"))
+        choose_adapter(self.pipe, self._networks, None)
         # The same inputs for both, as `spaces` asks. What another process changes of this object is lost: it returns it.
         self._run = self.lend(duration=self.gpu_seconds)(self._make) if self.lend else self._make
 
@@ -245,11 +246,10 @@ class PairGenerator:
             return path
         import torch
 
-        if adapter is None:
-            self.pipe.disable_lora()
-        else:
-            self.pipe.enable_lora()
-            self.pipe.set_adapters([f"adapter_{list(self.adapters).index(adapter)}"])
+        from ..hub.lora_loading import choose_adapter
+
+        name = None if adapter is None else f"adapter_{list(self.adapters).index(adapter)}"
+        choose_adapter(self.pipe, self._networks, name)
         generator = torch.Generator("cpu").manual_seed(seed)
         frames = self.pipe(prompt, generator=generator, output_type="np", **self.arguments).frames[0]
         write_video(path, (np.asarray(frames).clip(0, 1) * 255).round().astype(np.uint8), fps=self.fps)

@@ -19,6 +19,7 @@ from lift_trl.hub.lora_loading import find_lora, load_lora
 from lift_trl.records import RatedVideo
 from lift_trl.store.manifest import read_rows
 from lift_trl.store.video_io import read_video, write_video
+from lift_trl.ui.generation import PairGenerator
 from lift_trl.video_models import PipelineSource
 from lift_trl.video_models.source import ADAPTERS
 from tests.alignment.conftest import make_trainer, moving_square, trainable
@@ -115,6 +116,33 @@ def test_the_videos_are_the_pipelines_own_call(family, tmp_path):
             for path in (folder / "videos" / f"{video.id}.mp4", tmp_path / "own.mp4")
         )
         assert np.array_equal(made, frames)
+
+
+def test_a_pipeline_without_a_lora_loader_is_tuned_as_its_card_says_and_compared(tmp_path):
+    """HunyuanVideo 1.5's: fails when diffusers gives it one."""
+    pipe = VIDEO_MODELS["hunyuan-1.5"]()
+    assert not hasattr(pipe, "load_lora_weights")
+    cache = cache_videos(pipe, rated(tmp_path / "clips", 24, num=2), tmp_path / "cache", **SIZE)
+    trainer = make_trainer(pipe, tmp_path / "lora", CachedVideoDataset(cache), max_steps=1, learning_rate=0.3)
+    trainer.train()
+    trainer.save_model()
+    card = (tmp_path / "lora" / "README.md").read_text().splitlines()
+    (line,) = [line for line in card if line.startswith("pipe.") and "lora" in line]
+    exec(line, {"pipe": (tuned := VIDEO_MODELS["hunyuan-1.5"]())})
+    loaded = {name: p for name, p in tuned.transformer.named_parameters() if ".lora_" in name}
+    trained = trainable(trainer)
+    assert len(loaded) == len(trained) > 0
+    for name, value in loaded.items():
+        key = "base_model.model." + name.replace(".default_0.", ".default.")
+        assert torch.equal(value, trained[key]), name
+    arguments = {**SIZE, "num_inference_steps": 2}
+    pages = PairGenerator(pipe, {"lift": str(tmp_path / "lora")}, None, arguments, 24.0, tmp_path / "made", 0.1)
+    base, lift = (read_video(path).frames for path in pages.make(PROMPTS[0], 3, "lift").paths)
+    assert (base != lift).any()
+    pipe.transformer.disable_lora()
+    own = pipe(prompt=PROMPTS[0], generator=torch.Generator().manual_seed(3), output_type="np", **arguments).frames[0]
+    write_video(tmp_path / "own.mp4", (own * 255).round().clip(0, 255).astype(np.uint8), fps=24)
+    assert np.array_equal(read_video(tmp_path / "own.mp4").frames, base)
 
 
 def test_bad_sampler_options_are_refused(tmp_path):

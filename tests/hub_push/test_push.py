@@ -314,6 +314,7 @@ def test_a_lora_comes_back_by_diffusers(tiny_pipeline: Path, hub: LocalHub, tmp_
     pipe.transformer.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["to_q"], init_lora_weights=False))
     pipe.save_lora_weights(folder, get_peft_model_state_dict(pipe.transformer))
     call = 'pipe.load_lora_weights("runs/lora", weight_name="pytorch_lora_weights.safetensors")'
+    call += '\npipe.transformer.load_lora_adapter("runs/lora")  # of a pipeline without a loader'
     (folder / "README.md").write_text(f"---\nlicense: other\n---\n# runs/lora\n\n```python\n{call}\n```\n")
     (folder / "checkpoint-10").mkdir()
     (folder / "checkpoint-10" / "optimizer.pt").write_bytes(b"x")
@@ -326,6 +327,7 @@ def test_a_lora_comes_back_by_diffusers(tiny_pipeline: Path, hub: LocalHub, tmp_
     ]
     card = ModelCard.load("dev/push-lora").content
     assert "# dev/push-lora" in card and 'load_lora_weights("dev/push-lora"' in card
+    assert 'load_lora_adapter("dev/push-lora"' in card
     again = CogVideoXPipeline.from_pretrained(tiny_pipeline)
     again.load_lora_weights("dev/push-lora", weight_name="pytorch_lora_weights.safetensors")
     loaded = get_peft_model_state_dict(again.transformer, adapter_name=next(iter(again.transformer.peft_config)))
