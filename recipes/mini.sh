@@ -50,19 +50,23 @@ tuned() {
     one recipes/generate.py --config $MINI/generate_eval.yaml --adapter "runs/mini/lora_$1" --output_dir "runs/mini/eval_$1"
     judge "$1"
 }
-base_and_critic() {
+base_kto_and_critic() {
     one recipes/generate.py --config $MINI/generate_eval.yaml
     judge base
+    # What docs/objectives.md recommends for rated clips, on the same ones, in fewer and smaller steps; fewer videos.
+    one recipes/align.py --config $MINI/align_kto.yaml --max_steps 120 --per_device_train_batch_size 32
+    one recipes/generate.py --config $MINI/generate_eval.yaml --adapter runs/mini/lora_kto --videos_per_prompt 2 --output_dir runs/mini/eval_kto
+    judge kto
+    one recipes/evaluate_critic.py --config $MINI/evaluate_critic.yaml
+}
+rwl_sft_and_guided() {
+    tuned rwl
+    tuned sft
     # What classifier-free guidance repairs by itself, at twice the cost of a video: the base again, fewer videos.
     one recipes/generate.py --config $MINI/generate_eval.yaml --guidance_scale 3 --videos_per_prompt 2 --output_dir runs/mini/eval_guided
     judge guided
-    one recipes/evaluate_critic.py --config $MINI/evaluate_critic.yaml
 }
-rwl_and_sft() {
-    tuned rwl
-    tuned sft
-}
-both base_and_critic rwl_and_sft
+both base_kto_and_critic rwl_sft_and_guided
 one recipes/evaluate.py --config $MINI/evaluate.yaml
 
 cat <<'NEXT'
@@ -71,5 +75,5 @@ Done. Open runs/mini/report/report.html. The LoRA is runs/mini/lora_rwl/pytorch_
   * look at base and tuned model side by side: python spaces/compare/app.py
   * your own clips: docs/index.md says how the folder looks, `lift-trl validate DIR` checks it
   * the real model: recipes/video_model.sh
-  * objectives that gain more from the same clips, rounds: docs/objectives.md, recipes/configs/mini/align_best_of_n.yaml, recipes/iterate.py
+  * other objectives on the same clips, rounds: docs/objectives.md, recipes/configs/mini/align_best_of_n.yaml, recipes/iterate.py
 NEXT

@@ -61,6 +61,7 @@ STAGES = (
     Stage(("align.py", "align_sft"), "lora_sft/checkpoint-4/*"),
     Stage(("generate.py", "eval_rwl"), "eval_rwl/videos/*.mp4"),
     Stage(("score.py", "scored_rwl"), "scored_rwl/*"),
+    Stage(("align.py", "align_kto"), "lora_kto/checkpoint-2/trainer_state.json"),
     Stage(("evaluate_critic.py",), "critic_eval/*"),
     Stage(("evaluate.py",), said="pixel statistics of"),
 )
@@ -73,9 +74,14 @@ def plant(root: Path) -> Path:
         text = path.read_text()
         for name, value in SMALLER.items():
             text = re.sub(rf"^{name}: \S+", f"{name}: {value}", text, flags=re.MULTILINE)
-        path.write_text(text)
+        # A critic of six steps may call no clip Good in all, and then KTO has nothing to learn from.
+        path.write_text(text.replace("objective: kto", "objective: rwl"))
     script = root / "recipes" / "mini.sh"
-    script.write_text(script.read_text().replace("--videos_per_prompt 2", "--videos_per_prompt 1"))
+    script.write_text(
+        script.read_text()
+        .replace("--videos_per_prompt 2", "--videos_per_prompt 1")
+        .replace("--max_steps 120 --per_device_train_batch_size 32", "")
+    )
     return root / "runs" / "mini"
 
 
