@@ -352,8 +352,9 @@ def objectives_table(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
         own = [row for (name, _), row in runs.items() if name == arm]
         rewards = np.mean([row["rewards"] for row in own], 0)
         good = [np.mean([label == Label.GOOD for row in own for label in row["labels"][d.value]]) for d in Dimension]
-        part = arm.replace(", round", "|round").split("|")[0]
+        part, _, number = arm.partition(", round ")
         tail = ", no real videos" if part.endswith("no real videos") else ""
+        tail += f", round {number}" if number else ""
         labels = next((f", {kind}" for kind in ("critic's rewards",) if kind in arm), "")
         seconds = [row["cpu_s"] for row in own if row.get("cpu_s")]
         cells = [
