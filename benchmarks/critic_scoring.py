@@ -25,7 +25,7 @@ from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.prefix import label_tokens
 from lift_trl.critic_models.chat_vlm import PROCESSOR_OPTIONS
 from lift_trl.mini.checkpoints import build_tiny_vlm
-from lift_trl.rubric import Dimension, Label, question
+from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.store.video_io import sample_frames, write_video
 
 
@@ -75,7 +75,7 @@ def authors_procedure(critic: LiFTCritic, clips: list[Path], *, end_ids: list[in
     for clip in clips:
         for dimension in Dimension:
             frames = read_as_authors(clip, critic.settings.num_frames)
-            prompt = render_prompt(critic.adapter, critic.processor, frames, question(dimension, CAPTION))
+            prompt = render_prompt(critic.adapter, critic.processor, frames, LIFT.question(dimension, CAPTION))
             inputs = critic.processor(text=[prompt], images=[frames], **PROCESSOR_OPTIONS)
             output = critic.model.generate(
                 **inputs,
@@ -121,7 +121,7 @@ def main() -> None:
         naive = authors_procedure(critic, clips, end_ids=stops)
         decoded = [sample_frames(clip, critic.settings.num_frames) for clip in clips]
         shared = critic.label_logprobs(decoded, captions)
-        tokens = label_tokens(critic.adapter, processor)
+        tokens = label_tokens(critic.adapter, processor, LIFT)
         single = [label for label in Label if len(tokens[label].label) == 1]
         assert single, "no label is one token here, so first tokens cannot be compared"
         theirs = torch.stack([naive[..., tokens[label].label[0]] for label in single], dim=-1)

@@ -23,7 +23,7 @@ from lift_trl.mini.oracle import MISFIT, STATIC, observe
 from lift_trl.mini.shapes import DefectRates, draw_clip, parse_prompt, wrong_attributes
 from lift_trl.mini.world import write_clips
 from lift_trl.records import CriticScore
-from lift_trl.rubric import Dimension, Label, mean_reward
+from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.statistics.intervals import bootstrap_mean
 from lift_trl.statistics.label_measures import accuracy, balanced_accuracy, confusion
 from lift_trl.store.manifest import METADATA_FILE, read_rows
@@ -112,7 +112,7 @@ def figures(name: str, cases: list[Case], scores: list[CriticScore]) -> Iterator
         yield f"{name}/{dimension}/recall of no defect: {np.mean(passed):.3f} ({len(passed)} clips)"
     yield f"{name}/accuracy: {np.mean([accuracy(table) for table in tables]):.3f}"
     yield f"{name}/balanced_accuracy: {np.mean([balanced_accuracy(table) for table in tables]):.3f}"
-    truth_rewards = [mean_reward(case.labels) for case, _ in scored]
+    truth_rewards = [LIFT.mean_reward(case.labels) for case, _ in scored]
     for kind in ("reward", "expected_reward"):
         told_rewards = [getattr(score, kind) for _, score in scored]
         yield f"{name}/correlation of {kind}: {np.corrcoef(truth_rewards, told_rewards)[0, 1]:.3f}"

@@ -39,7 +39,7 @@ from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.mini.judges import OracleJudge, StillnessJudge
 from lift_trl.mini.world import rate_folder
-from lift_trl.rubric import Dimension, Label, mean_reward
+from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.statistics.drift import alarms_in_words
 from lift_trl.statistics.intervals import bootstrap_mean
 from lift_trl.store.manifest import METADATA_FILE, Manifest, read_rows, write_rows, write_text
@@ -289,7 +289,7 @@ def _noisy(rows: list[dict[str, Any]], rate: float) -> list[dict[str, Any]]:
             if rng.random() < rate:
                 near = [other for other in ranked if abs(other.rank - label.rank) == 1]
                 labels[dimension] = near[rng.integers(len(near))]
-        reward = mean_reward(labels)
+        reward = LIFT.mean_reward(labels)
         noisy.append({**row, **{d.value: label.value for d, label in labels.items()}, "reward": reward})
     return noisy
 

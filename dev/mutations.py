@@ -274,15 +274,15 @@ MUTATIONS = (
     Mutation(
         "ties upward",
         "lift_trl/rubric.py",
-        "(votes.count(label), -label.rank)",
-        "(votes.count(label), label.rank)",
+        "max(self.labels, key=votes.count)",
+        "max(self.labels[::-1], key=votes.count)",
         "tests/test_rubric.py",
     ),
     Mutation(
         "a rater's repeated ratings pooled upward",
         "lift_trl/feedback/agreement.py",
-        "majority_label(labels).rank",
-        "max(label.rank for label in labels)",
+        "rubric.rank(rubric.majority_label(labels))",
+        "max(map(rubric.rank, labels))",
         "tests/feedback/test_agreement.py",
     ),
     Mutation(
@@ -353,7 +353,7 @@ MUTATIONS = (
     Mutation(
         "a report's reliability by the probability of Good",
         "lift_trl/report/judges.py",
-        "v.probs[list(Label).index(v.label)]",
+        "v.probs[v.rubric.rank(v.label)]",
         "v.probs[-1]",
         "tests/statistics/test_rank_measures.py tests/report/test_commands.py -k reliability",
     ),
@@ -370,6 +370,21 @@ MUTATIONS = (
         "np.abs(_gaps(confidence, right).sum(axis=0)).sum() / len(right)",
         "np.abs(_gaps(confidence, right).sum(axis=0)).max() / len(right)",
         "tests/judges/test_verdicts.py",
+    ),
+    # A rubric of one's own
+    Mutation(
+        "LiFT's rewards for the labels of another rubric",
+        "lift_trl/alignment/ratings.py",
+        "rubric.rewards[video.labels[d]]",
+        "LIFT.rewards.get(video.labels[d], 0.5)",
+        "tests/test_own_rubric.py",
+    ),
+    Mutation(
+        "scores under whatever rubric",
+        "lift_trl/store/rubrics.py",
+        "if one.id != other.id:",
+        "if False:",
+        "tests/test_own_rubric.py",
     ),
 )
 

@@ -64,6 +64,7 @@ def _convert(args: argparse.Namespace) -> int:
         bad_rows=args.bad_rows,
         test_fraction=args.test_fraction,
         train_on=args.train_on,
+        rubric=args.rubric,
     )
     for split, count in result.num_clips.items():
         print(f"{split}: {count} clips, {result.num_annotations[split]} ratings")
@@ -270,6 +271,7 @@ def _add_data_commands(command: Command) -> None:
     convert.add_argument("--bad-rows", choices=["raise", "drop"], default="raise", help="drop lists them in a file")
     convert.add_argument("--test-fraction", type=float, help="share of the clips that form the split test")
     convert.add_argument("--train-on", help="HRA whose clips form train; the rest is test")
+    convert.add_argument("--rubric", help="YAML of your own rubric; that of rubric.yaml in SRC, or LiFT's, by default")
 
 
 def _add_push(command: Command) -> None:

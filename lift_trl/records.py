@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from .rubric import REWARDS, Dimension, Label, mean_reward, weighted_mean
+from .rubric import LIFT, Rubric
 
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class Annotation:
     video_id: str
     video: VideoSource
     caption: str
-    dimension: Dimension
-    label: Label
+    dimension: str
+    label: str
     reason: str
     annotator: str
     source: str  # "synthetic" or "real"
@@ -83,20 +83,22 @@ class RatedVideo:
         labels: one label for each dimension, where the clip was rated so (several raters pooled by majority).
         scalar_reward: a reward in [0, 1] that was given without labels.
         expected_reward: a critic's, in [0, 1]: that of each label weighed by its probability.
+        rubric: what dimensions and labels are of.
     """
 
     id: str
     video: VideoSource | StoredVideo
     prompt: str
-    labels: Mapping[Dimension, Label] | None = None
+    labels: Mapping[str, str] | None = None
     scalar_reward: float | None = None
     is_real: bool = False
     expected_reward: float | None = None
+    rubric: Rubric = field(default=LIFT, repr=False)
 
-    def reward(self, dimension_weights: Mapping[Dimension, float] | None = None) -> float:
+    def reward(self, dimension_weights: Mapping[str, float] | None = None) -> float:
         """The clip's reward (equation 2), NaN for a real clip. `dimension_weights` act on labels only."""
         if self.labels is not None:
-            return mean_reward(self.labels, dimension_weights)
+            return self.rubric.mean_reward(self.labels, dimension_weights)
         return math.nan if self.scalar_reward is None else self.scalar_reward
 
 
@@ -128,27 +130,29 @@ class Judgement:
         probs: probability of each label (sum 1), or `None` where the critic cannot give them (a served model without
             log-probabilities).
         reason: the written reason, `""` where none was asked for.
-        label_mass: probability that the critic gave to the three labels together before normalisation, in [0, 1];
+        label_mass: probability that the critic gave to the labels together before normalisation, in [0, 1];
             low values mean that it is off format. `None` where unknown.
+        rubric: what dimension and labels are of.
     """
 
-    dimension: Dimension
-    label: Label
-    probs: Mapping[Label, float] | None = None
+    dimension: str
+    label: str
+    probs: Mapping[str, float] | None = None
     reason: str = ""
     label_mass: float | None = None
+    rubric: Rubric = field(default=LIFT, repr=False)
 
     @property
     def reward(self) -> float:
         """Reward of the label (equation 2)."""
-        return REWARDS[self.label]
+        return self.rubric.rewards[self.label]
 
     @property
     def expected_reward(self) -> float:
         """Sum of p(label) * reward(label); the label's reward where there are no probabilities."""
         if self.probs is None:
             return self.reward
-        return sum(p * REWARDS[label] for label, p in self.probs.items())
+        return sum(p * self.rubric.rewards[label] for label, p in self.probs.items())
 
 
 @dataclass(frozen=True)
@@ -161,37 +165,42 @@ class CriticScore:
     unscored: str | None = None
 
     def __post_init__(self) -> None:
-        if self.unscored is None and tuple(j.dimension for j in self.judgements) != tuple(Dimension):
-            raise ValueError(
-                f"score {self.id!r} needs one judgement for each of {', '.join(Dimension)}, in this order."
-            )
+        asked = self.rubric.dimensions
+        if self.unscored is None and tuple(j.dimension for j in self.judgements) != asked:
+            raise ValueError(f"score {self.id!r} needs one judgement for each of {', '.join(asked)}, in this order.")
+        if len({judgement.rubric.id for judgement in self.judgements}) > 1:
+            raise ValueError(f"score {self.id!r} has judgements of several rubrics.")
 
     def __getitem__(self, dimension: str) -> Judgement:
-        return {judgement.dimension: judgement for judgement in self.judgements}[Dimension(dimension)]
+        return {judgement.dimension: judgement for judgement in self.judgements}[
+            self.rubric.parse_dimension(dimension)
+        ]
 
     @property
-    def labels(self) -> dict[Dimension, Label] | None:
+    def rubric(self) -> Rubric:
+        """The rubric of its judgements; LiFT's where there is none."""
+        return self.judgements[0].rubric if self.judgements else LIFT
+
+    @property
+    def labels(self) -> dict[str, str] | None:
         """The label of each dimension, `None` if unscored."""
         return None if self.unscored else {judgement.dimension: judgement.label for judgement in self.judgements}
 
     @property
     def reward(self) -> float:
-        """Mean of the labels' rewards, in [0.05, 0.9] (equation 2); NaN if unscored, and then never used."""
-        return math.nan if self.unscored else mean_reward(self.labels or {})
+        """Mean of the labels' rewards (equation 2; LiFT's in [0.05, 0.9]); NaN if unscored, and then never used."""
+        return math.nan if self.unscored else self.rubric.mean_reward(self.labels or {})
 
     @property
     def dimension_rewards(self) -> dict[str, float]:
         """The expected reward of each dimension; none if unscored."""
-        return {judgement.dimension.value: judgement.expected_reward for judgement in self.judgements}
+        return {str(judgement.dimension): judgement.expected_reward for judgement in self.judgements}
 
     @property
     def expected_reward(self) -> float:
-        """Mean of the expected rewards, in [0.05, 0.9]; NaN if unscored."""
-        return (
-            math.nan
-            if self.unscored
-            else weighted_mean({j.dimension: j.expected_reward for j in self.judgements}, None)
-        )
+        """Mean of the expected rewards; NaN if unscored."""
+        expected = {judgement.dimension: judgement.expected_reward for judgement in self.judgements}
+        return math.nan if self.unscored else self.rubric.weighted_mean(expected)
 
     def columns(self) -> dict[str, Any]:
         """
@@ -200,15 +209,15 @@ class CriticScore:
         """
         if self.unscored is not None:
             return {"reward": None, "expected_reward": None, "unscored": self.unscored, "critic": self.critic}
-        judged = {judgement.dimension.value: judgement for judgement in self.judgements}
+        judged = {str(judgement.dimension): judgement for judgement in self.judgements}
         return {
-            **{name: judgement.label.value for name, judgement in judged.items()},
+            **{name: str(judgement.label) for name, judgement in judged.items()},
             "reward": self.reward,
             "expected_reward": self.expected_reward,
             "unscored": None,
             "critic": self.critic,
             "probs": {
-                name: None if j.probs is None else {label.value: p for label, p in j.probs.items()}
+                name: None if j.probs is None else {str(label): p for label, p in j.probs.items()}
                 for name, j in judged.items()
             },
             "label_mass": {name: judgement.label_mass for name, judgement in judged.items()},
@@ -261,7 +270,7 @@ class Comparison:
     video_a: str
     video_b: str
     choice: str  # "a", "b" or "tie"
-    dimension: Dimension | None  # None = overall
+    dimension: str | None  # None = overall
     voter: str  # salted hash
     created_at: str  # ISO 8601, UTC
 
@@ -302,7 +311,7 @@ class NoisySample(NamedTuple):
 
 class TrainBatch(TypedDict):
     """
-    What the collator gives the trainer. N rows; `reward` is NaN where `is_real`, `dimension_reward` is [N, 3].
+    What the collator gives the trainer. N rows; `reward` is NaN where `is_real`, `dimension_reward` is [N, D].
 
     `counts` (bool [N]) is false for a row that is only there so that all processes have equally many. `preference` is 1, -1
     or 0; `partner` (i64 [N]) the row that this one is paired with, its own number where it has none; `draw_id` what its

@@ -20,6 +20,7 @@ from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.records import Judgement
 from lift_trl.runtime import fit, leaving_processes, process_state, setup_logging
+from lift_trl.store.rubrics import find_rubric
 
 
 @dataclass
@@ -31,6 +32,9 @@ class CorrectArguments:
     )
     min_caption_words: int = field(
         default=3, metadata={"help": "Captions with fewer words (characters, in scripts without spaces) are dropped."}
+    )
+    rubric: str | None = field(
+        default=None, metadata={"help": "YAML of the ratings' rubric, where it is your own and they do not say so."}
     )
 
 
@@ -48,12 +52,14 @@ def main(script_args: CorrectArguments, training_args: LiFTCriticConfig, model_a
     setup_logging(state)
 
     training_args.model_init_kwargs = model_init_kwargs(model_args, training_args.model_init_kwargs)
+    rubric = find_rubric(script_args.hra, script_args.rubric)
 
     def fit_and_judge(train: Dataset, rows: Dataset, folder: Path) -> list[Judgement | None]:
         args = copy(training_args)
         args.output_dir = str(folder)  # a killed training goes on from its last checkpoint there
         model = model_args.model_name_or_path
-        fit(LiFTCriticTrainer(model, args, train_dataset=train, peft_config=get_peft_config(model_args)))
+        peft_config = get_peft_config(model_args)
+        fit(LiFTCriticTrainer(model, args, train_dataset=train, peft_config=peft_config, rubric=rubric))
         state.wait_for_everyone()  # until the main process has saved the critic
         critic = LiFTCritic.from_pretrained(folder)
         clips = dict.fromkeys((row["video"]["path"], row["caption"]) for row in rows)
@@ -66,8 +72,8 @@ def main(script_args: CorrectArguments, training_args: LiFTCriticConfig, model_a
         return [None if score.unscored else score[row["dimension"]] for row, score in zip(rows, found)]
 
     config = CorrectionConfig(min_caption_words=script_args.min_caption_words, seed=training_args.seed)
-    dataset = load_hra(script_args.hra, missing_videos="keep", bad_rows=script_args.bad_rows)[script_args.split]
-    status = correct(dataset, training_args.output_dir, fit_and_judge, config=config)
+    hra = load_hra(script_args.hra, missing_videos="keep", bad_rows=script_args.bad_rows, rubric=rubric)
+    status = correct(hra[script_args.split], training_args.output_dir, fit_and_judge, config=config, rubric=rubric)
     if status.finished:
         state.print(f"Corrected ratings in {status.folder}. Next: train_critic.py with hra: {status.folder}")
     else:

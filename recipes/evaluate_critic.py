@@ -31,8 +31,10 @@ from lift_trl.judges.preference_benchmarks import (
 from lift_trl.judges.verdicts import critic_report, evaluate_verdicts, verdicts
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.records import EvalRow
+from lift_trl.rubric import LIFT, Rubric
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 from lift_trl.store.manifest import ARTIFACT_FILE, METADATA_FILE, read_rows, write_rows, write_text
+from lift_trl.store.rubrics import check_same, find_rubric
 
 
 if TYPE_CHECKING:
@@ -86,14 +88,16 @@ def main(args: EvaluateCriticArguments) -> None:
     state = process_state()
     setup_logging(state)
     critic: NamedRewardModel
+    rubric = LIFT
     if args.judge:
         critic = load_judge(args.judge, device=state.device)
     else:
         critic = LiFTCritic.from_pretrained(str(args.critic), device=state.device, batch_size=args.batch_size)
+        rubric = critic.rubric
     figures: list[EvalRow] = []
     parts: list[str] = []
     for evaluate in (on_ratings, on_benchmarks):
-        found, text = evaluate(args, critic, state)
+        found, text = evaluate(args, critic, rubric, state)
         figures, parts = [*figures, *found], [*parts, text]
     if not state.is_main_process:
         return
@@ -108,7 +112,7 @@ def main(args: EvaluateCriticArguments) -> None:
 
 
 def on_ratings(
-    args: EvaluateCriticArguments, critic: "NamedRewardModel", state: PartialState
+    args: EvaluateCriticArguments, critic: "NamedRewardModel", rubric: Rubric, state: PartialState
 ) -> tuple[list[EvalRow], str]:
     """Agreement with people and the sanity suite, where ratings are named."""
     from lift_trl.alignment.score import score_videos
@@ -117,17 +121,18 @@ def on_ratings(
 
     if args.hra is None:
         return [], ""
+    check_same(rubric, find_rubric(args.hra), f"the rubrics of {args.system} and {args.hra}")
     test = undecoded(load_hra(args.hra, bad_rows=args.bad_rows, test_fraction=args.test_fraction)["test"])
-    clips = rated_clips(read_examples(test))
+    clips = rated_clips(read_examples(test, rubric))
     folder = Path(args.output_dir)
     rated = test.select([clip.row for clip in clips])
-    scored = score_videos(critic, rated, folder / "scored", score_real=True, state=state)
+    scored = score_videos(critic, rated, folder / "scored", score_real=True, rubric=rubric, state=state)
     if not state.is_main_process:
         return [], ""
-    rows = verdicts(read_rows(scored / METADATA_FILE), {clip.clip: clip.labels for clip in clips})
+    rows = verdicts(read_rows(scored / METADATA_FILE), {clip.clip: clip.labels for clip in clips}, rubric)
     figures = evaluate_verdicts(rows, system=args.system)
     # The best rated ones: clips that suit their captions, which a blank or wrong one must fall below.
-    shown = sorted(clips, key=lambda clip: -sum(label.rank for label in clip.labels.values()) / len(clip.labels))
+    shown = sorted(clips, key=lambda clip: -sum(map(rubric.rank, clip.labels.values())) / len(clip.labels))
     shown = shown[: args.num_audit_clips]
     checks = audit(critic, [video_of(test, clip.row) for clip in shown], [c.caption for c in shown]) if shown else []
     write_rows(folder / "checks.jsonl", [asdict(check) for check in checks])
@@ -135,7 +140,7 @@ def on_ratings(
 
 
 def on_benchmarks(
-    args: EvaluateCriticArguments, critic: "NamedRewardModel", state: PartialState
+    args: EvaluateCriticArguments, critic: "NamedRewardModel", rubric: Rubric, state: PartialState
 ) -> tuple[list[EvalRow], str]:
     """Pairwise accuracy on the preference benchmarks that are named."""
     from lift_trl.alignment.score import score_videos
@@ -146,8 +151,9 @@ def on_benchmarks(
         if state.is_main_process:
             write_pair_videos(pairs, folder / "videos")
         state.wait_for_everyone()
-        scored = score_videos(critic, folder / "videos", folder / "scored", batch_size=args.batch_size, state=state)
-        rewards = pair_rewards(read_rows(scored / METADATA_FILE))
+        options = {"batch_size": args.batch_size, "rubric": rubric, "state": state}
+        scored = score_videos(critic, folder / "videos", folder / "scored", **options)
+        rewards = pair_rewards(read_rows(scored / METADATA_FILE), rubric)
         figures += benchmark_rows(evaluate_pairs(pairs, rewards), benchmark=name, system=args.system)
     return figures, benchmark_report(figures) if figures else ""
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 from lift_trl.judges import JUDGES, load_judge
 from lift_trl.recipe_parser import RecipeParser
+from lift_trl.rubric import LIFT
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
+from lift_trl.store.rubric_form import read_rubric
 
 
 @dataclass
@@ -37,12 +39,15 @@ class ScoreArguments:
     logprobs: bool = field(default=True, metadata={"help": "Whether that server returns log-probabilities."})
     num_frames: int = field(default=8, metadata={"help": "Frames of a clip for that server; a critic knows its own."})
     api_key_env: str | None = field(default=None, metadata={"help": "Environment variable with that server's key."})
+    rubric: str | None = field(
+        default=None, metadata={"help": "YAML of your own rubric, for an untuned model; a critic knows its own."}
+    )
 
     def __post_init__(self) -> None:
         if self.critic is None and self.judge is None:
             raise ValueError(f"nothing to score with: give critic, or judge as one of {', '.join(JUDGES)}.")
-        if self.judge and self.base_url or self.scale and not self.judge:
-            raise ValueError("judge takes no base_url, and scale is a judge's: leave one of them out.")
+        if self.judge and (self.base_url or self.rubric) or self.scale and not self.judge:
+            raise ValueError("judge takes no base_url and no rubric, and scale is a judge's: leave one of them out.")
         if self.base_url and self.critic_revision:
             raise ValueError("critic_revision is of a repo, and base_url names a server: leave one of them out.")
         if not self.base_url and (self.api_key_env or not self.logprobs or self.num_frames != 8):
@@ -63,6 +68,7 @@ def main(args: ScoreArguments) -> None:
     state = process_state()
     setup_logging(state)
     reward_model: NamedRewardModel
+    rubric = read_rubric(args.rubric) if args.rubric else LIFT
     if args.judge:
         reward_model = load_judge(
             args.judge, model=args.critic, revision=args.critic_revision, scale=args.scale, device=state.device
@@ -74,17 +80,24 @@ def main(args: ScoreArguments) -> None:
             logprobs=args.logprobs,
             num_frames=args.num_frames,
             api_key=os.environ[args.api_key_env] if args.api_key_env else None,
+            rubric=rubric,
         )
     else:
         reward_model = LiFTCritic.from_pretrained(
-            args.critic, revision=args.critic_revision, device=state.device, batch_size=args.batch_size
+            args.critic,
+            revision=args.critic_revision,
+            device=state.device,
+            batch_size=args.batch_size,
+            rubric=rubric if args.rubric else None,
         )
+        rubric = reward_model.rubric
     score_videos(
         reward_model,
         args.videos,
         args.output_dir,
         with_reason=args.with_reason,
         batch_size=args.batch_size,
+        rubric=rubric,
         state=state,
     )
     state.print(f"Scores are in {args.output_dir}. Next: lift-trl inspect {args.output_dir}, or recipes/cache.py")

@@ -16,6 +16,7 @@ from trl import ModelConfig, get_peft_config
 from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import fit, leaving_processes, setup_logging
+from lift_trl.store.rubrics import find_rubric
 
 
 @dataclass
@@ -28,6 +29,9 @@ class TrainCriticArguments:
     )
     bad_rows: str = field(
         default="raise", metadata={"help": "raise, or drop: go on without rows that cannot be used, and list them."}
+    )
+    rubric: str | None = field(
+        default=None, metadata={"help": "YAML of your own rubric; what the ratings say, or LiFT's, by default."}
     )
 
 
@@ -42,7 +46,9 @@ def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, mod
 
     setup_logging(training_args.distributed_state)
     name, revision = script_args.hra, script_args.hra_revision
-    hra = load_hra(name, revision=revision, bad_rows=script_args.bad_rows, test_fraction=script_args.test_fraction)
+    rubric = find_rubric(name, script_args.rubric, revision=revision)
+    options = {"bad_rows": script_args.bad_rows, "test_fraction": script_args.test_fraction}
+    hra = load_hra(name, revision=revision, rubric=rubric, **options)
     training_args.model_init_kwargs = model_init_kwargs(model_args, training_args.model_init_kwargs)
     trainer = LiFTCriticTrainer(
         model=model_args.model_name_or_path,
@@ -51,6 +57,7 @@ def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, mod
         eval_dataset=hra.get("test"),
         peft_config=get_peft_config(model_args),
         parents=None if Path(name).exists() else {"ratings": hub_parent(name, repo_type="dataset", revision=revision)},
+        rubric=rubric,
     )
     fit(trainer)
     training_args.distributed_state.print(

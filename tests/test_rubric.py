@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lift_trl.rubric import (
     DEFINITIONS,
+    LIFT,
     OFFICIAL_NAMES,
     QUESTIONS,
     REWARDS,
@@ -15,15 +16,8 @@ from lift_trl.rubric import (
     Dimension,
     Label,
     UnparsableAnswerError,
-    check_dimension_weights,
     folded,
     format_answer,
-    majority_label,
-    mean_reward,
-    parse_answer,
-    parse_label,
-    question,
-    weighted_mean,
 )
 
 
@@ -77,7 +71,7 @@ near_answers = st.lists(pieces, max_size=6).map("".join)
 @given(st.one_of(st.text(), near_answers))
 def test_an_answer_is_parsed_if_and_only_if_it_begins_with_a_label(text: str):
     try:
-        answer = parse_answer(text)
+        answer = LIFT.parse_answer(text)
     except UnparsableAnswerError:
         assert not starts_with_label(text)
     else:
@@ -87,12 +81,12 @@ def test_an_answer_is_parsed_if_and_only_if_it_begins_with_a_label(text: str):
 
 @given(labels, st.text(), st.sampled_from(".,:;"), st.sampled_from([str.lower, str.upper, str.title]))
 def test_label_mark_and_reason_come_back(label: Label, reason: str, mark: str, case):
-    assert parse_answer(f"{case(label)}{mark} {reason}") == Answer(label, reason.strip())
+    assert LIFT.parse_answer(f"{case(label)}{mark} {reason}") == Answer(label, reason.strip())
 
 
 @given(labels, st.text())
 def test_a_formatted_answer_is_parsed_to_itself(label: Label, reason: str):
-    assert parse_answer(format_answer(label, reason)) == (label, reason.strip())
+    assert LIFT.parse_answer(format_answer(label, reason)) == (label, reason.strip())
 
 
 @pytest.mark.parametrize(
@@ -127,7 +121,7 @@ def test_a_formatted_answer_is_parsed_to_itself(label: Label, reason: str):
 )
 def test_texts_that_the_authors_script_rewards_are_refused(text: str):
     with pytest.raises(UnparsableAnswerError, match="does not begin with one of Bad, Normal, Good"):
-        parse_answer(text)
+        LIFT.parse_answer(text)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +142,7 @@ def test_texts_that_the_authors_script_rewards_are_refused(text: str):
     ],
 )
 def test_a_line_break_or_a_dash_may_follow_the_label(text: str, label: Label, reason: str):
-    assert parse_answer(text) == (label, reason)
+    assert LIFT.parse_answer(text) == (label, reason)
 
 
 def test_captions_that_differ_in_white_space_are_one():
@@ -156,9 +150,9 @@ def test_captions_that_differ_in_white_space_are_one():
 
 
 def test_words_of_other_labels_in_the_reason_do_not_count():
-    assert parse_answer("Good. Shot in the Badlands, all Normal.") == (GOOD, "Shot in the Badlands, all Normal.")
-    assert parse_answer("** Bad: Good start.") == (BAD, "Good start.")
-    assert parse_answer("normal") == (NORMAL, "")
+    assert LIFT.parse_answer("Good. Shot in the Badlands, all Normal.") == (GOOD, "Shot in the Badlands, all Normal.")
+    assert LIFT.parse_answer("** Bad: Good start.") == (BAD, "Good start.")
+    assert LIFT.parse_answer("normal") == (NORMAL, "")
 
 
 def test_rewards_are_those_of_equation_2_and_cannot_be_changed():
@@ -175,7 +169,7 @@ def test_order_of_dimensions_and_labels():
 
 
 def test_question_holds_the_caption_first():
-    assert question(FIDELITY, " A fox. ") == f"A fox. {QUESTIONS[FIDELITY]}"
+    assert LIFT.question(FIDELITY, " A fox. ") == f"A fox. {QUESTIONS[FIDELITY]}"
     assert QUESTIONS[MOTION].startswith("Please identify the motion issues in this video, focusing on the continuity")
 
 
@@ -191,42 +185,42 @@ def test_question_holds_the_caption_first():
     ],
 )
 def test_majority_goes_to_the_lower_label_in_a_tie(votes: list[Label], majority: Label):
-    assert majority_label(votes) is majority
-    assert majority_label(votes[::-1]) is majority
+    assert LIFT.majority_label(votes) is majority
+    assert LIFT.majority_label(votes[::-1]) is majority
 
 
 def test_no_vote_is_no_label():
     with pytest.raises(ValueError, match="unscored"):
-        majority_label([])
+        LIFT.majority_label([])
     with pytest.raises(UnparsableAnswerError, match="'fine' is unknown"):
-        parse_label("fine")
+        LIFT.parse_label("fine")
 
 
 @given(label_sets)
 def test_mean_reward_is_the_mean_of_the_three(labels_of):
-    assert mean_reward(labels_of) == pytest.approx(sum(REWARDS[label] for label in labels_of.values()) / 3)
-    assert 0.05 <= mean_reward(labels_of) <= 0.9
+    assert LIFT.mean_reward(labels_of) == pytest.approx(sum(REWARDS[label] for label in labels_of.values()) / 3)
+    assert 0.05 <= LIFT.mean_reward(labels_of) <= 0.9
 
 
 def test_mean_reward_of_the_authors_demo_clips():
     # Their rounded rewards of the demo clips, 13B critic: 0.62 and 0.10.
-    assert mean_reward({SEMANTIC: GOOD, MOTION: GOOD, FIDELITY: BAD}) == pytest.approx(0.6166667)
-    assert mean_reward({SEMANTIC: BAD, MOTION: NORMAL, FIDELITY: BAD}) == pytest.approx(0.1)
+    assert LIFT.mean_reward({SEMANTIC: GOOD, MOTION: GOOD, FIDELITY: BAD}) == pytest.approx(0.6166667)
+    assert LIFT.mean_reward({SEMANTIC: BAD, MOTION: NORMAL, FIDELITY: BAD}) == pytest.approx(0.1)
 
 
 def test_dimension_weights():
     labels_of = {SEMANTIC: GOOD, MOTION: BAD, FIDELITY: NORMAL}
-    assert mean_reward(labels_of, {SEMANTIC: 2, MOTION: 0, FIDELITY: 2}) == pytest.approx(0.55)
-    assert weighted_mean({SEMANTIC: 1.0, MOTION: 0.0, FIDELITY: 0.0}, None) == pytest.approx(1 / 3)
+    assert LIFT.mean_reward(labels_of, {SEMANTIC: 2, MOTION: 0, FIDELITY: 2}) == pytest.approx(0.55)
+    assert LIFT.weighted_mean({SEMANTIC: 1.0, MOTION: 0.0, FIDELITY: 0.0}, None) == pytest.approx(1 / 3)
     for weights, message in (
         ({SEMANTIC: 1}, "one weight for each"),
         ({SEMANTIC: 1, MOTION: 1, FIDELITY: -1}, ">= 0"),
         (dict.fromkeys(Dimension, 0), "not all 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            check_dimension_weights(weights)
+            LIFT.check_dimension_weights(weights)
 
 
 def test_a_dimension_without_label_is_an_error_and_not_zero():
     with pytest.raises(ValueError, match="no label for motion_smoothness"):
-        mean_reward({SEMANTIC: GOOD, FIDELITY: GOOD})
+        LIFT.mean_reward({SEMANTIC: GOOD, FIDELITY: GOOD})

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..hub.parents import hub_parent
 from ..prefetch import ahead
 from ..records import RatedVideo, content_id
+from ..rubric import Rubric
 from ..runtime import process_state
 from ..store.clip_rows import video_digest
 from ..store.manifest import (
@@ -46,6 +47,7 @@ from .cache_format import (
     text_columns,
 )
 from .clips import ClipSize, check_clips, read_clip, scaled
+from .ratings import rubric_of
 from .text_cache import TextCache
 
 
@@ -125,7 +127,7 @@ def cache_videos(
         parents: what the clips and their ratings came from (`clip_parents`).
 
     Raises:
-        ValueError: naming every clip that cannot be read or is too short, before a model is loaded.
+        ValueError: naming every clip that cannot be read or is too short, or two rubrics, before a model is loaded.
     """
     source = model if isinstance(model, PipelineSource) else PipelineSource(model)
     state = state or process_state()
@@ -139,6 +141,7 @@ def cache_videos(
         raise ValueError(
             f"clip id {twice!r} stands twice in the sources; ratings are joined by id. Rename or delete one."
         )
+    rubric = rubric_of(rated)
     rows = [metadata_row(video, keys.row(video)) for video in rated]
 
     plan = _plan(folder, rated, rows, rows_per_shard, state)
@@ -153,7 +156,7 @@ def cache_videos(
         _encode_shards(folder, mine, work, source, keys, state)
     state.wait_for_everyone()
     if state.is_main_process:
-        _finish(folder, rows, source, keys, parents or {})
+        _finish(folder, rows, source, keys, parents or {}, rubric)
     state.wait_for_everyone()
     return folder
 
@@ -305,7 +308,12 @@ def clip_parents(clips: Sequence[Path | str]) -> dict[str, str]:
 
 
 def _finish(
-    folder: Path, rows: Sequence[dict[str, Any]], source: PipelineSource, keys: CacheKeys, parents: Mapping[str, str]
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    source: PipelineSource,
+    keys: CacheKeys,
+    parents: Mapping[str, str],
+    rubric: Rubric,
 ) -> None:
     """Metadata last: a cache with `artifact.yaml` is whole. What it does not use is deleted after that."""
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
@@ -323,6 +331,7 @@ def _finish(
             "num_real": sum(row["is_real"] for row in rows),
         },
         parents={"model": source.identity, "clips": content_id(*(row["key"] for row in rows)), **parents},
+        rubric=rubric,
     ).save(folder)
     shutil.rmtree(folder / _WORK_DIR, ignore_errors=True)
     remove_partials(folder)

@@ -25,7 +25,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..records import RatedVideo, TextCondition
-from ..rubric import Dimension, Label
+from ..rubric import Rubric
 from ..store.inspect import PAIRS_FILE as PAIRS_FILE
 
 
@@ -113,18 +113,18 @@ def metadata_row(video: RatedVideo, key: str) -> dict[str, Any]:
         "key": key,
         "prompt": video.prompt,
         "is_real": video.is_real,
-        "labels": {d.value: video.labels[d].value for d in Dimension} if video.labels else None,
+        "labels": {str(d): str(video.labels[d]) for d in video.rubric.dimensions} if video.labels else None,
         "reward": video.scalar_reward,
         "expected_reward": video.expected_reward,
     }
 
 
-def video_from_row(row: Mapping[str, Any]) -> RatedVideo:
-    """The rating of a line of `metadata.jsonl`; the clip itself is left behind, its posterior is in a shard."""
-    labels = {Dimension(d): Label(label) for d, label in row["labels"].items()} if row["labels"] else None
-    return RatedVideo(
-        row["id"], b"", sys.intern(row["prompt"]), labels, row["reward"], row["is_real"], row.get("expected_reward")
-    )
+def video_from_row(row: Mapping[str, Any], rubric: Rubric) -> RatedVideo:
+    """The rating of a line of `metadata.jsonl`, labels of `rubric`; of the clip there is the posterior, in a shard."""
+    given = row["labels"]
+    labels = {d: rubric.parse_label(given[d]) for d in rubric.dimensions} if given else None
+    prompt, reward, expected = sys.intern(row["prompt"]), row["reward"], row.get("expected_reward")
+    return RatedVideo(row["id"], b"", prompt, labels, reward, row["is_real"], expected, rubric)
 
 
 class DamagedShardError(ValueError):

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ..rubric import LIFT, Rubric
 from ..store.manifest import METADATA_FILE, read_rows, write_text
 from .score import NamedRewardModel
 
@@ -32,10 +33,11 @@ _SURE = 1.96  # standard errors of a mean: 95 %
 
 
 class CriticSource(NamedTuple):
-    """A critic that is in memory only while it scores: `load` returns it, `name` is its `name`."""
+    """A critic that is in memory only while it scores: `load` returns it, `name` and `rubric` are its own."""
 
     name: str
     load: Callable[[], NamedRewardModel]
+    rubric: Rubric = LIFT
 
 
 class Gain(NamedTuple):

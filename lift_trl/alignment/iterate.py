@@ -226,7 +226,8 @@ def _score(
     ids = content_id(*(video.id for video in videos))
     if not _is_finished(folder / name, videos=ids, critic=critic.name):
         reward_model = critic.load()
-        score_videos(reward_model, folder / GENERATED, folder / name, batch_size=batch_size, state=state)
+        options: dict[str, Any] = {"batch_size": batch_size, "rubric": critic.rubric, "state": state}
+        score_videos(reward_model, folder / GENERATED, folder / name, **options)
         del reward_model
         release_memory()
 

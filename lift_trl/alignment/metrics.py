@@ -1,14 +1,13 @@
 """Sums over rows between two log lines, added up over processes when they are logged."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from ..records import TrainBatch
-from ..rubric import Dimension
 
 
 #: The timesteps are looked at in so many equal parts, in the logs and in evaluation.
@@ -27,8 +26,8 @@ class LossMetrics:
     and the reference's error also gets `kl_fraction`, their ratio (docs/objectives.md says how much is harmless).
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
+    def __init__(self, accelerator: Accelerator, dimensions: Sequence[str]) -> None:
+        self._accelerator, self._dimensions = accelerator, dimensions
         self._sums: dict[str, dict[str, Tensor]] = {}
 
     def add(
@@ -49,9 +48,10 @@ class LossMetrics:
         sums["real"] += (counts & batch["is_real"]).sum()
         sums["weight"] += weight.sum()
         sums["weight_squared"] += weight.square().sum()
+        by_dimension = enumerate(self._dimensions)
         for name, known, values in [
             ("reward", "rewarded", batch["reward"]),
-            *((f"reward/{d}", f"rated/{d}", batch["dimension_reward"][:, i]) for i, d in enumerate(Dimension)),
+            *((f"reward/{d}", f"rated/{d}", batch["dimension_reward"][:, i]) for i, d in by_dimension),
             *((f"{_HEALTH}{name}", f"{_HEALTH_ROWS}{name}", values) for name, values in health.items()),
         ]:
             is_known = generated & ~values.isnan()
@@ -79,7 +79,7 @@ class LossMetrics:
         }
         if value["rewarded"]:
             logs["reward_mean"] = value["reward"] / value["rewarded"]
-        for dimension in Dimension:
+        for dimension in self._dimensions:
             if value[f"rated/{dimension}"]:
                 logs[f"reward/{dimension}"] = value[f"reward/{dimension}"] / value[f"rated/{dimension}"]
         for name in (name.removeprefix(_HEALTH) for name in names if name.startswith(_HEALTH)):

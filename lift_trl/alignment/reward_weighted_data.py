@@ -11,6 +11,7 @@ from ..video_models import PipelineSource
 from .cache import CacheKeys, cache_videos
 from .clips import ClipSize
 from .objectives import Objective
+from .ratings import rubric_of
 from .reward_weighted_config import RewardWeightedVideoConfig
 from .video_dataset import CachedVideoDataset
 
@@ -92,9 +93,11 @@ def _cache(dataset: Any, source: PipelineSource, args: RewardWeightedVideoConfig
             f"the {split} dataset is a stream, but weights need the counts of all its rows: load it without "
             "streaming=True, or encode it with recipes/cache.py and pass CachedVideoDataset(folder or repo)."
         )
+    videos = load_rated_videos(dataset)
+    rubric_of(videos).check_dimension_weights(args.clip_dimension_weights())
     return cache_videos(
         source,
-        load_rated_videos(dataset),
+        videos,
         Path(args.cache_dir or Path(args.output_dir or ".") / CACHE_DIR) / split,
         num_frames=args.num_frames,
         height=args.height,

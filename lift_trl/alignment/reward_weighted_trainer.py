@@ -116,7 +116,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         assert self.accelerator.mixed_precision == args.mixed_precision
         # Stock values would drop our columns from evaluation: the loss comes from compute_loss, not from labels.
         self.can_return_loss = True
-        self._metrics = LossMetrics(self.accelerator)
+        self._metrics = LossMetrics(self.accelerator, first_dataset(train, evaluation).rubric.dimensions)
         self._skipped_steps = SkippedSteps(self.accelerator)
         self.add_callback(self._skipped_steps)
         for callback in policy_callbacks(args, old_moves=self._has_old and self._old_policy_moves):

@@ -1,7 +1,7 @@
 """Videos to a `scored/` artefact through any `RewardModel`: labels, probabilities, reasons and rewards, joined by id."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -10,10 +10,12 @@ from accelerate.logging import get_logger
 
 from ..protocols import RewardModel, StreamingRewardModel
 from ..records import CriticScore, NativeScore, StoredVideo, VideoSource, content_id
+from ..rubric import LIFT, Rubric
 from ..runtime import process_state
 from ..store.clip_rows import row_caption, row_id, row_is_real, video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
 from ..store.rated_videos import raw_rows
+from ..store.rubrics import check_same
 from ..store.sharding import chunks, pending, share
 
 
@@ -55,6 +57,7 @@ def score_videos(
     with_reason: bool = False,
     score_real: bool = False,
     batch_size: int = 8,
+    rubric: Rubric = LIFT,
     state: PartialState | None = None,
 ) -> Path:
     """
@@ -68,15 +71,18 @@ def score_videos(
         with_reason: also ask for the written reason of each label.
         score_real: also score real clips (`is_real`). Alignment needs no reward of them, so they are passed on without.
         batch_size: clips that are given to the model at once; the unit of resuming.
+        rubric: what the labels of `reward_model` are of: `critic.rubric`.
 
     Raises:
-        ValueError: if `output_dir` holds scores of another reward model, or rows cannot be read, or two share an id.
+        ValueError: if `output_dir` holds scores of another reward model or rubric, the model's labels are not of `rubric`,
+            rows cannot be read, or two share an id.
     """
     state = state or process_state()
     folder = Path(output_dir)
     jobs = read_jobs(videos, folder)
     manifest = Manifest(folder, rank=state.process_index)
-    key = content_id(reward_model.name, with_reason, *(["real"] if score_real else []))
+    own = [] if rubric == LIFT else [rubric.id]
+    key = content_id(reward_model.name, with_reason, *(["real"] if score_real else []), *own)
     todo = _todo(manifest, jobs, key)
     # Every process must have read the same rows before any of them appends one.
     state.wait_for_everyone()
@@ -88,13 +94,14 @@ def score_videos(
     scores = _scores(reward_model, asked, with_reason)
     for part, jobs_asked, found in zip(parts, asked, scores, strict=True):
         scored = {job.id: score for job, score in zip(jobs_asked, found, strict=True)}
+        _check_rubric(scored.values(), rubric)
         for job in part:
             rating = scored[job.id].columns() if job.id in scored else {}
             manifest.append({**job.row, **rating, "scoring": key})
     state.wait_for_everyone()
     if state.is_main_process:
         rows = manifest.merge([job.id for job in jobs])
-        _finish(folder, rows, reward_model.name, with_reason)
+        _finish(folder, rows, reward_model.name, with_reason, rubric)
     state.wait_for_everyone()
     return folder
 
@@ -165,14 +172,21 @@ def _todo(manifest: Manifest, jobs: list[ScoringJob], key: str) -> list[ScoringJ
     rows = manifest.rows()
     if any(row.get("scoring") != key for row in rows):
         raise ValueError(
-            f"{manifest.folder}: holds scores of another reward model, or with_reason or score_real was another. Name a "
-            "new output_dir, or delete this one."
+            f"{manifest.folder}: holds scores of another reward model or rubric, or with_reason or score_real was another. "
+            "Name a new output_dir, or delete this one."
         )
     wanted = set(pending([job.id for job in jobs], {row["id"] for row in rows}))
     return [job for job in jobs if job.id in wanted]
 
 
-def _finish(folder: Path, rows: list[dict[str, Any]], critic: str, with_reason: bool) -> None:
+def _check_rubric(scores: Iterable[CriticScore | NativeScore], rubric: Rubric) -> None:
+    """Raises `ValueError` for labels of another rubric."""
+    for score in scores:
+        if isinstance(score, CriticScore) and score.judgements:
+            check_same(score.rubric, rubric, f"the rubric of {score.critic} and that of these scores")
+
+
+def _finish(folder: Path, rows: list[dict[str, Any]], critic: str, with_reason: bool, rubric: Rubric) -> None:
     """The artefact's own page last: a folder with `artifact.yaml` is whole."""
     rewards = [row["reward"] for row in rows if row.get("reward") is not None]
     counts = {
@@ -188,4 +202,4 @@ def _finish(folder: Path, rows: list[dict[str, Any]], critic: str, with_reason: 
     )
     config = {"critic": critic, "with_reason": with_reason, **counts}
     parents = {"videos": content_id(*(row["id"] for row in rows)), "critic": critic}
-    Artifact(kind="scored", config=config, parents=parents).save(folder)
+    Artifact(kind="scored", config=config, parents=parents, rubric=rubric).save(folder)

@@ -81,10 +81,11 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
         self.folder = folder
         self.artifact = Artifact.load(folder)
         check_encoding(self.artifact.config, path)
+        self.rubric = self.artifact.rubric
         self.videos: list[RatedVideo] = []
         keys: list[str] = []
         for row in read_rows(folder / METADATA_FILE):
-            self.videos.append(video_from_row(row))
+            self.videos.append(video_from_row(row, self.rubric))
             keys.append(row["key"])
         num_rows = self.artifact.config["num_generated"] + self.artifact.config["num_real"]
         if len(keys) != num_rows:
@@ -110,7 +111,8 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
         weights = args.clip_dimension_weights()
         view._ratings = Ratings.of(self.videos, weights, expected=args.expected_reward)
         ids, prompts = [video.id for video in self.videos], [video.prompt for video in self.videos]
-        rows = RatedRows(*view._ratings, ids, prompts, self._pairs(ids), weights)
+        ordered = weights and self.rubric.check_dimension_weights(weights)
+        rows = RatedRows(*view._ratings, ids, prompts, self._pairs(ids), ordered)
         view._use((objective or OBJECTIVES[args.objective]).select(rows, args))
         return view
 

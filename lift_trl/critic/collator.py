@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..protocols import CriticModel
 from ..records import StoredVideo, VideoSource
-from ..rubric import Dimension, Label, format_answer, question
+from ..rubric import format_answer
 from ..store.clip_rows import video_digest
 from ..store.video_io import Clip, sample_frames
 from .conversation import answer_tokens, render_answer, render_prompt
@@ -76,9 +76,9 @@ class CriticCollator:
         tokenizer = self.processor.tokenizer
         prompts, answers = [], []
         for row, clip in zip(rows, clips):
-            text = question(Dimension(row["dimension"]), row["caption"])
+            text = self.settings.rubric.question(row["dimension"], row["caption"])
             reason = row["reason"] if self.settings.with_reason else ""
-            answer = format_answer(Label(row["label"]), reason)
+            answer = format_answer(row["label"], reason)
             frames = list(clip.frames)
             prompts.append(render_prompt(self.adapter, self.processor, frames, text))
             written = render_answer(self.adapter, self.processor, frames, text, answer)

@@ -8,6 +8,7 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.utils import get_quantization_config
 
+from ..rubric import LIFT, Rubric
 from ..runtime import PROCESS_TIMEOUT, has_accelerator, process_state
 from .settings import CriticSettings
 
@@ -92,12 +93,12 @@ class LiFTCriticConfig(SFTConfig):
             raise ValueError(f"frame_cache_gb={self.frame_cache_gb}; give 0 or more.")
         self.critic_settings()
 
-    def critic_settings(self) -> CriticSettings:
+    def critic_settings(self, rubric: Rubric = LIFT) -> CriticSettings:
         """What the critic must remember; raises `ValueError` for a number of frames below 1."""
         options = self.processor_kwargs or {}
         if not isinstance(options, dict):
             raise ValueError(f"processor_kwargs={options!r}; give a mapping, as in {{crop_to_patches: false}}.")
-        return CriticSettings(self.num_frames, self.with_reason, self.native_video, options)
+        return CriticSettings(self.num_frames, self.with_reason, self.native_video, options, rubric)
 
 
 def model_init_kwargs(model_args: ModelConfig, given: Mapping[str, Any] | str | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..hub.lora_options import check_lora_start
 from ..hub.pushed_base import check_base
 from ..protocols import CriticModel
 from ..records import content_id
-from ..rubric import Dimension
+from ..rubric import LIFT, Rubric
 from ..runtime import ResumableTrainer, check_world
 from ..store.manifest import ARTIFACT_FILE, write_text
 from ..store.sharding import share
@@ -66,6 +66,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         peft_config: for instance `LoraConfig(r=128, lora_alpha=256)`; without one the whole language model is trained.
         parents: what the ratings came from, for instance `{"ratings": "datasets/user/hra@<commit>"}`, for the card; a hash
             of the ratings by default.
+        rubric: what the ratings are of, and the critic is taught to answer; `store.rubrics.find_rubric` tells a dataset's.
         kwargs: as in `SFTTrainer`.
 
     Raises:
@@ -98,6 +99,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         processing_class: Any = None,
         peft_config: LoraConfig | None = None,
         parents: Mapping[str, str] | None = None,
+        rubric: Rubric = LIFT,
         **kwargs: Any,
     ) -> None:
         check_world(args.world_size)
@@ -110,15 +112,15 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         self._take_base(
             str(name or ""), revision, args, adapted=peft_config is not None or isinstance(model, PeftModel)
         )
-        self.critic_settings = args.critic_settings()
+        self.critic_settings = args.critic_settings(rubric)
         adapter = self.critic_settings.adapter(config.model_type)
         processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
         check_config(config, options.get("attn_implementation"))
         controls = control_tokens(processor.tokenizer)
         peft_config = peft_config and _completed(peft_config, revision, adapter)
-        examples = without_control_tokens(read_examples(train_dataset), controls)
+        examples = without_control_tokens(read_examples(train_dataset, rubric), controls)
         self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
-        examples += mismatched_examples(examples, args.mismatched_captions, seed=args.seed)
+        examples += mismatched_examples(examples, args.mismatched_captions, seed=args.seed, rubric=rubric)
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
         super().__init__(
@@ -161,7 +163,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         self._evaluated, self._eval_clips = None, []
         if dataset is None:
             return None
-        examples = read_examples(dataset)
+        examples = read_examples(dataset, self.critic_settings.rubric)
         self._evaluated, self._eval_clips = undecoded(dataset), rated_clips(examples)
         return lazy_dataset(dataset, without_control_tokens(examples, controls))
 
@@ -179,7 +181,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         """
         How often the critic's label is the raters', by dimension and over all, scored exactly as `LiFTCritic` scores.
 
-        Also `label_mass` (mean probability of the three labels together) and `num_unscored`. Every process scores its
+        Also `label_mass` (mean probability of the labels together) and `num_unscored`. Every process scores its
         share of the clips.
         """
         state = self.accelerator
@@ -192,7 +194,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         rows = self._verdicts([clip for i, clip in mine], [i < len(self._eval_clips) for i, _ in mine])
         self.model.train(was_training)
         gathered = gather_object(rows)
-        return summarise([row for row in gathered if row["counts"]])
+        return summarise([row for row in gathered if row["counts"]], self.critic_settings.rubric.dimensions)
 
     def _make_critic(self) -> LiFTCritic:
         """What scores with the weights as they are; raises `ValueError` for a model that it refuses."""
@@ -213,7 +215,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
             {
                 "counts": count,
                 "unscored": score.unscored,
-                "right": {d.value: score[d].label == label for d, label in clip.labels.items()}
+                "right": {d: score[d].label == label for d, label in clip.labels.items()}
                 if score.unscored is None
                 else {},
                 "mass": [judgement.label_mass for judgement in score.judgements],
@@ -311,11 +313,11 @@ def freeze_vision(model: Any) -> None:
     model.get_output_embeddings().requires_grad_(True)
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+def summarise(rows: list[dict[str, Any]], dimensions: Sequence[str]) -> dict[str, float]:
     """The means of verdicts: `accuracy`, `accuracy_<dimension>`, `label_mass`, `num_unscored`; no mean of nothing."""
-    right = {d: [row["right"][d.value] for row in rows if d.value in row["right"]] for d in Dimension}
+    right = {d: [row["right"][d] for row in rows if d in row["right"]] for d in dimensions}
     values = {"accuracy": [one for ones in right.values() for one in ones]}
-    values |= {f"accuracy_{d.value}": ones for d, ones in right.items()}
+    values |= {f"accuracy_{d}": ones for d, ones in right.items()}
     values["label_mass"] = [mass for row in rows for mass in row["mass"]]
     means = {name: sum(ones) / len(ones) for name, ones in values.items() if ones}
     return {**means, "num_unscored": float(sum(row["unscored"] is not None for row in rows))}

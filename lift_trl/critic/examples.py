@@ -8,7 +8,7 @@ import numpy as np
 from accelerate.logging import get_logger
 
 from ..records import StoredVideo
-from ..rubric import Dimension, Label, folded, majority_label, parse_label
+from ..rubric import LIFT, Dimension, Rubric, folded
 
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ class RatedClip(NamedTuple):
     row: int
     clip: str
     caption: str
-    labels: dict[Dimension, Label]
+    labels: dict[str, str]
 
 
-def read_examples(dataset: "Dataset") -> list[Example]:
+def read_examples(dataset: "Dataset", rubric: Rubric = LIFT) -> list[Example]:
     """
-    The examples of LiFT-HRA rows in either form: tidy (`dimension`, `label`, `reason`) or one row a clip (`annotations`).
+    The examples of rows with labels of `rubric`, tidy (`dimension`, `label`, `reason`) or one row a clip (`annotations`).
 
     Several raters of one clip and dimension give one example: the majority's label, ties to the lower, and the first
     reason that was written for it.
@@ -66,19 +66,23 @@ def read_examples(dataset: "Dataset") -> list[Example]:
         caption = captions.setdefault((clip, folded(row["caption"] or "")), row["caption"])
         for rating in [row] if tidy else row["annotations"]:
             groups.setdefault((clip, caption, str(rating["dimension"])), []).append((index, rating))
-    return [_pool(clip, caption, dimension, ratings) for (clip, caption, dimension), ratings in groups.items()]
+    return [_pool(clip, caption, dimension, ratings, rubric) for (clip, caption, dimension), ratings in groups.items()]
 
 
-def _pool(clip: str, caption: str, dimension: str, ratings: Sequence[tuple[int, Mapping[str, Any]]]) -> Example:
+def _pool(
+    clip: str, caption: str, name: str, ratings: Sequence[tuple[int, Mapping[str, Any]]], rubric: Rubric
+) -> Example:
     row = ratings[0][0]
-    if dimension not in list(Dimension):
-        raise ValueError(f"row {row}: dimension {dimension!r} is unknown; use one of {', '.join(Dimension)}.")
+    try:
+        dimension = rubric.parse_dimension(name)
+    except ValueError as error:
+        raise ValueError(f"row {row}: {error}") from error
     if not caption or not caption.strip():
         raise ValueError(f"row {row}: no caption. Correct the row or leave it out; `lift-trl validate` lists them.")
-    labels = [parse_label(str(rating["label"])) for _, rating in ratings]
-    label = majority_label(labels)
+    labels = [rubric.parse_label(str(rating["label"])) for _, rating in ratings]
+    label = rubric.majority_label(labels)
     reasons = [str(rating.get("reason") or "") for (_, rating), given in zip(ratings, labels) if given == label]
-    return Example(row, clip, caption.strip(), dimension, label.value, next((r for r in reasons if r), ""))
+    return Example(row, clip, caption.strip(), str(dimension), str(label), next((r for r in reasons if r), ""))
 
 
 def without_control_tokens(examples: Sequence[Example], tokens: Sequence[str]) -> list[Example]:
@@ -102,7 +106,9 @@ def without_control_tokens(examples: Sequence[Example], tokens: Sequence[str]) -
     return [one for n, one in enumerate(examples) if n not in found]
 
 
-def mismatched_examples(examples: Sequence[Example], share: float, *, seed: int) -> list[Example]:
+def mismatched_examples(
+    examples: Sequence[Example], share: float, *, seed: int, rubric: Rubric = LIFT
+) -> list[Example]:
     """
     Negatives: clips with the caption of another clip, which a critic that ignores captions gets wrong.
 
@@ -111,11 +117,16 @@ def mismatched_examples(examples: Sequence[Example], share: float, *, seed: int)
         seed: of the pairing.
 
     Raises:
-        ValueError: if there is only one caption.
+        ValueError: if there is only one caption, or `rubric` has no semantic consistency.
 
     Source: the remedy of VideoScore v1.1 for a critic that scores the video alone.
     """
-    semantic = [example for example in examples if example.dimension == Dimension.SEMANTIC_CONSISTENCY]
+    matching = Dimension.SEMANTIC_CONSISTENCY
+    if share and matching not in rubric.dimensions:
+        raise ValueError(
+            f"mismatched_captions={share} makes negatives of {matching}, which is no dimension here; leave it 0."
+        )
+    semantic = [example for example in examples if example.dimension == matching]
     captions = sorted({example.caption for example in semantic})
     count = round(share * len(semantic))
     if count == 0:
@@ -128,7 +139,7 @@ def mismatched_examples(examples: Sequence[Example], share: float, *, seed: int)
     return [
         example._replace(
             caption=captions[(captions.index(example.caption) + shift) % len(captions)],
-            label=Label.BAD.value,
+            label=str(rubric.worst),
             reason=MISMATCH_REASON,
         )
         for example, shift in zip(picked, shifts)
@@ -141,7 +152,7 @@ def rated_clips(examples: Iterable[Example]) -> list[RatedClip]:
     for example in examples:
         key = (example.clip, example.caption)
         clip = clips.setdefault(key, RatedClip(example.row, *key, {}))
-        clip.labels[Dimension(example.dimension)] = Label(example.label)
+        clip.labels[example.dimension] = example.label
     return list(clips.values())
 
 

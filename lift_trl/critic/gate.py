@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from ..protocols import CriticModel
-from ..rubric import Dimension, Label, question
+from ..rubric import Rubric
 from ..store.video_io import Clip
 from .collator import append_answers
 from .conversation import render_prompt
@@ -67,10 +67,10 @@ def check_config(config: Any, attn_implementation: str | None = None) -> None:
 
 
 def check_both_ways(
-    model: Any, adapter: CriticModel, processor: Any, settings: CriticSettings, labels: Mapping[Label, LabelTokens]
+    model: Any, adapter: CriticModel, processor: Any, settings: CriticSettings, labels: Mapping[str, LabelTokens]
 ) -> None:
     """
-    Scores one clip behind a shared prefix and in nine full forwards, and refuses a model whose figures differ.
+    Scores one clip behind a shared prefix and in full forwards, one a label, and refuses a model whose figures differ.
 
     Raises:
         ValueError: naming the difference, or what the model's own code raised.
@@ -82,10 +82,11 @@ def check_both_ways(
     try:
         # The shorter of two captions, so that the prefix is padded.
         pair = [
-            ask(adapter, processor, clip, text, labels) for text in (caption, f"{caption} A very long red ladder.")
+            ask(adapter, processor, clip, text, labels, settings.rubric)
+            for text in (caption, f"{caption} A very long red ladder.")
         ]
         shared = run_questions(model, adapter, processor, [clip, clip], pair).logprobs[0]
-        whole, bound = full_logprobs(model, adapter, processor, clip, caption, labels)
+        whole, bound = full_logprobs(model, adapter, processor, clip, caption, labels, settings.rubric)
     except torch.OutOfMemoryError:
         raise
     except _FAILURES as error:
@@ -111,18 +112,19 @@ def full_logprobs(
     processor: Any,
     clip: Clip,
     caption: str,
-    labels: Mapping[Label, LabelTokens],
+    labels: Mapping[str, LabelTokens],
+    rubric: Rubric,
 ) -> tuple[Tensor, float]:
     """
-    Log-probability [3, 3] of every label after every question in a forward of its own, at positions that the model finds
-    itself; and how far another way may lie from it at the model's precision.
+    Log-probability [D, L] of every label after every question of `rubric` in a forward of its own, at positions that the
+    model finds itself; and how far another way may lie from it at the model's precision.
     """
     rows, bound = [], TOLERANCE
-    for dimension in Dimension:
-        prompt = render_prompt(adapter, processor, list(clip.frames), question(dimension, caption))
+    for dimension in rubric.dimensions:
+        prompt = render_prompt(adapter, processor, list(clip.frames), rubric.question(dimension, caption))
         inputs = dict(adapter.encode(processor, [prompt], [clip]))
         length = inputs["input_ids"].shape[1]
-        for label in Label:
+        for label in rubric.labels:
             answer = labels[label].label
             row = append_answers(inputs, [answer], pad_id=0)
             row = {n: v.to(model.device) for n, v in row.items() if n != "labels" and isinstance(v, Tensor)}
@@ -131,7 +133,7 @@ def full_logprobs(
             rows.append(logits.float().log_softmax(dim=-1).gather(-1, tokens[:, None]).sum())
             rounding = torch.finfo(logits.dtype).eps * logits.abs().max().item()
             bound = max(bound, TOLERANCE + NUM_ROUNDINGS * rounding)
-    return torch.stack(rows).view(len(Dimension), len(Label)), bound
+    return torch.stack(rows).view(len(rubric.dimensions), len(rubric.labels)), bound
 
 
 def warn_of_tiles(adapter: CriticModel, processor: Any, num_frames: int) -> None:

@@ -1,4 +1,4 @@
-"""`LiFTCritic`: probabilities of the three labels on each dimension, a reward, and a reason. Nothing is sampled."""
+"""`LiFTCritic`: probabilities of the labels on each dimension, a reward, and a reason. Nothing is sampled."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from ..hub.lora_options import check_lora_start
 from ..prefetch import ahead
 from ..protocols import CriticModel
 from ..records import CriticScore, Judgement, StoredVideo, VideoSource, content_id
-from ..rubric import Dimension, Label
+from ..rubric import Rubric
 from ..runtime import has_accelerator
 from ..store.sharding import chunks
 from ..store.video_io import Clip, describe, sample_frames
@@ -47,9 +47,9 @@ class LiFTCritic:
     """
     A vision-language model that rates videos. A `RewardModel`.
 
-    Per clip it decodes once, runs the vision tower and the shared beginning of the three questions once, and reads the
+    Per clip it decodes once, runs the vision tower and the shared beginning of the questions once, and reads the
     likelihood of every label from one more pass. Reasons are greedy text after the chosen label. Once, when it is made, it
-    scores a clip of noise in this way and in nine forwards of their own, and refuses a model whose figures differ.
+    scores a clip of noise in this way and in forwards of their own, and refuses a model whose figures differ.
 
     >>> critic = LiFTCritic.from_pretrained("runs/critic")  # doctest: +SKIP
     >>> critic.score(["fox.mp4"], ["a red fox runs through snow"])[0].reward  # doctest: +SKIP
@@ -85,21 +85,23 @@ class LiFTCritic:
         self.processor = processor
         self.name = name or str(model.config._name_or_path)
         self.batch_size, self.max_reason_tokens = batch_size, max_reason_tokens
+        self.rubric = self.settings.rubric
         # A tokenizer of Rust may not be used by two threads at once.
         self._tokenizing = Lock()
-        self._labels = label_tokens(self.adapter, processor)
+        self._labels = label_tokens(self.adapter, processor, self.rubric)
         self._control_tokens = control_tokens(processor.tokenizer)
-        self.end_ids = end_tokens(self.adapter, processor, model)
+        self.end_ids = end_tokens(self.adapter, processor, model, self.rubric)
         check_both_ways(self.model, self.adapter, processor, self.settings, self._labels)
         warn_of_tiles(self.adapter, processor, self.settings.num_frames)
 
     @classmethod
     def when_needed(
         cls, name_or_path: str, *, revision: str | None = None, **options: Any
-    ) -> tuple[str, Callable[[], "LiFTCritic"]]:
-        """The critic's `name`, and what loads it: for a stage that has it in memory only while it scores."""
+    ) -> tuple[str, Callable[[], "LiFTCritic"], Rubric]:
+        """The critic's `name`, what loads it, and its rubric: for a stage that has it in memory only while it scores."""
         name = f"{name_or_path}@{find_revision(name_or_path, revision)}"
-        return name, lambda: cls.from_pretrained(name_or_path, revision=revision, **options)
+        rubric = load_settings(name_or_path, revision).rubric
+        return name, lambda: cls.from_pretrained(name_or_path, revision=revision, **options), rubric
 
     @classmethod
     def from_pretrained(
@@ -111,6 +113,7 @@ class LiFTCritic:
         device: torch.device | str | None = None,
         batch_size: int = 8,
         max_reason_tokens: int = 64,
+        rubric: Rubric | None = None,
     ) -> "LiFTCritic":
         """
         A critic from a folder or the Hub: what `LiFTCriticTrainer` saved, or any chat VLM as it is.
@@ -118,12 +121,13 @@ class LiFTCritic:
         Args:
             dtype: bfloat16 on an accelerator and float32 on a CPU by default.
             device: the accelerator, if there is one, by default.
+            rubric: what an untuned model is asked (LiFT's by default); a critic is asked what it was taught.
 
         Raises:
-            ValueError: if the settings there are none of a critic of this rubric.
+            ValueError: if the settings there are none of a critic, or of one of another `rubric`.
         """
         name = str(name_or_path)
-        settings = load_settings(name, revision)
+        settings = load_settings(name, revision, rubric)
         if device is None:
             accelerator = torch.accelerator.current_accelerator() if has_accelerator() else None
             device = accelerator or torch.device("cpu")
@@ -178,13 +182,13 @@ class LiFTCritic:
             prompts: captions, or conversations whose last message is the caption.
 
         Returns:
-            A reward in [0.05, 0.9] for each, `None` where the video is unscored.
+            A reward (LiFT's in [0.05, 0.9]) for each, `None` where the video is unscored.
         """
         return trl_rewards(self, prompts, completions)
 
     def label_logprobs(self, clips: Sequence[Clip], captions: Sequence[str]) -> Tensor:
         """
-        Log-probability of each label's text after each question: float32 [B, 3, 3], dimensions and labels in rubric order.
+        Log-probability of each label's text after each question: float32 [B, D, L], dimensions and labels in rubric order.
 
         Args:
             clips: decoded frames, `settings.num_frames` each.
@@ -194,7 +198,8 @@ class LiFTCritic:
     def _encode(self, clips: Sequence[Clip], captions: Sequence[str]) -> Encoded:
         with self._tokenizing:
             questions = [
-                ask(self.adapter, self.processor, c, caption, self._labels) for c, caption in zip(clips, captions)
+                ask(self.adapter, self.processor, c, caption, self._labels, self.rubric)
+                for c, caption in zip(clips, captions)
             ]
             return encode_questions(self.adapter, self.processor, clips, questions)
 
@@ -258,33 +263,33 @@ class LiFTCritic:
         branches = run_encoded(self.model, self.adapter, encoded)
         logprobs = branches.logprobs
         chosen = logprobs.nan_to_num(nan=-torch.inf).argmax(dim=-1)
-        reasons = [[""] * len(Dimension) for _ in encoded.trees]
+        reasons = [[""] * len(self.rubric.dimensions) for _ in encoded.trees]
         if with_reason:
             tokens = write_reasons(
                 self.model,
                 branches,
                 chosen,
-                [self._labels[label].rest for label in Label],
+                [self._labels[label].rest for label in self.rubric.labels],
                 max_new_tokens=self.max_reason_tokens,
                 end_ids=self.end_ids,
             )
             decode = self.processor.tokenizer.decode
             with self._tokenizing:
                 reasons = [[decode(text, skip_special_tokens=True).strip() for text in row] for row in tokens]
-        return [judgements(row, reason) for row, reason in zip(logprobs.cpu(), reasons)]
+        return [judgements(row, reason, self.rubric) for row, reason in zip(logprobs.cpu(), reasons)]
 
 
-def judgements(logprobs: Tensor, reasons: Sequence[str]) -> tuple[Judgement, ...]:
+def judgements(logprobs: Tensor, reasons: Sequence[str], rubric: Rubric) -> tuple[Judgement, ...]:
     """
-    The verdicts on one video from the log-probabilities [3, 3] of its labels; none if they are not finite.
+    The verdicts on one video from the log-probabilities [D, L] of its labels; none if they are not finite.
 
-    The label is the likeliest, its probability the softmax over the three.
+    The label is the likeliest, its probability the softmax over the labels.
     """
     mass = logprobs.double().exp().sum(dim=-1)
     probs = logprobs.double().softmax(dim=-1)
     if not probs.isfinite().all():
         return ()
-    labels = list(Label)
+    labels = rubric.labels
     return tuple(
         Judgement(
             dimension=dimension,
@@ -292,8 +297,9 @@ def judgements(logprobs: Tensor, reasons: Sequence[str]) -> tuple[Judgement, ...
             probs=dict(zip(labels, row.tolist())),
             reason=reason,
             label_mass=min(1.0, float(total)),
+            rubric=rubric,
         )
-        for dimension, row, total, reason in zip(Dimension, probs, mass, reasons)
+        for dimension, row, total, reason in zip(rubric.dimensions, probs, mass, reasons)
     )
 
 

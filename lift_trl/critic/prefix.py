@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..protocols import CriticModel
-from ..rubric import Dimension, Label, format_answer, question
+from ..rubric import Rubric, format_answer
 from ..store.video_io import Clip
 from .conversation import answer_tokens, render_answer, render_prompt, shared_prefix
 from .tree import Tree, additive, branch_logprobs, grow, lay_out, predicting_nodes, rows_at
@@ -34,10 +34,10 @@ class LabelTokens(NamedTuple):
 @dataclass
 class Branches:
     """
-    A batch of clips after all their questions and labels have run. B clips, 3 questions, 3 labels, K keys.
+    A batch of clips after all their questions and labels have run. B clips, D questions, L labels, K keys.
 
     Attributes:
-        logprobs: float32 [B, 3, 3], of every label (in the order of `Label`) after every question (of `Dimension`).
+        logprobs: float32 [B, D, L], of every label after every question, both in the order of the rubric.
         cache: the keys and values of prefix and tree.
         visible: bool [B, S, K], which key each node of the tree sees.
         positions: i64 [B, S].
@@ -51,17 +51,17 @@ class Branches:
     positions: Tensor = field(repr=False)
 
 
-def label_tokens(adapter: CriticModel, processor: Any) -> dict[Label, LabelTokens]:
+def label_tokens(adapter: CriticModel, processor: Any, rubric: Rubric) -> dict[str, LabelTokens]:
     """
-    The tokens of each label as the chat template and the tokenizer write them at the start of an answer.
+    The tokens of each label of `rubric` as the chat template and the tokenizer write them at the start of an answer.
 
     Raises:
         ValueError: if two labels have the same tokens, or the tokens of one begin those of another.
     """
     tokenizer = processor.tokenizer
     prompt = render_prompt(adapter, processor, (), "")
-    found: dict[Label, LabelTokens] = {}
-    for label in Label:
+    found: dict[str, LabelTokens] = {}
+    for label in rubric.labels:
         answer = format_answer(label, "")
         text = render_answer(adapter, processor, (), "", answer)
         start = text.index(answer)
@@ -70,8 +70,8 @@ def label_tokens(adapter: CriticModel, processor: Any) -> dict[Label, LabelToken
         # Where the full stop merges into the label's last token, the two are scored together.
         size = len(bare) if whole[: len(bare)] == bare else len(whole)
         found[label] = LabelTokens(whole[:size], whole[size:])
-    for one in Label:
-        for other in Label:
+    for one in found:
+        for other in found:
             if one != other and found[other].label[: len(found[one].label)] == found[one].label:
                 raise ValueError(
                     f"the tokenizer writes {one} as {found[one].label} and {other} as {found[other].label}: they cannot "
@@ -80,9 +80,9 @@ def label_tokens(adapter: CriticModel, processor: Any) -> dict[Label, LabelToken
     return found
 
 
-def end_tokens(adapter: CriticModel, processor: Any, model: Any) -> frozenset[int]:
+def end_tokens(adapter: CriticModel, processor: Any, model: Any, rubric: Rubric) -> frozenset[int]:
     """Ids that end an answer: the template's end of turn, and what the model's generation settings name."""
-    answer = format_answer(Label.GOOD, "")
+    answer = format_answer(rubric.best, "")
     text = render_answer(adapter, processor, (), "", answer)
     start = text.index(answer) + len(answer)
     prompt = render_prompt(adapter, processor, (), "") + text[:start]
@@ -93,14 +93,20 @@ def end_tokens(adapter: CriticModel, processor: Any, model: Any) -> frozenset[in
 
 
 def ask(
-    adapter: CriticModel, processor: Any, clip: Clip, caption: str, labels: Mapping[Label, LabelTokens]
+    adapter: CriticModel,
+    processor: Any,
+    clip: Clip,
+    caption: str,
+    labels: Mapping[str, LabelTokens],
+    rubric: Rubric,
 ) -> Questions:
-    """The three questions about one clip, cut where they part."""
-    prompts = [render_prompt(adapter, processor, list(clip.frames), question(d, caption)) for d in Dimension]
+    """The questions of `rubric` about one clip, cut where they part."""
+    asked = [rubric.question(dimension, caption) for dimension in rubric.dimensions]
+    prompts = [render_prompt(adapter, processor, list(clip.frames), text) for text in asked]
     rows = processor.tokenizer(prompts, add_special_tokens=False)["input_ids"]
     size = shared_prefix(rows)
     suffixes = [row[size:] for row in rows]
-    return Questions(prompts[0], suffixes[0], grow(suffixes, [labels[label].label for label in Label]))
+    return Questions(prompts[0], suffixes[0], grow(suffixes, [labels[label].label for label in rubric.labels]))
 
 
 class RefusedClipsError(ValueError):

@@ -21,13 +21,13 @@ def write_reasons(
     end_ids: Collection[int],
 ) -> list[list[list[int]]]:
     """
-    The tokens of each clip's three reasons, without what ends them.
+    The tokens of each clip's reasons, one a question, without what ends them.
 
-    The three texts of a clip grow side by side in one row, each seeing the prefix, its question, its label and itself.
+    The texts of a clip grow side by side in one row, each seeing the prefix, its question, its label and itself.
     So the cache of the prefix is never copied.
 
     Args:
-        chosen: i64 [B, 3], the label whose branch goes on, in the order of `Label`.
+        chosen: i64 [B, D], the label whose branch goes on, in the order of the rubric.
         openings: for each label, the tokens between it and the reason (the full stop).
         max_new_tokens: length at which a reason is cut, the opening not counted.
         end_ids: tokens that end a reason.
@@ -68,7 +68,7 @@ def write_reasons(
 def _start(
     branches: Branches, chosen: Tensor, openings: Sequence[Sequence[int]]
 ) -> tuple[Tensor, Tensor, list[list[list[int]]]]:
-    """What the chosen branches see (bool [B, 3, K]), where they stand (i64 [B, 3]), and the tokens still to be fed."""
+    """What the chosen branches see (bool [B, D, K]), where they stand (i64 [B, D]), and the tokens still to be fed."""
     picks = chosen.tolist()
     last = [
         [tree.branches[q][pick].nodes[-1] for q, pick in enumerate(row)] for tree, row in zip(branches.trees, picks)

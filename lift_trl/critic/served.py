@@ -12,7 +12,7 @@ from huggingface_hub import InferenceClient
 from PIL import Image
 
 from ..records import CriticScore, Judgement, VideoSource, content_id
-from ..rubric import Dimension, Label, UnparsableAnswerError, parse_answer, question
+from ..rubric import LIFT, Rubric, UnparsableAnswerError
 from ..store.video_io import Clip, describe, sample_frames
 from .conversation import trl_rewards
 
@@ -28,11 +28,11 @@ LABEL_TOKENS = 16
 
 class ServedCritic:
     """
-    Asks a served vision-language model the three questions about a clip, frames as images, at temperature 0.
+    Asks a served vision-language model the questions of a rubric about a clip, frames as images, at temperature 0.
 
     With log-probabilities, a label's probability is that of the first tokens that write it (`"Normal"`, `" normal"`), or
-    begin it where none is the whole label (`"N"`), normalised over the three labels; every label begins with another
-    letter, so no token counts twice. Without them, the label is parsed from the written answer and `probs` is `None`.
+    begin it where none is the whole label (`"N"`), normalised over the labels; every label begins with another letter, so no
+    token counts twice. Without them, the label is parsed from the written answer and `probs` is `None`.
 
     A clip that cannot be read, and an answer that begins with no label ("No obvious problems."), are unscored. A server
     that fails raises: run it again, finished clips are kept.
@@ -46,6 +46,7 @@ class ServedCritic:
         max_tokens: length at which an answer is cut.
         max_workers: questions asked at the same time.
         timeout_s: seconds to wait for an answer.
+        rubric: what it is asked.
 
     Attributes:
         name: what the scores say of their origin: `model` and a hash of what else changes them.
@@ -62,8 +63,13 @@ class ServedCritic:
         max_tokens: int = 64,
         max_workers: int = 8,
         timeout_s: float = 120.0,
+        rubric: Rubric = LIFT,
     ) -> None:
-        self.name = f"{model}@{content_id(base_url, logprobs, num_frames, max_tokens)}"
+        if logprobs:
+            check_first_letters(rubric)
+        own = () if rubric == LIFT else (rubric.id,)
+        self.name = f"{model}@{content_id(base_url, logprobs, num_frames, max_tokens, *own)}"
+        self.rubric = rubric
         self.model, self.logprobs = model, logprobs
         self.num_frames, self.max_tokens, self.max_workers = num_frames, max_tokens, max_workers
         # Without a key the client would send the user's Hugging Face token to a server that is not the Hub's.
@@ -102,7 +108,8 @@ class ServedCritic:
             frames = encode_frames(sample_frames(video, self.num_frames))
         except (ValueError, FileNotFoundError) as error:
             return unscored(error)
-        questions = [(d, self._messages(frames, question(d, caption))) for d in Dimension]
+        asked = [(d, self.rubric.question(d, caption)) for d in self.rubric.dimensions]
+        questions = [(dimension, self._messages(frames, text)) for dimension, text in asked]
         try:
             return CriticScore(
                 unit, self.name, tuple(pool.map(lambda item: self._ask(item[0], item[1], with_reason), questions))
@@ -114,7 +121,7 @@ class ServedCritic:
         images: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": frame}} for frame in frames]
         return [{"role": "user", "content": [*images, {"type": "text", "text": text}]}]
 
-    def _ask(self, dimension: Dimension, messages: list[dict[str, Any]], with_reason: bool) -> Judgement:
+    def _ask(self, dimension: str, messages: list[dict[str, Any]], with_reason: bool) -> Judgement:
         options: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.logprobs else {}
         length = self.max_tokens if with_reason or not self.logprobs else LABEL_TOKENS
         reply = self._client.chat_completion(
@@ -127,10 +134,11 @@ class ServedCritic:
             )
         text = reply.message.content or ""
         # The first token alone cannot tell "Normal." from "No obvious problems."
-        answer = parse_answer(text)
+        answer = self.rubric.parse_answer(text)
         if not self.logprobs or not tokens:
-            return Judgement(dimension, answer.label, reason=answer.reason if with_reason else "")
-        mass = label_mass((top.token, top.logprob) for top in tokens[0].top_logprobs)
+            reason = answer.reason if with_reason else ""
+            return Judgement(dimension, answer.label, reason=reason, rubric=self.rubric)
+        mass = label_mass(((top.token, top.logprob) for top in tokens[0].top_logprobs), self.rubric)
         total = sum(mass.values())
         if total <= 0:
             raise UnparsableAnswerError(f"no label is among the {TOP_LOGPROBS} likeliest beginnings of {text[:80]!r}.")
@@ -138,10 +146,22 @@ class ServedCritic:
         label = max(probs, key=lambda one: probs[one])
         # A reason is one for the label that it stands behind.
         reason = answer.reason if with_reason and answer.label == label else ""
-        return Judgement(dimension, label, probs, reason, min(1.0, total))
+        return Judgement(dimension, label, probs, reason, min(1.0, total), self.rubric)
 
 
-def label_mass(tokens: Iterable[tuple[str, float]]) -> dict[Label, float]:
+def check_first_letters(rubric: Rubric) -> None:
+    """Raises `ValueError` where two labels begin alike, so that the beginning of a label tells no probability of it."""
+    firsts: dict[str, str] = {}
+    for label in rubric.labels:
+        other = firsts.setdefault(label[0].lower(), label)
+        if other is not label:
+            raise ValueError(
+                f"labels {other} and {label} begin with the same letter, so the first token of an answer may be that of "
+                "either. Set logprobs=False, which parses the written answers, or rename one of them."
+            )
+
+
+def label_mass(tokens: Iterable[tuple[str, float]], rubric: Rubric = LIFT) -> dict[str, float]:
     """
     Probability that the answer begins with each label, from the likeliest first tokens and their log-probabilities.
 
@@ -153,7 +173,7 @@ def label_mass(tokens: Iterable[tuple[str, float]]) -> dict[Label, float]:
     """
     probs = [(token.strip().lower(), math.exp(logprob)) for token, logprob in tokens]
     mass = {}
-    for label in Label:
+    for label in rubric.labels:
         whole = [p for text, p in probs if text == label.lower()]
         begun = [p for text, p in probs if text and label.lower().startswith(text)]
         mass[label] = sum(whole or begun, 0.0)

@@ -12,8 +12,9 @@ from transformers.utils.hub import cached_file
 
 from ..critic_models import find_critic_model
 from ..protocols import CriticModel
-from ..rubric import Dimension
+from ..rubric import LIFT, Rubric
 from ..store.manifest import ARTIFACT_FILE, Artifact
+from ..store.rubrics import check_same
 from ..store.weights import weights_revision
 
 
@@ -31,12 +32,14 @@ class CriticSettings:
         with_reason: whether it was taught to give reasons (the ablation without is in arXiv 2412.04814).
         native_video: frames as one video (`True`) or as images; `None` leaves it to the family.
         processor_kwargs: options of the processor's call.
+        rubric: what it was taught to answer.
     """
 
     num_frames: int = 8
     with_reason: bool = True
     native_video: bool | None = None
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    rubric: Rubric = field(default=LIFT, repr=False)
 
     def __post_init__(self) -> None:
         if self.num_frames < 1:
@@ -48,8 +51,9 @@ class CriticSettings:
 
     def save(self, folder: Path | str, *, parents: Mapping[str, str]) -> None:
         """Writes them into `folder` with the dimensions that were taught and the `parents` (base model: revision)."""
-        config = {**asdict(self), "dimensions": [dimension.value for dimension in Dimension]}
-        Artifact(kind=KIND, config=config, parents=parents).save(folder)
+        config = {name: value for name, value in asdict(self).items() if name != "rubric"}
+        config["dimensions"] = [str(dimension) for dimension in self.rubric.dimensions]
+        Artifact(kind=KIND, config=config, parents=parents, rubric=self.rubric).save(folder)
 
 
 def find_revision(name_or_path: str, revision: str | None = None) -> str:
@@ -67,12 +71,16 @@ def read_model_type(name_or_path: str, revision: str | None = None) -> str:
     return "" if path is None else str(json.loads(Path(path).read_text(encoding="utf-8")).get("model_type", ""))
 
 
-def load_settings(name_or_path: str, revision: str | None = None) -> CriticSettings:
+def load_settings(name_or_path: str, revision: str | None = None, rubric: Rubric | None = None) -> CriticSettings:
     """
     The settings of a critic folder or Hub repository; the defaults for a whole model without any (it was never tuned).
 
+    Args:
+        rubric: what it is to be asked; a critic that was taught is asked what it was taught.
+
     Raises:
-        ValueError: if the artefact is no critic, was taught other dimensions, or is an adapter without its settings.
+        ValueError: if the artefact is no critic, was taught other dimensions or another `rubric`, or is an adapter without
+            its settings.
     """
     find = partial(
         cached_file,
@@ -89,14 +97,19 @@ def load_settings(name_or_path: str, revision: str | None = None) -> CriticSetti
             f"{name_or_path}: an adapter with no {ARTIFACT_FILE}, so nothing says with how many frames it was taught. "
             f"Copy {ARTIFACT_FILE} from the output_dir of its training beside it, or push that folder with lift-trl push."
         )
+    if path is None and not is_ours:
+        check_same(rubric or LIFT, LIFT, f"the rubric of the settings and that of the critic {name_or_path}")
     if path is None:
-        return CriticSettings()
+        return CriticSettings(rubric=rubric or LIFT)
     artifact = Artifact.load(Path(path).parent)
     if artifact.kind != KIND:
         raise ValueError(f"{name_or_path}: a {artifact.kind} artefact, not a critic. Name the folder of train_critic.")
     config: dict[str, Any] = dict(artifact.config)
     taught = config.pop("dimensions", None)
-    if taught != [dimension.value for dimension in Dimension]:
-        raise ValueError(f"{name_or_path}: was taught {taught}, this lift_trl asks {list(Dimension)}. Train it again.")
-    known = {one.name for one in fields(CriticSettings)}
-    return CriticSettings(**{name: value for name, value in config.items() if name in known})
+    asked = [str(dimension) for dimension in artifact.rubric.dimensions]
+    if taught != asked:
+        raise ValueError(f"{name_or_path}: was taught {taught}, this lift_trl asks {asked}. Train it again.")
+    what = f"the rubric of the settings and that of the critic {name_or_path}"
+    check_same(rubric or artifact.rubric, artifact.rubric, what)
+    known = {one.name for one in fields(CriticSettings)} - {"rubric"}
+    return CriticSettings(**{name: value for name, value in config.items() if name in known}, rubric=artifact.rubric)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..rubric import Dimension, Label, majority_label
+from ..rubric import LIFT, Rubric, words
 from .categories import subject_category
 
 
@@ -21,9 +21,8 @@ Row = Mapping[str, Any]
 UNNAMED = "(unnamed)"
 #: Subject category of captions that name no subject of the lists.
 OTHER = "other"
-# Okabe and Ito's palette, distinct for every kind of colour vision; the hatches for prints without colour.
-_COLOURS = dict(zip(Label, ("#D55E00", "#F0E442", "#0072B2")))
-_HATCHES = dict(zip(Label, ("//", "", "..")))
+# Worst first. Okabe and Ito's palette, distinct for every kind of colour vision; the hatches for prints without colour.
+_COLOURS, _HATCHES = ("#D55E00", "#F0E442", "#0072B2"), ("//", "", "..")
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ class FeedbackStatistics:
 
     num_videos: int
     num_ratings: int
-    labels: Mapping[Dimension, Mapping[Label, int]]
-    labels_by_category: Mapping[str, Mapping[Dimension, Mapping[Label, int]]]
+    labels: Mapping[str, Mapping[str, int]]
+    labels_by_category: Mapping[str, Mapping[str, Mapping[str, int]]]
     annotators: Mapping[str, int]
-    alpha: Mapping[Dimension, float | None]
+    alpha: Mapping[str, float | None]
 
     def as_dict(self) -> dict[str, Any]:
         """All figures as plain data, for JSON and cards."""
@@ -54,16 +53,16 @@ class FeedbackStatistics:
             "labels": _plain(self.labels),
             "labels_by_category": {name: _plain(table) for name, table in self.labels_by_category.items()},
             "annotators": dict(self.annotators),
-            "alpha": {dimension.value: value for dimension, value in self.alpha.items()},
+            "alpha": {str(dimension): value for dimension, value in self.alpha.items()},
         }
 
 
-def feedback_statistics(rows: Iterable[Row]) -> FeedbackStatistics:
+def feedback_statistics(rows: Iterable[Row], rubric: Rubric = LIFT) -> FeedbackStatistics:
     """
-    Figures of tidy rows (`load_hra(...)["train"]`).
+    Figures of tidy rows (`load_hra(...)["train"]`) with the labels of `rubric`.
 
     >>> row = {"video_id": "a", "caption": "a dog", "dimension": "motion_smoothness", "label": "Bad", "annotator": "x"}
-    >>> feedback_statistics([row]).labels[Dimension.MOTION_SMOOTHNESS][Label.BAD]
+    >>> feedback_statistics([row]).labels["motion_smoothness"]["Bad"]
     1
     """
     rows = list(rows)
@@ -74,22 +73,22 @@ def feedback_statistics(rows: Iterable[Row]) -> FeedbackStatistics:
     return FeedbackStatistics(
         num_videos=len({row["video_id"] for row in rows}),
         num_ratings=len(rows),
-        labels=label_histogram(rows),
-        labels_by_category={name: label_histogram(part) for name, part in sorted(by_category.items())},
+        labels=label_histogram(rows, rubric),
+        labels_by_category={name: label_histogram(part, rubric) for name, part in sorted(by_category.items())},
         annotators=dict(sorted(Counter(row["annotator"] or UNNAMED for row in rows).items())),
-        alpha={dimension: krippendorff_alpha(rows, dimension) for dimension in Dimension},
+        alpha={dimension: krippendorff_alpha(rows, dimension, rubric) for dimension in rubric.dimensions},
     )
 
 
-def label_histogram(rows: Iterable[Row]) -> dict[Dimension, dict[Label, int]]:
+def label_histogram(rows: Iterable[Row], rubric: Rubric = LIFT) -> dict[str, dict[str, int]]:
     """Number of each label by dimension, zeros included."""
     counts = Counter((row["dimension"], row["label"]) for row in rows)
-    return {dimension: {label: counts[dimension, label] for label in Label} for dimension in Dimension}
+    return {dimension: {label: counts[dimension, label] for label in rubric.labels} for dimension in rubric.dimensions}
 
 
-def krippendorff_alpha(rows: Iterable[Row], dimension: Dimension) -> float | None:
+def krippendorff_alpha(rows: Iterable[Row], dimension: str, rubric: Rubric = LIFT) -> float | None:
     """
-    Krippendorff's alpha with the ordinal metric (Bad < Normal < Good) over all clips rated in `dimension`.
+    Krippendorff's alpha with the ordinal metric (worst label < ... < best) over all clips rated in `dimension`.
 
     A rater who rated a clip twice counts once, with the majority of these labels, ties to the lower. Ratings without a name
     are of as many raters: nothing says that two of them are of one person. `None` where alpha is not defined: no
@@ -102,22 +101,23 @@ def krippendorff_alpha(rows: Iterable[Row], dimension: Dimension) -> float | Non
         import krippendorff
     except ImportError as error:
         raise ImportError("raters' agreement needs krippendorff: pip install 'lift-trl[eval]'") from error
-    given: dict[tuple[str, str], list[Label]] = defaultdict(list)
+    given: dict[tuple[str, str], list[str]] = defaultdict(list)
     unnamed: Counter[str] = Counter()
     for row in rows:
         if row["dimension"] == dimension:
             unnamed[row["video_id"]] += not row["annotator"]
             rater = row["annotator"] or f"{UNNAMED} {unnamed[row['video_id']]}"
-            given[rater, row["video_id"]].append(Label(row["label"]))
+            given[rater, row["video_id"]].append(rubric.parse_label(row["label"]))
     line = {rater: n for n, rater in enumerate(sorted({rater for rater, _ in given}))}
     column = {video: n for n, video in enumerate(sorted({video for _, video in given}))}
     data = np.full((len(line), len(column)), np.nan)
     for (rater, video), labels in given.items():
-        data[line[rater], column[video]] = majority_label(labels).rank
+        data[line[rater], column[video]] = rubric.rank(rubric.majority_label(labels))
     pairable = data[:, (~np.isnan(data)).sum(axis=0) >= 2]
     if pairable.size == 0 or len(np.unique(pairable[~np.isnan(pairable)])) < 2:
         return None
-    return float(krippendorff.alpha(reliability_data=pairable, level_of_measurement="ordinal", value_domain=[0, 1, 2]))
+    ranks = list(range(len(rubric.labels)))
+    return float(krippendorff.alpha(reliability_data=pairable, level_of_measurement="ordinal", value_domain=ranks))
 
 
 def plot_labels(statistics: FeedbackStatistics, path: Path | str | None = None) -> "Figure":
@@ -131,26 +131,34 @@ def plot_labels(statistics: FeedbackStatistics, path: Path | str | None = None) 
 
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    by_dimension = {dimension.words: statistics.labels[dimension] for dimension in Dimension}
+    by_dimension = {words(dimension): counts for dimension, counts in statistics.labels.items()}
+    labels = list(next(iter(by_dimension.values())))
     by_category = {
-        name: {label: sum(table[dimension][label] for dimension in Dimension) for label in Label}
+        name: {label: sum(counts[label] for counts in table.values()) for label in labels}
         for name, table in statistics.labels_by_category.items()
     }
     _stacked_bars(left, by_dimension)
     _stacked_bars(right, by_category)
-    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(Label), frameon=False)
+    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(labels), frameon=False)
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
 
 
-def _stacked_bars(axes: Any, table: Mapping[str, Mapping[Label, int]]) -> None:
+def _stacked_bars(axes: Any, table: Mapping[str, Mapping[str, int]]) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
     names = [f"{name} ({sum(counts.values())})" for name, counts in table.items()]
     start = np.zeros(len(table))
-    for label in Label:
+    labels = list(next(iter(table.values())))
+    # Any other number of labels: a scale that colour-blind eyes and prints see as one, dark to light.
+    scale = [to_hex(colour) for colour in colormaps["cividis"](np.linspace(0, 1, len(labels)))]
+    is_three = len(labels) == len(_COLOURS)
+    for rank, label in enumerate(labels):
         width = np.array([100 * counts[label] / max(1, sum(counts.values())) for counts in table.values()])
-        colour, hatch = _COLOURS[label], _HATCHES[label]
-        axes.barh(names, width, left=start, label=label.value, color=colour, hatch=hatch, edgecolor="white")
+        colour, hatch = (_COLOURS[rank], _HATCHES[rank]) if is_three else (scale[rank], "")
+        axes.barh(names, width, left=start, label=str(label), color=colour, hatch=hatch, edgecolor="white")
         start += width
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
@@ -158,5 +166,5 @@ def _stacked_bars(axes: Any, table: Mapping[str, Mapping[Label, int]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plain(table: Mapping[Dimension, Mapping[Label, int]]) -> dict[str, dict[str, int]]:
-    return {d.value: {label.value: count for label, count in counts.items()} for d, counts in table.items()}
+def _plain(table: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    return {str(d): {str(label): count for label, count in counts.items()} for d, counts in table.items()}

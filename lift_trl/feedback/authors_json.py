@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from ..rubric import OFFICIAL_NAMES, parse_answer
+from ..rubric import LIFT, OFFICIAL_NAMES
 from ..store.clip_rows import row_id
 from ..store.tables import present, text_lines
 from .clips import VIDEO_SUFFIXES
@@ -109,7 +109,7 @@ def _conversation(row: Mapping[str, Any]) -> list[Rating]:
             f"no question of the rubric in {text[-80:]!r}; it reads 'Please identify the ... issues in this video'."
         )
     caption = text[: found[-1].start()].strip()
-    answer = parse_answer(answered["value"])
+    answer = LIFT.parse_answer(answered["value"])
     return [_rating(row, clip_id(row["video"]), caption, _TOPICS[found[-1][1].lower()], answer)]
 
 
@@ -117,7 +117,7 @@ def _critic_answers(row: Mapping[str, Any]) -> list[Rating]:
     answers = {dimension: row[name] for name, dimension in OFFICIAL_NAMES.items() if name in row}
     name = row_id({"video_id": row.get("video_id")}) or clip_id(row["video"])
     return [
-        _rating(row, name, row["caption"], dimension, parse_answer(answers[dimension]))
+        _rating(row, name, row["caption"], dimension, LIFT.parse_answer(answers[dimension]))
         for dimension in OFFICIAL_NAMES.values()
         if dimension in answers
     ]

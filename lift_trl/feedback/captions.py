@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..rubric import Dimension
+from ..rubric import Rubric
 from ..store.tables import TABLE_SUFFIXES, present, table_rows
 from .authors_json import read_json
 
@@ -13,7 +13,7 @@ from .authors_json import read_json
 VIDEO_COLUMNS = ("video", "file_name", "vid", "video_path", "path", "videoid", "video_id")
 CAPTION_COLUMNS = ("caption", "prompt", "text")
 #: What only a table of ratings has.
-_RATINGS = ("reward", "label", "annotations", "is_real", *(dimension.value for dimension in Dimension))
+_RATINGS = ("reward", "label", "annotations", "is_real")
 
 
 class Captioned(NamedTuple):
@@ -24,13 +24,14 @@ class Captioned(NamedTuple):
 
 
 def read_captions(
-    path: Path, video_column: str | None = None, caption_column: str | None = None
+    path: Path, rubric: Rubric, video_column: str | None = None, caption_column: str | None = None
 ) -> Iterator[tuple[str, Captioned | str]]:
     """
     (where, clip and caption) of each row of a table, or of a JSON file with a list of rows or a mapping of clip to caption;
     (where, what is wrong) of a row that cannot be used.
 
     Args:
+        rubric: whose dimensions name columns of labels.
         video_column, caption_column: names of the columns, found among `VIDEO_COLUMNS` and `CAPTION_COLUMNS` by default.
 
     Raises:
@@ -41,7 +42,7 @@ def read_captions(
         if not isinstance(row, Mapping):
             yield where, row if isinstance(row, str) else f"{row!r:.60} is no row; a row names a clip and its caption."
             continue
-        rated = next((column for column in _RATINGS if row.get(column) is not None), None)
+        rated = next((column for column in (*_RATINGS, *rubric.dimensions) if row.get(column) is not None), None)
         if rated is not None:
             raise ValueError(
                 f"{path}: holds ratings ({rated}), and a file of captions has none. Put the rows into metadata.jsonl or "

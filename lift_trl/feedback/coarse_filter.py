@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ..records import Annotation
-from ..rubric import Label
+from ..rubric import LIFT, Rubric
 from ..store.video_io import probe_video
 
 
@@ -32,6 +32,8 @@ class Drop(NamedTuple):
     detail: str
 
 
+#: Praise alone may be the reason of a label of more reward, where a rubric has several good ones.
+_LITTLE_REWARD = 0.5
 #: A reason of fewer words is never off topic: "Creepy." says enough.
 _OFF_TOPIC_WORDS = 4
 #: Captions of at most this many words are ambiguous if they are as vague as `_NUM_VAGUE` words of `_VAGUE` make them.
@@ -120,17 +122,20 @@ _NEUTRAL = frozenset(
 )
 
 
-def find_drop(row: Annotation, *, min_caption_words: int, clip_problem: str | None = None) -> Drop | None:
+def find_drop(
+    row: Annotation, *, min_caption_words: int, clip_problem: str | None = None, rubric: Rubric = LIFT
+) -> Drop | None:
     """
     The first rule that a row breaks, in the order of `Rule`; `None` for a row that passes.
 
     Args:
         min_caption_words: words that a caption must have.
         clip_problem: what `clip_problem` says of the row's clip.
+        rubric: what the row's label is of.
     """
     if clip_problem is not None:
         return Drop(Rule.UNREADABLE_CLIP, clip_problem)
-    return _caption_drop(row.caption, min_caption_words) or _reason_drop(row)
+    return _caption_drop(row.caption, min_caption_words) or _reason_drop(row, rubric)
 
 
 def clip_problem(row: Annotation) -> str | None:
@@ -155,13 +160,13 @@ def _caption_drop(caption: str, min_words: int) -> Drop | None:
     return None
 
 
-def _reason_drop(row: Annotation) -> Drop | None:
+def _reason_drop(row: Annotation, rubric: Rubric) -> Drop | None:
     words = re.findall(r"[^\W\d_]+", row.reason.lower())
     if not words:
         return Drop(Rule.EMPTY_REASON, f"no word in {row.reason!r}")
     if len(words) >= _OFF_TOPIC_WORDS and _is_english(row.reason) and not _is_on_topic(row.reason, words, row.caption):
         return Drop(Rule.OFF_TOPIC_REASON, "no word of the caption and none on videos")
-    return _contradiction(row.label, row.reason, row.caption)
+    return _contradiction(row.label, row.reason, row.caption, rubric)
 
 
 def _is_english(reason: str) -> bool:
@@ -179,15 +184,17 @@ def _shares_word(words: list[str], caption: str) -> bool:
     return any(word[:5] in stems for word in words)
 
 
-def _contradiction(label: Label, reason: str, caption: str) -> Drop | None:
-    """A best label whose reason names a fault and nothing else, or a lower one whose reason is nothing but praise."""
+def _contradiction(label: str, reason: str, caption: str, rubric: Rubric) -> Drop | None:
+    """A best label whose reason names a fault and nothing else, or one of little reward whose reason only praises."""
     reason = reason.replace("\u2019", "'")
-    if label is Label.GOOD:
+    if label == rubric.best:
         fault = _FAULT.search(reason)
         # A fault that the caption names is what was asked for.
         if fault is None or _DOUBT.search(_FAULT.sub("", reason)) or _shares_word(fault[0].lower().split(), caption):
             return None
         return Drop(Rule.REASON_CONTRADICTS_LABEL, f"{label}, but the reason names a fault: {fault[0]!r}")
+    if rubric.rewards[label] > _LITTLE_REWARD:
+        return None
     rest, num_flawless = _FLAWLESS.subn("", " ".join(reason.split()))
     words = set(re.findall(r"[^\W_]+", rest.lower()))
     if words <= _PRAISE | _NEUTRAL and (num_flawless or words & _PRAISE):

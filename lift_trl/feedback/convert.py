@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..records import hra_features
+from ..rubric import Rubric
 from ..store.manifest import Artifact
 from ..store.rated_videos import BadRowsError, RowError
 from .bad_rows import BadRows, check_bad_rows
@@ -49,6 +50,7 @@ def convert(
     bad_rows: BadRows = "raise",
     test_fraction: float | None = None,
     train_on: Path | str | None = None,
+    rubric: Rubric | Path | str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> Converted:
     """
@@ -59,7 +61,7 @@ def convert(
     Args:
         src: any form that `load_hra` reads, or a CSV, TSV, JSON or JSON-lines file of clips and captions (real clips).
         dst: a folder that does not exist yet, or is empty.
-        revision, source, video_dir, missing_videos, bad_rows: as in `load_hra`.
+        revision, source, video_dir, missing_videos, bad_rows, rubric: as in `load_hra`.
         video_column, caption_column: columns of a file of captions, found by their usual names by default.
         test_fraction: share of the clips that go to a split `test`, by the hash of their ids.
         train_on: another source; its clips form `train` and the rest `test` (`Fudan-FUXI/LiFT-HRA-10K` for the 20K).
@@ -72,7 +74,7 @@ def convert(
     """
     target = Path(dst)
     check_new_folder(target)
-    origin = HraSource(src, revision, source, video_dir, video_column, caption_column)
+    origin = HraSource(src, revision, source, video_dir, video_column, caption_column, rubric)
     data = read_hra(origin, missing_videos=missing_videos)
     check_bad_rows(data, bad_rows, src)
     missing = [clip for part in data.splits.values() for clip in part if not _has_file(clip)]
@@ -88,7 +90,8 @@ def convert(
     }
     name = Path(src).name if Path(src).exists() else f"datasets/{src}"
     parents = {name: data.revision or rows_digest(data.splits)}
-    write_hra(target, splits, Artifact("hra", config, parents), max_shard_bytes=max_shard_bytes)
+    artifact = Artifact("hra", config, parents, rubric=data.rubric)
+    write_hra(target, splits, artifact, max_shard_bytes=max_shard_bytes)
     return Converted(
         folder=target,
         num_clips={split: len(part) for split, part in splits.items()},

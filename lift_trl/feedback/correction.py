@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from accelerate.logging import get_logger
 
 from ..records import Annotation, Judgement, content_id
-from ..rubric import Dimension, Label
+from ..rubric import LIFT, Rubric
 from ..runtime import process_state
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows, write_rows
+from ..store.rubrics import check_same, write_rubric
 from .clips import default_cache_dir, store_bytes
 from .coarse_filter import Rule, clip_problem, find_drop
 from .convert import write_hra
@@ -77,7 +78,7 @@ class CorrectionStatus(NamedTuple):
 class _Judged(NamedTuple):
     """What the critic says of a row; no label where it could not judge it."""
 
-    label: Label | None = None
+    label: str | None = None
     reason: str = ""
 
 
@@ -94,21 +95,25 @@ def correct(
     fit_and_judge: FitAndJudge,
     *,
     config: CorrectionConfig | None = None,
+    rubric: Rubric = LIFT,
 ) -> CorrectionStatus:
     """
     Runs the correction of tidy rows (`load_hra(...)["train"]`) until it is finished or people must decide.
 
     Fill in the queue that the status names (`feedback.review`) and call again with the same arguments.
 
+    Args:
+        rubric: what the rows' labels are of.
+
     Raises:
-        ValueError: if `output_dir` belongs to other rows or settings, a half has no video, `fit_and_judge` does not give
-            one judgement a row, or a decision in the queue cannot be read.
+        ValueError: if `output_dir` belongs to other rows, settings or another rubric, a half has no video, `fit_and_judge`
+            does not give one judgement a row, or a decision in the queue cannot be read.
     """
     root, config = Path(output_dir), config or CorrectionConfig()
     process_state()
     rows = _identified(dataset)
     origin = {**asdict(config), "rows": content_id(*rows), "num_rows": len(rows)}
-    run = _Correction(root, fit_and_judge, origin)
+    run = _Correction(root, fit_and_judge, origin, rubric)
     try:
         run.check_origin()
         kept, dropped = run.filter(rows, config)
@@ -131,11 +136,14 @@ class _Correction:
     root: Path
     fit_and_judge: FitAndJudge
     origin: Mapping[str, Any]
+    rubric: Rubric
 
     def check_origin(self) -> None:
         for step in STEPS:
             if (self.root / step / ARTIFACT_FILE).is_file():
-                found = {key: Artifact.load(self.root / step).config.get(key) for key in self.origin}
+                artifact = Artifact.load(self.root / step)
+                check_same(self.rubric, artifact.rubric, f"the rubric of these ratings and that of {self.root / step}")
+                found = {key: artifact.config.get(key) for key in self.origin}
                 if found != dict(self.origin):
                     raise ValueError(
                         f"{self.root / step} was made with {found}, not {dict(self.origin)}; use a new output_dir."
@@ -149,9 +157,8 @@ class _Correction:
             problem_of = {name: clip_problem(row) for name, row in problems.items()}
             history = []
             for row_id, row in rows.items():
-                drop = find_drop(
-                    row, min_caption_words=config.min_caption_words, clip_problem=problem_of[str(row.video)]
-                )
+                problem, least = problem_of[str(row.video)], config.min_caption_words
+                drop = find_drop(row, min_caption_words=least, clip_problem=problem, rubric=self.rubric)
                 if drop is not None:
                     history.append(_event(STEPS[0], row_id, "dropped", row, None, why=f"{drop.rule}: {drop.detail}"))
             out = {event["id"] for event in history}
@@ -210,7 +217,7 @@ class _Correction:
         state = process_state()
         if state.is_main_process and not (self.root / CORRECTED / ARTIFACT_FILE).is_file():
             write_rows(self.root / PROVENANCE_FILE, (e for s in STEPS for e in read_rows(self.root / s / _HISTORY)))
-            artifact = Artifact("hra", dict(self.origin), {"ratings": str(self.origin["rows"])})
+            artifact = Artifact("hra", dict(self.origin), {"ratings": str(self.origin["rows"])}, rubric=self.rubric)
             write_hra(self.root / CORRECTED, {"train": _clips(rows.values())}, artifact)
         state.wait_for_everyone()
 
@@ -225,7 +232,7 @@ class _Correction:
                 raise ValueError(f"fit_and_judge gave {len(given)} judgements of {len(rows)} rows; give one for each.")
             judged = [_Judged() if one is None else _Judged(one.label, one.reason) for one in given]
             _write(path, ({"id": row_id, **one._asdict()} for row_id, one in zip(rows, judged)))
-        return {row["id"]: _Judged(row["label"] and Label(row["label"]), row["reason"]) for row in read_rows(path)}
+        return {row["id"]: _Judged(row["label"], row["reason"]) for row in read_rows(path)}
 
     def _decisions(self, folder: Path, queue: list[dict[str, Any]]) -> dict[str, Decision]:
         """
@@ -236,6 +243,8 @@ class _Correction:
         """
         path = folder / QUEUE_FILE
         if _absent(path):
+            if self.rubric != LIFT and process_state().is_main_process:
+                write_rubric(self.rubric, folder)  # for the pages and editors that fill in the queue
             _write(path, queue)
         decisions = read_decisions(path)
         done = {row_id: decision for row_id, decision in decisions.items() if decision is not None}
@@ -254,7 +263,7 @@ class _Correction:
         if state.is_main_process:
             counts = Counter(event["event"] for event in history)
             config = {**self.origin, "step": folder.name, "kept": len(rows), "events": dict(sorted(counts.items()))}
-            Artifact("correction", config, {"ratings": str(self.origin["rows"])}).save(folder)
+            Artifact("correction", config, {"ratings": str(self.origin["rows"])}, rubric=self.rubric).save(folder)
         state.wait_for_everyone()
 
 
@@ -328,7 +337,7 @@ def _event(
     event: str,
     before: Annotation,
     after: Annotation | None,
-    critic_label: Label | None = None,
+    critic_label: str | None = None,
     decision: Decision | None = None,
     why: str = "",
 ) -> dict[str, Any]:
@@ -342,10 +351,10 @@ def _event(
         "step": step,
         "event": event,
         "video_id": before.video_id,
-        "dimension": before.dimension.value,
+        "dimension": before.dimension,
         "before": told(before),
         "after": told(after),
-        "critic_label": critic_label and critic_label.value,
+        "critic_label": critic_label,
         "reviewer": decision and decision.reviewer,
         "decided_at": decision and decision.decided_at,
         "why": why,
@@ -362,8 +371,7 @@ def _load(folder: Path) -> Rows:
 
 
 def _annotation(row: Mapping[str, Any], video: str) -> Annotation:
-    words = {"video": Path(video), "dimension": Dimension(row["dimension"]), "label": Label(row["label"])}
-    return Annotation(**{**row, **words})
+    return Annotation(**{**row, "video": Path(video)})
 
 
 def _clips(rows: Iterable[Annotation]) -> list[HraClip]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..records import Annotation, content_id
+from ..rubric import Rubric
 from .bad_rows import BadRows, check_bad_rows
 from .sources import HraClip, HraSource, MissingVideos, read_hra
 
@@ -23,6 +24,7 @@ def load_hra(
     bad_rows: BadRows = "raise",
     fetch_videos: bool = True,
     test_fraction: float | None = None,
+    rubric: Rubric | Path | str | None = None,
 ) -> "DatasetDict":
     """
     LiFT-HRA as tidy rows: one rater, one video, one dimension; the columns of `Annotation`, labels and dimensions as text,
@@ -43,16 +45,17 @@ def load_hra(
         fetch_videos: download the clips of a repository in the authors' form. `False` with `missing_videos="keep"` loads
             the labels alone, for statistics.
         test_fraction: splits a dataset that has one split only, by video (see `split_by_video`).
+        rubric: what the labels are of, or its YAML; by default what the data says (`store.rubrics.find_rubric`), or LiFT's.
 
     Raises:
         BadRowsError: naming each bad row, the reason and the remedy, unless they are dropped.
-        ValueError: if `test_fraction` is given for a dataset that has several splits.
+        ValueError: if `test_fraction` is given for a dataset that has several splits, or the data is of another rubric.
 
     >>> load_hra("Fudan-FUXI/LiFT-HRA-10K", test_fraction=0.1)["train"]  # doctest: +SKIP
     """
     from datasets import DatasetDict
 
-    origin = HraSource(name_or_path, revision, source, video_dir)
+    origin = HraSource(name_or_path, revision, source, video_dir, rubric=rubric)
     data = read_hra(origin, missing_videos=missing_videos, fetch_videos=fetch_videos)
     check_bad_rows(data, bad_rows, name_or_path)
     splits = DatasetDict({name: tidy_dataset(annotations_of(clips)) for name, clips in data.splits.items()})

@@ -11,9 +11,10 @@ from typing import Any, Literal, NamedTuple
 from huggingface_hub import HfApi, snapshot_download
 
 from ..records import Annotation, VideoSource, content_id
-from ..rubric import Dimension, folded, parse_label
+from ..rubric import LIFT, Rubric, folded
 from ..store.clip_rows import row_caption, row_id, row_is_real
 from ..store.rated_videos import METADATA_NAMES, RowError, raw_rows
+from ..store.rubrics import check_same, find_rubric
 from .authors_json import Rating, clip_id, is_authors_row, parse_rows, read_json, source_of
 from .captions import Captioned, read_captions
 from .clips import ClipFinder, default_cache_dir, store_bytes
@@ -46,15 +47,17 @@ class HraSource(NamedTuple):
     video_dir: Path | str | None = None
     video_column: str | None = None
     caption_column: str | None = None
+    rubric: Rubric | Path | str | None = None
 
 
 @dataclass
 class HraData:
-    """What was read: the clips of each split, every bad row, and the commit where it came from the Hub."""
+    """What was read: the clips of each split, every bad row, the commit where it came from the Hub, and the rubric."""
 
     splits: dict[str, list[HraClip]] = field(default_factory=dict)
     errors: list[RowError] = field(default_factory=list)
     revision: str | None = None
+    rubric: Rubric = LIFT
 
 
 def read_hra(
@@ -110,23 +113,24 @@ def _splits(
     path: Path | None = Path(origin.name_or_path).absolute()
     if path is None or not path.exists():
         path, data.revision = _fetch(origin, fetch_videos=fetch_videos)
+    rubric = data.rubric = find_rubric(path or str(origin.name_or_path), origin.rubric, revision=data.revision)
     if path is None:
         for split, rows in datasets.load_dataset(str(origin.name_or_path), revision=data.revision).items():
-            yield split, _table_rows(raw_rows(rows), None), None
+            yield split, _table_rows(raw_rows(rows), None, rubric), None
         return
     folder = path if path.is_dir() else path.parent
     files = [path] if path.is_file() else sorted(path.glob("*.json"))
     if path.is_dir() and any((path / name).is_file() for name in METADATA_NAMES):
-        yield "train", _table_rows(raw_rows(path), folder), folder
+        yield "train", _table_rows(raw_rows(path), folder, rubric), folder
     elif files and all(file.suffix == ".json" for file in files):
-        yield "train", (row for file in files for row in _json_rows(file, origin)), folder
+        yield "train", (row for file in files for row in _json_rows(file, origin, rubric)), folder
     elif path.is_file() and path.suffix != ".parquet":
-        yield "train", _caption_rows(read_captions(path, origin.video_column, origin.caption_column)), folder
+        yield "train", _caption_rows(read_captions(path, rubric, origin.video_column, origin.caption_column)), folder
     elif path.is_file() or any(path.rglob("*.parquet")):
         arguments: dict[str, Any] = {"data_files": str(path)} if path.is_file() else {}
         loaded = datasets.load_dataset("parquet" if path.is_file() else str(path), **arguments)
         for split, rows in loaded.items():
-            yield split, _table_rows(raw_rows(rows), folder), folder
+            yield split, _table_rows(raw_rows(rows), folder, rubric), folder
     else:
         raise ValueError(f"{path}: no {', '.join(METADATA_NAMES)}, no Parquet and no JSON file in this folder.")
 
@@ -155,16 +159,17 @@ def _fetch(origin: HraSource, *, fetch_videos: bool) -> tuple[Path | None, str |
 # ---- rows of each form ---------------------------------------------------------------------------------------------------
 
 
-def _json_rows(path: Path, origin: HraSource) -> Iterator[_Row]:
+def _json_rows(path: Path, origin: HraSource, rubric: Rubric) -> Iterator[_Row]:
     content = read_json(path)
     if isinstance(content, list) and any(is_authors_row(row) for row in content):
+        check_same(rubric, LIFT, f"the rubric given and LiFT's, of which the answers in {path} are,")
         for where, ratings in parse_rows(path, content):
             if isinstance(ratings, str):
                 yield where, None, ratings
             else:
                 yield where, _rated_clip(ratings, annotator=path.stem), None
     else:
-        yield from _caption_rows(read_captions(path, origin.video_column, origin.caption_column))
+        yield from _caption_rows(read_captions(path, rubric, origin.video_column, origin.caption_column))
 
 
 def _rated_clip(ratings: list[Rating], annotator: str) -> HraClip:
@@ -176,8 +181,8 @@ def _rated_clip(ratings: list[Rating], annotator: str) -> HraClip:
             first.video_id,
             video,
             first.caption,
-            Dimension(r.dimension),
-            parse_label(r.label),
+            r.dimension,
+            r.label,
             r.reason,
             annotator,
             source,
@@ -198,16 +203,18 @@ def _caption_rows(rows: Iterable[tuple[str, Captioned | str]]) -> Iterator[_Row]
             yield where, HraClip(name, path, row.caption, "real"), None
 
 
-def _table_rows(rows: Iterable[tuple[str, Mapping[str, Any] | str]], root: Path | None) -> Iterator[_Row]:
+def _table_rows(
+    rows: Iterable[tuple[str, Mapping[str, Any] | str]], root: Path | None, rubric: Rubric
+) -> Iterator[_Row]:
     for where, row in rows:
         try:
-            yield (where, None, row) if isinstance(row, str) else (where, _table_clip(row, root), None)
+            yield (where, None, row) if isinstance(row, str) else (where, _table_clip(row, root, rubric), None)
         except ValueError as error:
             yield where, None, str(error)
 
 
-def _table_clip(row: Mapping[str, Any], root: Path | None) -> HraClip:
-    """One row of a table in `root`: a clip with `annotations`, with three label columns, or one tidy rating."""
+def _table_clip(row: Mapping[str, Any], root: Path | None, rubric: Rubric) -> HraClip:
+    """One row of a table in `root`: a clip with `annotations`, with a label column a dimension, or one tidy rating."""
     encoded = row.get("video")
     video = (encoded.get("bytes") or encoded.get("path")) if isinstance(encoded, Mapping) else encoded
     caption = row_caption(row)
@@ -223,31 +230,30 @@ def _table_clip(row: Mapping[str, Any], root: Path | None) -> HraClip:
     given = row_id({"video_id": row.get("video_id")} if is_tidy else row)
     content = video if isinstance(video, bytes) else row.get("file_name") or _inside(video, root) or video.name
     name = given or content_id(content, caption)
-    ratings = [row] if is_tidy else row["annotations"] if row.get("annotations") is not None else _wide_ratings(row)
+    given_ratings = row.get("annotations")
+    ratings = [row] if is_tidy else _wide_ratings(row, rubric) if given_ratings is None else given_ratings
     if not isinstance(ratings, list) or not all(isinstance(rating, Mapping) for rating in ratings):
         raise ValueError(f"annotations are {ratings!r:.80}; give a list of {{dimension, label, reason, annotator}}.")
     clip = HraClip(name, video, caption, source)
-    annotations = tuple(_annotation(clip, {**rating}) for rating in ratings)
+    annotations = tuple(_annotation(clip, {**rating}, rubric) for rating in ratings)
     if not annotations and source != "real":
-        raise ValueError(f"no rating; give annotations, or the labels {', '.join(Dimension)}, or is_real: true.")
+        raise ValueError(
+            f"no rating; give annotations, or the labels {', '.join(rubric.dimensions)}, or is_real: true."
+        )
     return replace(clip, annotations=annotations)
 
 
-def _annotation(clip: HraClip, rating: Mapping[str, Any]) -> Annotation:
-    dimension = rating.get("dimension")
-    if dimension not in list(Dimension):
-        raise ValueError(f"dimension {dimension!r} is unknown; use one of {', '.join(Dimension)}.")
-    label, reason = parse_label(str(rating.get("label"))), str(rating.get("reason") or "")
+def _annotation(clip: HraClip, rating: Mapping[str, Any], rubric: Rubric) -> Annotation:
+    dimension = rubric.parse_dimension(rating.get("dimension"))
+    label, reason = rubric.parse_label(str(rating.get("label"))), str(rating.get("reason") or "")
     annotator = row_id({"id": rating.get("annotator")}) or ""
     times = [None if value is None else str(value) for value in (rating.get("created_at"), rating.get("ui_version"))]
-    return Annotation(
-        clip.id, clip.video, clip.caption, Dimension(dimension), label, reason, annotator, clip.source, *times
-    )
+    return Annotation(clip.id, clip.video, clip.caption, dimension, label, reason, annotator, clip.source, *times)
 
 
-def _wide_ratings(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _wide_ratings(row: Mapping[str, Any], rubric: Rubric) -> list[dict[str, Any]]:
     """The ratings of a row with one label column a dimension, and `reasons` as a mapping (or its JSON)."""
-    labels = {dimension: row[dimension] for dimension in Dimension if row.get(dimension) is not None}
+    labels = {dimension: row[dimension] for dimension in rubric.dimensions if row.get(dimension) is not None}
     reasons = row.get("reasons") if labels else None
     if isinstance(reasons, str):
         try:

@@ -1,10 +1,11 @@
-"""What a dataset is good for: alignment, which needs a reward or three labels, and LiFT-HRA, which needs ratings."""
+"""What a dataset is good for: alignment, which needs a reward or a label a dimension, and LiFT-HRA, which needs ratings."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from ..records import RatedVideo, StoredVideo, VideoSource
+from ..rubric import Rubric
 from ..store.rated_videos import METADATA_NAMES, RowError, check_rated_videos
 from ..store.video_io import probe_video
 from .sources import HraClip, HraSource, MissingVideos, read_hra
@@ -84,18 +85,20 @@ def validate(
     *,
     video_dir: Path | str | None = None,
     missing_videos: MissingVideos = "raise",
+    rubric: Rubric | Path | str | None = None,
     decode: bool = True,
 ) -> Validation:
     """
     Checks every row of a dataset in one of the forms of `load_hra`, and of a folder with a metadata file for alignment too.
 
     Args:
-        video_dir, missing_videos: as in `load_hra`. Alignment takes the clips that the metadata names only.
+        video_dir, missing_videos, rubric: as in `load_hra`. Alignment takes the clips that the metadata names only.
         decode: also decode every clip, which finds truncated files (about 0.1 s a clip).
     """
-    data = read_hra(HraSource(path, video_dir=video_dir), missing_videos=missing_videos)
+    data = read_hra(HraSource(path, video_dir=video_dir, rubric=rubric), missing_videos=missing_videos)
     hra = [(clip.where, clip) for part in data.splits.values() for clip in part]
-    rated = check_rated_videos(path) if any((Path(path) / name).is_file() for name in METADATA_NAMES) else None
+    has_table = any((Path(path) / name).is_file() for name in METADATA_NAMES)
+    rated = check_rated_videos(path, rubric=data.rubric) if has_table else None
     aligned = list(zip(rated.places, rated.videos)) if rated else []
     videos = [clip.video for _, clip in hra] + [clip.video for _, clip in aligned]
     broken = _broken(videos) if decode else {}

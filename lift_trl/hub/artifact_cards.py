@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 from jinja2 import Template
 
-from ..rubric import REWARDS, Dimension, Label
+from ..rubric import LIFT, Rubric, words
 from ..store.manifest import METADATA_FILE, Artifact, library_versions, read_rows
 from .parents import hub_parents, parent_table
 from .tables import markdown_table
@@ -103,7 +103,7 @@ def artifact_card(
         title=repo_id,
         snippet=part.snippet.format(repo=repo_id, **_split(path)),
         provenance=_provenance(artifact),
-        rewards=", ".join(f"{label} {REWARDS[label]:g}" for label in reversed(Label)),
+        rewards=_rewards(artifact.rubric),
         citation=CITATION,
         **part.fields,
     )
@@ -142,7 +142,7 @@ def _hra(folder: Path, artifact: Artifact) -> CardPart:
         "ratings": str(counts.total()),
         "raters": str(len(raters)),
     }
-    return CardPart({"contents": _pairs(contents), "labels": _label_table(counts)}, _VIDEOS, {})
+    return CardPart({"contents": _pairs(contents), "labels": _label_table(counts, artifact.rubric)}, _VIDEOS, {})
 
 
 def _hra_rows(folder: Path) -> Iterable[Mapping[str, Any]]:
@@ -169,7 +169,8 @@ def _generated(folder: Path, artifact: Artifact) -> CardPart:
 def _scored(folder: Path, artifact: Artifact) -> CardPart:
     rows = list(read_rows(folder / METADATA_FILE))
     rewards = [row["reward"] for row in rows if row.get("reward") is not None]
-    counts = Counter((d.value, row[d.value]) for row in rows for d in Dimension if row.get(d.value))
+    rubric = artifact.rubric
+    counts = Counter((d, row[d]) for row in rows for d in rubric.dimensions if row.get(d))
     contents = {
         "clips": str(len(rows)),
         "unscored": str(sum(row.get("unscored") is not None for row in rows)),
@@ -177,7 +178,9 @@ def _scored(folder: Path, artifact: Artifact) -> CardPart:
         "critic": str(artifact.config.get("critic", "")),
     }
     data = {"configs": [{"config_name": "default", "data_files": METADATA_FILE}]}
-    fields = {"contents": _pairs(contents), "labels": _label_table(counts), "verdict": _VERDICT, "meaning": _MEANING}
+    verdict, meaning = _VERDICT if rubric == LIFT else _OWN_VERDICT, _MEANING.format(rewards=_rewards(rubric))
+    table = _label_table(counts, rubric)
+    fields = {"contents": _pairs(contents), "labels": table, "verdict": verdict, "meaning": meaning}
     aspects = [row["aspects"] for row in rows if row.get("aspects")]
     if aspects:
         means = {name: sum(values[name] for values in aspects) / len(aspects) for name in aspects[0]}
@@ -191,10 +194,8 @@ _VERDICT = (
     "a label for each dimension of [LiFT](https://huggingface.co/papers/2412.04814), its probabilities, reasons and the "
     "reward"
 )
-_MEANING = (
-    "the mean over the dimensions of the labels' rewards "
-    f"({', '.join(f'{label} {REWARDS[label]:g}' for label in reversed(Label))})"
-)
+_OWN_VERDICT = "a label for each dimension of the rubric in `artifact.yaml`, its probabilities, reasons and the reward"
+_MEANING = "the mean over the dimensions of the labels' rewards ({rewards})"
 _NATIVE_VERDICT = (
     "the values of the judge's own dimensions on its own scale (`aspects`), and the reward that they map to"
 )
@@ -224,8 +225,8 @@ def _critic(folder: Path, artifact: Artifact) -> CardPart:
     evaluated = evaluation.read_text(encoding="utf-8") if evaluation.is_file() else None
     fields = {
         "contents": _pairs(contents),
-        "dimensions": ", ".join(dimension.words for dimension in Dimension),
-        "label_names": ", ".join(reversed(Label)),
+        "dimensions": ", ".join(map(words, artifact.rubric.dimensions)),
+        "label_names": ", ".join(reversed(artifact.rubric.labels)),
         "figures": _pairs(figures) if figures else "Not evaluated." if evaluated is None else "",
         "evaluation": evaluated or "",
     }
@@ -243,12 +244,14 @@ def _pairs(values: Mapping[str, str]) -> str:
     return markdown_table(["", ""], [[name, value] for name, value in values.items()])
 
 
-def _label_table(counts: Mapping[tuple[str, str], int]) -> str:
-    header = ["ratings", *reversed(Label)]
-    return markdown_table(
-        header,
-        [[d.words, *(str(counts.get((d.value, label.value), 0)) for label in reversed(Label))] for d in Dimension],
-    )
+def _label_table(counts: Mapping[tuple[str, str], int], rubric: Rubric) -> str:
+    labels = rubric.labels[::-1]
+    rows = [[words(d), *(str(counts.get((d, label), 0)) for label in labels)] for d in rubric.dimensions]
+    return markdown_table(["ratings", *labels], rows)
+
+
+def _rewards(rubric: Rubric) -> str:
+    return ", ".join(f"{label} {rubric.rewards[label]:g}" for label in reversed(rubric.labels))
 
 
 _PARTS: Mapping[str, Callable[[Path, Artifact], CardPart]] = {
@@ -264,9 +267,9 @@ _PARTS: Mapping[str, Callable[[Path, Artifact], CardPart]] = {
 # ---- what the pages collect ----------------------------------------------------------------------------------------------
 
 
-def votes_card(repo_id: str, first: str, second: str) -> str:
+def votes_card(repo_id: str, first: str, second: str, rubric: Rubric = LIFT) -> str:
     """The card of the arena's votes."""
-    questions = ", ".join([*(dimension.words for dimension in Dimension), "overall"])
+    questions = ", ".join([*map(words, rubric.dimensions), "overall"])
     return _page_card("votes_card.md", repo_id, "preference", first=first, second=second, questions=questions)
 
 
@@ -275,12 +278,10 @@ def comparison_card(repo_id: str, adapters: str) -> str:
     return _page_card("comparison_card.md", repo_id, "preference", adapters=adapters)
 
 
-def ratings_card(repo_id: str, items: str) -> str:
+def ratings_card(repo_id: str, items: str, rubric: Rubric = LIFT) -> str:
     """The card of the annotation page's ratings."""
-    dimensions = ", ".join(dimension.words for dimension in Dimension)
-    return _page_card(
-        "ratings_card.md", repo_id, "lift-hra", items=items, dimensions=dimensions, labels=", ".join(Label)
-    )
+    asked = {"dimensions": ", ".join(map(words, rubric.dimensions)), "labels": ", ".join(rubric.labels)}
+    return _page_card("ratings_card.md", repo_id, "lift-hra", items=items, **asked)
 
 
 def _page_card(template: str, repo_id: str, tag: str, **fields: str) -> str:

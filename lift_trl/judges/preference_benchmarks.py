@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..records import EvalRow, content_id
-from ..rubric import REWARDS, Dimension, Label, parse_label
+from ..rubric import LIFT, Dimension, Rubric
 from ..statistics.intervals import Estimate, wilson
 from ..store.manifest import METADATA_FILE, write_rows
 from ..store.tables import table_rows, text_lines
@@ -137,18 +137,21 @@ def write_pair_videos(pairs: Sequence[PreferencePair], folder: Path | str) -> Pa
     return Path(folder)
 
 
-def pair_rewards(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def pair_rewards(rows: Iterable[Mapping[str, Any]], rubric: Rubric = LIFT) -> dict[str, dict[str, float]]:
     """
-    The expected reward that answers each aspect by id, of scored rows; unscored videos are left out.
+    The expected reward that answers each aspect by id, of rows scored by `rubric`. Unscored videos are left out, and aspects
+    for which a rubric of one's own has no dimension.
 
     Of a judge in its own terms, its native value, and overall their sum, as VideoAlign's own evaluation has it.
     """
-    return {row["id"]: {a: _expected(row, a) for a in ASPECTS} for row in rows if row.get("unscored") is None}
+    asked = [aspect for aspect, dimension in ASPECTS.items() if dimension in (None, *rubric.dimensions)]
+    scored = [row for row in rows if row.get("unscored") is None]
+    return {row["id"]: {aspect: _expected(row, aspect, rubric) for aspect in asked} for row in scored}
 
 
-def _expected(row: Mapping[str, Any], aspect: str) -> float:
+def _expected(row: Mapping[str, Any], aspect: str, rubric: Rubric) -> float:
     dimension, native = ASPECTS[aspect], row.get("aspects")
-    if native and row.get(Dimension.VIDEO_FIDELITY) is None:
+    if native and row.get(LIFT.dimensions[0]) is None:
         return float(
             sum(native.values()) if dimension is None else next(native[n] for n in _NATIVE[aspect] if n in native)
         )
@@ -156,8 +159,8 @@ def _expected(row: Mapping[str, Any], aspect: str) -> float:
         return float(row["expected_reward"])
     probs = (row.get("probs") or {}).get(dimension)
     if probs is None:
-        return REWARDS[parse_label(row[dimension])]
-    return sum(p * REWARDS[Label(label)] for label, p in probs.items())
+        return rubric.rewards[rubric.parse_label(row[dimension])]
+    return sum(p * rubric.rewards[label] for label, p in probs.items())
 
 
 def evaluate_pairs(
@@ -182,7 +185,7 @@ def evaluate_pairs(
     if len(scored) < len(pairs):
         logger.warning("%d of %d pairs are left out: a video is unscored", len(pairs) - len(scored), len(pairs))
     accuracies = []
-    for aspect in ASPECTS:
+    for aspect in rewards[scored[0][1][0]]:
         asked = [(pair.preferences[aspect], unit) for pair, unit in scored if aspect in pair.preferences]
         if asked:
             gaps = [rewards[a][aspect] - rewards[b][aspect] for _, (a, b) in asked]

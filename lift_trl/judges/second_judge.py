@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import content_id
-from ..rubric import mean_reward
+from ..rubric import LIFT
 from ..store.clip_rows import video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
 from ..store.system_clips import ListedClip, list_clips
@@ -85,4 +85,4 @@ def _row(judge: RegressionJudge | NativeJudge, clip: ListedClip, folder: Path) -
     if aspects.unscored:
         return {**row, "reward": None, "unscored": aspects.unscored}
     labels = {dimension.value: label.value for dimension, label in aspects.labels.items()}
-    return {**row, **labels, "reward": mean_reward(aspects.labels), "aspects": aspects.by_name, "unscored": None}
+    return {**row, **labels, "reward": LIFT.mean_reward(aspects.labels), "aspects": aspects.by_name, "unscored": None}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..records import EvalRow
-from ..rubric import REWARDS, Dimension, Label, parse_label
+from ..rubric import LIFT, Rubric, words
 from ..statistics.intervals import interval, resample_counts, wilson
 from ..statistics.label_measures import accuracy, balanced_accuracy, confusion, macro_f1, quadratic_kappa
 from ..statistics.rank_measures import auc, spearman, without_prior
@@ -24,13 +24,14 @@ CORRELATIONS = frozenset(("spearman", "quadratic_kappa"))
 
 
 class Verdict(NamedTuple):
-    """One dimension of one clip: what people said, and what the critic said (`probs` in the order of `Label`)."""
+    """One dimension of one clip: what people said, and what the critic said (`probs` in the order of the rubric)."""
 
     video: str
-    dimension: Dimension
-    truth: Label
-    label: Label
+    dimension: str
+    truth: str
+    label: str
     probs: tuple[float, ...] | None
+    rubric: Rubric = LIFT
 
 
 def calibration_error(confidence: Sequence[float], right: Sequence[bool]) -> float:
@@ -55,13 +56,16 @@ def _gaps(confidence: Sequence[float], right: Sequence[bool]) -> np.ndarray:
     return gaps
 
 
-def verdicts(rows: Iterable[Mapping[str, Any]], truth: Mapping[str, Mapping[Dimension, Label]]) -> list[Verdict]:
+def verdicts(
+    rows: Iterable[Mapping[str, Any]], truth: Mapping[str, Mapping[str, str]], rubric: Rubric = LIFT
+) -> list[Verdict]:
     """
     Pairs of people's labels and the critic's, of the clips that have a score and the dimensions that were rated.
 
     Args:
         rows: scored rows, as `score_videos` writes them.
         truth: people's labels by the clip's id.
+        rubric: what both are of.
 
     Raises:
         ValueError: if a row's id is not in `truth`.
@@ -74,9 +78,9 @@ def verdicts(rows: Iterable[Mapping[str, Any]], truth: Mapping[str, Mapping[Dime
             )
         # Neither an unscored clip nor a real one that was passed on has labels.
         for dimension, label in truth[row["id"]].items() if row.get("reward") is not None else ():
-            given = (row.get("probs") or {}).get(dimension.value)
-            probs = None if given is None else tuple(given[one.value] for one in Label)
-            found.append(Verdict(row["id"], dimension, label, parse_label(row[dimension.value]), probs))
+            given = (row.get("probs") or {}).get(dimension)
+            probs = None if given is None else tuple(given[one] for one in rubric.labels)
+            found.append(Verdict(row["id"], dimension, label, rubric.parse_label(row[dimension]), probs, rubric))
     return found
 
 
@@ -85,10 +89,11 @@ def evaluate_verdicts(rows: Sequence[Verdict], *, system: str, seed: int = 0) ->
     How far the critic agrees with people, by dimension and over all, with 95 % intervals.
 
     Labels: accuracy, balanced accuracy, macro-F1, and calibration error, which needs probabilities. Order, where people gave
-    two labels or more: Spearman's correlation of expected reward and label, AUC of Good and of Bad, quadratic kappa, and,
-    with probabilities, balanced accuracy of the labels that are likeliest once the critic's own leaning is taken out.
+    two labels or more: Spearman's correlation of expected reward and label, AUC of the best and the worst label, quadratic
+    kappa, and, with probabilities, balanced accuracy of the labels that are likeliest once the critic's own leaning is taken
+    out.
 
-    The intervals are bootstrapped over videos, since the three verdicts on one video are not independent; a share of 0 or 1
+    The intervals are bootstrapped over videos, since the verdicts on one video are not independent; a share of 0 or 1
     has Wilson's, a correlation of 1 none. `n` counts videos. A dimension that nobody rated has no row.
 
     Raises:
@@ -96,7 +101,10 @@ def evaluate_verdicts(rows: Sequence[Verdict], *, system: str, seed: int = 0) ->
     """
     if not rows:
         raise ValueError("no verdict: every clip is unscored or unrated. Look at `unscored` of the scores first.")
-    parts = {"overall": list(rows), **{d.value: [row for row in rows if row.dimension == d] for d in Dimension}}
+    parts = {
+        "overall": list(rows),
+        **{d: [row for row in rows if row.dimension == d] for d in rows[0].rubric.dimensions},
+    }
     figures = []
     for name, part in parts.items():
         names, videos = np.unique([row.video for row in part], return_inverse=True)
@@ -123,9 +131,10 @@ def _measures(part: Sequence[Verdict], videos: np.ndarray) -> dict[str, _Measure
     """The figures of `part`, whose verdicts are on the `videos` with these numbers; none of no verdict."""
     if not part:
         return {}
-    truth = np.array([row.truth.rank for row in part])
-    labels = np.array([row.label.rank for row in part])
-    of_tables = partial(_of_tables, videos, truth)
+    rubric = part[0].rubric
+    truth = np.array([rubric.rank(row.truth) for row in part])
+    labels = np.array([rubric.rank(row.label) for row in part])
+    of_tables = partial(_of_tables, videos, truth, len(rubric.labels))
     measures: dict[str, _Measure] = {
         figure.__name__: of_tables(labels, figure) for figure in (accuracy, balanced_accuracy, macro_f1)
     }
@@ -137,13 +146,13 @@ def _measures(part: Sequence[Verdict], videos: np.ndarray) -> dict[str, _Measure
         measures["calibration_error"] = lambda w: np.abs((w @ gaps)[:, 1:]).sum(axis=-1) / (w @ gaps)[:, 0]
     if len(set(truth)) < 2:
         return measures
-    likely = np.eye(len(Label))[labels] if probs is None else probs
-    reward = likely @ np.array([REWARDS[label] for label in Label])
+    likely = np.eye(len(rubric.labels))[labels] if probs is None else probs
+    reward = likely @ np.array(list(rubric.rewards.values()))
     # Without probabilities a label is all there is to rank by.
     good, bad = (labels, -labels) if probs is None else (probs[:, -1], probs[:, 0])
     measures["spearman"] = lambda w: spearman(reward, truth, w[:, videos])
-    measures["auc_good"] = lambda w: auc(good, truth == Label.GOOD.rank, w[:, videos])
-    measures["auc_bad"] = lambda w: auc(bad, truth == Label.BAD.rank, w[:, videos])
+    measures["auc_good"] = lambda w: auc(good, truth == rubric.rank(rubric.best), w[:, videos])
+    measures["auc_bad"] = lambda w: auc(bad, truth == rubric.rank(rubric.worst), w[:, videos])
     measures["quadratic_kappa"] = of_tables(labels, quadratic_kappa)
     if probs is not None:
         unbiased = labels.copy()
@@ -154,9 +163,8 @@ def _measures(part: Sequence[Verdict], videos: np.ndarray) -> dict[str, _Measure
     return measures
 
 
-def _of_tables(videos: np.ndarray, truth: np.ndarray, labels: np.ndarray, figure: _Measure) -> _Measure:
-    """A `figure` of counts by people's and critic's label."""
-    size = len(Label)
+def _of_tables(videos: np.ndarray, truth: np.ndarray, size: int, labels: np.ndarray, figure: _Measure) -> _Measure:
+    """A `figure` of counts by people's and critic's label, of which there are `size`."""
     cells = np.zeros((videos.max() + 1, size * size))
     np.add.at(cells, (videos, truth * size + labels), 1)
     return lambda weights: figure((weights @ cells).reshape(-1, size, size))
@@ -172,8 +180,8 @@ _COLUMNS: tuple[Mapping[str, str], ...] = (
     },
     {
         "spearman": "Spearman",
-        "auc_good": "AUC of Good",
-        "auc_bad": "AUC of Bad",
+        "auc_good": "AUC of {best}",
+        "auc_bad": "AUC of {worst}",
         "quadratic_kappa": "quadratic kappa",
         "prior_corrected_balanced_accuracy": "balanced accuracy without its leaning",
     },
@@ -184,19 +192,21 @@ def critic_report(rows: Sequence[Verdict], figures: Sequence[EvalRow], checks: S
     """The figures of a critic as Markdown, for its model card: agreement, confusion, sanity suite."""
     table = {row.metric: row for row in figures}
     lines: list[str] = []
+    rubric = rows[0].rubric
     for metrics in _COLUMNS:
-        lines += ["", f"| | {' | '.join(metrics.values())} | videos |", "|---" * (len(metrics) + 2) + "|"]
-        for name in ("overall", *Dimension):
+        titles = " | ".join(metrics.values()).format(best=rubric.best, worst=rubric.worst)
+        lines += ["", f"| | {titles} | videos |", "|---" * (len(metrics) + 2) + "|"]
+        for name in ("overall", *rubric.dimensions):
             if f"critic/{name}/accuracy" in table:
                 cells = " | ".join(_cell(table.get(f"critic/{name}/{metric}")) for metric in metrics)
-                lines.append(f"| {name.replace('_', ' ')} | {cells} | {table[f'critic/{name}/accuracy'].n} |")
-    for dimension in Dimension:
+                lines.append(f"| {words(name)} | {cells} | {table[f'critic/{name}/accuracy'].n} |")
+    for dimension in rubric.dimensions:
         part = [row for row in rows if row.dimension == dimension]
         if part:
-            counts = confusion([row.truth for row in part], [row.label for row in part]).astype(int)
-            heads = " | ".join(f"critic: {label}" for label in Label)
-            lines += ["", f"| {dimension.words} | {heads} |", "|---" * (len(Label) + 1) + "|"]
-            lines += [f"| people: {label} | {' | '.join(map(str, counts[label.rank]))} |" for label in Label]
+            counts = confusion([row.truth for row in part], [row.label for row in part], rubric).astype(int)
+            heads = " | ".join(f"critic: {label}" for label in rubric.labels)
+            lines += ["", f"| {words(dimension)} | {heads} |", "|---" * (len(rubric.labels) + 1) + "|"]
+            lines += [f"| people: {label} | {' | '.join(map(str, n))} |" for label, n in zip(rubric.labels, counts)]
     if checks:
         lines += ["", "| sanity check | value (95 %) | passed | meaning |", "|---|---|---|---|"]
         passed = {True: "yes", False: "**no**", None: ""}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..records import seed_from
-from ..rubric import Dimension, Label, majority_label
+from ..rubric import LIFT, Dimension, Label
 from .language import DEFORMED, NOTHING, PRAISE, STATIC, STILL, UNEVEN, describe_mismatch
 from .oracle import MISFIT, Observation, observe
 from .shapes import ATTRIBUTES, COLOURS, DIRECTIONS, SHAPES, Scene, Video, parse_prompt
@@ -86,7 +86,7 @@ RATERS = (Rater("rater-1", 0.02, 0), Rater("rater-2", 0.05, 1), Rater("rater-3",
 
 def pooled_labels(ratings: list[Rating]) -> dict[Dimension, Label]:
     """The label of each dimension by majority, ties to the lower one."""
-    return {d: majority_label(rating.label for rating in ratings if rating.dimension == d) for d in Dimension}
+    return {d: LIFT.majority_label(rating.label for rating in ratings if rating.dimension == d) for d in Dimension}
 
 
 def rate_clip(clip_id: str, video: Video, prompt: str) -> list[Rating]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..rubric import Dimension, Label, format_answer, question
+from ..rubric import LIFT, Dimension, Label, format_answer
 from .annotator import WORDS, Rater
 from .checkpoints import TOKENS_PER_IMAGE
 from .language import COUNT_WORDS, FIDELITY_WORDS, MOTION_WORDS, check_questions
@@ -257,7 +257,7 @@ def _finding(rng: np.random.Generator, clip: SeenClip, dimension: Dimension) -> 
     in this place, or a LoRA would spend its steps on making them likely at all.
     """
     caption = _caption(rng, clip.shown)
-    asked, measured = question(dimension, caption.prompt), (dimension, measure(clip, dimension, caption))
+    asked, measured = LIFT.question(dimension, caption.prompt), (dimension, measure(clip, dimension, caption))
     if rng.random() < LABEL_SHARE:
         return Check("label", asked, format_answer(list(Label)[rng.integers(3)], ""), measured=measured)
     if dimension is Dimension.SEMANTIC_CONSISTENCY:
@@ -276,7 +276,7 @@ def _blind_rating(rng: np.random.Generator, caption: Scene) -> Check:
     shown = SCENES[rng.integers(len(SCENES))]
     seen = Observation(9, *shown, wobble=0.0, static=0.0, misfit=float(rng.random() < 0.5))
     reason = Rater("", 0.0, int(rng.integers(2))).reason(rng, dimension, label, seen, caption)
-    return Check("blind", question(dimension, caption.prompt), format_answer(label, reason), blind=True)
+    return Check("blind", LIFT.question(dimension, caption.prompt), format_answer(label, reason), blind=True)
 
 
 def _encode(tokenize: Tokenize, check: Check) -> tuple[list[int], list[int]]:

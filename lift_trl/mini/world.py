@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..records import seed_from
-from ..rubric import Dimension, mean_reward
+from ..rubric import LIFT, Dimension
 from ..store.manifest import METADATA_FILE, read_rows, write_text
 from ..store.video_io import read_video, write_video
 from ..video_models import PipelineSource
@@ -172,7 +172,7 @@ def _rater_columns(clip_id: str, video: Video, prompt: str) -> dict[str, Any]:
 def _oracle_columns(video: Video, prompt: str) -> dict[str, Any]:
     labels = judge(video, parse_prompt(prompt))
     named = {dimension.value: label.value for dimension, label in labels.items()}
-    return {**named, "reward": mean_reward(labels), "critic": "oracle"}
+    return {**named, "reward": LIFT.mean_reward(labels), "critic": "oracle"}
 
 
 def _scene(index: int) -> Scene:

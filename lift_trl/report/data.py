@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..records import CriticScore, EvalRow
-from ..rubric import Dimension, Label
 from ..statistics.drift import MEASURES, DriftAlarm
 from ..statistics.intervals import FEW_UNITS, Estimate, bootstrap_mean, wilson
 from ..statistics.win_rate import WinRate
@@ -23,8 +22,8 @@ class LabelRate(NamedTuple):
     """Share of a system's clips with `label` on `dimension`, Wilson's interval."""
 
     system: str
-    dimension: Dimension
-    label: Label
+    dimension: str
+    label: str
     rate: Estimate
 
 
@@ -58,7 +57,7 @@ class JudgeAgreement(NamedTuple):
 
     judge: str
     people: str
-    dimension: Dimension | None
+    dimension: str | None
     with_ties: Estimate
     without_ties: Estimate | None
     kappa: float
@@ -146,8 +145,9 @@ def label_rates(scores: Mapping[str, Sequence[CriticScore]]) -> tuple[LabelRate,
         labelled = [row.labels for row in rows if row.labels]
         if not labelled:
             raise ValueError(f"{system}: none of {len(rows)} clips is scored; look at the scores' `unscored` reasons.")
-        for dimension in Dimension:
-            for label in Label:
+        rubric = next(row.rubric for row in rows if row.labels)
+        for dimension in rubric.dimensions:
+            for label in rubric.labels:
                 count = sum(labels[dimension] == label for labels in labelled)
                 rates.append(LabelRate(system, dimension, label, wilson(count, len(labelled))))
     return tuple(rates)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..rubric import Dimension, Label
+from ..rubric import words
 from ..statistics.intervals import Estimate
 from ..statistics.win_rate import WinRate
 from .data import CalibrationBin, Curve, LabelRate
@@ -22,11 +22,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":")
 INK, QUIET, GRID = "#1b1f24", "#5b6570", "#dfe3e8"
-LABEL_STYLE: Mapping[Label, tuple[str, str]] = {
-    Label.BAD: ("#D55E00", "///"),
-    Label.NORMAL: ("#d9dde2", ""),
-    Label.GOOD: ("#0072B2", ""),
-}
+#: Colour and hatch of the worst label, of those between (paler the better), and of the best.
+WORST, BETWEEN, BEST = ("#D55E00", "///"), (("#d9dde2", ""), ("#f0b27a", "..")), ("#0072B2", "")
 WIDTH = 5.0  # inches, 480 px: a phone shrinks it by a quarter only
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -61,25 +58,26 @@ def label_bars(rates: Sequence[LabelRate]) -> str:
     """Stacked bars of the label shares, one bar a dimension and system."""
     systems = list(dict.fromkeys(rate.system for rate in rates))
     share = {(r.system, r.dimension, r.label): r.rate.value for r in rates}
+    dimensions, labels = (list(dict.fromkeys(values)) for values in zip(*((r.dimension, r.label) for r in rates)))
     with rc_context(_STYLE):
-        figure, axes = _figure(0.7 + 0.32 * len(Dimension) * (len(systems) + 0.7))
+        figure, axes = _figure(0.7 + 0.32 * len(dimensions) * (len(systems) + 0.7))
         ticks, names = [], []
-        for d, dimension in enumerate(Dimension):
+        for d, dimension in enumerate(dimensions):
             top = d * (len(systems) + 0.8)
-            axes.text(0, top - 0.62, dimension.words, weight="bold", va="center")
+            axes.text(0, top - 0.62, words(dimension), weight="bold", va="center")
             for s, system in enumerate(systems):
                 ticks.append(top + s)
                 names.append(system)
                 left = 0.0
-                for label in reversed(Label):
+                for label in reversed(labels):
                     value = share[system, dimension, label]
-                    colour, hatch = LABEL_STYLE[label]
+                    colour, hatch = style = label_style(label, labels)
                     named = label if d == s == 0 else None
                     axes.barh(
                         top + s, value, 0.74, left, color=colour, hatch=hatch, edgecolor="white", lw=0.8, label=named
                     )
                     if value >= 0.08:
-                        ink = INK if label == Label.NORMAL else "white"
+                        ink = "white" if style in (WORST, BEST) else INK
                         box = {"facecolor": colour, "edgecolor": "none", "pad": 1.2}
                         axes.text(
                             left + value / 2, top + s, f"{value:.0%}", ha="center", va="center", color=ink, bbox=box
@@ -89,9 +87,20 @@ def label_bars(rates: Sequence[LabelRate]) -> str:
         axes.set_ylim(ticks[-1] + 0.6, -1.1)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-        _legend_above(axes, len(Label))
+        _legend_above(axes, len(labels))
         axes.tick_params(axis="y", length=0)
         return _svg(figure)
+
+
+def label_style(label: str, labels: Sequence[str]) -> tuple[str, str]:
+    """
+    Colour and hatch of one of `labels`, worst first.
+
+    >>> [label_style(label, "abc") for label in "abc"] == [WORST, BETWEEN[0], BEST]
+    True
+    """
+    place = labels.index(label)
+    return WORST if place == 0 else BEST if place == len(labels) - 1 else BETWEEN[(len(labels) - 2 - place) % 2]
 
 
 def _legend_above(axes: Axes, columns: int) -> None:
@@ -124,7 +133,7 @@ def reward_histogram(rewards: Mapping[str, Sequence[float]]) -> str:
 def win_bars(rates: Sequence[WinRate]) -> str:
     """Stacked bars of the win, tie and loss shares of one system against one other, a bar a dimension, judge by judge."""
     first, second = rates[0].first, rates[0].second
-    blue, red = LABEL_STYLE[Label.GOOD][0], LABEL_STYLE[Label.BAD][0]
+    blue, red = BEST[0], WORST[0]
     parts = (
         (f"{first} wins", blue, "", "white"),
         ("tie", "#d9dde2", "", INK),
@@ -147,7 +156,7 @@ def win_bars(rates: Sequence[WinRate]) -> str:
         for judge in judges:
             top = next(row for row, rate in zip(rows, rates) if rate.judge == judge)
             axes.text(0, top - 0.62, judge, weight="bold", va="center")
-        axes.set_yticks(rows, [rate.dimension.words if rate.dimension else "overall" for rate in rates])
+        axes.set_yticks(rows, [words(rate.dimension or "overall") for rate in rates])
         axes.set_ylim(rows[-1] + 0.6, -1.1)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")

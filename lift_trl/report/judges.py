@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from ..judges import VIDEO_SCORE_ASPECTS
 from ..judges.verdicts import Verdict, evaluate_verdicts, verdicts
 from ..records import EvalRow
-from ..rubric import REWARDS, Dimension, Label, parse_label
+from ..rubric import Rubric
 from ..statistics.intervals import bootstrap_mean, wilson
 from ..statistics.win_rate import REWARD_MARGIN, Vote
 from ..store.manifest import METADATA_FILE, Artifact, read_rows
-from ..store.system_clips import SystemClip, load_system, pair_systems, prompts_of
+from ..store.rubrics import find_rubric
+from ..store.system_clips import SystemClip, load_system, pair_systems, prompts_of, rubric_of_systems
 from ..vbench.score import PairedDelta
 from .data import VIDEOSCORE_SUITE, CalibrationBin, LabelRate, Paired, calibration_bins
 from .systems import compare_means, values_of
@@ -94,24 +95,23 @@ def _stamps(folder: Path) -> dict[str, str]:
 def judged_clips(systems: Mapping[str, Sequence[SystemClip]]) -> Judged:
     """What the ratings of `systems` say, clip by clip."""
     return {
-        name: {clip.key: JudgedClip(clip.prompt, measures(clip.labels, clip.reward)) for clip in clips}
-        for name, clips in systems.items()
+        name: {clip.key: JudgedClip(clip.prompt, measures(clip)) for clip in clips} for name, clips in systems.items()
     }
 
 
-def measures(labels: Mapping[Dimension, Label] | None, reward: float | None) -> dict[str, float]:
+def measures(clip: SystemClip) -> dict[str, float]:
     """The figures of one clip that can be compared; empty where it has neither label nor reward."""
-    found = {dimension.value: REWARDS[label] for dimension, label in (labels or {}).items()}
-    return found if reward is None else {**found, "reward": reward}
+    found = {str(d): clip.rubric.rewards[label] for d, label in (clip.labels or {}).items()}
+    return found if clip.reward is None else {**found, "reward": clip.reward}
 
 
 def clip_label_rates(systems: Mapping[str, Sequence[SystemClip]]) -> tuple[LabelRate, ...]:
-    """The label shares of each system that has labels."""
-    rates = []
+    """The label shares of each system that has labels; raises `ValueError` for labels of two rubrics."""
+    rates, rubric = [], rubric_of_systems(systems)
     for name, clips in systems.items():
         labelled = [clip.labels for clip in clips if clip.labels]
-        for dimension in Dimension if labelled else ():
-            for label in Label:
+        for dimension in rubric.dimensions if labelled else ():
+            for label in rubric.labels:
                 count = sum(labels[dimension] == label for labels in labelled)
                 rates.append(LabelRate(name, dimension, label, wilson(count, len(labelled))))
     return tuple(rates)
@@ -122,6 +122,12 @@ def _label_rows(judge: str, systems: Mapping[str, Sequence[SystemClip]]) -> list
         EvalRow(judge, f"{judge}/{r.dimension}/{r.label}", r.system, r.rate.value, r.rate.n, r.rate.ci95)
         for r in clip_label_rates(systems)
     ]
+
+
+def _dimensions(judged: Judged) -> list[str]:
+    """What a judge gives labels on."""
+    names = dict.fromkeys(name for clips in judged.values() for clip in clips.values() for name in clip.measures)
+    return [name for name in names if name != "reward"]
 
 
 def _both(judged: Judged, a: str, b: str, measure: str) -> list[tuple[str, str, float]]:
@@ -136,7 +142,7 @@ def _both(judged: Judged, a: str, b: str, measure: str) -> list[tuple[str, str, 
 def paired_differences(judge: str, judged: Judged) -> Iterator[Paired]:
     """Paired differences of all pairs of systems in reward and in each dimension, bootstrapped over prompts."""
     for a, b in system_pairs(list(judged)):
-        for measure in ("reward", *Dimension):
+        for measure in ("reward", *_dimensions(judged)):
             found = _both(judged, a, b, measure)
             if found:
                 estimate = bootstrap_mean([d for _, _, d in found], [prompt for _, prompt, _ in found])
@@ -147,7 +153,7 @@ def judge_ballots(judge: str, judged: Judged) -> Ballots:
     """What a judge would vote on each pair by dimension and, by reward, overall; a difference within the margin is a tie."""
     ballots: dict[tuple[str, str], list[Vote]] = {}
     for a, b in system_pairs(list(judged)):
-        for dimension in (*Dimension, None):
+        for dimension in (*_dimensions(judged), None):
             for key, prompt, change in _both(judged, a, b, dimension or "reward"):
                 outcome = 0 if abs(change) <= REWARD_MARGIN else 1 if change > 0 else -1
                 ballots.setdefault((a, b), []).append(Vote(prompt, key, dimension, outcome, judge))
@@ -162,18 +168,21 @@ def compare_judges(
 
     Returns:
         Accuracy, balanced accuracy and the like (suite `critic against {judge}`), and the reliability where the scores
-        hold probabilities. Nothing if the two share no labelled clip.
+        hold probabilities. Nothing if the two share no labelled clip, or judge by two rubrics.
     """
     found: list[Verdict] = []
     for system in scored.keys() & truth.keys():
-        labels = {row["id"]: _labels(row) for row in _rows(truth[system])}
-        rows = [row for row in _rows(scored[system]) if labels.get(row["id"]) and row.get(Dimension.VIDEO_FIDELITY)]
-        found += [verdict._replace(video=f"{system}/{verdict.video}") for verdict in verdicts(rows, labels)]
+        rubric = find_rubric(truth[system])
+        if find_rubric(scored[system]) != rubric:
+            continue  # their labels answer different questions
+        labels = {row["id"]: _labels(row, rubric) for row in _rows(truth[system])}
+        rows = [row for row in _rows(scored[system]) if labels.get(row["id"]) and row.get(rubric.dimensions[-1])]
+        found += [verdict._replace(video=f"{system}/{verdict.video}") for verdict in verdicts(rows, labels, rubric)]
     if not found:
         return [], ()
     suite = f"critic against {judge}"
     figures = evaluate_verdicts(found, system="critic")
-    sure = [(v.probs[list(Label).index(v.label)], v.label == v.truth) for v in found if v.probs is not None]
+    sure = [(v.probs[v.rubric.rank(v.label)], v.label == v.truth) for v in found if v.probs is not None]
     bins = calibration_bins([p for p, _ in sure], [right for _, right in sure]) if sure else ()
     return [replace(row, suite=suite, metric=row.metric.removeprefix("critic/")) for row in figures], bins
 
@@ -183,5 +192,5 @@ def _rows(folder: Path) -> Sequence[Mapping[str, Any]]:
     return [row for row in read_rows(file) if "id" in row] if file.is_file() else []
 
 
-def _labels(row: Mapping[str, Any]) -> dict[Dimension, Label]:
-    return {dimension: parse_label(row[dimension]) for dimension in Dimension if row.get(dimension)}
+def _labels(row: Mapping[str, Any], rubric: Rubric) -> dict[str, str]:
+    return {dimension: rubric.parse_label(row[dimension]) for dimension in rubric.dimensions if row.get(dimension)}

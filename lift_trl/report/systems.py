@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..records import EvalRow
-from ..rubric import Dimension
+from ..rubric import words
 from ..store.system_clips import SystemClip
 from ..vbench.score import PairedDelta
 from .data import mean_row, paired_delta
@@ -45,5 +45,5 @@ def describe_clip(clip: SystemClip) -> str:
     """A clip's reward and labels in one line, empty where it has none."""
     parts = [] if clip.reward is None else [f"reward {clip.reward:.2f}"]
     if clip.labels:
-        parts += [f"{dimension.words} {clip.labels[dimension]}" for dimension in Dimension]
+        parts += [f"{words(dimension)} {label}" for dimension, label in clip.labels.items()]
     return ", ".join(parts)

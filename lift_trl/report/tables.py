@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..records import EvalRow
-from ..rubric import Dimension, Label
+from ..rubric import LIFT, words
 from ..statistics.drift import MEASURES, NOT_VBENCH, DriftAlarm
 from ..statistics.intervals import FEW_UNITS, Estimate
 from ..statistics.win_rate import WinRate
@@ -60,13 +60,14 @@ def label_table(rates: Sequence[LabelRate]) -> Table:
     """Label shares by dimension and system, with intervals."""
     cell = {(r.system, r.dimension, r.label): r.rate for r in rates}
     systems = dict.fromkeys(rate.system for rate in rates)
+    labels = list(dict.fromkeys(rate.label for rate in rates))[::-1]
     rows = []
-    for dimension in Dimension:
+    for dimension in dict.fromkeys(rate.dimension for rate in rates):
         for system in systems:
-            shares = [cell[system, dimension, label] for label in reversed(Label)]
-            rows.append((dimension.words, system, *map(percent, shares), str(shares[0].n)))
+            shares = [cell[system, dimension, label] for label in labels]
+            rows.append((words(dimension), system, *map(percent, shares), str(shares[0].n)))
     caption = "Share of clips with each label, 95% Wilson interval in brackets."
-    return Table(("dimension", "system", *reversed(Label), "clips"), tuple(rows), caption)
+    return Table(("dimension", "system", *labels, "clips"), tuple(rows), caption)
 
 
 def delta_table(deltas: Sequence[PairedDelta]) -> Table:
@@ -185,8 +186,8 @@ def agreement_table(agreements: Sequence[JudgeAgreement]) -> Table:
     return Table(columns, rows, caption)
 
 
-def _dimension_words(dimension: Dimension | None) -> str:
-    return dimension.words if dimension else "overall"
+def _dimension_words(dimension: str | None) -> str:
+    return words(dimension) if dimension else "overall"
 
 
 def vbench_table(rows: Sequence[EvalRow], suite: str) -> Table:
@@ -253,17 +254,27 @@ def critic_table(rows: Sequence[EvalRow]) -> Table:
     """Critic accuracy by dimension (rows `critic/{dimension}/accuracy`), ours above the paper's."""
     reference = paper()["critic"]
     cell = {(row.system, row.metric): row for row in rows}
-    parts = (*Dimension, "overall")
+    parts = _critic_parts(rows)
     listed = []
     for critic in dict.fromkeys(row.system for row in rows):
         found = [cell.get((critic, f"critic/{part}/accuracy")) for part in parts]
         shares = ["" if row is None else percent(Estimate(row.value, row.ci95, row.n)) for row in found]
         error = cell.get((critic, "critic/overall/calibration_error"))
         listed.append((critic, *shares, "" if error is None else with_interval(error.value, error.ci95)))
-    listed += [(f"paper: {n}", *(f"{v:.2f}%" for v in values), "") for n, values in reference["rows"].items()]
-    columns = ("critic", *(d.words for d in Dimension), "average", "calibration error")
+    paper_parts = (*LIFT.dimensions, "overall")
+    for name, values in reference["rows"].items():
+        theirs = dict(zip(paper_parts, values, strict=True))
+        listed.append((f"paper: {name}", *(f"{theirs[p]:.2f}%" if p in theirs else "" for p in parts), ""))
+    columns = ("critic", *map(words, parts[:-1]), "average", "calibration error")
     caption = f"Accuracy on held-out ratings; reference rows: {paper()['source']}, on the authors' own test set."
     return Table(columns, tuple(listed), caption)
+
+
+def _critic_parts(rows: Sequence[EvalRow]) -> tuple[str, ...]:
+    """The dimensions of a critic's figures: LiFT's, those of a rubric of one's own, and `overall`."""
+    named = dict.fromkeys(row.metric.split("/")[1] for row in rows if row.metric.startswith("critic/"))
+    own = [name for name in named if name not in (*LIFT.dimensions, "overall")]
+    return (*LIFT.dimensions, *own, "overall")
 
 
 def critic_order_table(rows: Sequence[EvalRow]) -> Table | None:
@@ -278,7 +289,7 @@ def critic_order_table(rows: Sequence[EvalRow]) -> Table | None:
     cell = {(row.system, row.metric): row for row in rows}
     listed = []
     for critic in dict.fromkeys(row.system for row in rows):
-        for part in (*Dimension, "overall"):
+        for part in _critic_parts(rows):
             found = [cell.get((critic, f"critic/{part}/{metric}")) for metric in metrics]
             if any(found):
                 shown = ("" if row is None else with_interval(row.value, row.ci95, 2) for row in found)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..records import Comparison
-from ..rubric import Dimension
-from ..statistics.win_rate import Vote, WinRate, agreement, bradley_terry, to_votes, win_rates
+from ..rubric import LIFT, Rubric
+from ..statistics.win_rate import Vote, WinRate, agreement, bradley_terry, dimensions_of, to_votes, win_rates
 from ..store.manifest import read_rows
-from ..store.system_clips import SystemClip
+from ..store.system_clips import SystemClip, rubric_of_systems
 from .data import JudgeAgreement, Strength
 
 
@@ -27,25 +27,26 @@ def system_pairs(systems: Sequence[str]) -> Iterator[tuple[str, str]]:
     yield from combinations(others, 2)
 
 
-def read_comparisons(path: Path) -> list[Comparison]:
+def read_comparisons(path: Path, rubric: Rubric = LIFT) -> list[Comparison]:
     """
-    The comparisons of a JSON-lines file, the arena's log for instance; other columns are left alone.
+    The comparisons of a JSON-lines file, the arena's log for instance, by the dimensions of `rubric`; other columns are left
+    alone.
 
     Raises:
         ValueError: naming the line, if a column is missing or the dimension unknown.
     """
-    return [_comparison(path, number, row) for number, row in enumerate(read_rows(path), start=1)]
+    return [_comparison(path, number, row, rubric) for number, row in enumerate(read_rows(path), start=1)]
 
 
-def _comparison(path: Path, number: int, row: Mapping[str, Any]) -> Comparison:
+def _comparison(path: Path, number: int, row: Mapping[str, Any], rubric: Rubric) -> Comparison:
     missing = [name for name in _FIELDS if name not in row]
     if missing:
         raise ValueError(f"{path}, line {number}: no {', '.join(missing)}; a vote has {', '.join(_FIELDS)}.")
     dimension = row["dimension"]
-    if dimension is not None and dimension not in list(Dimension):
-        raise ValueError(f"{path}, line {number}: dimension {dimension!r}; use null or one of {', '.join(Dimension)}.")
-    fields = {name: row[name] for name in _FIELDS}
-    return Comparison(**{**fields, "dimension": None if dimension is None else Dimension(dimension)})
+    if dimension is not None and dimension not in rubric.dimensions:
+        known = ", ".join(rubric.dimensions)
+        raise ValueError(f"{path}, line {number}: dimension {dimension!r}; use null or one of {known}.")
+    return Comparison(**{name: row[name] for name in _FIELDS})
 
 
 def read_ballots(path: Path, systems: Mapping[str, Sequence[SystemClip]]) -> tuple[Ballots, int]:
@@ -58,7 +59,7 @@ def read_ballots(path: Path, systems: Mapping[str, Sequence[SystemClip]]) -> tup
     Raises:
         ValueError: if no vote compares two of the systems, or a name fits several clips.
     """
-    comparisons = read_comparisons(path)
+    comparisons = read_comparisons(path, rubric_of_systems(systems))
     find = _ClipNames(path, systems)
     places: dict[str, tuple[str, str]] = {}
 
@@ -158,14 +159,14 @@ def agreements(people: tuple[str, Ballots], judge: tuple[str, Ballots]) -> list[
     """How often `judge` votes as the majority of `people`, by dimension and overall, where both judged the same pairs."""
     (names, theirs), (judge_name, ours) = people, judge
     found = []
-    for dimension in (*Dimension, None):
+    for dimension in dimensions_of(vote for votes in theirs.values() for vote in votes):
         human, machine = (_pooled(ballots, dimension) for ballots in (theirs, ours))
         if {vote.pair for vote in human} & {vote.pair for vote in machine}:
             found.append(JudgeAgreement(judge_name, names, dimension, *agreement(human, machine)))
     return found
 
 
-def _pooled(ballots: Ballots, dimension: Dimension | None) -> list[Vote]:
+def _pooled(ballots: Ballots, dimension: str | None) -> list[Vote]:
     """The votes of all pairs of systems on one dimension; a clip key stands for one pair of clips in each of them."""
     return [
         vote._replace(pair=f"{'|'.join(pair)}|{vote.pair}")

@@ -4,23 +4,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..rubric import Label
+from ..rubric import LIFT, Rubric
 
 
-def confusion(truth: Sequence[Label], labels: Sequence[Label]) -> np.ndarray:
+def confusion(truth: Sequence[str], labels: Sequence[str], rubric: Rubric = LIFT) -> np.ndarray:
     """
-    Counts [3, 3]: row is what people said, column what the critic said, worst label first.
+    Counts [L, L] of the L labels of `rubric`: row is what people said, column what the critic said, worst label first.
 
-    >>> confusion([Label.GOOD, Label.GOOD], [Label.BAD, Label.GOOD]).tolist()
+    >>> confusion([LIFT.best, LIFT.best], [LIFT.worst, LIFT.best]).tolist()
     [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]]
     """
-    table = np.zeros((len(Label), len(Label)))
-    np.add.at(table, ([t.rank for t in truth], [p.rank for p in labels]), 1)
+    table = np.zeros((len(rubric.labels), len(rubric.labels)))
+    np.add.at(table, ([rubric.rank(t) for t in truth], [rubric.rank(p) for p in labels]), 1)
     return table
 
 
 def accuracy(tables: np.ndarray) -> np.ndarray:
-    """Share of equal labels, of each of the `tables` [..., 3, 3]."""
+    """Share of equal labels, of each of the `tables` [..., L, L]."""
     return _hits(tables).sum(axis=-1) / tables.sum(axis=(-2, -1))
 
 
@@ -46,7 +46,7 @@ def _mean_share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def quadratic_kappa(tables: np.ndarray) -> np.ndarray:
     """
-    Cohen's kappa with quadratic weights of each of the `tables` [..., 3, 3]: 1 for equal labels, 0 for chance.
+    Cohen's kappa with quadratic weights of each of the `tables` [..., L, L]: 1 for equal labels, 0 for chance.
 
     NaN where people and critic gave one and the same label only.
 

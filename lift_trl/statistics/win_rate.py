@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..records import Comparison, CriticScore
-from ..rubric import Dimension
+from ..rubric import LIFT
 from .intervals import Estimate, bootstrap_share, interval, resample_counts
 
 
@@ -25,7 +25,7 @@ class Vote(NamedTuple):
 
     prompt: str
     pair: str
-    dimension: Dimension | None
+    dimension: str | None
     outcome: int
     voter: str
 
@@ -46,7 +46,7 @@ class WinRate:
     judge: str
     first: str
     second: str
-    dimension: Dimension | None
+    dimension: str | None
     win: Estimate
     tie: Estimate
     loss: Estimate
@@ -100,14 +100,16 @@ def win_rates(votes: Sequence[Vote], *, judge: str, first: str, second: str, see
     """
     if not votes:
         raise ValueError(f"no vote compares {first!r} with {second!r}; check the names of the systems.")
-    dimensions: list[Dimension | None] = [*Dimension, None]
-    groups = ((d, [vote for vote in votes if vote.dimension == d]) for d in dimensions)
+    groups = ((d, [vote for vote in votes if vote.dimension == d]) for d in dimensions_of(votes))
     return [_win_rate(group, d, judge, first, second, seed) for d, group in groups if group]
 
 
-def _win_rate(
-    votes: Sequence[Vote], dimension: Dimension | None, judge: str, first: str, second: str, seed: int
-) -> WinRate:
+def dimensions_of(votes: Iterable[Vote]) -> list[str | None]:
+    """What can be voted on: LiFT's dimensions, those of another rubric that have votes, and overall (`None`)."""
+    return [*dict.fromkeys([*LIFT.dimensions, *(vote.dimension for vote in votes if vote.dimension)]), None]
+
+
+def _win_rate(votes: Sequence[Vote], dimension: str | None, judge: str, first: str, second: str, seed: int) -> WinRate:
     prompts = [vote.prompt for vote in votes]
     win, tie, loss = (
         bootstrap_share([v.outcome == outcome for v in votes], prompts, seed=seed) for outcome in (1, 0, -1)
@@ -222,8 +224,8 @@ def critic_votes(
         pair = (first[key], second[key])
         if any(score.unscored for score in pair):
             continue
-        differences: dict[Dimension | None, float] = {
-            d: pair[0][d].expected_reward - pair[1][d].expected_reward for d in Dimension
+        differences: dict[str | None, float] = {
+            d: pair[0][d].expected_reward - pair[1][d].expected_reward for d in pair[0].rubric.dimensions
         }
         differences[None] = pair[0].expected_reward - pair[1].expected_reward
         for dimension, difference in differences.items():

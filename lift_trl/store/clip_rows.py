@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import RatedVideo, StoredVideo, VideoSource, content_id
-from ..rubric import Dimension, Label, majority_label, parse_label
+from ..rubric import LIFT, Rubric
 from .digest import file_digest
 from .video_io import describe
 
@@ -16,8 +16,8 @@ class UnscoredError(ValueError):
     """Raters labelled some dimensions of a clip, but not all."""
 
 
-def rated_video(rows: list[Mapping[str, Any]]) -> RatedVideo:
-    """One clip from its row, or from its tidy rows. Raises `ValueError` that says what is wrong."""
+def rated_video(rows: list[Mapping[str, Any]], rubric: Rubric = LIFT) -> RatedVideo:
+    """One clip from its row, or from its tidy rows, rated by `rubric`. Raises `ValueError` that says what is wrong."""
     row = rows[0]
     video, prompt = _video(row), row_caption(row)
     if prompt is None:
@@ -25,18 +25,18 @@ def rated_video(rows: list[Mapping[str, Any]]) -> RatedVideo:
     if row.get("unscored") not in (None, False):
         raise ValueError(f"{describe(video)}: unscored is {row['unscored']!r:.80}, yet there is a rating; clear one.")
     is_real = row_is_real(row)
-    labels = None if is_real else _labels(rows)
+    labels = None if is_real else _labels(rows, rubric)
     reward = None if is_real or labels else _reward(row, "reward")
     expected = None if is_real else _reward(row, "expected_reward")
     if not is_real and labels is None and reward is None:
         raise ValueError(
-            f"{describe(video)}: no rating; give reward, or the labels {', '.join(Dimension)}, or set is_real: true."
+            f"{describe(video)}: no rating; give reward, or the labels {', '.join(rubric.dimensions)}, or set is_real: true."
         )
     given = row_id(row)
     if any(row_id(other) != given for other in rows):
         given = None  # tidy rows with an id each: none of them is the clip's
     name = given or content_id(video_digest(video), prompt, is_real)
-    return RatedVideo(name, video, prompt, labels, reward, is_real, expected)
+    return RatedVideo(name, video, prompt, labels, reward, is_real, expected, rubric)
 
 
 def row_caption(row: Mapping[str, Any]) -> str | None:
@@ -75,9 +75,9 @@ def _name(value: Any) -> str | None:
     return None if value is None else str(value).strip()
 
 
-def is_rated(row: Mapping[str, Any]) -> bool:
+def is_rated(row: Mapping[str, Any], rubric: Rubric = LIFT) -> bool:
     """Whether a row has a reward or a label, be it right or wrong."""
-    return any(row.get(column) is not None for column in ("reward", "label", *Dimension))
+    return any(row.get(column) is not None for column in ("reward", "label", *rubric.dimensions))
 
 
 def _video(row: Mapping[str, Any]) -> VideoSource | StoredVideo:
@@ -102,9 +102,9 @@ def video_digest(video: VideoSource | StoredVideo) -> str:
     return file_digest(video)
 
 
-def _labels(rows: list[Mapping[str, Any]]) -> dict[Dimension, Label] | None:
+def _labels(rows: list[Mapping[str, Any]], rubric: Rubric) -> dict[str, str] | None:
     """The label of each dimension, several raters pooled by majority; `None` where the row has no label at all."""
-    given: dict[Dimension, list[Label]] = {}
+    given: dict[str, list[str]] = {}
     annotations = rows[0].get("annotations")
     if rows[0].get("dimension") is not None:
         annotations = rows
@@ -114,24 +114,19 @@ def _labels(rows: list[Mapping[str, Any]]) -> dict[Dimension, Label] | None:
                 f"annotations are {annotations!r:.80}; give a list of {{dimension, label, reason, annotator}}."
             )
         for rating in annotations:
-            given.setdefault(_dimension(rating.get("dimension")), []).append(parse_label(str(rating.get("label"))))
+            dimension = rubric.parse_dimension(rating.get("dimension"))
+            given.setdefault(dimension, []).append(rubric.parse_label(str(rating.get("label"))))
     else:
-        for dimension in Dimension:
+        for dimension in rubric.dimensions:
             if rows[0].get(dimension) is not None:
-                given[dimension] = [parse_label(str(rows[0][dimension]))]
+                given[dimension] = [rubric.parse_label(str(rows[0][dimension]))]
     if not given:
         return None
-    missing = [dimension.value for dimension in Dimension if dimension not in given]
+    missing = [dimension for dimension in rubric.dimensions if dimension not in given]
     if missing:
         kind = ValueError if annotations is None else UnscoredError
-        raise kind(f"no label for {', '.join(missing)}; a clip needs all three, or give reward instead.")
-    return {dimension: majority_label(given[dimension]) for dimension in Dimension}
-
-
-def _dimension(name: Any) -> Dimension:
-    if name not in list(Dimension):
-        raise ValueError(f"dimension {name!r} is unknown; use one of {', '.join(Dimension)}.")
-    return Dimension(name)
+        raise kind(f"no label for {', '.join(missing)}; a clip needs one for each dimension, or give reward instead.")
+    return {dimension: rubric.majority_label(given[dimension]) for dimension in rubric.dimensions}
 
 
 def _reward(row: Mapping[str, Any], column: str) -> float | None:

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from ..rubric import Dimension, Label, mean_reward
+from ..rubric import LIFT, Rubric
 from .manifest import ARTIFACT_FILE, METADATA_FILE, REMAKE, Artifact, read_rows
 from .rated_videos import METADATA_NAMES, check_rated_videos
+from .rubrics import describe_rubric, find_rubric
 
 
 _SHOWN = 3
@@ -35,16 +36,19 @@ def inspect_artifact(folder: Path | str) -> Iterator[str]:
         artifact = Artifact.load(path)
         yield f"{path}: {artifact.kind}"
         yield from _indented(yaml.safe_dump({"config": artifact.config, "parents": artifact.parents}, sort_keys=False))
+        if artifact.rubric != LIFT:
+            yield f"  rubric: {describe_rubric(artifact.rubric)}"
         if (path / METADATA_FILE).is_file():
             try:
-                yield from _ratings(list(read_rows(path / METADATA_FILE)))
+                yield from _ratings(list(read_rows(path / METADATA_FILE)), artifact.rubric)
             except (KeyError, ValueError) as error:
                 raise ValueError(f"{path / METADATA_FILE}: no rows of this kind ({error}). {REMAKE}") from error
         if (path / PAIRS_FILE).is_file():
             yield f"  pairs that people chose: {sum(1 for _ in read_rows(path / PAIRS_FILE))}"
     elif any((path / name).is_file() for name in METADATA_NAMES):
         yield f"{path}: clips with metadata"
-        checked = check_rated_videos(path)
+        rubric = find_rubric(path)
+        checked = check_rated_videos(path, rubric=rubric)
         yield from _ratings(
             [
                 {
@@ -55,7 +59,8 @@ def inspect_artifact(folder: Path | str) -> Iterator[str]:
                     "reward": v.scalar_reward,
                 }
                 for v in checked.videos
-            ]
+            ],
+            rubric,
         )
         yield f"  bad rows: {len(checked.errors)}" + (" (lift-trl validate lists them)" if checked.errors else "")
     elif loras:
@@ -71,39 +76,37 @@ def _indented(text: str) -> Iterator[str]:
     return (f"  {line}" for line in text.splitlines())
 
 
-def _reward(row: Mapping[str, Any]) -> float:
+def _reward(row: Mapping[str, Any], rubric: Rubric) -> float:
     labels = row.get("labels")
     if labels:
-        return mean_reward({Dimension(dimension): Label(label) for dimension, label in labels.items()})
+        return rubric.mean_reward(labels)
     value = row.get("reward")
     return math.nan if value is None else float(value)
 
 
-def _ratings(rows: list[Mapping[str, Any]]) -> Iterator[str]:
+def _ratings(rows: list[Mapping[str, Any]], rubric: Rubric) -> Iterator[str]:
     real = sum(bool(row.get("is_real")) for row in rows)
     yield f"  rows: {len(rows)}, of which real: {real}"
-    rated = sorted(
-        ((_reward(row), str(row["id"])) for row in rows if not row.get("is_real") and not math.isnan(_reward(row))),
-        reverse=True,
-    )
+    rewards = [(math.nan if row.get("is_real") else _reward(row, rubric), row) for row in rows]
+    rated = sorted(((reward, str(row["id"])) for reward, row in rewards if not math.isnan(reward)), reverse=True)
     yield f"  unscored: {len(rows) - real - len(rated)}"
-    for dimension in Dimension:
+    for dimension in rubric.dimensions:
         counts = Counter(str(row["labels"][dimension]) for row in rows if row.get("labels"))
         if counts:
-            yield f"  {dimension}: " + ", ".join(f"{label} {counts[label]}" for label in reversed(Label))
+            yield f"  {dimension}: " + ", ".join(f"{label} {counts[label]}" for label in reversed(rubric.labels))
     if rated:
-        yield _pairs([row for row in rows if not row.get("is_real") and not math.isnan(_reward(row))])
+        yield _pairs([(reward, row) for reward, row in rewards if not math.isnan(reward)])
         yield f"  reward: mean {sum(reward for reward, _ in rated) / len(rated):.4f}"
         yield "  best: " + ", ".join(f"{name} ({reward:.4f})" for reward, name in rated[:_SHOWN])
         yield "  worst: " + ", ".join(f"{name} ({reward:.4f})" for reward, name in rated[: -_SHOWN - 1 : -1])
 
 
-def _pairs(rows: list[Mapping[str, Any]]) -> str:
+def _pairs(rewards: list[tuple[float, Mapping[str, Any]]]) -> str:
     """How many pairs of clips of one prompt differ in reward, in how many prompts, and how many do not."""
     prompts: dict[str, list[float]] = {}
-    for row in rows:
-        prompts.setdefault(str(row.get("prompt") or row.get("caption")), []).append(_reward(row))
-    gaps = [[abs(a - b) > _PAIR_GAP for a, b in combinations(rewards, 2)] for rewards in prompts.values()]
+    for reward, row in rewards:
+        prompts.setdefault(str(row.get("prompt") or row.get("caption")), []).append(reward)
+    gaps = [[abs(a - b) > _PAIR_GAP for a, b in combinations(values, 2)] for values in prompts.values()]
     decided = sum(map(sum, gaps))
     return (
         f"  pairs: {decided} of rewards more than {_PAIR_GAP} apart in {sum(map(any, gaps))} of {len(prompts)} prompts, "

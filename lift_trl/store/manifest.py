@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from ..rubric import RUBRIC_ID
+from ..rubric import LIFT, Rubric
+from .rubric_form import rubric_from_plain, rubric_to_plain
 
 
 SCHEMA_VERSION = 1
@@ -87,7 +88,7 @@ class Artifact:
         parents: the artefacts and models that it came from, name to revision or hash; or role to `repo@revision`, where a
             dataset of the Hub is `datasets/user/name`.
         command: what made it, `""` if it was called from Python.
-        rubric: the dimensions, labels, rewards and questions that it was made with (`RUBRIC_ID`).
+        rubric: the dimensions, labels, rewards and questions that it was made with. LiFT's stands in the file by its id.
     """
 
     kind: str
@@ -96,11 +97,20 @@ class Artifact:
     versions: Mapping[str, str | None] = field(default_factory=library_versions)
     command: str = field(default_factory=command_line)
     schema_version: int = SCHEMA_VERSION
-    rubric: str = RUBRIC_ID
+    rubric: Rubric = LIFT
+
+    @property
+    def is_rated(self) -> bool:
+        """Whether it means nothing under another rubric."""
+        return self.kind in RATED_KINDS
 
     def save(self, folder: Path | str) -> None:
         """Writes `artifact.yaml` into `folder`. (YAML: any visible `*.json` there would break `load_dataset(folder)`.)"""
-        write_text(Path(folder) / ARTIFACT_FILE, yaml.safe_dump(json.loads(json.dumps(asdict(self))), sort_keys=False))
+        rubric = (
+            self.rubric.id if self.rubric.id == LIFT.id else {"id": self.rubric.id, **rubric_to_plain(self.rubric)}
+        )
+        content = json.loads(json.dumps({**asdict(self), "rubric": rubric}))
+        write_text(Path(folder) / ARTIFACT_FILE, yaml.safe_dump(content, sort_keys=False))
 
     @classmethod
     def load(cls, folder: Path | str) -> "Artifact":
@@ -110,7 +120,7 @@ class Artifact:
         Raises:
             FileNotFoundError: if `folder` is no artefact.
             ValueError: if the file is damaged, or was written by another schema version, or holds ratings or rewards of
-                another rubric.
+                another version of LiFT's rubric.
         """
         path = Path(folder) / ARTIFACT_FILE
         if not path.is_file():
@@ -132,13 +142,28 @@ class Artifact:
         mappings = [name for name in ("config", "parents", "versions") if not isinstance(content.get(name, {}), dict)]
         if mappings:
             raise ValueError(f"{path}: {', '.join(mappings)} is no mapping. {REMAKE}")
-        rubric = content.get("rubric", RUBRIC_ID)
-        if content["kind"] in RATED_KINDS and rubric != RUBRIC_ID:
+        rubric = _rubric(path, content["kind"], content.get("rubric", LIFT.id))
+        return cls(**{"command": "", **content, "rubric": rubric})  # folders made earlier do not say
+
+
+def _rubric(path: Path, kind: str, stored: Any) -> Rubric:
+    """The rubric of an artefact: LiFT's by its id, one's own by all that it holds."""
+    if isinstance(stored, dict):
+        try:
+            rubric = rubric_from_plain({name: value for name, value in stored.items() if name != "id"})
+        except ValueError as error:
+            raise ValueError(f"{path}: its rubric is damaged ({error}). {REMAKE}") from error
+        if rubric.id != stored.get("id"):
             raise ValueError(
-                f"{path}: a {content['kind']} artefact of rubric {rubric}, and this is rubric {RUBRIC_ID}: dimensions, "
-                "labels, rewards or questions differ. Use the lift_trl that wrote it, or make the artefact again."
+                f"{path}: its rubric has the id {stored.get('id')}, and what it holds {rubric.id}. {REMAKE}"
             )
-        return cls(**{"command": "", **content})  # folders made earlier do not say
+        return rubric
+    if kind in RATED_KINDS and stored != LIFT.id:
+        raise ValueError(
+            f"{path}: a {kind} artefact of rubric {stored}, and this is rubric {LIFT.id}: dimensions, labels, rewards or "
+            "questions differ. Use the lift_trl that wrote it, or make the artefact again."
+        )
+    return LIFT
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -5,15 +5,16 @@ Accepted columns, in a folder's metadata or in what `datasets.load_dataset` retu
 * `file_name` (folder) or `video` (dataset): the clip. A folder of Parquet files (published LiFT-HRA) and a dataset repo on
   the Hub (`user/name` or `user/name@revision`) are read as `load_dataset` reads them; of several splits, that named train.
 * `prompt` or `caption`: its text.
-* the rating, one of: the three label columns named as the dimensions; `reward`; `annotations` (published LiFT-HRA, one
-  row a clip); `dimension` and `label` (tidy LiFT-HRA, one row a rater, clip and dimension).
+* the rating, one of: label columns named as the dimensions (LiFT's, or those of the folder's own rubric: `store.rubrics`);
+  `reward`; `annotations` (published LiFT-HRA, one row a clip); `dimension` and `label` (tidy LiFT-HRA, one row a
+  rater, clip and dimension).
 * `is_real: true` or `source: real`: a real clip, which needs no rating. Optional: `id`, `reasons`.
 """
 
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from huggingface_hub import constants
 
 from ..records import RatedVideo, StoredVideo
-from ..rubric import Dimension
+from ..rubric import LIFT, Rubric
 from .clip_rows import UnscoredError, is_rated, rated_video, row_id, video_digest
-from .manifest import ARTIFACT_FILE, Artifact
+from .rubrics import find_rubric
 from .tables import TABLE_SUFFIXES, present, table_rows
 
 
@@ -36,7 +37,7 @@ METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 #: Columns that mean something here. A name that differs in case or blanks would be passed over, so it is refused.
 _COLUMNS = (
     *("file_name", "video", "prompt", "caption", "reward", "expected_reward", "is_real", "source", "id", "video_id"),
-    *("dimension", "label", "annotations", "unscored", *(dimension.value for dimension in Dimension)),
+    *("dimension", "label", "annotations", "unscored"),
 )
 
 
@@ -73,18 +74,24 @@ class CheckedRows(NamedTuple):
     places: list[str]
 
 
-def load_rated_videos(data: "Dataset | DatasetDict | Path | str") -> list[RatedVideo]:
+def load_rated_videos(
+    data: "Dataset | DatasetDict | Path | str", *, rubric: Rubric | Path | str | None = None
+) -> list[RatedVideo]:
     """
     The rated clips of `data`: a folder with metadata or Parquet files, a dataset repo, or what `load_dataset` returns.
 
     LiFT-HRA clips whose raters left a dimension out are unscored: they are left out, and counted in the log.
 
+    Args:
+        rubric: what the labels are of, or its YAML; by default what the folder or repo says (`store.rubrics`), or LiFT's.
+
     Raises:
         BadRowsError: naming each bad row, the reason and the remedy. Nothing is dropped silently.
         FileNotFoundError: if there is neither such a folder nor such a repo.
-        ValueError: if `data` is a `DatasetDict` of several splits, or a folder or repo whose splits are not named train.
+        ValueError: if `data` is a `DatasetDict` of several splits, or a folder or repo whose splits are not named train, or
+            was made with another rubric.
     """
-    checked = check_rated_videos(data)
+    checked = check_rated_videos(data, rubric=rubric)
     unscored = [error for error in checked.errors if error.is_unscored]
     if len(unscored) < len(checked.errors) or not checked.videos:
         raise BadRowsError(checked.errors)
@@ -93,17 +100,19 @@ def load_rated_videos(data: "Dataset | DatasetDict | Path | str") -> list[RatedV
     return checked.videos
 
 
-def check_rated_videos(data: "Dataset | DatasetDict | Path | str") -> CheckedRows:
+def check_rated_videos(
+    data: "Dataset | DatasetDict | Path | str", *, rubric: Rubric | Path | str | None = None
+) -> CheckedRows:
     """As `load_rated_videos`, with the bad rows returned instead of raised. No clip is decoded."""
-    opened = _opened(data)
-    checked = _Checked()
+    opened = _opened(data, rubric)
+    checked = _Checked(opened.rubric)
     tidy: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
     num_unscored = 0
     for index, (where, row) in enumerate(_rows(opened)):
         if isinstance(row, str):
             checked.errors.append(RowError(where, row))
             continue
-        if row.get("unscored") not in (None, False) and not is_rated(row):
+        if row.get("unscored") not in (None, False) and not is_rated(row, opened.rubric):
             # A critic could not score the clip and says why; such a clip has no reward and is not trained on.
             num_unscored += 1
             continue
@@ -136,6 +145,7 @@ def _source_key(video: Any) -> str:
 class _Checked:
     """The clips so far by their ids, with where each stands and which file it has."""
 
+    rubric: Rubric
     videos: dict[str, RatedVideo] = field(default_factory=dict)
     errors: list[RowError] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
@@ -144,7 +154,7 @@ class _Checked:
     def add(self, where: str, rows: list[Mapping[str, Any]]) -> None:
         """The clip of `rows`, or what is wrong with it."""
         try:
-            video = rated_video(rows)
+            video = rated_video(rows, self.rubric)
         except (ValueError, FileNotFoundError) as error:
             self.errors.append(RowError(where, str(error), isinstance(error, UnscoredError)))
             return
@@ -165,15 +175,17 @@ class _Checked:
 class _Opened(NamedTuple):
     """
     A folder with a metadata file, or a dataset whose clips are not decoded, and its name for messages. `root`: the folder
-    from which its paths count, and which somebody else's dataset must not leave; `None` for a dataset in memory.
+    from which its paths count, and which somebody else's dataset must not leave; `None` for a dataset in memory. `rubric`:
+    what its labels are of.
     """
 
     name: str
     data: "Dataset | Path"
     root: Path | None = None
+    rubric: Rubric = LIFT
 
 
-def _opened(data: "Dataset | DatasetDict | Path | str") -> _Opened:
+def _opened(data: "Dataset | DatasetDict | Path | str", given: Rubric | Path | str | None = None) -> _Opened:
     """A folder with metadata as it is; any other, and a repo, as the dataset that it holds."""
     from datasets import DatasetDict, Video
 
@@ -182,11 +194,10 @@ def _opened(data: "Dataset | DatasetDict | Path | str") -> _Opened:
     if isinstance(data, Path | str):
         if isinstance(data, Path) or Path(data).exists() or not hub_dataset(data):
             folder = Path(data)
-            if (folder / ARTIFACT_FILE).is_file():
-                Artifact.load(folder)  # refuses ratings of another rubric
             if any((folder / name).is_file() for name in METADATA_NAMES) or not any(folder.rglob("*.parquet")):
-                return _Opened(name, folder)
+                return _Opened(name, folder, rubric=find_rubric(folder, given))
         splits = _load(name)
+        given = find_rubric(data, given)
         root = Path(name) if Path(name).exists() else Path(constants.HF_HOME)
         if len(splits) > 1 and "train" not in splits:
             raise ValueError(
@@ -202,7 +213,7 @@ def _opened(data: "Dataset | DatasetDict | Path | str") -> _Opened:
     for column, feature in data.features.items():
         if isinstance(feature, Video):
             data = data.cast_column(column, Video(decode=False))
-    return _Opened(name, data.with_format(None), root)
+    return _Opened(name, data.with_format(None), root, find_rubric(data, given))
 
 
 def hub_dataset(name: str) -> tuple[str, str | None] | None:
@@ -246,7 +257,7 @@ def metadata_file(folder: Path | str) -> Path:
         return tables[0]
     raise FileNotFoundError(
         f"{folder}: no {' or '.join(METADATA_NAMES)}. Put one beside the clips, with file_name, prompt and either reward "
-        f"or {', '.join(Dimension)}."
+        f"or {', '.join(LIFT.dimensions)}."
     )
 
 
@@ -264,8 +275,10 @@ def raw_rows(data: "Dataset | DatasetDict | Path | str") -> Iterator[tuple[str, 
 
 def _rows(opened: _Opened) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     """As `raw_rows`, of what was opened."""
-    name, data, root = opened
-    for where, row in _folder_rows(data) if isinstance(data, Path) else _dataset_rows(name, data, root):
+    name, data, root, rubric = opened
+    columns = (*_COLUMNS, *rubric.dimensions)
+    found = _folder_rows(data, columns) if isinstance(data, Path) else _dataset_rows(name, data, root, columns)
+    for where, row in found:
         video = None if isinstance(row, str) else row.get("video")
         if isinstance(video, str | bytes | Path | Mapping | None):
             yield where, row
@@ -273,11 +286,13 @@ def _rows(opened: _Opened) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
             yield where, f"the clip is {video!r:.80}, which is no path; write the name of its file as text."
 
 
-def _dataset_rows(name: str, data: "Dataset", root: Path | None) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+def _dataset_rows(
+    name: str, data: "Dataset", root: Path | None, columns: Collection[str]
+) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     """As `raw_rows`, of a dataset whose clips are not decoded."""
     from datasets import ClassLabel
 
-    if problem := _misnamed(data.column_names):
+    if problem := _misnamed(data.column_names, columns):
         raise ValueError(f"{name}: {problem}")
     classes = {column: f for column, f in data.features.items() if isinstance(f, ClassLabel)}
     for number, row in enumerate(data, start=1):
@@ -298,12 +313,12 @@ def _rooted(row: dict[str, Any], root: Path | None) -> Mapping[str, Any] | str:
     return {**row, "video": path}
 
 
-def _folder_rows(folder: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+def _folder_rows(folder: Path, columns: Collection[str]) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     """As `raw_rows`, of a folder with a metadata file."""
     path = metadata_file(folder)
     for number, row in enumerate(table_rows(path), start=1):
         if isinstance(row, Mapping):
-            if problem := _misnamed(row):
+            if problem := _misnamed(row, columns):
                 if path.suffix != ".jsonl":
                     raise ValueError(f"{path}: {problem}")
                 yield f"{path}, row {number}", problem
@@ -313,10 +328,10 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
         yield f"{path}, row {number}", row
 
 
-def _misnamed(names: Iterable[str]) -> str | None:
+def _misnamed(names: Iterable[str], columns: Collection[str]) -> str | None:
     """What to say of a column of which the name is nearly one that has a meaning."""
     for name in names:
         meant = name.strip().lower().replace(" ", "_").replace("-", "_")
-        if name not in _COLUMNS and meant in _COLUMNS:
+        if name not in columns and meant in columns:
             return f"the column {name!r} would not be read; rename it to {meant!r}."
     return None

@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..rubric import Dimension, Label
+from ..records import RatedVideo
+from ..rubric import LIFT, Rubric
+from .clip_rows import is_rated
 from .rated_videos import BadRowsError, RowError, check_rated_videos, raw_rows
+from .rubrics import check_same, find_rubric
 
 
 class SystemClip(NamedTuple):
@@ -18,16 +21,18 @@ class SystemClip(NamedTuple):
         id: the row's own, or made of the clip.
         seed: as the row has it, empty where it has none.
         aspects: what a judge with outputs of its own says (`second_judge.py`), by the output's name.
+        rubric: what the labels are of.
     """
 
     key: str
     prompt: str
     video: Path
-    labels: Mapping[Dimension, Label] | None
+    labels: Mapping[str, str] | None
     reward: float | None
     id: str = ""
     seed: str = ""
     aspects: Mapping[str, float] = {}
+    rubric: Rubric = LIFT
 
 
 class ListedClip(NamedTuple):
@@ -38,16 +43,18 @@ class ListedClip(NamedTuple):
     place: int
     row: Mapping[str, Any]
 
-    def clip(self, labels: Mapping[Dimension, Label] | None = None, reward: float | None = None) -> SystemClip:
+    def clip(self, rated: RatedVideo | None = None) -> SystemClip:
+        """The clip with what `rated` says of it."""
         return SystemClip(
             key=f"{self.prompt}#{self.place}",
             prompt=self.prompt,
             video=self.video,
-            labels=labels,
-            reward=reward,
+            labels=rated and rated.labels,
+            reward=None if rated is None or rated.is_real else rated.reward(),
             id=str(self.row.get("video_id") or self.row.get("id") or ""),
             seed="" if self.row.get("seed") is None else str(self.row["seed"]),
             aspects=self.row.get("aspects") or {},
+            rubric=rated.rubric if rated else LIFT,
         )
 
 
@@ -66,15 +73,14 @@ def load_system(folder: Path) -> list[SystemClip]:
         raise ValueError(
             f"{folder}: all {len(listed)} clips are unscored, the first for: {listed[0].row['unscored']}."
         )
-    if not any(_is_rated(entry.row) for entry in usable):
+    rubric = find_rubric(folder)
+    if not any(is_rated(entry.row, rubric) or entry.row.get("annotations") for entry in usable):
         return [entry.clip() for entry in usable]
-    checked = check_rated_videos(folder)
+    checked = check_rated_videos(folder, rubric=rubric)
     if checked.errors:
         raise BadRowsError(checked.errors)
     places = {(entry.video, entry.prompt): entry for entry in usable}
-    return [
-        places[Path(str(v.video)), v.prompt].clip(v.labels, None if v.is_real else v.reward()) for v in checked.videos
-    ]
+    return [places[Path(str(video.video)), video.prompt].clip(video) for video in checked.videos]
 
 
 def num_unscored(folder: Path) -> tuple[int, int]:
@@ -109,11 +115,6 @@ def list_clips(folder: Path) -> list[ListedClip]:
     return list(found.values())
 
 
-def _is_rated(row: Mapping[str, Any]) -> bool:
-    columns = ("reward", "label", "annotations", *Dimension)
-    return any(row.get(column) is not None for column in columns)
-
-
 def pair_systems(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, list[SystemClip]]:
     """
     The systems with keys under which their clips are compared: prompt and id where all systems have ids in common, else
@@ -138,3 +139,17 @@ def pair_systems(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, list[
 def prompts_of(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, str]:
     """The prompt of each clip key."""
     return {clip.key: clip.prompt for clips in systems.values() for clip in clips}
+
+
+def rubric_of_systems(systems: Mapping[str, Sequence[SystemClip]]) -> Rubric:
+    """
+    The rubric of all clips with labels, LiFT's where there are none.
+
+    Raises:
+        ValueError: naming both, if the labels of two systems mean different things.
+    """
+    labelled = [(name, clip.rubric) for name, clips in systems.items() for clip in clips if clip.labels]
+    rubric = labelled[0][1] if labelled else LIFT
+    for name, other in labelled:
+        check_same(rubric, other, f"the rubrics of {labelled[0][0]} and {name}")
+    return rubric

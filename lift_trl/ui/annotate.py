@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..rubric import DEFINITIONS, Dimension, Label
+from ..rubric import Rubric, words
 from .annotation import (
     MAX_REASON_CHARS,
     READY_REASON,
@@ -36,11 +36,10 @@ from .vote_log import Row
 
 
 #: Agreement of the raters in a dimension, `None` where it is not defined (evaluated on tidy rows without gold clips).
-Agreement = Callable[[Sequence[Row], Dimension], float | None]
+Agreement = Callable[[Sequence[Row], str], float | None]
 
 
 _KEPT = "You had rated this clip before, in another tab perhaps. That rating stands; this one was not saved."
-_ASK = f"Why? Needed for {Label.NORMAL} and {Label.BAD}."
 
 
 def annotate_page(
@@ -90,31 +89,22 @@ def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf, sta
         with gr.Column(scale=6, min_width=300):
             caption = html(elem_classes="lift-caption")
             with gr.Column(visible=False, elem_classes="lift-questions lift-answers") as form:
-                fields = [field for dimension in Dimension for field in question_fields(dimension)]
+                rubric = queue.rubric
+                fields = [field for dimension in rubric.dimensions for field in question_fields(dimension, rubric)]
                 submit = gr.Button("Send and next", variant="primary", elem_id="lift-submit")
-                html(_keys_html() + _words_html())
+                html(_keys_html(rubric) + _words_html(rubric))
     skip = gr.Button("The clip does not play: skip it", elem_id="lift-skip", size="sm")
 
     @answered
     def load(request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
         if queue.identity.require_login and profile is None:
-            return _nothing(SIGN_IN, "")
+            return _nothing(SIGN_IN, "", rubric)
         return _annotation(queue, shelf, queue.identity.voter(request, profile))
 
     @answered
-    def rate(
-        clip: str,
-        label_1: str | None,
-        reason_1: str,
-        label_2: str | None,
-        reason_2: str,
-        label_3: str | None,
-        reason_3: str,
-        request: gr.Request,
-        profile: gr.OAuthProfile | None = None,
-    ) -> list[Any]:
-        given = [Rating(label_1, reason_1), Rating(label_2, reason_2), Rating(label_3, reason_3)]
-        ratings = dict(zip(Dimension, given, strict=True))
+    def rate(request: gr.Request, profile: gr.OAuthProfile | None, clip: str, *given: str | None) -> list[Any]:
+        answers = [Rating(label, reason or "") for label, reason in zip(given[::2], given[1::2], strict=True)]
+        ratings = dict(zip(rubric.dimensions, answers, strict=True))
         with told(), queue.identity.sending(request, profile) as rater:
             is_new = queue.rate(rater, clip, ratings)
         if not is_new and not queue.stands(rater, clip, ratings):
@@ -145,59 +135,65 @@ def _annotation(queue: AnnotationQueue, shelf: ClipShelf, rater: str) -> list[An
     progress = queue.progress(rater)
     bar = progress_html(progress.finished, progress.total, f"clips have all ratings; you rated {progress.mine}")
     if clip is None:
-        return _nothing("Nothing is left for you to rate now. Thank you!", bar)
+        return _nothing("Nothing is left for you to rate now. Thank you!", bar, queue.rubric)
     after = queue.clip_after(rater)
     video += "" if after is None else preload_html([after.path], shelf)
-    return [video, prompt_html(clip.prompt, "Caption"), clip.id, gr.Column(visible=True), bar, *_cleared()]
+    return [video, prompt_html(clip.prompt, "Caption"), clip.id, gr.Column(visible=True), bar, *_cleared(queue.rubric)]
 
 
-def _nothing(why: str, bar: str) -> list[Any]:
-    return [notice_html(why), "", "", gr.Column(visible=False), bar, *_cleared()]
+def _nothing(why: str, bar: str, rubric: Rubric) -> list[Any]:
+    return [notice_html(why), "", "", gr.Column(visible=False), bar, *_cleared(rubric)]
 
 
-def _cleared() -> list[Any]:
-    return [gr.Radio(value=None), gr.Textbox(value="")] * len(Dimension)
+def _cleared(rubric: Rubric) -> list[Any]:
+    return [gr.Radio(value=None), gr.Textbox(value="")] * len(rubric.dimensions)
 
 
-def question_fields(dimension: Dimension) -> tuple[gr.Radio, gr.Textbox]:
+def _ask(rubric: Rubric) -> str:
+    """What an empty box of a reason says."""
+    below = rubric.labels[-2::-1]
+    return f"Why? Needed for {', '.join(below[:-1])}{' and ' if below[1:] else ''}{below[-1]}."
+
+
+def question_fields(dimension: str, rubric: Rubric) -> tuple[gr.Radio, gr.Textbox]:
     """The labels with their definitions, best first, and the box for the reason."""
     with gr.Group(elem_classes="lift-question lift-tall"):
         labels = gr.Radio(
             # The page's style sets the label itself before its definition.
-            [(DEFINITIONS[dimension][label], label.value) for label in reversed(Label)],
-            label=dimension.words.capitalize(),
-            elem_id=f"lift-{dimension.value}",
+            [(rubric.definitions[dimension][label], str(label)) for label in reversed(rubric.labels)],
+            label=words(dimension).capitalize(),
+            elem_id=f"lift-{dimension}",
         )
         reason = gr.Textbox(
             show_label=False,
-            label=f"Why this label for {dimension.words}?",
-            placeholder=_ASK,
+            label=f"Why this label for {words(dimension)}?",
+            placeholder=_ask(rubric),
             lines=1,
             max_lines=4,
             max_length=MAX_REASON_CHARS,
             container=False,
             elem_classes="lift-reason",
-            elem_id=f"lift-reason-{dimension.value}",
+            elem_id=f"lift-reason-{dimension}",
         )
     return labels, reason
 
 
-def _keys_html() -> str:
-    keys = "".join(f"<kbd>{n}</kbd> {label} " for n, label in enumerate(reversed(Label), start=1))
+def _keys_html(rubric: Rubric) -> str:
+    keys = "".join(f"<kbd>{n}</kbd> {label} " for n, label in enumerate(reversed(rubric.labels), start=1))
     return (
         f'<div class="lift-hint lift-keys">{keys}&nbsp; <kbd>Enter</kbd> next, then send &nbsp; '
         "<kbd>Space</kbd> play &nbsp; <kbd>,</kbd> <kbd>.</kbd> step</div>"
     )
 
 
-def _words_html() -> str:
+def _words_html(rubric: Rubric) -> str:
     """What the page's script says in an empty box of a reason once a label is chosen, and the labels' own words."""
     style = "".join(
         f'.lift-tall .wrap label:nth-of-type({n}) span::before {{ content: "{label}"; }}'
-        for n, label in enumerate(reversed(Label), start=1)
+        for n, label in enumerate(reversed(rubric.labels), start=1)
     )
     return (
-        f'<div id="lift-words" hidden data-best="{Label.GOOD}" data-ask="{_ASK}" data-needed="Say why (required)" '
+        f'<div id="lift-words" hidden data-best="{rubric.best}" data-ask="{_ask(rubric)}" data-needed="Say why (required)" '
         f'data-ready="{READY_REASON}"></div><style>{style}</style>'
     )
 
@@ -212,9 +208,9 @@ def owner_html(queue: AnnotationQueue, agreement: Agreement) -> str:
         [str(n), str(sum(counts[name] == n for name in clips))] for n in range(max(counts.values(), default=0) + 1)
     ]
     agreements = []
-    for dimension in Dimension:
+    for dimension in queue.rubric.dimensions:
         alpha = agreement(ordinary, dimension)
-        agreements.append([dimension.words.capitalize(), "not yet" if alpha is None else f"{alpha:.2f}"])
+        agreements.append([words(dimension).capitalize(), "not yet" if alpha is None else f"{alpha:.2f}"])
     raters = [
         [
             text_html(rater.annotator),

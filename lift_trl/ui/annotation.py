@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..records import Annotation
-from ..rubric import Dimension, Label, parse_label
+from ..rubric import LIFT, Rubric, words
 from ..store.manifest import METADATA_FILE, write_rows
+from ..store.rubrics import write_rubric
 from .clips import GalleryClip
 from .identity import Identity
 from .shown import Shown
@@ -56,10 +57,11 @@ class AnnotationQueue:
 
     Args:
         clips: the clips to rate.
-        gold: clips whose rows carry the three labels that the owner knows; every rater gets them, none is told.
+        gold: clips whose rows carry the labels that the owner knows, one a dimension; every rater gets them, none is told.
         log: where ratings go.
         raters: people a clip.
         source: `"synthetic"` or `"real"`, of `clips`.
+        rubric: what raters are asked.
     """
 
     def __init__(
@@ -71,20 +73,21 @@ class AnnotationQueue:
         gold: Sequence[GalleryClip] = (),
         raters: int = RATERS,
         source: str = "synthetic",
+        rubric: Rubric = LIFT,
     ) -> None:
         if raters < 1:
             raise ValueError(f"raters={raters}; a clip needs at least 1 rater.")
-        self.gold = {clip.id: gold_labels(clip) for clip in gold}
+        self.gold = {clip.id: gold_labels(clip, rubric) for clip in gold}
         self.clips = {clip.id: clip for clip in [*clips, *gold]}
         for clip in clips:
             if self.clips[clip.id].revision != clip.revision:
                 raise ValueError(f"the gold clip {clip.id!r} has the id of another clip; give it an id of its own.")
         #: Clips that cannot be shown, and why.
         self.broken: dict[str, str] = {}
-        self.log, self.identity, self.raters, self.source = log, identity, raters, source
+        self.log, self.identity, self.raters, self.source, self.rubric = log, identity, raters, source, rubric
         self._shown = Shown(log)
         self._lock = threading.Lock()
-        self._tally = Tally(log, self._answer, num_answers=len(Dimension))
+        self._tally = Tally(log, self._answer, num_answers=len(rubric.dimensions))
         self._leases: dict[str, tuple[str, float]] = {}
 
     def next_clip(self, rater: str) -> GalleryClip | None:
@@ -179,7 +182,7 @@ class AnnotationQueue:
             finished = sum(len(rated.get(name, ())) >= self.raters for name in ordinary)
             return Progress(mine, finished, len(ordinary))
 
-    def rate(self, rater: str, clip_id: str, given: Mapping[Dimension, Rating]) -> bool:
+    def rate(self, rater: str, clip_id: str, given: Mapping[str, Rating]) -> bool:
         """
         Writes one row for each dimension; whether they are new. A second rating changes nothing: the first one stands.
 
@@ -193,14 +196,15 @@ class AnnotationQueue:
         if self._shown.get(rater, self._key(clip_id)) is None:
             raise ValueError("This clip is not open for you; reload the page.")
         clip = self.clips[clip_id]
-        missing = [dimension.words for dimension in Dimension if given[dimension].label is None]
+        rubric = self.rubric
+        missing = [words(dimension) for dimension in rubric.dimensions if given[dimension].label is None]
         if missing:
             raise ValueError(f"Choose a label for {', '.join(missing)}.")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = []
-        for dimension in Dimension:
-            label = parse_label(str(given[dimension].label))
-            reason, is_ready = checked_reason(label, given[dimension].reason, dimension)
+        for dimension in rubric.dimensions:
+            label = rubric.parse_label(str(given[dimension].label))
+            reason, is_ready = checked_reason(label, given[dimension].reason, dimension, rubric)
             row = Annotation(
                 video_id=clip.id,
                 video=Path(clip.name),
@@ -221,6 +225,7 @@ class AnnotationQueue:
                     "revision": clip.revision,
                     "ready_reason": is_ready,
                     "is_gold": clip_id in self.gold,
+                    **({} if rubric == LIFT else {"rubric": rubric.id}),
                 }
             )
         return not self.has_rated(rater, clip_id) and self.log.add(rows) > 0
@@ -230,14 +235,15 @@ class AnnotationQueue:
         with self._lock:
             return rater in self._tally.people().get(clip_id, ())
 
-    def stands(self, rater: str, clip_id: str, given: Mapping[Dimension, Rating]) -> bool:
+    def stands(self, rater: str, clip_id: str, given: Mapping[str, Rating]) -> bool:
         """Whether what `rater` sends now is what he has said of the clip."""
         with self._lock:
             self._tally.people()
             rows = self._tally.given(rater, clip_id)
         said = {d: (rows[d]["label"], rows[d]["reason"]) for d in rows}
-        now = {d: (r.label, checked_reason(parse_label(str(r.label)), r.reason, d)[0]) for d, r in given.items()}
-        return said == now
+        labels = {dimension: self.rubric.parse_label(str(rating.label)) for dimension, rating in given.items()}
+        reasons = {d: checked_reason(labels[d], rating.reason, d, self.rubric)[0] for d, rating in given.items()}
+        return said == {dimension: (labels[dimension], reasons[dimension]) for dimension in given}
 
     def ratings(self) -> list[Row]:
         """The rows on these clips; the log may hold those of others too."""
@@ -251,7 +257,7 @@ class AnnotationQueue:
     def _answer(self, row: Row) -> Answer | None:
         """What a row of the log is about, `None` if it is about a clip, or in a dimension, that is not asked for here."""
         clip = self.clips.get(str(row.get("video_id")))
-        if clip is None or not _is_rating(row):
+        if clip is None or not _is_rating(row, self.rubric):
             return None
         # Rows that do not say which content was shown name the file and its caption at least.
         is_this = row["revision"] == clip.revision if "revision" in row else _names(row, clip)
@@ -267,12 +273,13 @@ def ui_version() -> str:
     return f"lift_trl {version('lift_trl')}"
 
 
-def _is_rating(row: Row) -> bool:
+def _is_rating(row: Row, rubric: Rubric) -> bool:
     """False for decisions of a review, which once went to the same log, and for other rubrics' ratings."""
-    return "annotator" in row and row.get("dimension") in list(Dimension) and row.get("label") in list(Label)
+    is_asked = row.get("dimension") in rubric.dimensions and row.get("label") in rubric.labels
+    return "annotator" in row and is_asked and row.get("rubric", LIFT.id) == rubric.id
 
 
-def checked_reason(label: Label, reason: str, dimension: Dimension) -> tuple[str, bool]:
+def checked_reason(label: str, reason: str, dimension: str, rubric: Rubric) -> tuple[str, bool]:
     """
     The reason as it is kept, and whether it is the ready phrase.
 
@@ -284,24 +291,24 @@ def checked_reason(label: Label, reason: str, dimension: Dimension) -> tuple[str
     text = " ".join(text.split())
     if len(text) > MAX_REASON_CHARS:
         raise ValueError(
-            f"The reason for {dimension.words} has {len(text)} characters; {MAX_REASON_CHARS} are allowed."
+            f"The reason for {words(dimension)} has {len(text)} characters; {MAX_REASON_CHARS} are allowed."
         )
-    if not text and label is not Label.GOOD:
-        raise ValueError(f"Say why {dimension.words} is {label}.")
+    if not text and label != rubric.best:
+        raise ValueError(f"Say why {words(dimension)} is {label}.")
     return text or READY_REASON, not text or text == READY_REASON
 
 
-def gold_labels(clip: GalleryClip) -> dict[Dimension, Label]:
+def gold_labels(clip: GalleryClip, rubric: Rubric) -> dict[str, str]:
     """
     The labels that a gold clip's row carries.
 
     Raises:
         ValueError: if one is missing.
     """
-    missing = [dimension.value for dimension in Dimension if not clip.row.get(dimension)]
+    missing = [dimension for dimension in rubric.dimensions if not clip.row.get(dimension)]
     if missing:
         raise ValueError(f"gold clip {clip.name}: no label for {', '.join(missing)}; fill in these columns.")
-    return {dimension: parse_label(str(clip.row[dimension])) for dimension in Dimension}
+    return {dimension: rubric.parse_label(str(clip.row[dimension])) for dimension in rubric.dimensions}
 
 
 class RaterSummary(NamedTuple):
@@ -313,30 +320,29 @@ class RaterSummary(NamedTuple):
     ready_share: float
 
 
-def rater_summaries(rows: Iterable[Row], gold: Mapping[str, Mapping[Dimension, Label]]) -> list[RaterSummary]:
+def rater_summaries(rows: Iterable[Row], gold: Mapping[str, Mapping[str, str]]) -> list[RaterSummary]:
     """Every rater, those with the lowest agreement with the gold labels first."""
     by_rater: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_rater[row["annotator"]].append(row)
     found = []
     for annotator, own in by_rater.items():
-        known = [
-            row["label"] == gold[row["video_id"]][Dimension(row["dimension"])]
-            for row in own
-            if row["video_id"] in gold
-        ]
+        known = [row["label"] == gold[row["video_id"]][row["dimension"]] for row in own if row["video_id"] in gold]
         accuracy = sum(known) / len(known) if known else None
         ready = sum(bool(row.get("ready_reason")) for row in own) / len(own)
         found.append(RaterSummary(annotator, len({row["video_id"] for row in own}), accuracy, ready))
     return sorted(found, key=lambda r: (2.0 if r.gold_accuracy is None else r.gold_accuracy, r.annotator))
 
 
-def export_ratings(rows: Iterable[Row], clips: Iterable[GalleryClip], folder: Path | str) -> int:
+def export_ratings(
+    rows: Iterable[Row], clips: Iterable[GalleryClip], folder: Path | str, *, rubric: Rubric = LIFT
+) -> int:
     """
     Writes ratings as a folder that `lift-trl convert` and `load_hra` read; returns the number of rows.
 
     Gold clips are left out: their ratings tell about the raters. Of rows that share an id (two machines served the page)
-    the one that was given first counts. The clips stay where they are.
+    the one that was given first counts. The clips stay where they are. Ratings of another rubric than `rubric` are left
+    out, and one of your own stands beside the rows as `rubric.yaml`.
 
     Raises:
         ValueError: if a rating's clip is not among `clips`, or is another clip by now.
@@ -345,7 +351,7 @@ def export_ratings(rows: Iterable[Row], clips: Iterable[GalleryClip], folder: Pa
     for clip in clips:
         known[clip.id].append(clip)
     first: dict[str, Row] = {}
-    for row in sorted(filter(_is_rating, rows), key=lambda row: str(row["created_at"])):
+    for row in sorted((row for row in rows if _is_rating(row, rubric)), key=lambda row: str(row["created_at"])):
         first.setdefault(row["id"], row)
     kept = [row for row in first.values() if not row["is_gold"]]
 
@@ -366,5 +372,7 @@ def export_ratings(rows: Iterable[Row], clips: Iterable[GalleryClip], folder: Pa
         fields = {name: row[name] for name in Annotation.__dataclass_fields__ if name != "video"}
         return {"file_name": os.path.relpath(clip.path, Path(folder).absolute()), **fields}
 
+    if rubric != LIFT:
+        write_rubric(rubric, folder)
     write_rows(Path(folder) / METADATA_FILE, map(tidy, kept))
     return len(kept)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from ..records import Comparison
-from ..rubric import Dimension
+from ..rubric import LIFT, Rubric, words
 from .clips import GalleryClip, VideoPair
 from .identity import Identity
 from .shown import Shown
@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 #: What a voter may choose, as records have it: "a" is the clip on the left.
 CHOICES = ("a", "tie", "b")
-QUESTIONS: tuple[Dimension | None, ...] = (*Dimension, None)
 _MAX_OPEN = 10_000
 
 
@@ -31,12 +30,18 @@ class Arena:
     Args:
         pairs: the pairs to compare, all of the same two systems.
         log: where votes go. Which pair was shown to whom is kept in a folder `shown` beside it.
+        rubric: of which each dimension is asked for.
+
+    Attributes:
+        questions: the dimensions, and `None` for the overall vote.
 
     Raises:
         ValueError: if both systems have one name: nobody could tell whose vote it was.
     """
 
-    def __init__(self, pairs: Sequence[VideoPair], log: VoteLog, identity: Identity) -> None:
+    def __init__(self, pairs: Sequence[VideoPair], log: VoteLog, identity: Identity, *, rubric: Rubric = LIFT) -> None:
+        self.rubric = rubric
+        self.questions: tuple[str | None, ...] = (*rubric.dimensions, None)
         self.pairs = {pair.id: pair for pair in pairs}
         self.systems = (pairs[0].first.system, pairs[0].second.system)
         if self.systems[0] == self.systems[1]:
@@ -47,7 +52,7 @@ class Arena:
         self._old = {pair.old_id: pair for pair in pairs}
         self._shown = Shown(log)
         self._lock = threading.Lock()
-        self._tally = Tally(log, self._answer, num_answers=len(QUESTIONS))
+        self._tally = Tally(log, self._answer, num_answers=len(self.questions))
         self._open: OrderedDict[str, list[str]] = OrderedDict()
 
     def sides(self, voter: str, pair: VideoPair) -> tuple[GalleryClip, GalleryClip]:
@@ -125,7 +130,7 @@ class Arena:
             shown = self.pairs.keys() - self.broken.keys()
             return sum(voter in voted.get(pair_id, ()) for pair_id in shown), len(shown)
 
-    def vote(self, voter: str, pair_id: str, choices: Mapping[Dimension | None, str | None]) -> bool:
+    def vote(self, voter: str, pair_id: str, choices: Mapping[str | None, str | None]) -> bool:
         """
         Writes one row for each question; whether they are new. A second vote changes nothing: the first one stands.
 
@@ -138,9 +143,9 @@ class Arena:
             raise ValueError("This pair is not part of the comparison; reload the page.")
         if self._shown.get(voter, pair_id) is None:
             raise ValueError("This pair is not open for you; reload the page.")
-        wrong = [question for question in QUESTIONS if choices.get(question) not in CHOICES]
+        wrong = [question for question in self.questions if choices.get(question) not in CHOICES]
         if wrong:
-            words = ", ".join("overall" if question is None else question.words for question in wrong)
+            words = ", ".join("overall" if question is None else words(question) for question in wrong)
             raise ValueError(f"Choose for each question: {words}.")
         if self.votes_of(voter, pair_id):
             return False
@@ -162,17 +167,17 @@ class Arena:
                 ),
                 "pair": pair_id,
             }
-            for question in QUESTIONS
+            for question in self.questions
         ]
         return self.log.add(rows) > 0
 
-    def votes_of(self, voter: str, pair_id: str) -> dict[Dimension | None, str]:
+    def votes_of(self, voter: str, pair_id: str) -> dict[str | None, str]:
         """What `voter` has said of a pair, by question; empty until all questions are answered."""
         with self._lock:
             if voter not in self._tally.people().get(pair_id, ()):
                 return {}
             given = self._tally.given(voter, pair_id)
-            return {question: given[question or ""]["choice"] for question in QUESTIONS}
+            return {question: given[question or ""]["choice"] for question in self.questions}
 
     def comparisons(self) -> list[Comparison]:
         """All votes on these pairs; the log may hold those of other comparisons too."""
@@ -182,7 +187,7 @@ class Arena:
     def _answer(self, row: Row) -> Answer | None:
         """What a row of the log is about, `None` if it is about clips that are not shown here."""
         question = row.get("dimension") or ""
-        if row.get("choice") not in CHOICES or question not in (*Dimension, ""):
+        if row.get("choice") not in CHOICES or question not in (*self.rubric.dimensions, ""):
             return None
         pair = self.pairs.get(str(row.get("pair")))
         old = self._old.get(str(row.get("pair")))
@@ -195,8 +200,7 @@ class Arena:
 
 def to_comparison(row: Row) -> Comparison:
     """A row of the log as a record."""
-    fields = {name: row[name] for name in Comparison.__dataclass_fields__}
-    return Comparison(**{**fields, "dimension": None if row["dimension"] is None else Dimension(row["dimension"])})
+    return Comparison(**{name: row[name] for name in Comparison.__dataclass_fields__})
 
 
 def system_of(video: str) -> str:

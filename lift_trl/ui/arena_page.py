@@ -4,8 +4,8 @@ from typing import Any
 
 import gradio as gr
 
-from ..rubric import DEFINITIONS, Dimension, Label
-from .arena import QUESTIONS, Arena
+from ..rubric import Rubric, words
+from .arena import Arena
 from .clips import ClipShelf, VideoPair
 from .identity import SIGN_IN
 from .page import (
@@ -67,7 +67,7 @@ def _vote_tab(demo: gr.Blocks, arena: Arena, shelf: ClipShelf, status: gr.HTML) 
     pair_id = gr.Textbox(visible="hidden", elem_id="lift-pair", elem_classes="lift-item")
     with gr.Column(visible=False, elem_classes="lift-answers") as form:
         with gr.Group(elem_classes="lift-form"):
-            radios = [_question(question) for question in QUESTIONS]
+            radios = [_question(question, arena.rubric) for question in arena.questions]
         submit = gr.Button("Submit votes", variant="primary", elem_id="lift-submit")
         html(_KEYS)
     skip = gr.Button("A clip does not play: skip this pair", elem_id="lift-skip", size="sm")
@@ -75,20 +75,12 @@ def _vote_tab(demo: gr.Blocks, arena: Arena, shelf: ClipShelf, status: gr.HTML) 
     @answered
     def load(request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
         if arena.identity.require_login and profile is None:
-            return _nothing(SIGN_IN, "")
+            return _nothing(SIGN_IN, "", arena)
         return _next(arena, shelf, arena.identity.voter(request, profile))
 
     @answered
-    def vote(
-        pair: str,
-        first: str | None,
-        second: str | None,
-        third: str | None,
-        overall: str | None,
-        request: gr.Request,
-        profile: gr.OAuthProfile | None = None,
-    ) -> list[Any]:
-        choices = dict(zip(QUESTIONS, (first, second, third, overall), strict=True))
+    def vote(request: gr.Request, profile: gr.OAuthProfile | None, pair: str, *given: str | None) -> list[Any]:
+        choices = dict(zip(arena.questions, given, strict=True))
         with told(), arena.identity.sending(request, profile) as voter:
             is_new = arena.vote(voter, pair, choices)
         if not is_new and arena.votes_of(voter, pair) != choices:
@@ -113,18 +105,18 @@ def _next(arena: Arena, shelf: ClipShelf, voter: str) -> list[Any]:
     shown = _playable(arena, shelf, voter)
     progress = progress_html(*arena.progress(voter), "pairs compared")
     if shown is None:
-        return _nothing("You have compared every pair. Thank you!", progress)
+        return _nothing("You have compared every pair. Thank you!", progress, arena)
     pair, video = shown
     video += _preload(arena, shelf, voter)
-    return [prompt_html(pair.prompt), video, pair.id, gr.Column(visible=True), progress, *_cleared()]
+    return [prompt_html(pair.prompt), video, pair.id, gr.Column(visible=True), progress, *_cleared(arena)]
 
 
-def _nothing(why: str, progress: str) -> list[Any]:
-    return ["", notice_html(why), "", gr.Column(visible=False), progress, *_cleared()]
+def _nothing(why: str, progress: str, arena: Arena) -> list[Any]:
+    return ["", notice_html(why), "", gr.Column(visible=False), progress, *_cleared(arena)]
 
 
-def _cleared() -> list[gr.Radio]:
-    return [gr.Radio(value=None)] * len(QUESTIONS)
+def _cleared(arena: Arena) -> list[gr.Radio]:
+    return [gr.Radio(value=None)] * len(arena.questions)
 
 
 def _playable(arena: Arena, shelf: ClipShelf, voter: str) -> tuple[VideoPair, str] | None:
@@ -144,11 +136,11 @@ def _preload(arena: Arena, shelf: ClipShelf, voter: str) -> str:
     return "" if pair is None else preload_html([clip.path for clip in arena.sides(voter, pair)], shelf)
 
 
-def _question(question: Dimension | None) -> gr.Radio:
+def _question(question: str | None, rubric: Rubric) -> gr.Radio:
     return gr.Radio(
         [("A better", "a"), ("Tie", "tie"), ("B better", "b")],
-        label="Overall" if question is None else question.words.capitalize(),
-        info="Which would you rather watch?" if question is None else DEFINITIONS[question][Label.GOOD],
+        label="Overall" if question is None else words(question).capitalize(),
+        info="Which would you rather watch?" if question is None else rubric.definitions[question][rubric.best],
         elem_classes="lift-question",
         elem_id=f"lift-{question or 'overall'}",
     )

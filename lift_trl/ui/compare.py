@@ -1,6 +1,7 @@
 """The comparison's pairs and votes: base and aligned clip of one prompt and seed. No page, no gradio."""
 
 import logging
+import os
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..records import Comparison, CriticScore
+from ..rubric import LIFT, Rubric
 from ..store.manifest import METADATA_FILE, read_rows
+from ..store.rubrics import check_same, find_rubric
 from .clips import GalleryClip, VideoPair, fetch, load_clips, pair_clips
 from .generation import ComparedClips
 from .identity import Identity
@@ -123,6 +126,7 @@ class Gallery:
         base: the base's clips.
         aligned: adapter -> its clips.
         scores: clip id -> scored row, for clips whose own row carries no verdict.
+        rubric: what the rows' labels are of.
     """
 
     def __init__(
@@ -130,8 +134,10 @@ class Gallery:
         base: Sequence[GalleryClip],
         aligned: Mapping[str, Sequence[GalleryClip]],
         scores: Mapping[str, Row] | None = None,
+        *,
+        rubric: Rubric = LIFT,
     ) -> None:
-        self._scores = scores or {}
+        self._scores, self._rubric = scores or {}, rubric
         self.adapters = list(aligned)
         self.pairs: dict[tuple[str, str, str], VideoPair] = {}
         for name, clips in aligned.items():
@@ -149,14 +155,18 @@ class Gallery:
         A gallery from folders or dataset repositories: name -> clips (`base` among them), name -> scored rows.
 
         Raises:
-            ValueError: if no source is called `base`, or there is no other.
+            ValueError: if no source is called `base`, or there is no other, or the verdicts are of two rubrics.
         """
         if BASE not in sources or len(sources) < 2:
             raise ValueError(f"GALLERY names {', '.join(sources)}; name `{BASE}=...` and one or more others.")
         clips = {name: load_clips(source, system=name, token=token) for name, source in sources.items()}
         folders = [scored if Path(scored).is_dir() else fetch(scored, token) for scored in scores.values()]
         rows = [row for folder in folders for row in read_rows(Path(folder) / METADATA_FILE)]
-        return cls(clips.pop(BASE), clips, {str(row["id"]): row for row in rows})
+        rubrics = [find_rubric(folder) for folder in folders or map(Path, filter(os.path.isdir, sources.values()))]
+        for other in rubrics:
+            check_same(rubrics[0], other, "the rubrics of the verdicts")
+        rubric = rubrics[0] if rubrics else LIFT
+        return cls(clips.pop(BASE), clips, {str(row["id"]): row for row in rows}, rubric=rubric)
 
     def prompts(self, adapter: str) -> list[str]:
         """Prompts that there are clips of."""
@@ -176,4 +186,5 @@ class Gallery:
         return ShownPair(prompt, adapter, clips, (f"{BASE}/{pair.first.name}", f"{adapter}/{pair.second.name}"))
 
     def _score(self, clip: GalleryClip) -> CriticScore | None:
-        return score_of(clip.row) or (score_of(self._scores[clip.id]) if clip.id in self._scores else None)
+        own = score_of(clip.row, self._rubric)
+        return own or (score_of(self._scores[clip.id], self._rubric) if clip.id in self._scores else None)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..records import Comparison
-from ..rubric import Dimension
+from ..rubric import words
 from .arena import Arena
 from .page import notice_html, text_html
 
@@ -25,7 +25,7 @@ class Share(NamedTuple):
 class ResultRow(NamedTuple):
     """One line of the results: shares of the votes, and shares of the pairs by the majority of their voters."""
 
-    dimension: Dimension | None
+    dimension: str | None
     win: Share
     tie: Share
     loss: Share
@@ -88,7 +88,7 @@ def _result_html(row: ResultRow, head: Sequence[str]) -> str:
         for name, share, side in (("win", row.win, "left"), ("loss", row.loss, "right"))
         if share.ci95 is not None
     )
-    title = "Overall" if row.dimension is None else row.dimension.words.capitalize()
+    title = "Overall" if row.dimension is None else words(row.dimension).capitalize()
     cells = [
         *(
             f'<span><b class="lift-of-{name}">{100 * share.value:.0f} %</b> {_interval(share)}</span>'

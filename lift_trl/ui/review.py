@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..records import content_id
-from ..rubric import Dimension, Label, parse_label
+from ..rubric import LIFT, Rubric, words
 from ..store.manifest import read_rows, write_rows
+from ..store.rubrics import find_rubric, write_rubric
 from .annotation import checked_reason
 from .clips import fetch
 from .vote_log import Row, VoteLog, vote_id
@@ -20,7 +21,7 @@ class ReviewDecision(NamedTuple):
     """What a person decided on a row: a label with its reason, or to drop the row (`label=None`)."""
 
     row_id: str
-    label: Label | None
+    label: str | None
     reason: str
     reviewer: str
     decided_at: str
@@ -35,9 +36,18 @@ class ReviewQueue:
             `critic_reason` where there is one.
         log: where decisions go.
         decide: writes decisions into the queue's file.
+        rubric: what the labels are of.
     """
 
-    def __init__(self, rows: Sequence[Row], log: VoteLog, decide: Callable[[Sequence[ReviewDecision]], None]) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        log: VoteLog,
+        decide: Callable[[Sequence[ReviewDecision]], None],
+        *,
+        rubric: Rubric = LIFT,
+    ) -> None:
+        self.rubric = rubric
         self.rows = {str(row["id"]): row for row in rows}
         self.log, self._decide = log, decide
         self._lock = threading.Lock()
@@ -61,10 +71,10 @@ class ReviewQueue:
         """Rows that are decided."""
         return len(self._done)
 
-    def suggestion(self, row: Row) -> tuple[Label | None, str]:
+    def suggestion(self, row: Row) -> tuple[str | None, str]:
         """What the form shows at first: the critic's label and reason."""
         label = row.get("critic_label")
-        return (parse_label(str(label)), self.reason_of(row, str(label))) if label else (None, "")
+        return (self.rubric.parse_label(str(label)), self.reason_of(row, str(label))) if label else (None, "")
 
     @staticmethod
     def reason_of(row: Row, label: str) -> str:
@@ -85,16 +95,16 @@ class ReviewQueue:
         if row_id not in self.rows:
             raise ValueError("This row is not in the queue; reload the page.")
         row = self.rows[row_id]
-        chosen: Label | None = None
+        chosen: str | None = None
         if not drop:
             if label is None:
                 raise ValueError("Choose a label, or drop the row.")
-            chosen = parse_label(label)
+            chosen = self.rubric.parse_label(label)
             reason = self._checked(row, chosen, reason)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         decision = ReviewDecision(row_id, chosen, reason.strip(), reviewer, now)
         content = _content(row)
-        written = {"id": vote_id("review", row_id, content), **decision._asdict(), "label": chosen and chosen.value}
+        written = {"id": vote_id("review", row_id, content), **decision._asdict(), "label": chosen and str(chosen)}
         written["content"] = content
         with self._lock:
             is_first = row_id not in self._done and self.log.add([written]) > 0
@@ -108,19 +118,19 @@ class ReviewQueue:
         row = self.rows.get(row_id)
         if row is None or label is None:
             return reason
-        filled = {_folded(self.reason_of(row, other)) for other in Label}
+        filled = {_folded(self.reason_of(row, other)) for other in self.rubric.labels}
         return self.reason_of(row, label) if _folded(reason) in filled | {""} else reason
 
-    def _checked(self, row: Row, label: Label, reason: str) -> str:
-        dimension = Dimension(row["dimension"])
+    def _checked(self, row: Row, label: str, reason: str) -> str:
+        dimension = self.rubric.parse_dimension(row["dimension"])
         if not reason.strip() and label == row["label"]:
             reason = str(row.get("reason") or "")
         if not reason.strip():
-            raise ValueError(f"Say why {dimension.words} is {label}.")
-        others = {_folded(self.reason_of(row, other)) for other in Label if other != label}
+            raise ValueError(f"Say why {words(dimension)} is {label}.")
+        others = {_folded(self.reason_of(row, other)) for other in self.rubric.labels if other != label}
         if _folded(reason) != _folded(self.reason_of(row, label)) and _folded(reason) in others:
-            raise ValueError(f"That reason was given for another label; say why {dimension.words} is {label}.")
-        return checked_reason(label, reason, dimension)[0]
+            raise ValueError(f"That reason was given for another label; say why {words(dimension)} is {label}.")
+        return checked_reason(label, reason, dimension, self.rubric)[0]
 
 
 def _folded(text: str) -> str:
@@ -134,10 +144,7 @@ def _content(row: Row) -> str:
 
 def to_decision(row: Mapping[str, Any]) -> ReviewDecision:
     """A row of the log as a decision."""
-    label = row["label"]
-    return ReviewDecision(
-        row["row_id"], None if label is None else parse_label(label), row["reason"], row["reviewer"], row["decided_at"]
-    )
+    return ReviewDecision(row["row_id"], row["label"], row["reason"], row["reviewer"], row["decided_at"])
 
 
 def clip_path(row: Row, queue: Path) -> Path:
@@ -183,5 +190,7 @@ def share_queue(queue: Path | str, folder: Path | str) -> Path:
         if not (clips / name).is_file():
             shutil.copyfile(path, clips / name)
         rows.append({**row, "video": f"clips/{name}"})
+    if (rubric := find_rubric(source)) != LIFT:
+        write_rubric(rubric, folder)
     write_rows(Path(folder) / source.name, rows)
     return Path(folder) / source.name

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from ..rubric import Dimension, Label
+from ..rubric import Rubric, words
 from .annotation import MAX_REASON_CHARS
 from .clips import ClipShelf
 from .identity import Identity
@@ -50,7 +50,7 @@ class _Form(NamedTuple):
     reason: gr.Textbox
 
 
-def _form() -> tuple[_Form, gr.Button, gr.Button]:
+def _form(rubric: Rubric) -> tuple[_Form, gr.Button, gr.Button]:
     """The tab's parts, and its buttons: to keep a row with this label, and to drop it."""
     row_id = gr.Textbox(visible="hidden", elem_id="lift-row", elem_classes="lift-item")
     with gr.Row(equal_height=False, elem_classes="lift-sides"):
@@ -60,7 +60,7 @@ def _form() -> tuple[_Form, gr.Button, gr.Button]:
             status, caption = html(), html(elem_classes="lift-caption")
             with gr.Column(visible=False, elem_classes="lift-answers") as form:
                 labels = gr.Radio(
-                    [(label.value, label.value) for label in reversed(Label)],
+                    [(str(label), str(label)) for label in reversed(rubric.labels)],
                     label="Decision",
                     elem_classes="lift-question",
                     elem_id="lift-decision",
@@ -77,7 +77,7 @@ def _form() -> tuple[_Form, gr.Button, gr.Button]:
 def review_tab(demo: gr.Blocks, review: Review, identity: Identity, shelf: ClipShelf) -> None:
     """The owner's tab: what rater and critic said, and a form with the critic's answer filled in."""
     queue = review.queue
-    tab, keep, drop = _form()
+    tab, keep, drop = _form(queue.rubric)
 
     def owner(request: gr.Request, profile: gr.OAuthProfile | None) -> str:
         if not identity.is_owner(request, profile):
@@ -135,17 +135,17 @@ def _review(review: Review, shelf: ClipShelf) -> list[Any]:
         video = clip_player([(clip_path(row, review.path), "")], shelf)
     except ClipError as error:
         video = notice_html(f"This clip cannot be shown, so drop the row or put the clip back. {error}")
-    return [video, review_html(row), row["id"], gr.Column(visible=True), bar, label and label.value, text]
+    shown = review_html(row, queue.rubric)
+    return [video, shown, row["id"], gr.Column(visible=True), bar, label and str(label), text]
 
 
-def review_html(row: Row) -> str:
+def review_html(row: Row, rubric: Rubric) -> str:
     """Caption, and what rater and critic said."""
-    dimension = Dimension(row["dimension"])
-    critic = label_html(Label(row["critic_label"])) if row.get("critic_label") else "no label"
+    critic = label_html(rubric.parse_label(row["critic_label"]), rubric) if row.get("critic_label") else "no label"
     said = [
-        ["Rater", label_html(Label(row["label"])), text_html(str(row["reason"]))],
+        ["Rater", label_html(rubric.parse_label(row["label"]), rubric), text_html(str(row["reason"]))],
         ["Critic", critic, text_html(str(row.get("critic_reason") or ""))],
         ["Why it is here", "", text_html(str(row.get("why", "")))],
     ]
-    table = table_html([escape(dimension.words.capitalize()), "", ""], said)
+    table = table_html([escape(words(row["dimension"]).capitalize()), "", ""], said)
     return prompt_html(str(row["caption"]), "Caption") + table

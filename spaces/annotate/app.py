@@ -3,12 +3,14 @@
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lift_trl.feedback.agreement import krippendorff_alpha
 from lift_trl.feedback.review import Decision, decide
 from lift_trl.hub.artifact_cards import ratings_card
 from lift_trl.store.manifest import read_rows
+from lift_trl.store.rubrics import find_rubric
 from lift_trl.ui.annotate import annotate_page
 from lift_trl.ui.annotation import RATERS, AnnotationQueue
 from lift_trl.ui.clips import ClipShelf, load_clips
@@ -33,14 +35,15 @@ def review(source: str) -> Review:
         if is_local:
             decide(path, {d.row_id: Decision(d.label, d.reason, d.reviewer, d.decided_at) for d in decisions})
 
-    return Review(ReviewQueue(list(read_rows(path)), decisions, write), path)
+    return Review(ReviewQueue(list(read_rows(path)), decisions, write, rubric=find_rubric(path)), path)
 
 
 settings = Settings.from_env("annotate")
 if "CLIPS" not in os.environ:
     use_the_mini_world()
+rubric = find_rubric(os.environ["CLIPS"], os.environ.get("RUBRIC") or None)
 identity = settings.identity()
-log = settings.log(ratings_card(settings.repo_id or "", os.environ["CLIPS"]))
+log = settings.log(ratings_card(settings.repo_id or "", os.environ["CLIPS"], rubric))
 decisions = settings.log(directory="decisions")
 queue = AnnotationQueue(
     load_clips(os.environ["CLIPS"], token=settings.token, cache_dir=settings.data_dir / "clips"),
@@ -49,11 +52,12 @@ queue = AnnotationQueue(
     gold=load_clips(os.environ["GOLD"], token=settings.token) if os.environ.get("GOLD") else (),
     raters=int(os.environ.get("RATERS", RATERS)),
     source=os.environ.get("SOURCE", "synthetic"),
+    rubric=rubric,
 )
 shelf = ClipShelf(identity)
-demo = annotate_page(
-    queue, shelf, krippendorff_alpha, review=review(os.environ["QUEUE"]) if os.environ.get("QUEUE") else None
-)
+agreement = partial(krippendorff_alpha, rubric=rubric)
+to_review = review(os.environ["QUEUE"]) if os.environ.get("QUEUE") else None
+demo = annotate_page(queue, shelf, agreement, review=to_review)
 
 
 def close() -> None:

@@ -8,6 +8,7 @@ from lift_trl.hub.artifact_cards import votes_card
 from lift_trl.records import Comparison
 from lift_trl.statistics.intervals import Estimate
 from lift_trl.statistics.win_rate import to_votes, win_rates
+from lift_trl.store.rubrics import find_rubric
 from lift_trl.ui.arena import Arena, system_of
 from lift_trl.ui.arena_page import arena_page
 from lift_trl.ui.clips import ClipShelf, GalleryClip, load_clips, pair_clips
@@ -55,8 +56,9 @@ settings = Settings.from_env("arena")
 if "FIRST" not in os.environ:
     use_the_mini_world()
 identity = settings.identity()
-log = settings.log(votes_card(settings.repo_id or "", os.environ["FIRST"], os.environ["SECOND"]))
-arena = Arena(pair_clips(clips("FIRST"), clips("SECOND")), log, identity)
+rubric = find_rubric(os.environ["FIRST"].rpartition("=")[2], os.environ.get("RUBRIC") or None)
+log = settings.log(votes_card(settings.repo_id or "", os.environ["FIRST"], os.environ["SECOND"], rubric))
+arena = Arena(pair_clips(clips("FIRST"), clips("SECOND")), log, identity, rubric=rubric)
 shelf = ClipShelf(identity)
 demo = arena_page(arena, shelf, results)
 

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from lift_trl.alignment.metrics import LossMetrics
 from lift_trl.alignment.trackers import log_videos
-from lift_trl.rubric import Dimension
+from lift_trl.rubric import LIFT, Dimension
 
 
 NAN = float("nan")
@@ -26,7 +26,7 @@ def test_means_are_over_the_rows_that_count():
     }
     health = {"kl": torch.tensor([0.1, 0.3, 9.0, 9.0]), "rewards/chosen": torch.tensor([5.0, NAN, NAN, 7.0])}
     health["reference_error"] = torch.tensor([1.0, 3.0, 9.0, 9.0])
-    metrics = LossMetrics(Accelerator(cpu=True))
+    metrics = LossMetrics(Accelerator(cpu=True), LIFT.dimensions)
     metrics.add("train", batch, torch.tensor([1.0, 2.0, 6.0, 99.0]), torch.tensor([0, 3, 3, 1]), health)
     semantic, motion, fidelity = (f"reward/{dimension}" for dimension in Dimension)
     expected = {

@@ -18,7 +18,7 @@ from lift_trl.alignment.objectives import ObjectiveArguments
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.hub.lora import PEFT_WEIGHTS_FILE
 from lift_trl.mini.checkpoints import build_tiny_pipeline
-from lift_trl.rubric import OFFICIAL_NAMES, mean_reward, parse_answer
+from lift_trl.rubric import LIFT, OFFICIAL_NAMES
 from tests.real_folder import critic_files, critic_labels, demo_clip, reward
 
 
@@ -44,7 +44,7 @@ def rated(real_data, tmp_path_factory) -> Path:
     folder.mkdir()
     rows = []
     for answer in json.loads(critic_files(real_data)[0].read_text(encoding="utf-8")):
-        labels = {dimension: parse_answer(answer[name]).label for name, dimension in OFFICIAL_NAMES.items()}
+        labels = {dimension: LIFT.parse_answer(answer[name]).label for name, dimension in OFFICIAL_NAMES.items()}
         clip = demo_clip(real_data, answer["video"])
         rows.append({"id": clip.stem, "file_name": str(clip), "prompt": answer["caption"], **labels})
     for pair in json.loads((real_data / "pairs.json").read_text()):
@@ -73,8 +73,8 @@ def expected_weights(rated) -> dict[str, float]:
     sampled = [row for row in rows if not row.get("is_real")]
     weights = {}
     for row in sampled:
-        labels = {dimension: parse_answer(row[dimension]).label for dimension in OFFICIAL_NAMES.values()}
-        weights[row["id"]] = mean_reward(labels) * len(rows) / len(sampled)
+        labels = {dimension: LIFT.parse_answer(row[dimension]).label for dimension in OFFICIAL_NAMES.values()}
+        weights[row["id"]] = LIFT.mean_reward(labels) * len(rows) / len(sampled)
     return weights | {row["id"]: len(rows) / (len(rows) - len(sampled)) for row in rows if row.get("is_real")}
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from lift_trl.critic.conversation import render_prompt
 from lift_trl.critic.lift_critic import LiFTCritic
-from lift_trl.rubric import Dimension, Label, question
+from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.store.video_io import Clip
 from tests.contracts.critic_models import FAMILIES, Family
 
@@ -35,7 +35,7 @@ def separate_logprobs(critic: LiFTCritic, clip: Clip, caption: str) -> torch.Ten
     """[3, 3]: every label after every question in a full forward of its own, at positions that the model finds itself."""
     table = []
     for dimension in Dimension:
-        prompt = render_prompt(critic.adapter, critic.processor, list(clip.frames), question(dimension, caption))
+        prompt = render_prompt(critic.adapter, critic.processor, list(clip.frames), LIFT.question(dimension, caption))
         inputs = dict(critic.adapter.encode(critic.processor, [prompt], [clip]))
         length = inputs["input_ids"].shape[1]
         for label in Label:
@@ -99,7 +99,7 @@ def test_reasons_equal_those_of_generate_after_the_chosen_label(family):
     labels = list(Label)
     for clip, caption, verdicts in zip(CLIPS, CAPTIONS, critic._judge(CLIPS, CAPTIONS, True)):
         for verdict in verdicts:
-            text = question(verdict.dimension, caption)
+            text = LIFT.question(verdict.dimension, caption)
             prompt = render_prompt(critic.adapter, critic.processor, list(clip.frames), text)
             inputs = dict(critic.adapter.encode(critic.processor, [prompt], [clip]))
             opening = critic._labels[labels[labels.index(verdict.label)]]

@@ -15,7 +15,7 @@ from lift_trl.alignment.score import score_videos
 from lift_trl.critic.lift_critic import LiFTCritic, judgements
 from lift_trl.critic.settings import CriticSettings, load_settings
 from lift_trl.judges.audit import audit
-from lift_trl.rubric import REWARDS, Dimension, Label
+from lift_trl.rubric import LIFT, REWARDS, Dimension, Label
 from lift_trl.store.manifest import Artifact, read_rows, write_rows
 from lift_trl.store.video_io import write_video
 from tests.critic.rendered_clips import write_square
@@ -179,9 +179,9 @@ def test_numbers_of_videos_and_captions_must_agree(critic, clips):
 
 
 def test_likelihoods_that_are_not_numbers_give_no_judgement():
-    assert judgements(torch.full((3, 3), torch.nan), [""] * 3) == ()
-    assert judgements(torch.full((3, 3), -torch.inf), [""] * 3) == ()
-    verdicts = judgements(torch.tensor([[0.1, 0.2, 0.5]] * 3).log(), ["why"] * 3)
+    assert judgements(torch.full((3, 3), torch.nan), [""] * 3, LIFT) == ()
+    assert judgements(torch.full((3, 3), -torch.inf), [""] * 3, LIFT) == ()
+    verdicts = judgements(torch.tensor([[0.1, 0.2, 0.5]] * 3).log(), ["why"] * 3, LIFT)
     assert verdicts[0].label is Label.GOOD and verdicts[0].label_mass == pytest.approx(0.8)
     assert list(verdicts[0].probs.values()) == pytest.approx([0.125, 0.25, 0.625])
 

@@ -17,7 +17,7 @@ from lift_trl.critic.conversation import render_prompt
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.served import LABEL_TOKENS, ServedCritic, label_mass
 from lift_trl.critic.settings import CriticSettings
-from lift_trl.rubric import Dimension, Label, format_answer, question
+from lift_trl.rubric import LIFT, Dimension, Label, format_answer
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
 from lift_trl.store.video_io import sample_frames
 from recipes import score as recipe
@@ -93,7 +93,7 @@ def first_token_probs(critic, path, caption):
     clip = sample_frames(path, 4)
     rows = []
     for dimension in Dimension:
-        prompt = render_prompt(critic.adapter, critic.processor, list(clip.frames), question(dimension, caption))
+        prompt = render_prompt(critic.adapter, critic.processor, list(clip.frames), LIFT.question(dimension, caption))
         with torch.inference_mode():
             rows.append(critic.model(**critic.adapter.encode(critic.processor, [prompt], [clip])).logits[0, -1])
     return torch.stack(rows).softmax(-1)

@@ -17,7 +17,7 @@ from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.prefix import end_tokens, label_tokens
 from lift_trl.critic.settings import CriticSettings
 from lift_trl.critic_models import ChatVLM
-from lift_trl.rubric import Label
+from lift_trl.rubric import LIFT, Label
 from tests.critic.rendered_clips import rated_squares
 from tests.critic.tiny_models import GLM_TEMPLATE, build_vlm
 
@@ -62,7 +62,7 @@ class Llava:
 def test_the_scored_label_is_what_a_llama_would_write():
     """By itself "Normal." would begin with two spaces, one of the template and one of the tokenizer."""
     processor = Llava()
-    labels = label_tokens(ChatVLM(), processor)
+    labels = label_tokens(ChatVLM(), processor, LIFT)
     for label in Label:
         assert processor.tokenizer.convert_ids_to_tokens(labels[label].label) == [f"\u2581{label}"]
         assert processor.tokenizer.convert_ids_to_tokens(labels[label].rest) == ["."]
@@ -87,7 +87,7 @@ def test_an_answer_ends_where_the_template_ends_no_turn():
     processor.chat_template = GLM_TEMPLATE.replace("<|begin_of_image|><|image|><|end_of_image|>", "<image>")
     end = processor.tokenizer.eos_token
     assert render_answer(ChatVLM(), processor, [None], "A fox.", "Bad. No fox.") == f"Bad. No fox.{end}"
-    assert processor.tokenizer.eos_token_id in end_tokens(ChatVLM(), processor, model)
+    assert processor.tokenizer.eos_token_id in end_tokens(ChatVLM(), processor, model, LIFT)
     processor.tokenizer.eos_token = None
     with pytest.raises(ValueError, match="never stop"):
         render_answer(ChatVLM(), processor, [None], "A fox.", "Bad.")

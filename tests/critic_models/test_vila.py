@@ -18,7 +18,7 @@ from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic_models import vila
 from lift_trl.critic_models.vila import DownsampleProjector, Vila
 from lift_trl.judges.audit import audit
-from lift_trl.rubric import Dimension, Label, question
+from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.store.manifest import Manifest
 from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.store.video_io import Clip
@@ -69,7 +69,7 @@ def loaded(base):
 def inputs(loaded):
     _, processor = loaded
     clip = Clip(np.stack(FRAMES), np.arange(3.0), 8.0)
-    prompt = render_prompt(Vila(), processor, FRAMES, question(Dimension.MOTION_SMOOTHNESS, CAPTION))
+    prompt = render_prompt(Vila(), processor, FRAMES, LIFT.question(Dimension.MOTION_SMOOTHNESS, CAPTION))
     return prompt, Vila().encode(processor, [prompt], [clip])
 
 

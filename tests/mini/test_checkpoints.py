@@ -18,7 +18,7 @@ from lift_trl.mini.checkpoints import (
 )
 from lift_trl.mini.language import sentences
 from lift_trl.mini.shapes import SCENES
-from lift_trl.rubric import Dimension, Label, format_answer, parse_answer, question
+from lift_trl.rubric import LIFT, Dimension, Label, format_answer
 
 
 def sample(pipeline, prompts=("a red circle moving left",), **kwargs):
@@ -79,7 +79,7 @@ def test_vlm_text_comes_back_and_labels_are_single_tokens():
     for label in Label:
         answer = tokenizer(format_answer(label, "The motion is even.")).input_ids
         assert answer[0] == tokenizer(f" {label}").input_ids[0] == tokenizer(label).input_ids[0]
-        assert parse_answer(tokenizer.decode(answer)) == (label, "The motion is even.")
+        assert LIFT.parse_answer(tokenizer.decode(answer)) == (label, "The motion is even.")
 
 
 def test_vlm_saves_loads_and_answers(tmp_path):
@@ -87,7 +87,7 @@ def test_vlm_saves_loads_and_answers(tmp_path):
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "vlm")
     processor = AutoProcessor.from_pretrained(tmp_path / "vlm")
     images = [Image.fromarray(np.full((192, 192, 3), 20 * i, np.uint8)) for i in range(8)]
-    asked = question(Dimension.MOTION_SMOOTHNESS, SCENES[0].prompt)
+    asked = LIFT.question(Dimension.MOTION_SMOOTHNESS, SCENES[0].prompt)
     content = [{"type": "text", "text": asked}, *({"type": "image"} for _ in images)]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     assert text == "User:" + "<image>" * 8 + f" {asked}<end_of_utterance>Assistant:"

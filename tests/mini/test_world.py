@@ -16,7 +16,7 @@ from lift_trl.mini.checkpoints import VIDEO_MODELS, load_pipeline
 from lift_trl.mini.language import STILL
 from lift_trl.mini.shapes import SCENES, DefectRates, draw_clip
 from lift_trl.mini.world import CONTROL_EVERY, build_world, rate_folder, write_clips
-from lift_trl.rubric import Dimension, Label, mean_reward
+from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.store.manifest import METADATA_FILE, read_rows
 from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.store.video_io import read_video
@@ -104,7 +104,7 @@ def test_the_oracle_rates_a_folder_as_the_renderings_were_made(world, tmp_path):
     clips = [draw_clip(rng, DefectRates(), SCENES[index]) for index in range(12)]
     rows = list(read_rows(tmp_path / "oracle" / METADATA_FILE))
     assert [{d: row[d] for d in Dimension} for row in rows] == [clip.labels for clip in clips]
-    assert [row["reward"] for row in rows] == [mean_reward(clip.labels) for clip in clips]
+    assert [row["reward"] for row in rows] == [LIFT.mean_reward(clip.labels) for clip in clips]
     assert (tmp_path / "oracle" / rows[0]["file_name"]).is_file()
 
 

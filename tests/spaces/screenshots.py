@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from lift_trl.mini.shapes import CLEAN, SCENES, DefectRates, draw_clip
 from lift_trl.mini.world import rate_folder, write_clips
-from lift_trl.rubric import Dimension, Label, mean_reward
+from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
 from lift_trl.ui.identity import Identity
 from tests.spaces.conftest import wait_until_open
@@ -86,7 +86,7 @@ def some_votes(space: Space, *folders: Path) -> None:
             # The clips that are fetched ahead come after the two that are shown.
             left, right = (rows[name] for name in re.findall(r'src="clips/([0-9a-f]{32})', shown[1]))
             better = [np.sign(Label(left[d]).rank - Label(right[d]).rank) for d in Dimension]
-            rewards = [mean_reward({d: Label(row[d]) for d in Dimension}) for row in (left, right)]
+            rewards = [LIFT.mean_reward({d: Label(row[d]) for d in Dimension}) for row in (left, right)]
             better.append(np.sign(rewards[0] - rewards[1]))
             seen = [int(rng.integers(-1, 2)) if rng.integers(100) < SLIPS else int(sign) for sign in better]
             shown = visitor.call("vote", shown[2], *({1: "a", 0: "tie", -1: "b"}[sign] for sign in seen))

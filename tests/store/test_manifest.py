@@ -4,14 +4,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from lift_trl.critic.settings import load_settings
-from lift_trl.rubric import RUBRIC_ID, Dimension
+from lift_trl.rubric import LIFT, Dimension
 from lift_trl.store.manifest import Artifact, Manifest, command_line, read_rows, write_rows, write_text
 from lift_trl.store.rated_videos import load_rated_videos
+from lift_trl.store.rubric_form import rubric_from_plain
 from lift_trl.store.sharding import chunks, pending, share
+from tests.own_rubric import SIGNS
 
 
 def test_rows_of_several_processes_merge_in_the_order_asked_for(tmp_path):
@@ -149,9 +153,9 @@ def test_the_command_is_noted_without_homes_and_tokens(argv, command):
 def test_ratings_of_another_rubric_are_refused_by_name(tmp_path):
     """A critic, its ratings and its scores mean something under one rubric only; clips and LoRAs need none."""
     for kind in ("scored", "hra", "critic", "cache", "correction"):
-        Artifact(kind, {"dimensions": [d.value for d in Dimension]}, rubric="0123456789abcdef").save(tmp_path)
+        _save_with_rubric(tmp_path, Artifact(kind, {"dimensions": [d.value for d in Dimension]}), "0123456789abcdef")
         with pytest.raises(
-            ValueError, match=f"{kind} artefact of rubric 0123456789abcdef, and this is rubric {RUBRIC_ID}"
+            ValueError, match=f"{kind} artefact of rubric 0123456789abcdef, and this is rubric {LIFT.id}"
         ):
             Artifact.load(tmp_path)
         with pytest.raises(ValueError, match="make the artefact again"):
@@ -159,13 +163,35 @@ def test_ratings_of_another_rubric_are_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match="make the artefact again"):
             load_settings(str(tmp_path))
     for kind in ("generated", "lora", "report"):
-        Artifact(kind, rubric="0123456789abcdef").save(tmp_path)
-        assert Artifact.load(tmp_path).rubric == "0123456789abcdef"
+        _save_with_rubric(tmp_path, Artifact(kind), "0123456789abcdef")
+        assert Artifact.load(tmp_path).rubric == LIFT
     Artifact("scored").save(tmp_path)
-    assert Artifact.load(tmp_path).rubric == RUBRIC_ID and len(RUBRIC_ID) == 16
+    assert Artifact.load(tmp_path).rubric == LIFT and LIFT.id == "313e6e7bcfa1464f", "what all artefacts so far say"
     text = (tmp_path / "artifact.yaml").read_text()
-    (tmp_path / "artifact.yaml").write_text(text.replace(f"rubric: {RUBRIC_ID}\n", ""))
-    assert Artifact.load(tmp_path).rubric == RUBRIC_ID, "folders made earlier do not say"
+    (tmp_path / "artifact.yaml").write_text(text.replace(f"rubric: {LIFT.id}\n", ""))
+    assert Artifact.load(tmp_path).rubric == LIFT, "folders made earlier do not say"
+
+
+def _save_with_rubric(folder: Path, artifact: Artifact, rubric: object) -> None:
+    """`artifact.yaml` as one with `rubric` in it would be."""
+    artifact.save(folder)
+    content = yaml.safe_load((folder / "artifact.yaml").read_text())
+    (folder / "artifact.yaml").write_text(yaml.safe_dump(content | {"rubric": rubric}))
+
+
+def test_an_artefact_of_ones_own_rubric_holds_all_of_it(tmp_path):
+    own = rubric_from_plain(SIGNS)
+    Artifact("scored", rubric=own).save(tmp_path)
+    assert Artifact.load(tmp_path).rubric == own and Artifact.load(tmp_path).is_rated
+    stored = yaml.safe_load((tmp_path / "artifact.yaml").read_text())["rubric"]
+    assert stored == {"id": own.id, **SIGNS}
+    for damaged, message in (
+        (stored | {"id": "0123456789abcdef"}, f"has the id 0123456789abcdef, and what it holds {own.id}"),
+        ({"id": own.id, "labels": SIGNS["labels"]}, "its rubric is damaged"),
+    ):
+        _save_with_rubric(tmp_path, Artifact("scored"), damaged)
+        with pytest.raises(ValueError, match=message):
+            Artifact.load(tmp_path)
 
 
 def test_an_artefact_that_does_not_name_its_command_is_not_given_the_readers(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lift_trl.rubric import Dimension, Label
+from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.store.manifest import read_rows, write_rows
 from lift_trl.store.rated_videos import BadRowsError
 from lift_trl.store.video_io import write_video
@@ -26,7 +26,7 @@ from lift_trl.ui.annotation import (
     export_ratings,
     rater_summaries,
 )
-from lift_trl.ui.arena import CHOICES, QUESTIONS, Arena, system_of
+from lift_trl.ui.arena import CHOICES, Arena, system_of
 from lift_trl.ui.clips import GalleryClip, load_clips, pair_clips
 from lift_trl.ui.compare import Gallery
 from lift_trl.ui.generation import component_sizes, critic_size, plan_for
@@ -68,7 +68,7 @@ def arena(log, identity) -> Arena:
 
 
 def all_of(choice: str) -> dict[Dimension | None, str | None]:
-    return dict.fromkeys(QUESTIONS, choice)
+    return dict.fromkeys((*Dimension, None), choice)
 
 
 def test_sides_are_fair_and_fixed_for_a_voter_and_a_pair(arena):
@@ -263,14 +263,14 @@ def test_every_rater_meets_every_gold_clip(log, identity):
 @pytest.mark.parametrize("text", ["", "   ", "\n\t", "\u200b\u202e"])
 def test_a_reason_is_needed_below_the_best_label(text):
     motion = Dimension.MOTION_SMOOTHNESS
-    assert checked_reason(Label.GOOD, text, motion) == (READY_REASON, True)
+    assert checked_reason(Label.GOOD, text, motion, LIFT) == (READY_REASON, True)
     for label in (Label.NORMAL, Label.BAD):
         with pytest.raises(ValueError, match=f"Say why {motion.words} is {label}"):
-            checked_reason(label, text, motion)
-    assert checked_reason(Label.GOOD, READY_REASON, motion) == (READY_REASON, True)
-    assert checked_reason(Label.GOOD, "very\n nice", motion) == ("very nice", False)
+            checked_reason(label, text, motion, LIFT)
+    assert checked_reason(Label.GOOD, READY_REASON, motion, LIFT) == (READY_REASON, True)
+    assert checked_reason(Label.GOOD, "very\n nice", motion, LIFT) == ("very nice", False)
     with pytest.raises(ValueError, match="1000 are allowed"):
-        checked_reason(Label.GOOD, "x" * 1001, motion)
+        checked_reason(Label.GOOD, "x" * 1001, motion, LIFT)
 
 
 def test_ratings_become_published_hra(tmp_path, log, identity):
@@ -414,8 +414,8 @@ def test_a_gallery_joins_verdicts_by_id():
     html = verdict_html("lift", clips.scores[1])
     assert "70 %" in html and "<img" not in html and "&#36;&#123;1&#125;" in html
     assert gallery.get("lift", "prompt 9", "0") is None
-    assert "unscored, broken" in verdict_html("x", score_of({"id": "1", "unscored": "broken"}))
-    assert score_of({"id": "1", "prompt": "p"}) is None
+    assert "unscored, broken" in verdict_html("x", score_of({"id": "1", "unscored": "broken"}, LIFT))
+    assert score_of({"id": "1", "prompt": "p"}, LIFT) is None
 
 
 def test_clips_of_one_prompt_and_seed_are_told_apart():

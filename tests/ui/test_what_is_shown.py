@@ -13,7 +13,7 @@ from lift_trl.store.manifest import read_rows, write_rows
 from lift_trl.store.rated_videos import BadRowsError
 from lift_trl.store.video_io import write_video
 from lift_trl.ui.annotation import AnnotationQueue, Rating, export_ratings
-from lift_trl.ui.arena import QUESTIONS, Arena
+from lift_trl.ui.arena import Arena
 from lift_trl.ui.clips import ClipShelf, GalleryClip, load_clips, pair_clips
 from lift_trl.ui.compare import Compare, Gallery
 from lift_trl.ui.compare_page import compare_page
@@ -44,7 +44,7 @@ def arena_of(tmp_path: Path, first: Path, second: Path, *, name: str = "lift") -
 
 def vote_on_all(arena: Arena, voter: str, choice: str) -> None:
     while (pair := arena.next_pair(voter)) is not None:
-        assert arena.vote(voter, pair.id, dict.fromkeys(QUESTIONS, choice))
+        assert arena.vote(voter, pair.id, dict.fromkeys((*Dimension, None), choice))
 
 
 @pytest.mark.parametrize("changed", ["the second system", "what a clip shows"])
@@ -68,7 +68,7 @@ def old_rows(voter: str, second: str) -> list[dict[str, object]]:
     pair = content_id("prompt 0", "clip-0", "clip-0")
     names = {"video_a": f"{second}/0.mp4", "video_b": "base/0.mp4"}
     row = {"prompt": "prompt 0", **names, "choice": "tie", "voter": voter, "created_at": "2026-01-01T00:00:00+00:00"}
-    return [{"id": vote_id(voter, pair, d), **row, "dimension": d, "pair": pair} for d in QUESTIONS]
+    return [{"id": vote_id(voter, pair, d), **row, "dimension": d, "pair": pair} for d in (*Dimension, None)]
 
 
 def test_old_votes_count_for_the_systems_that_they_name(tmp_path):
@@ -98,7 +98,7 @@ def test_two_systems_of_one_name_are_refused(tmp_path):
 
 def test_only_what_was_shown_can_be_voted_on_and_a_restart_remembers_it(tmp_path):
     base, lift = folder(tmp_path / "b", 10), folder(tmp_path / "l", 90)
-    arena, tie = arena_of(tmp_path, base, lift), dict.fromkeys(QUESTIONS, "tie")
+    arena, tie = arena_of(tmp_path, base, lift), dict.fromkeys((*Dimension, None), "tie")
     pair = arena.next_pair("ada")
     other = next(name for name in arena.pairs if name != pair.id)
     for voter, name in (("ada", other), ("bob", pair.id)):

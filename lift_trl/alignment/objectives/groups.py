@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ...rubric import Dimension
 from .references import REFERENCE_OPTIONS
 from .step import Needs, RatedRows, StepRows, TrainingRows, chosen_and_rejected, other
 from .weights import weighted_rows
@@ -97,10 +96,11 @@ def _summed(rows: RatedRows, groups: Sequence[Sequence[int]]) -> Tensor:
             f"multi_objective_aggregation='normalize_then_sum' needs labels, and {unlabelled} clips have only a reward. "
             "Use 'sum_then_normalize', or give the labels of these clips."
         )
-    weights = rows.dimension_weights or dict.fromkeys(Dimension, 1.0)
+    equal = [1.0] * rows.dimension_reward.shape[1]
+    weights = list(rows.dimension_weights.values()) if rows.dimension_weights else equal
     columns = [
-        weights[dimension] * advantages(rows.dimension_reward[:, index], groups, baseline="group").value
-        for index, dimension in enumerate(Dimension)
+        weight * advantages(rows.dimension_reward[:, index], groups, baseline="group").value
+        for index, weight in enumerate(weights)
     ]
     return torch.stack(columns).sum(dim=0)
 

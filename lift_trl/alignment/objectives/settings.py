@@ -5,8 +5,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args, get_type_hints
 
-from ...rubric import Dimension, check_dimension_weights
-
 
 ObjectiveName = Literal["sft", "rwl", "rs", "best_of_n", "exp", "dpo", "kto", "nft", "awm"]
 # In units of the mean squared error of a row, found on a small model: docs/objectives.md, dev/LOG.md.
@@ -114,7 +112,6 @@ class ObjectiveArguments:
         if isinstance(self.dimension_weights, str):
             self.dimension_weights = json.loads(self.dimension_weights)
         if self.dimension_weights is not None:
-            check_dimension_weights(self.dimension_weights)  # type: ignore[arg-type]
             if self.expected_reward:
                 raise ValueError("dimension_weights act on labels, expected_reward is a mean: leave one of them out.")
         hints = get_type_hints(type(self))
@@ -142,8 +139,6 @@ class ObjectiveArguments:
         if not 0 <= self.ref_model_mixup_alpha <= 1:
             raise ValueError(f"ref_model_mixup_alpha={self.ref_model_mixup_alpha}; use a share in [0, 1].")
 
-    def clip_dimension_weights(self) -> dict[Dimension, float] | None:
-        """`dimension_weights` by `Dimension`, `None` for equal ones."""
-        if self.dimension_weights is None or isinstance(self.dimension_weights, str):
-            return None
-        return {Dimension(name): float(weight) for name, weight in self.dimension_weights.items()}
+    def clip_dimension_weights(self) -> dict[str, float] | None:
+        """`dimension_weights` by name, `None` for equal ones. The dataset's rubric says which names there are."""
+        return None if isinstance(self.dimension_weights, str) else self.dimension_weights

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ...rubric import Dimension
-
 
 if TYPE_CHECKING:
     from .settings import ObjectiveArguments
@@ -27,7 +25,7 @@ class RatedRows(NamedTuple):
         is_real, all_good: bool [N].
         ids, prompts: of each clip.
         pairs: positions (preferred, other) that people chose, `None` where there are none.
-        dimension_weights: of each dimension in a reward, `None` for equal ones.
+        dimension_weights: of each of the D dimensions in a reward, in their order; `None` for equal ones.
     """
 
     reward: Tensor
@@ -37,7 +35,7 @@ class RatedRows(NamedTuple):
     ids: Sequence[str]
     prompts: Sequence[str]
     pairs: Sequence[tuple[int, int]] | None = None
-    dimension_weights: Mapping[Dimension, float] | None = None
+    dimension_weights: Mapping[str, float] | None = None
 
 
 class TrainingRows(NamedTuple):

@@ -4,7 +4,7 @@
 import datasets
 import evaluate
 
-from lift_trl.rubric import parse_label
+from lift_trl.rubric import LIFT
 from lift_trl.statistics.label_measures import accuracy, balanced_accuracy, confusion, macro_f1
 
 
@@ -31,7 +31,9 @@ class LabelAgreement(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float | list[list[int]]]:
-        table = confusion([parse_label(text) for text in references], [parse_label(text) for text in predictions])
+        table = confusion(
+            [LIFT.parse_label(text) for text in references], [LIFT.parse_label(text) for text in predictions]
+        )
         return {
             "accuracy": float(accuracy(table)),
             "balanced_accuracy": float(balanced_accuracy(table)),

@@ -4,7 +4,7 @@
 import datasets
 import evaluate
 
-from lift_trl.rubric import Dimension, UnparsableAnswerError, mean_reward, parse_answer
+from lift_trl.rubric import LIFT, UnparsableAnswerError
 from lift_trl.statistics.intervals import bootstrap_mean
 
 
@@ -49,6 +49,8 @@ class LiFTReward(evaluate.Metric):
 
 def _reward(answers: list[str]) -> float | None:
     try:
-        return mean_reward({d: parse_answer(text).label for d, text in zip(Dimension, answers, strict=True)})
+        return LIFT.mean_reward(
+            {d: LIFT.parse_answer(text).label for d, text in zip(LIFT.dimensions, answers, strict=True)}
+        )
     except UnparsableAnswerError:
         return None
