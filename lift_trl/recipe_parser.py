@@ -1,5 +1,9 @@
-"""The parser of the recipes: TRL's, with one thing that people write in a YAML."""
+"""The parser of the recipes: TRL's, with one thing that people write in a YAML, and with `--dry_run`."""
 
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from trl.scripts.utils import TrlParser
@@ -7,6 +11,15 @@ from trl.scripts.utils import TrlParser
 
 class RecipeParser(TrlParser):
     """TRL's parser. One value for a list in a YAML is a list of that one, as it is on the command line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._config = Path()
+        self.add_argument(
+            "--dry_run",
+            metavar="CARD",
+            help="Load and run nothing: print what lift-trl estimate says of these settings on a card (rtx4090, h100).",
+        )
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
         """As TRL's: the YAML's values become the defaults."""
@@ -17,3 +30,27 @@ class RecipeParser(TrlParser):
                 kwargs[action.dest] = [value]
         remaining: list[str] = super().set_defaults_with_config(**kwargs)
         return remaining
+
+    def parse_args_and_config(self, args: Iterable[str] | None = None, *rest: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """As TRL's; under `--dry_run` it prints the estimate and leaves with exit code 0."""
+        words = list(sys.argv[1:] if args is None else args)
+        if "--config" in words[:-1]:
+            self._config = Path(words[words.index("--config") + 1])
+        found: tuple[Any, ...] = super().parse_args_and_config(words, *rest, **kwargs)
+        return found
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """The settings before any of them acts."""
+        found, unknown = super().parse_known_args(args, namespace)
+        card = vars(found).pop("dry_run", None)
+        if card is None:
+            return found, unknown
+        if unknown:
+            self.error(f"unknown arguments: {' '.join(unknown)}")
+        from .estimate.command import verdict
+        from .estimate.recipe import Recipe
+
+        sys.stdout.write(verdict(Recipe(self._config, vars(found)), Path(self.prog).stem, card) + "\n")
+        raise SystemExit(0)

@@ -1,14 +1,20 @@
 """`lift-trl estimate`: what a recipe's YAML needs, before anything is paid for."""
 
 import argparse
+import gc
 import json
 import logging
+import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from .gpus import find_gpu
-from .plan import Job, read_plan
+from .plan import Job
+from .planners import plan_of, read_plan
+from .recipe import Recipe
 
 
 def estimate(args: argparse.Namespace) -> str:
@@ -19,18 +25,40 @@ def estimate(args: argparse.Namespace) -> str:
     job = Job(args.clips, args.videos, args.prompts)
     with _quiet():
         plan = read_plan(args.config, job, num_gpus=args.num_gpus, stage=args.stage, memory_gb=args.memory)
+    if args.sharded:
+        plan = replace(plan, parts=[part.sharded(args.num_gpus) for part in plan.parts])
     report = plan.report(gpu, args.num_gpus)
     return json.dumps(report, indent=1) if args.json else "\n".join(lines(report, gpu.memory_gb))
 
 
+def verdict(recipe: Recipe, stage: str, card: str) -> str:
+    """
+    The report, as text, of a recipe that is about to run as it was called: `--dry_run CARD`.
+
+    Raises:
+        ValueError: if the card is unknown, the stage is not counted, or there are several processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("--dry_run counts in one process: run the recipe with python, not with accelerate launch.")
+    gpu, job = find_gpu(card), Job()
+    with _quiet():
+        report = plan_of(recipe, job, stage=stage).report(gpu, 1)
+    amount = f"{job.clips} clips, {job.videos} videos and {job.prompts} prompts"
+    return "\n".join([*lines(report, gpu.memory_gb), f"for {amount}; lift-trl estimate takes yours"])
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings of libraries about a run that does not take place."""
+    """No warnings of libraries about a run that does not take place, and no search of all they hold for garbage."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    gc.freeze()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
+        gc.unfreeze()
         logging.disable(before)
 
 
@@ -40,7 +68,7 @@ def lines(report: Mapping[str, Any], memory_gb: float) -> Iterator[str]:
     yield f"{report['stage']}: {report['model']} on {cards}, {memory_gb:g} GB each; counted, not measured"
     for part in report["parts"]:
         yield ""
-        clips = f" of {part['clips']} clips" if part["clips"] > 1 else ""
+        clips = f" of {part['clips']} {part['unit']}" if part["clips"] > 1 else ""
         yield f"{part['name']}{clips}"
         for kind, size in {**part["memory_gb"], **part["overheads_gb"]}.items():
             yield f"  {size:8.2f} GB  {kind}"

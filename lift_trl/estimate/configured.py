@@ -65,12 +65,24 @@ class ConfiguredSource(PipelineSource):
             for name, found in classes.items()
             if found is not None and issubclass(found, ConfigMixin) and not issubclass(found, ModelMixin)
         }
+        # Models that a pipeline asks for its sizes wherever it is made; they wait on the host.
+        with torch.device("meta"):
+            self._waiting = {
+                name: classes[name].from_config(self._read(name))
+                for name in self.adapter.always_loaded
+                if name not in self._settings
+            }
+
+    def _class(self, component: str) -> type | None:
+        """As `PipelineSource._class`; also of what diffusers names by its own module, as guiders."""
+        library, class_name = self._index[component]
+        return _find(library, class_name) if str(library).startswith("diffusers.") else super()._class(component)
 
     def load(
         self, *components: str, dtype: torch.dtype, device: torch.device | str = "cpu", private: bool = False
     ) -> DiffusionPipeline:
         """As `PipelineSource.load`; the named models have shapes and types only."""
-        parts: dict[str, Any] = dict.fromkeys(self._component_names())
+        parts: dict[str, Any] = {**dict.fromkeys(self._component_names()), **self._waiting}
         for name in components:
             parts[name] = _tokenizer() if "tokenizer" in name else self._build(name, dtype)
         return _find("diffusers", self.class_name)(**{**parts, **self._settings})
@@ -110,7 +122,7 @@ class ConfiguredSource(PipelineSource):
         assert self.meter is not None, "load under a meter"
         library, class_name = self._index[component]
         model_class, config = _find(library, class_name), self._read(component)
-        with self.meter.taking("weights"), _default_dtype(dtype):
+        with self.meter.taking("weights"), default_dtype(dtype):
             if library == "diffusers":
                 model = model_class.from_config(config)
             else:
@@ -129,14 +141,18 @@ def _find(library: str, class_name: str) -> Any:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word: text encoders pad to a fixed length, so the words themselves cost nothing."""
+    """One token a word: text encoders pad to a fixed length, so the words and the chat around them cost nothing."""
     backend = Tokenizer(models.WordLevel({"<unk>": 0, "<pad>": 1, "</s>": 2}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    return tokenizer
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     yield

@@ -8,6 +8,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="YAML of a recipe")
     parser.add_argument("--gpu", required=True, help="rtx4090, a100-80, h100, ...: a card of the table or of --rates")
     parser.add_argument("--num-gpus", type=int, default=1, help="cards that share the work (default: 1)")
+    parser.add_argument("--sharded", action="store_true", help="weights spread over the cards, by ZeRO-3 or FSDP2")
     parser.add_argument("--stage", help="align, cache, ...; by default what the YAML's name begins with")
     parser.add_argument("--memory", type=int, help="GB of a card that the YAML has settings for (by_memory)")
     parser.add_argument("--clips", type=int, default=1000, help="clips to train on, cache or score (default: 1000)")

@@ -1,26 +1,15 @@
-"""A recipe's YAML to what it needs: memory of a card, largest batch, disk, hours and price."""
+"""What a stage needs as a report: memory of a card, largest batch, disk, hours and price."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import yaml
-
-from ..alignment.clips import ClipSize
-from ..alignment.generate import Sampling
-from ..alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
-from .configured import ConfiguredSource
 from .depth import at_batch
 from .gpus import Gpu, overheads
 from .meter import Count
-from .stages import VideoStages
 
 
 # Several cards wait for one another a little.
 _EFFICIENCY = 0.95
-_BYTES_A_VALUE = 2  # of a cache
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,10 @@ class Part:
     Attributes:
         count: of one run.
         runs: how many runs the job takes, all cards together.
+        clips: how many run together, in `unit`.
         linear_in: batches of one and of two, where the batch may be chosen.
+        gathered: bytes of the weights that a card holds whole while the others are spread over all; `None` where nothing
+            can be spread.
     """
 
     name: str
@@ -55,6 +47,36 @@ class Part:
     runs: float
     clips: int = 1
     linear_in: tuple[Count, Count] | None = None
+    unit: str = "clips"
+    gathered: float | None = None
+
+    def sharded(self, num_gpus: int) -> "Part":
+        """
+        The part with weights and optimiser spread over the cards.
+
+        Raises:
+            ValueError: if it cannot be.
+        """
+        if self.gathered is None:
+            raise ValueError(
+                f"--sharded: {self.name} has every weight on each card. Of train_critic they can be spread."
+            )
+        gathered = self.gathered
+        both = self.linear_in and tuple(_spread(count, num_gpus, gathered) for count in self.linear_in)
+        return replace(self, count=_spread(self.count, num_gpus, gathered), linear_in=both)
+
+
+# What ZeRO-3 and FSDP2 spread. Gradients, of a LoRA small, are left whole here.
+_SPREAD = ("weights", "trained weights", "optimiser")
+
+
+def _spread(count: Count, num_gpus: int, gathered: float) -> Count:
+    peaks = {
+        phase: {kind: size / num_gpus if kind in _SPREAD else size for kind, size in kinds.items()}
+        | {"layers gathered": gathered}
+        for phase, kinds in count.peaks.items()
+    }
+    return replace(count, peaks=peaks)
 
 
 @dataclass
@@ -108,6 +130,7 @@ def _row(part: Part, gpu: Gpu, num_gpus: int, speed: float) -> dict[str, Any]:
         "tflop": part.count.flops / 1e12,
         "seconds": seconds,
         "clips": part.clips,
+        "unit": part.unit,
         "runs": part.runs,
         "hours": seconds * part.runs / speed / 3600,
     }
@@ -130,89 +153,3 @@ def largest_batch(one: Count, two: Count, gpu: Gpu, *, num_gpus: int = 1) -> int
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
-
-
-def read_plan(
-    config: Path | str, job: Job, *, num_gpus: int = 1, stage: str | None = None, memory_gb: int | None = None
-) -> Plan:
-    """
-    What the recipe of a YAML needs for `job`.
-
-    Args:
-        stage: align, cache or generate; by default the word that the file's name begins with.
-        memory_gb: in place of the YAML's own, where it has settings by memory.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the file.
-    """
-    path = Path(config)
-    settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if memory_gb is not None:
-        settings["memory_gb"] = memory_gb
-    stage = stage or path.stem.split("_")[0]
-    if stage not in _PLANNERS:
-        raise ValueError(f"{path}: stage {stage!r} is not counted; give --stage, one of {', '.join(_PLANNERS)}.")
-    return _PLANNERS[stage](settings, job, num_gpus)
-
-
-def plan_alignment(settings: Mapping[str, Any], job: Job, num_gpus: int) -> Plan:
-    """The trainer's steps over all epochs."""
-    args, lora = _training(settings)
-    stages = _video_stages(settings, revision=settings.get("model_revision"))
-    peft_config = lora.lora_config()
-    one, two = stages.steps(args, peft_config)
-    batch = args.per_device_train_batch_size
-    count = at_batch(one, two, batch)
-    steps = job.clips / batch * args.num_train_epochs
-    if args.max_steps > 0:
-        steps = args.max_steps * args.gradient_accumulation_steps
-    trained = count.peak.get("trained weights", 0.0)
-    plan = Plan("align", stages.name_or_path, [Part("training step", count, steps, batch, (one, two))])
-    plan.disk = {"a checkpoint (weights and optimiser)": 3 * trained + (trained if peft_config else 0.0)}
-    clips_per_step = args.clips_per_step or batch * num_gpus * args.gradient_accumulation_steps
-    times = clips_per_step // (batch * num_gpus)
-    plan.notes = [f"{clips_per_step} clips a step: {batch} on each of {num_gpus} cards, accumulated {times} times"]
-    return plan
-
-
-def plan_cache(settings: Mapping[str, Any], job: Job, num_gpus: int) -> Plan:
-    """Each prompt through the text encoder, each clip through the VAE."""
-    stages = _video_stages(settings)
-    parts = [Part("text encoder", stages.text, job.prompts), Part("VAE encoder", stages.video, job.clips)]
-    plan = Plan("cache", stages.name_or_path, parts, notes=["decoding of the files, on the CPU, is not counted"])
-    latents, text = stages.shapes
-    posterior = 2 * math.prod(latents.shape) * _BYTES_A_VALUE
-    embedded = sum(math.prod(one.shape) * one.dtype.itemsize for one in text.values())
-    plan.disk = {"posteriors": posterior * job.clips, "text, at most": embedded * job.prompts}
-    return plan
-
-
-def plan_generation(settings: Mapping[str, Any], job: Job, num_gpus: int) -> Plan:
-    """Each prompt through the text encoder, then the videos, batch by batch."""
-    names = {one.name for one in fields(Sampling)}
-    stages = _video_stages(settings)
-    sampling = Sampling(**{name: value for name, value in settings.items() if name in names})
-    parts = [
-        Part("text encoder", stages.text, job.prompts),
-        Part("sampling", stages.sampling(sampling), job.videos / sampling.batch_size, sampling.batch_size),
-    ]
-    return Plan("generate", stages.name_or_path, parts, notes=["writing of the files, on the CPU, is not counted"])
-
-
-def _video_stages(settings: Mapping[str, Any], *, revision: str | None = None) -> VideoStages:
-    name = settings["model_name_or_path"]
-    model = ConfiguredSource(name, revision=revision).adapter
-    size = ClipSize.of(model, *(settings.get(key) for key in ("num_frames", "height", "width", "fps")))
-    return VideoStages(name, size, revision, settings.get("network"))
-
-
-def _training(settings: Mapping[str, Any]) -> tuple[RewardWeightedVideoConfig, LoraArguments]:
-    """As the recipe reads them; half precision is bfloat16, which takes as many bytes as float16 and runs on a CPU."""
-    names = {one.name for one in fields(RewardWeightedVideoConfig) if one.init}
-    given = {name: value for name, value in settings.items() if name in names}
-    given |= {"fp16": False, "bf16": True, "report_to": []}
-    lora = {one.name: settings[one.name] for one in fields(LoraArguments) if one.name in settings}
-    return RewardWeightedVideoConfig(**given), LoraArguments(**lora)
-
-
-_PLANNERS = {"align": plan_alignment, "cache": plan_cache, "generate": plan_generation}

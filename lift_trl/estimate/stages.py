@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,6 @@ from accelerate import PartialState
 from diffusers.models.autoencoders.vae import DecoderOutput
 from peft import LoraConfig
 from torch import Tensor
-from transformers import PrinterCallback
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..alignment.clips import ClipSize
 from ..alignment.generate import PromptSeed, Sampling, load_pipeline, sample_batch
@@ -27,6 +24,7 @@ from .configured import ConfiguredSource, Depths
 from .depth import at_full_depth, at_least, of_components
 from .meter import Count, Meter, linear, metering
 from .stand_in import EncodedShapes, Shape, write_cache
+from .training import count_step, one_step
 
 
 # Denoising steps that are counted; every further one is like them.
@@ -121,24 +119,19 @@ class VideoStages:
         """As one of `steps`, run at `batch` and `depths` themselves."""
         source = self.source(depths)
         dtype = source.adapter.dtype
-        micro_batches = min(2, args.gradient_accumulation_steps)  # from the second one on there are gradients
         with tempfile.TemporaryDirectory() as folder:
+            settings, micro_batches = one_step(args, batch, Path(folder) / "run")
+            settings.validation_prompts, settings.validation_steps = None, None
             write_cache(Path(folder) / "cache", source, self.size, 6 * batch * micro_batches, self.shapes, dtype)
-            settings = _one_step(args, batch, micro_batches, Path(folder) / "run")
             with metering() as meter:
                 source.meter = meter
                 with meter.taking("trained weights"):
                     trainer = RewardWeightedVideoTrainer(
                         source, settings, train_dataset=CachedVideoDataset(Path(folder) / "cache"), peft_config=lora
                     )
-                trainer.remove_callback(PrinterCallback)
-                _fill_optimizer(trainer)
-                built = meter.count()
-                trainer.train()
-                counted = meter.count()
+                count = count_step(meter, trainer, micro_batches)
                 del trainer
-        work = linear([(1 / micro_batches, counted), (-1 / micro_batches, built)])
-        return replace(work, peaks=counted.peaks)
+        return count
 
     # ---- Sampling ------------------------------------------------------------------------------------------------
 
@@ -208,28 +201,3 @@ class _Undecoded:
         self.shapes.append(latents.shape)
         video = latents.new_zeros((len(latents), 3, self.size.num_frames, self.size.height, self.size.width))
         return DecoderOutput(sample=video) if return_dict else (video,)
-
-
-def _one_step(
-    args: RewardWeightedVideoConfig, batch: int, micro_batches: int, folder: Path
-) -> RewardWeightedVideoConfig:
-    """`args` for one optimiser step of so many micro-batches, with nothing written."""
-    settings = copy(args)
-    settings.output_dir, settings.report_to, settings.disable_tqdm = str(folder), [], True
-    settings.max_steps, settings.gradient_accumulation_steps = 1, micro_batches
-    settings.per_device_train_batch_size = batch
-    settings.save_strategy, settings.eval_strategy = SaveStrategy.NO, IntervalStrategy.NO
-    settings.validation_prompts, settings.validation_steps = None, None
-    settings.dataloader_num_workers = 0
-    return settings
-
-
-def _fill_optimizer(trainer: RewardWeightedVideoTrainer) -> None:
-    """An optimiser's state comes with its first step; what is counted is a later one."""
-    optimizer = trainer.create_optimizer()
-    for group in optimizer.param_groups:
-        group["foreach"] = True  # as on a GPU
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad()

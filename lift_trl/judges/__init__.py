@@ -50,14 +50,20 @@ def load_judge(
     Raises:
         ValueError: if there is no such judge, or its weights are not whole.
     """
-    if judge not in JUDGES:
-        raise ValueError(f"judge={judge!r} is unknown; use one of {', '.join(JUDGES)}.")
     from .native import Scale
 
-    family: type[NativeJudge] = getattr(import_module(f".{judge}", __name__), JUDGES[judge])
+    family = judge_class(judge)
     return family.from_pretrained(
         model or family.released,
         revision=revision,
         scale=None if scale is None else Scale.parse(scale),
         device=device,
     )
+
+
+def judge_class(judge: str) -> "type[NativeJudge]":
+    """The class of one of `JUDGES`; `ValueError` where there is no such judge."""
+    if judge not in JUDGES:
+        raise ValueError(f"judge={judge!r} is unknown; use one of {', '.join(JUDGES)}.")
+    family: type[NativeJudge] = getattr(import_module(f".{judge}", __name__), JUDGES[judge])
+    return family

@@ -32,9 +32,11 @@ LORA = {"r": 48, "lora_alpha": 16}
 def build_pipeline(num_layers: int = 6, heads: int = 12):
     """The tiny pipeline around a transformer of 51 million parameters, float32."""
     pipe = build_tiny_pipeline(size=96, num_frames=9, num_layers=1)
-    config = {**pipe.transformer.config, "num_layers": num_layers, "num_attention_heads": heads}
+    own = {name: value for name, value in pipe.transformer.config.items() if not name.startswith("_")}
+    config = {**own, "num_layers": num_layers, "num_attention_heads": heads}
     config |= {"attention_head_dim": 64, "sample_height": 24, "sample_width": 32, "time_embed_dim": 256}
-    pipe.transformer = CogVideoXTransformer3DModel.from_config(config)
+    # Not `from_config`: what was a default of the tiny one would be the class's again.
+    pipe.transformer = CogVideoXTransformer3DModel(**config)
     return pipe
 
 

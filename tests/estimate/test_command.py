@@ -2,16 +2,27 @@
 
 import json
 import logging
+from dataclasses import dataclass
 
 import pytest
 import yaml
 
-from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
+from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.cli import main
 from lift_trl.estimate.gpus import find_gpu, load_gpus, overheads
 from lift_trl.estimate.meter import Count
 from lift_trl.estimate.plan import largest_batch
+from lift_trl.recipe_parser import RecipeParser
+from tests.critic.tiny_models import build_vlm
 from tests.estimate.mid_size import SIZE
+
+
+@dataclass
+class AlignLike:
+    """What recipes/align.py asks for by itself."""
+
+    model_name_or_path: str
+    cache: str
 
 
 def write(path, **settings):
@@ -127,3 +138,55 @@ def test_settings_by_memory(tmp_path):
                            ({"memory_gb": 16, "by_memory": {16: {"batch": 2}}}, "batch is no setting")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             config(tmp_path, **wrong)
+
+
+def test_a_recipe_counts_itself_and_stops(align_yaml, capsys, monkeypatch):
+    """With the options of its command line, before anything is loaded; it warns and does not refuse."""
+    parser = RecipeParser((LoraArguments, RewardWeightedVideoConfig, AlignLike))
+    parser.prog = "align.py"
+    words = ["--config", str(align_yaml), "--use_cpu", "true", "--per_device_train_batch_size", "2"]
+    with pytest.raises(SystemExit) as left:
+        parser.parse_args_and_config([*words, "--dry_run", "t4"])
+    out = capsys.readouterr().out
+    assert left.value.code == 0 and "training step of 2 clips" in out and "lift-trl estimate takes yours" in out
+    assert parser.parse_args_and_config(words)[1].per_device_train_batch_size == 2  # without it, a run
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="run the recipe with python"):
+        parser.parse_args_and_config([*words, "--dry_run", "t4"])
+
+
+def test_a_critic_that_is_not_trained_yet_is_the_one_beside(tmp_path, capsys):
+    vlm = tmp_path / "vlm"
+    build_vlm("internvl", save_directory=vlm)
+    common = {
+        "model_name_or_path": str(vlm),
+        "use_peft": True,
+        "lora_r": 8,
+        "num_frames": 2,
+        "output_dir": "runs/critic",
+    }
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a" / "train_critic.yaml", bf16=True, per_device_train_batch_size=2, **common)
+    score = write(tmp_path / "score.yaml", critic="runs/critic", videos="runs/x", output_dir="runs/y", batch_size=3)
+    nested = tmp_path / "b" / "score.yaml"
+    nested.parent.mkdir()
+    nested.write_text(score.read_text())
+    options = ["--gpu", "h100", "--clips", "30", "--json"]
+    assert main(["estimate", "--config", str(nested), *options]) == 0
+    (part,) = (report := json.loads(capsys.readouterr().out))["parts"]
+    assert (part["runs"], part["clips"], report["model"]) == (10, 3, "runs/critic") and part["memory_gb"]["LoRA"] > 0
+    assert report["disk_gb"] and report["hours"] > 0 and part["largest_batch"] > 3
+    assert main(["estimate", "--config", str(tmp_path / "a" / "train_critic.yaml"), *options]) == 0
+    (part,) = json.loads(capsys.readouterr().out)["parts"]
+    assert part["runs"] == 30 * 3 / 2 * 20 and part["unit"] == "rows"
+    shared = ["--num-gpus", "4", "--sharded"]
+    assert main(["estimate", "--config", str(tmp_path / "a" / "train_critic.yaml"), *options, *shared]) == 0
+    (spread,) = json.loads(capsys.readouterr().out)["parts"]
+    assert spread["memory_gb"]["weights"] == part["memory_gb"]["weights"] / 4
+    assert part["memory_gb"]["weights"] / 4 < spread["memory_gb"]["layers gathered"] < part["memory_gb"]["weights"]
+    assert main(["estimate", "--config", str(nested), *options, *shared]) == 1
+    assert "--sharded: scoring" in capsys.readouterr().err
+    score.write_text("critic: runs/other/critic\nvideos: x\noutput_dir: y\n")
+    assert main(["estimate", "--config", str(score), *options]) == 1
+    error = capsys.readouterr().err
+    assert "score.yaml" in error and "no YAML beside this one writes it" in error

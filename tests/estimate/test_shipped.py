@@ -9,20 +9,20 @@ import yaml
 
 from lift_trl.estimate.gpus import overheads
 from lift_trl.estimate.meter import Count
-from lift_trl.estimate.plan import Job, read_plan
+from lift_trl.estimate.plan import Job
+from lift_trl.estimate.planners import PLANNERS, read_plan
 from tests.structure.source import RECIPES, relative
 
 
-STAGES = ("align", "cache", "generate", "iterate")
 YAMLS = sorted(
     path
     for path in (RECIPES / "configs").rglob("*.yaml")
-    if path.parent.name not in ("mini", "accelerate") and path.stem.startswith(STAGES)
+    if path.parent.name not in ("mini", "accelerate") and path.stem.startswith(tuple(PLANNERS))
 )
 HEADER = re.compile(r"# Fits a card of (\d+) GB")
 #: Of each family one; the others take minutes together.
 QUICK = {("cogvideox-2b/align_rwl", 16), ("ltx-video/align_dpo", 24)}
-#: Families whose YAMLs have settings by memory.
+#: Folders whose YAMLs all name a card.
 FAMILIES = ("cogvideox-2b", "cogvideox-5b", "ltx-video", "wan2.1-1.3b")
 #: The settings that a trainer's memory depends on; YAMLs with equal ones are counted once.
 DECISIVE = ("model_name_or_path", "lora_r", "lora_target_modules", "use_peft", "optim", "by_memory", "clips_per_step")

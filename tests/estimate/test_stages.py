@@ -61,12 +61,17 @@ def test_few_layers_and_clips_tell_all(stages, tmp_path):
     assert found.traffic_bytes == pytest.approx(full.traffic_bytes, rel=0.01)
 
 
-def test_an_objective_with_another_forward_pass_counts_it(stages, tmp_path):
+@pytest.mark.parametrize("objective, rows, moves", [("dpo", 2, False), ("nft", 1, False), ("nft", 1, True)])
+def test_passes_of_other_policies_are_counted(stages, tmp_path, objective, rows, moves):
+    """Attention is two products forward and five backward; another policy adds two, a pair is two clips."""
     lora = LoraConfig(**LORA)
+    plain = stages.step_of(settings(tmp_path, 2, False), lora, 2)
     args = settings(tmp_path, 2, False)
-    plain = stages.step_of(args, lora, 2)
-    args.objective = "dpo"
-    assert stages.step_of(args, lora, 2).flops > 1.2 * plain.flops
+    args.objective, args.sync_ref_model = objective, moves
+    counted = stages.step_of(args, lora, 2)
+    assert counted.attention_flops == pytest.approx(rows * (7 + 2) / 7 * plain.attention_flops)
+    extra = counted.peak["trained weights"] / plain.peak["trained weights"]
+    assert extra == pytest.approx(2.0 if moves else 1.0, rel=0.01)  # the old policy is a second LoRA
 
 
 def test_sampling_scales_with_its_steps_and_not_with_its_peak(stages):

@@ -48,7 +48,7 @@ PLACES = {
     "evaluate": ("lift_trl.metrics",),
     "choix": ("lift_trl.statistics",),
     "krippendorff": ("lift_trl.feedback",),
-    "trl": ("lift_trl.critic", "lift_trl.recipe_parser"),
+    "trl": ("lift_trl.critic", "lift_trl.recipe_parser", "lift_trl.estimate"),
     "diffusers": ("lift_trl.video_models", "lift_trl.alignment", "lift_trl.hub", "lift_trl.mini", "lift_trl.estimate"),
     "av": ("lift_trl.store.video_io",),
     "fastapi": ("lift_trl.serving",),

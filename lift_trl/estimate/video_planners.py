@@ -1,0 +1,101 @@
+"""Plans of the stages on text-to-video models."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from ..alignment.clips import ClipSize
+from ..alignment.generate import Sampling
+from ..alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
+from .configured import ConfiguredSource
+from .depth import at_batch
+from .plan import Job, Part, Plan
+from .recipe import Recipe
+from .stages import VideoStages
+
+
+_BYTES_A_VALUE = 2  # of a cache
+# Assumed: x264 at the quality of `write_video`.
+_BITS_A_PIXEL = 0.3
+
+
+def plan_alignment(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+    """The trainer's steps over all epochs."""
+    recipe.require("model_name_or_path")
+    settings = recipe.settings
+    return training_part(video_stages(settings, revision=settings.get("model_revision")), settings, job, num_gpus)
+
+
+def training_part(stages: VideoStages, settings: Mapping[str, Any], job: Job, num_gpus: int) -> Plan:
+    """The trainer's steps alone."""
+    args, lora = _training(settings)
+    peft_config = lora.lora_config()
+    one, two = stages.steps(args, peft_config)
+    batch = args.per_device_train_batch_size
+    count = at_batch(one, two, batch)
+    steps = job.clips / batch * args.num_train_epochs
+    if args.max_steps > 0:
+        steps = args.max_steps * args.gradient_accumulation_steps
+    trained = count.peak.get("trained weights", 0.0)
+    plan = Plan("align", stages.name_or_path, [Part("training step", count, steps, batch, (one, two))])
+    plan.disk = {"a checkpoint (weights and optimiser)": 3 * trained + (trained if peft_config else 0.0)}
+    clips_per_step = args.clips_per_step or batch * num_gpus * args.gradient_accumulation_steps
+    times = clips_per_step // (batch * num_gpus)
+    unit = "pairs (a row of --clips each)" if args.objective == "dpo" else "clips"
+    plan.notes = [f"{clips_per_step} {unit} a step: {batch} on each of {num_gpus} cards, accumulated {times} times"]
+    return plan
+
+
+def plan_cache(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+    """Each prompt through the text encoder, each clip through the VAE."""
+    recipe.require("model_name_or_path")
+    stages = video_stages(recipe.settings)
+    parts = [Part("text encoder", stages.text, job.prompts), Part("VAE encoder", stages.video, job.clips)]
+    plan = Plan("cache", stages.name_or_path, parts, notes=["decoding of the files, on the CPU, is not counted"])
+    latents, text = stages.shapes
+    posterior = 2 * math.prod(latents.shape) * _BYTES_A_VALUE
+    embedded = sum(math.prod(one.shape) * one.dtype.itemsize for one in text.values())
+    plan.disk = {"posteriors": posterior * job.clips, "text, at most": embedded * job.prompts}
+    return plan
+
+
+def plan_generation(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+    """Each prompt through the text encoder, then the videos, batch by batch."""
+    recipe.require("model_name_or_path")
+    stages = video_stages(recipe.settings)
+    parts, notes = generation_parts(stages, recipe.settings, job), ["writing of the files, on the CPU, is not counted"]
+    return Plan("generate", stages.name_or_path, parts, videos_disk(stages, job), notes)
+
+
+def videos_disk(stages: VideoStages, job: Job) -> dict[str, float]:
+    """Bytes of the videos, which no count tells."""
+    pixels = stages.size.num_frames * stages.size.height * stages.size.width
+    return {f"videos ({_BITS_A_PIXEL} bit a pixel, assumed)": job.videos * pixels * _BITS_A_PIXEL / 8}
+
+
+def generation_parts(stages: VideoStages, settings: Mapping[str, Any], job: Job) -> list[Part]:
+    """The prompts' embeddings, and the videos."""
+    names = {one.name for one in fields(Sampling)}
+    sampling = Sampling(**{name: value for name, value in settings.items() if name in names})
+    return [
+        Part("text encoder", stages.text, job.prompts),
+        Part("sampling", stages.sampling(sampling), job.videos / sampling.batch_size, sampling.batch_size),
+    ]
+
+
+def video_stages(settings: Mapping[str, Any], *, revision: str | None = None) -> VideoStages:
+    """The checkpoint of a YAML at its size of clips."""
+    name = settings["model_name_or_path"]
+    model = ConfiguredSource(name, revision=revision).adapter
+    size = ClipSize.of(model, *(settings.get(key) for key in ("num_frames", "height", "width", "fps")))
+    return VideoStages(name, size, revision, settings.get("network"))
+
+
+def _training(settings: Mapping[str, Any]) -> tuple[RewardWeightedVideoConfig, LoraArguments]:
+    """As the recipe reads them; half precision is bfloat16, which takes as many bytes as float16 and runs on a CPU."""
+    names = {one.name for one in fields(RewardWeightedVideoConfig) if one.init}
+    given = {name: value for name, value in settings.items() if name in names}
+    given |= {"fp16": False, "bf16": True, "report_to": []}
+    lora = {one.name: settings[one.name] for one in fields(LoraArguments) if one.name in settings}
+    return RewardWeightedVideoConfig(**given), LoraArguments(**lora)
