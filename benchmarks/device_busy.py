@@ -20,6 +20,7 @@ import torch
 from lift_trl.alignment import generate
 from lift_trl.alignment.cache import cache_videos
 from lift_trl.alignment.clips import ClipSize, load_clip
+from lift_trl.alignment.sampling import Sampling
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import CriticSettings
@@ -92,7 +93,7 @@ def generation(source: PipelineSource, number: int, size: tuple[int, int, int], 
         device.run()
         return frames
 
-    sampling = generate.Sampling(*size, num_inference_steps=2, guidance_scale=1.0)
+    sampling = Sampling(*size, num_inference_steps=2, guidance_scale=1.0)
     with patch.object(generate, "sample_batch", sample):
         generate.generate_videos(source, generate.plan_videos(["a"], videos_per_prompt=number), out, sampling=sampling)
     return device

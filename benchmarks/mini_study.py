@@ -29,11 +29,12 @@ import torch
 from peft import LoraConfig
 
 from lift_trl.alignment.cache import cache_videos
-from lift_trl.alignment.generate import Sampling, generate_videos, plan_videos
+from lift_trl.alignment.generate import generate_videos, plan_videos
 from lift_trl.alignment.guard import CriticSource, Guard
 from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
+from lift_trl.alignment.sampling import Sampling
 from lift_trl.alignment.score import score_videos
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.critic.lift_critic import LiFTCritic

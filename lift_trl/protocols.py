@@ -111,8 +111,8 @@ class CriticModel(Protocol):
     lora_target_modules: str | list[str]
     loads_adapters: bool
 
-    def load(self, name: str, *, dtype: "torch.dtype", revision: str | None) -> tuple[Any, Any]:
-        """The model and its processor."""
+    def load(self, name: str, *, dtype: "torch.dtype", revision: str | None, **placement: Any) -> tuple[Any, Any]:
+        """The model and its processor; `placement` are `device_map` and `quantization_config` of `from_pretrained`."""
 
     def prompt(self, frames: Sequence[Any], question: str) -> list[dict[str, Any]]:
         """Chat messages: frames first, then caption and question."""

@@ -10,7 +10,7 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
@@ -48,6 +48,13 @@ class GenerateArguments:
     )
     batch_size: int = field(default=1, metadata={"help": "Videos that are sampled together, in one process."})
     enlarge: int = field(default=1, metadata={"help": "Store each pixel as so many by so many (tiny videos)."})
+    quantization: Literal["int8", "float8"] | None = field(
+        default=None, metadata={"help": "Hold the denoising network in 8 bits, which saves memory (torchao)."}
+    )
+    first_block_cache: float | None = field(
+        default=None,
+        metadata={"help": "Steps whose first block changes by less reuse the other blocks; 0.05 is usual."},
+    )
 
 
 ARGUMENTS = (GenerateArguments,)
@@ -55,7 +62,8 @@ ARGUMENTS = (GenerateArguments,)
 
 def main(args: GenerateArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.alignment.generate import Sampling, generate_videos, read_prompts
+    from lift_trl.alignment.generate import generate_videos, read_prompts
+    from lift_trl.alignment.sampling import Sampling
 
     state = process_state()
     setup_logging(state)
@@ -70,6 +78,8 @@ def main(args: GenerateArguments) -> None:
         pipeline_options=options if isinstance(options := args.pipeline_options, dict) else json.loads(options),
         batch_size=args.batch_size,
         enlarge=args.enlarge,
+        quantization=args.quantization,
+        first_block_cache=args.first_block_cache,
     )
     videos = read_prompts(args.prompts, videos_per_prompt=args.videos_per_prompt, seed=args.seed)
     generate_videos(

@@ -10,6 +10,7 @@
 
 import os
 from dataclasses import dataclass, field
+from typing import Literal
 
 from lift_trl.judges import JUDGES, load_judge
 from lift_trl.recipe_parser import RecipeParser
@@ -38,6 +39,12 @@ class ScoreArguments:
     base_url: str | None = field(default=None, metadata={"help": "Address of an OpenAI-compatible server, up to /v1."})
     logprobs: bool = field(default=True, metadata={"help": "Whether that server returns log-probabilities."})
     num_frames: int = field(default=8, metadata={"help": "Frames of a clip for that server; a critic knows its own."})
+    device_map: str | None = field(
+        default=None, metadata={"help": "auto spreads a large critic over the devices of one process (transformers)."}
+    )
+    quantization: Literal["int8", "float8"] | None = field(
+        default=None, metadata={"help": "Hold the critic in 8 bits, which saves memory (torchao)."}
+    )
     api_key_env: str | None = field(default=None, metadata={"help": "Environment variable with that server's key."})
     rubric: str | None = field(
         default=None, metadata={"help": "YAML of your own rubric, for an untuned model; a critic knows its own."}
@@ -52,6 +59,8 @@ class ScoreArguments:
             raise ValueError("critic_revision is of a repo, and base_url names a server: leave one of them out.")
         if not self.base_url and (self.api_key_env or not self.logprobs or self.num_frames != 8):
             raise ValueError("logprobs, num_frames and api_key_env are a server's: add base_url or leave them out.")
+        if (self.base_url or self.judge) and (self.device_map or self.quantization):
+            raise ValueError("device_map and quantization are a critic's: leave them out with base_url or judge.")
         if self.api_key_env and self.api_key_env not in os.environ:
             raise ValueError(f"api_key_env={self.api_key_env!r} is not in the environment; export it first.")
 
@@ -83,10 +92,14 @@ def main(args: ScoreArguments) -> None:
             rubric=rubric,
         )
     else:
+        if args.device_map and state.num_processes > 1:
+            raise ValueError("device_map spreads one process over the devices: launch one, or leave it out.")
         reward_model = LiFTCritic.from_pretrained(
             args.critic,
             revision=args.critic_revision,
-            device=state.device,
+            device=None if args.device_map else state.device,
+            device_map=args.device_map,
+            quantization=args.quantization,
             batch_size=args.batch_size,
             rubric=rubric if args.rubric else None,
         )

@@ -2,11 +2,10 @@
 
 import hashlib
 import inspect
-import json
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +28,7 @@ from ..store.video_io import write_video
 from ..video_models import PipelineSource
 from ..video_models.source import release_memory
 from .cache import encoding_dtype
-from .clips import ClipSize
+from .sampling import Sampling, reusing_blocks
 from .text_cache import TextCache
 from .validation import TILING_PIXELS
 
@@ -42,6 +41,7 @@ logger = get_logger(__name__)
 VIDEOS_DIR = "videos"
 _WORK_DIR = ".text"
 _SEED_RANGE = 2**32
+_AS_TRAINED = Sampling()
 
 
 class PromptSeed(NamedTuple):
@@ -55,58 +55,6 @@ class PromptSeed(NamedTuple):
     def id(self) -> str:
         """16 hex digits of (prompt, seed), the same for every model, so that two models' videos are compared by it."""
         return content_id(self.prompt, self.seed)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """
-    How videos are sampled and stored.
-
-    Attributes:
-        num_frames, height, width: size of a video, frames and pixels; the checkpoint's own for `None`.
-        num_inference_steps: steps of the sampler.
-        guidance_scale: classifier-free guidance, the family's own for `None`; 1 or less does without.
-        negative_prompt: what guidance leads away from, the family's own for `None`.
-        scheduler: a scheduler class of diffusers instead of the checkpoint's own, with its settings and trailing time steps.
-        pipeline_options: further arguments of the pipeline's call, such as `{"use_dynamic_cfg": True}`.
-        batch_size: videos that are sampled together. Batches are fixed by the list of videos, so it belongs to the
-            settings: other batches may change the last bits.
-        enlarge: each pixel is stored as so many by so many, which keeps H.264 from deciding the looks of tiny videos.
-    """
-
-    num_frames: int | None = None
-    height: int | None = None
-    width: int | None = None
-    num_inference_steps: int = 50
-    guidance_scale: float | None = None
-    negative_prompt: str | None = None
-    scheduler: str | None = None
-    pipeline_options: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 1
-    enlarge: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("num_inference_steps", "batch_size", "enlarge"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; give 1 or more.")
-
-    def sized(self, source: PipelineSource) -> "Sampling":
-        """With all filled in that was left to the model; its family has checked the size."""
-        model = source.adapter
-        size = ClipSize.of(model, self.num_frames, self.height, self.width, None)
-        return replace(
-            self,
-            num_frames=size.num_frames,
-            height=size.height,
-            width=size.width,
-            guidance_scale=model.guidance_scale if self.guidance_scale is None else self.guidance_scale,
-            negative_prompt=model.negative_prompt if self.negative_prompt is None else self.negative_prompt,
-        )
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether the negative prompt plays a part."""
-        return self.guidance_scale is None or self.guidance_scale > 1
 
 
 def read_prompts(path: Path | str, *, videos_per_prompt: int = 1, seed: int = 0) -> list[PromptSeed]:
@@ -178,7 +126,7 @@ def generate_videos(
     videos: Sequence[PromptSeed],
     output_dir: Path | str,
     *,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = _AS_TRAINED,
     adapter: str | Path | Sequence[str | Path] | None = None,
     state: PartialState | None = None,
 ) -> Path:
@@ -259,7 +207,7 @@ def _settings(
     # Their content only: the folder of a LoRA may be moved.
     contents = {lora.network: lora.identity.rpartition("@")[2] for lora in loras}
     content = " ".join(text if name == "transformer" else f"{name} {text}" for name, text in contents.items()) or None
-    return loras, content_id(weights, content, json.dumps(asdict(sampling), sort_keys=True), dtype)
+    return loras, content_id(weights, content, sampling.key, dtype)
 
 
 def _done(manifest: Manifest, settings: str) -> set[str]:
@@ -278,7 +226,14 @@ def load_pipeline(
 ) -> Any:
     """The pipeline without its text encoder, with the LoRAs on."""
     networks = source.adapter.networks
-    pipe: Any = source.load(*networks, "vae", dtype=dtype, device=state.device, private=len(loras) > 0)
+    pipe: Any = source.load(
+        *networks,
+        "vae",
+        dtype=dtype,
+        device=state.device,
+        private=len(loras) > 0,
+        quantization=sampling.quantization,
+    )
     for lora in loras:
         load_lora(pipe, lora, name="lift")
     assert sampling.height is not None and sampling.width is not None
@@ -323,16 +278,17 @@ def sample_batch(
     negative = texts.batch(_negative(sampling) * len(batch), device, dtype) if sampling.is_guided else None
     # On the CPU, so that a seed means the same noise on every device.
     generators = [torch.Generator().manual_seed(video.seed) for video in batch]
-    frames = pipe(
-        num_inference_steps=sampling.num_inference_steps,
-        generator=generators,
-        output_type="np",
-        **source.adapter.pipeline_text(text, negative),
-        **source.adapter.sampling_arguments(
-            sampling.num_frames, sampling.height, sampling.width, sampling.guidance_scale
-        ),
-        **sampling.pipeline_options,
-    ).frames
+    with reusing_blocks(pipe, source.adapter.networks, sampling.first_block_cache):
+        frames = pipe(
+            num_inference_steps=sampling.num_inference_steps,
+            generator=generators,
+            output_type="np",
+            **source.adapter.pipeline_text(text, negative),
+            **source.adapter.sampling_arguments(
+                sampling.num_frames, sampling.height, sampling.width, sampling.guidance_scale
+            ),
+            **sampling.pipeline_options,
+        ).frames
     if not np.isfinite(frames).all():
         bad = next(video for video, clip in zip(batch, frames, strict=True) if not np.isfinite(clip).all())
         raise ValueError(f"{bad}: the video is not finite in {dtype}. What was finished is kept.")

@@ -19,11 +19,12 @@ from ..store.rated_videos import load_rated_videos
 from ..video_models import PipelineSource
 from ..video_models.source import release_memory
 from .cache import cache_videos, clip_parents
-from .generate import PromptSeed, Sampling, generate_videos, read_prompts
+from .generate import PromptSeed, generate_videos, read_prompts
 from .guard import CriticSource, Curves, Guard, Verdicts, read_verdicts
 from .objectives import OBJECTIVES
 from .reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
 from .reward_weighted_trainer import RewardWeightedVideoTrainer
+from .sampling import Sampling
 from .score import score_videos
 from .video_dataset import CachedVideoDataset
 

@@ -9,6 +9,7 @@ from peft import LoraConfig
 from transformers import TrainingArguments
 
 from ..runtime import PROCESS_TIMEOUT, check_world, has_accelerator, process_state
+from ..store.quantization import Quantization, check_quantization
 from .objectives import OBJECTIVES, ObjectiveArguments
 
 
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 #: What a run that is resumed, or a finished one that is started again, must share with itself.
 RUN_SETTINGS = (
     *("objective", "real_weight", "expected_reward", "normalize_rewards", "dimension_weights", "caption_dropout"),
-    *("learning_rate", "seed"),
+    *("learning_rate", "seed", "quantization"),
 )
 
 
@@ -111,6 +112,10 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     )
 
     # Memory and batch
+    quantization: Quantization | None = field(
+        default=None,
+        metadata={"help": "Hold the frozen base under a LoRA in 8 bits: int8 or float8 (torchao)."},
+    )
     clips_per_step: int | None = field(
         default=None,
         metadata={
@@ -159,6 +164,8 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
         check_world(self.world_size)
 
     def _check_own_fields(self) -> None:
+        if self.quantization is not None:
+            check_quantization(self.quantization)
         self.check_objective()
         self._warn_of_ignored()
         if not 0 <= self.caption_dropout <= 1:

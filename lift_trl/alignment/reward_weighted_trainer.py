@@ -275,6 +275,8 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         """The objective, and the policies that it compares with."""
         self.objective = _chosen(objective, self.config)
         self._needs = self.objective.needs(self.config)
+        if self.config.quantization and not has_lora:
+            raise ValueError("quantization: weights in 8 bits cannot be trained. Set use_peft: true, or leave it out.")
         if self._needs and not has_lora:
             raise ValueError(
                 f"objective={self.objective.name!r} compares with the model without its LoRA, which full training has not. "
@@ -295,7 +297,8 @@ class RewardWeightedVideoTrainer(SavingTrainer):
     ) -> Any:
         """The transformer, ready to train: a LoRA on a frozen base in `dtype`, or all of it in float32."""
         dtype, network = dtype if peft_config else torch.float32, self.source.network
-        transformer: Any = getattr(self.source.load(network, dtype=dtype, private=True), network)
+        pipe = self.source.load(network, dtype=dtype, private=True, quantization=args.quantization)
+        transformer: Any = getattr(pipe, network)
         # Trackers of transformers ask a configuration for these; diffusers has the first on the model.
         transformer.config.to_json_string = transformer.to_json_string
         transformer.config.to_dict = lambda: dict(transformer.config)

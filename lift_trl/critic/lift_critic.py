@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoProcessor, TorchAoConfig
 from transformers.utils.hub import cached_file
 
 from ..critic_models import find_critic_model
@@ -20,6 +20,7 @@ from ..protocols import CriticModel
 from ..records import CriticScore, Judgement, StoredVideo, VideoSource, content_id
 from ..rubric import Rubric
 from ..runtime import has_accelerator
+from ..store.quantization import Quantization, torchao_type
 from ..store.sharding import chunks
 from ..store.video_io import Clip, describe, sample_frames
 from ..store.weights import read_tensors, shown, unapplied
@@ -99,7 +100,7 @@ class LiFTCritic:
         cls, name_or_path: str, *, revision: str | None = None, **options: Any
     ) -> tuple[str, Callable[[], "LiFTCritic"], Rubric]:
         """The critic's `name`, what loads it, and its rubric: for a stage that has it in memory only while it scores."""
-        name = f"{name_or_path}@{find_revision(name_or_path, revision)}"
+        name = _name(name_or_path, revision, options.get("quantization"))
         rubric = load_settings(name_or_path, revision).rubric
         return name, lambda: cls.from_pretrained(name_or_path, revision=revision, **options), rubric
 
@@ -111,6 +112,8 @@ class LiFTCritic:
         revision: str | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        device_map: str | dict[str, Any] | None = None,
+        quantization: Quantization | None = None,
         batch_size: int = 8,
         max_reason_tokens: int = 64,
         rubric: Rubric | None = None,
@@ -121,24 +124,32 @@ class LiFTCritic:
         Args:
             dtype: bfloat16 on an accelerator and float32 on a CPU by default.
             device: the accelerator, if there is one, by default.
+            device_map: spreads a model that is too large for one device over several, as transformers does ("auto").
+            quantization: holds the linear layers of the model in 8 bits; a LoRA stays beside them, in `dtype`.
             rubric: what an untuned model is asked (LiFT's by default); a critic is asked what it was taught.
 
         Raises:
-            ValueError: if the settings there are none of a critic, or of one of another `rubric`.
+            ValueError: if the settings there are none of a critic, or of one of another `rubric`, or `device` and
+                `device_map` are given.
         """
         name = str(name_or_path)
+        if device is not None and device_map is not None:
+            raise ValueError(f"device={str(device)!r} and device_map={device_map!r}: give one of them.")
         settings = load_settings(name, revision, rubric)
         if device is None:
             accelerator = torch.accelerator.current_accelerator() if has_accelerator() else None
             device = accelerator or torch.device("cpu")
         device = torch.device(device)
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-        model, processor = _load(name, revision, dtype)
+        placement: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
+        if quantization is not None:
+            placement["quantization_config"] = TorchAoConfig(torchao_type(quantization))
+        model, processor = _load(name, revision, dtype, placement)
         return cls(
-            model.to(device).eval(),
+            (model if device_map is not None else model.to(device)).eval(),
             processor,
             settings=settings,
-            name=f"{name}@{find_revision(name, revision)}",
+            name=_name(name, revision, quantization),
             batch_size=batch_size,
             max_reason_tokens=max_reason_tokens,
         )
@@ -323,7 +334,13 @@ def _put_on(model: Any, config: PeftConfig, name: str, revision: str | None) -> 
     return tuned
 
 
-def _load(name: str, revision: str | None, dtype: torch.dtype) -> tuple[Any, Any]:
+def _name(name_or_path: str, revision: str | None, quantization: Quantization | None) -> str:
+    """What tells the scores of one critic from those of another."""
+    kind = f" in {quantization}" if quantization else ""
+    return f"{name_or_path}@{find_revision(name_or_path, revision)}{kind}"
+
+
+def _load(name: str, revision: str | None, dtype: torch.dtype, placement: Mapping[str, Any]) -> tuple[Any, Any]:
     """Model and processor; an adapter is put on its base model."""
     is_adapter = cached_file(name, ADAPTER_CONFIG, revision=revision, _raise_exceptions_for_missing_entries=False)
     base, base_revision = name, revision
@@ -335,10 +352,10 @@ def _load(name: str, revision: str | None, dtype: torch.dtype) -> tuple[Any, Any
     family = find_critic_model(read_model_type(base, base_revision))
     if not family.loads_adapters:  # the parts of such a checkpoint have configurations of their own
         check_config(AutoConfig.from_pretrained(base, revision=base_revision))
-    model, processor = family.load(base, dtype=dtype, revision=base_revision)
+    model, processor = family.load(base, dtype=dtype, revision=base_revision, **placement)
     if is_adapter is None:
         return model, processor
-    # Merged, so that scoring pays for no second product in each layer.
-    return _put_on(model, config, name, revision).merge_and_unload(), AutoProcessor.from_pretrained(
-        name, revision=revision
-    )
+    tuned: Any = _put_on(model, config, name, revision)
+    if "quantization_config" not in placement:  # 8 bits would round what the LoRA adds
+        tuned = tuned.merge_and_unload()  # scoring pays for no second product in each layer
+    return tuned, AutoProcessor.from_pretrained(name, revision=revision)

@@ -36,14 +36,17 @@ class ChatVLM:
         self.native_video = False
         self.processor_kwargs = dict(processor_kwargs or {})
 
-    def load(self, name: str, *, dtype: torch.dtype, revision: str | None = None) -> tuple[Any, Any]:
+    def load(self, name: str, *, dtype: torch.dtype, revision: str | None = None, **placement: Any) -> tuple[Any, Any]:
         """
         The model in evaluation mode, and its processor.
+
+        Args:
+            placement: `device_map` and `quantization_config` of `from_pretrained`.
 
         Raises:
             ValueError: if the checkpoint lacks weights of the model, or has others; names them.
         """
-        model = load_whole(AutoModelForImageTextToText, name, dtype=dtype, revision=revision).eval()
+        model = load_whole(AutoModelForImageTextToText, name, dtype=dtype, revision=revision, **placement).eval()
         return model, AutoProcessor.from_pretrained(name, revision=revision)
 
     def prompt(self, frames: Sequence[Any], question: str) -> list[dict[str, Any]]:

@@ -78,13 +78,19 @@ class Vila(ChatVLM):
 
     loads_adapters = True
 
-    def load(self, name: str, *, dtype: torch.dtype, revision: str | None = None) -> tuple[Any, Any]:
+    def load(self, name: str, *, dtype: torch.dtype, revision: str | None = None, **placement: Any) -> tuple[Any, Any]:
         """
         The model in evaluation mode, with a released LoRA merged into it, and its processor. No pickle is opened.
 
         Raises:
-            ValueError: if a weight is missing, left over or of another shape, or the tower is none of SigLIP's.
+            ValueError: if a weight is missing, left over or of another shape, or the tower is none of SigLIP's; for a
+                `placement`.
         """
+        if placement:
+            raise ValueError(
+                f"{name}: VILA is made of three parts and a LoRA that is merged, so device_map and quantization do not "
+                "apply to it. Leave them out."
+            )
         if _file(name, "adapter_config.json", revision) is None:
             return _load_base(name, dtype, revision)
         configured = PeftConfig.from_pretrained(name, revision=revision).base_model_name_or_path or "VILA1.5-13b"

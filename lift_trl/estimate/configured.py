@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from ..store.quantization import Quantization
 from ..video_models import PipelineSource
 from .meter import Meter
 
@@ -79,9 +80,14 @@ class ConfiguredSource(PipelineSource):
         return _find(library, class_name) if str(library).startswith("diffusers.") else super()._class(component)
 
     def load(
-        self, *components: str, dtype: torch.dtype, device: torch.device | str = "cpu", private: bool = False
+        self,
+        *components: str,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        private: bool = False,
+        quantization: Quantization | None = None,
     ) -> DiffusionPipeline:
-        """As `PipelineSource.load`; the named models have shapes and types only."""
+        """As `PipelineSource.load`; the named models have shapes and types only. Counted as if not quantised."""
         parts: dict[str, Any] = {**dict.fromkeys(self._component_names()), **self._waiting}
         for name in components:
             parts[name] = _tokenizer() if "tokenizer" in name else self._build(name, dtype)

@@ -14,9 +14,10 @@ from peft import LoraConfig
 from torch import Tensor
 
 from ..alignment.clips import ClipSize
-from ..alignment.generate import PromptSeed, Sampling, load_pipeline, sample_batch
+from ..alignment.generate import PromptSeed, load_pipeline, sample_batch
 from ..alignment.reward_weighted_config import RewardWeightedVideoConfig
 from ..alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
+from ..alignment.sampling import Sampling
 from ..alignment.text_cache import TextCache
 from ..alignment.validation import TILING_PIXELS
 from ..alignment.video_dataset import CachedVideoDataset

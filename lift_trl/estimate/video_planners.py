@@ -6,8 +6,8 @@ from dataclasses import fields
 from typing import Any
 
 from ..alignment.clips import ClipSize
-from ..alignment.generate import Sampling
 from ..alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
+from ..alignment.sampling import Sampling
 from .configured import ConfiguredSource
 from .depth import at_batch
 from .plan import Job, Part, Plan
@@ -44,6 +44,8 @@ def training_part(stages: VideoStages, settings: Mapping[str, Any], job: Job, nu
     times = clips_per_step // (batch * num_gpus)
     unit = "pairs (a row of --clips each)" if args.objective == "dpo" else "clips"
     plan.notes = [f"{clips_per_step} {unit} a step: {batch} on each of {num_gpus} cards, accumulated {times} times"]
+    if args.quantization:
+        plan.notes.append(f"quantization: {args.quantization} is not counted; the base stands here in 16 bits")
     return plan
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, TorchAoConfig
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from transformers import PreTrainedModel
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from ..protocols import VideoModel
 from ..records import content_id
 from ..store.digest import file_digest
+from ..store.quantization import Quantization, quantize, torchao_type
 from ..store.weights import load_whole
 from .cogvideox import CogVideoX
 from .hunyuan_video import HunyuanVideo15
@@ -98,7 +99,12 @@ class PipelineSource:
         return self._network or networks[0]
 
     def load(
-        self, *components: str, dtype: torch.dtype, device: torch.device | str = "cpu", private: bool = False
+        self,
+        *components: str,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        private: bool = False,
+        quantization: Quantization | None = None,
     ) -> DiffusionPipeline:
         """
         The pipeline with the named components in `dtype` on `device`, every other model left out (`None`).
@@ -107,19 +113,32 @@ class PipelineSource:
 
         Args:
             private: the components will be changed (trained, given a LoRA): copy them in any case.
+            quantization: of the linear layers of networks among the components.
+
+        Raises:
+            ValueError: if `quantization` needs what is not installed.
         """
         if self.pipeline is not None:
-            return self._from_memory(components, dtype, torch.device(device), private)
+            return self._from_memory(components, dtype, torch.device(device), private, quantization)
         wanted = (*components, *self.adapter.always_loaded)
         folder = self._folder(*wanted)
         # All of their weights from the files: a pipeline by itself fills what is missing at random.
-        parts = {name: load_whole(self._class(name), folder / name, dtype=dtype) for name in self._models(components)}
+        parts = {
+            name: load_whole(self._class(name), folder / name, dtype=dtype, **self._quantized(name, quantization))
+            for name in self._models(components)
+        }
         absent = {name: None for name in self._component_names() if name not in wanted}
         pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, **absent, **parts)
         for name in components:
             if isinstance(part := pipe.components[name], torch.nn.Module):
                 part.requires_grad_(False).eval().to(device)
         return pipe
+
+    def _quantized(self, component: str, quantization: Quantization | None) -> dict[str, Any]:
+        """The argument of `from_pretrained` that quantises `component`, if it is a network."""
+        if quantization is None or component not in self.adapter.networks:
+            return {}
+        return {"quantization_config": TorchAoConfig(torchao_type(quantization))}
 
     def _models(self, components: Sequence[str]) -> list[str]:
         """Those of `components` that have weights."""
@@ -132,7 +151,12 @@ class PipelineSource:
         return getattr(import_module(library), name) if library in ("diffusers", "transformers") else None
 
     def _from_memory(
-        self, components: Sequence[str], dtype: torch.dtype, device: torch.device, private: bool
+        self,
+        components: Sequence[str],
+        dtype: torch.dtype,
+        device: torch.device,
+        private: bool,
+        quantization: Quantization | None,
     ) -> DiffusionPipeline:
         """As `load`, of the pipeline in memory: another pipeline around its components."""
         pipe: Any = copy(self.pipeline)
@@ -146,8 +170,11 @@ class PipelineSource:
                 # A shallow copy shares the weights, but has settings of its own, such as the VAE's tiling. transformers puts
                 # hooks on the shared layers once for each copy, and hidden states would be counted twice: those are shared.
                 shared = part if isinstance(part, PreTrainedModel) else copy(part)
-                part = shared if as_asked and not private else deepcopy(part)
+                in_8_bits = quantization if name in self.adapter.networks else None
+                part = shared if as_asked and not private and in_8_bits is None else deepcopy(part)
                 part = part if as_asked else _cast(part, dtype).to(device)
+                if in_8_bits is not None:
+                    quantize(part, in_8_bits)
             setattr(pipe, name, part)
         return pipe
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from lift_trl.alignment.cache import cache_videos
-from lift_trl.alignment.generate import Sampling, generate_videos, plan_videos
+from lift_trl.alignment.generate import generate_videos, plan_videos
+from lift_trl.alignment.sampling import Sampling
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.cli import main
 from lift_trl.hub.lora import COMFYUI_LORA_FILE, DIFFUSERS_LORA_FILE

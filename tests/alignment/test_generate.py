@@ -14,7 +14,8 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from lift_trl.alignment import generate
-from lift_trl.alignment.generate import PromptSeed, Sampling, generate_videos, plan_videos, read_prompts
+from lift_trl.alignment.generate import PromptSeed, generate_videos, plan_videos, read_prompts
+from lift_trl.alignment.sampling import Sampling
 from lift_trl.hub.lora import adapter_identity
 from lift_trl.store.manifest import PARTS_DIR, Artifact, read_rows
 from lift_trl.store.video_io import probe_video, read_video, write_video

@@ -11,9 +11,10 @@ from transformers import TrainerCallback
 from lift_trl.alignment.cache import CacheKeys, cache_videos, is_tiled
 from lift_trl.alignment.cache_format import ENCODING_VERSION
 from lift_trl.alignment.clips import ClipSize, load_clip
-from lift_trl.alignment.generate import Sampling, generate_videos, plan_videos
+from lift_trl.alignment.generate import generate_videos, plan_videos
 from lift_trl.alignment.overflow import MAX_SKIPPED
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
+from lift_trl.alignment.sampling import Sampling
 from lift_trl.alignment.video_dataset import CachedVideoDataset, collate
 from lift_trl.records import RatedVideo, content_id
 from lift_trl.store.digest import file_digest

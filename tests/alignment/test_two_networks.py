@@ -11,7 +11,8 @@ from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
 
 from lift_trl.alignment.cache import cache_videos
-from lift_trl.alignment.generate import Sampling, generate_videos, read_prompts
+from lift_trl.alignment.generate import generate_videos, read_prompts
+from lift_trl.alignment.sampling import Sampling
 from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.cli import main
 from lift_trl.hub.lora import COMFYUI_LORA_FILE, DIFFUSERS_LORA_FILE, adapter_identity, lora_metadata, lora_network

@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from torchao.utils import TorchAOBaseTensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from lift_trl.critic.critic_config import LiFTCriticConfig
@@ -104,3 +105,28 @@ def test_a_start_that_changes_the_base_is_refused_before_training(tmp_path):
     args = LiFTCriticConfig(str(tmp_path), report_to="none")
     with pytest.raises(ValueError, match="init_lora_weights='pissa' changes the weights of the base"):
         LiFTCriticTrainer("nobody/loads-this", args, train_dataset=None, peft_config=config)
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+def test_a_critic_in_8_bits_scores_nearly_the_same_under_another_name(checkpoint, adapter, kind):
+    clip = Clip(np.random.default_rng(0).integers(0, 256, (2, 24, 40, 3), dtype=np.uint8), np.array([0.0, 0.5]), 8.0)
+    for folder in (checkpoint, adapter):
+        whole, small = LiFTCritic.from_pretrained(folder), LiFTCritic.from_pretrained(folder, quantization=kind)
+        weights = [type(w).__name__ for w in small.model.parameters() if isinstance(w, TorchAOBaseTensor)]
+        assert len(weights) >= 8
+        figures = [critic.label_logprobs([clip], ["A red square."]) for critic in (whole, small)]
+        assert 0 < (figures[0] - figures[1]).abs().max() < 0.5
+        assert small.name == f"{whole.name} in {kind}"
+        assert LiFTCritic.when_needed(str(folder), quantization=kind)[0] == small.name
+
+
+def test_a_critic_is_placed_by_a_device_map(checkpoint):
+    clip = Clip(np.random.default_rng(0).integers(0, 256, (8, 24, 40, 3), dtype=np.uint8), np.arange(8) / 8, 8.0)
+    placed = LiFTCritic.from_pretrained(checkpoint, device_map={"": "cpu"})
+    plain = LiFTCritic.from_pretrained(checkpoint)
+    figures = [critic.label_logprobs([clip], ["A red square."]) for critic in (placed, plain)]
+    assert torch.equal(*figures)
+    with pytest.raises(ValueError, match="device='cpu' and device_map='auto': give one"):
+        LiFTCritic.from_pretrained(checkpoint, device="cpu", device_map="auto")
+    with pytest.raises(ValueError, match="device_map"):  # it reaches transformers
+        LiFTCritic.from_pretrained(checkpoint, device_map="everywhere")

@@ -1,0 +1,38 @@
+"""Weights of linear layers in 8 bits, by torchao. They stay frozen; what is trained beside them is float32."""
+
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+
+#: `int8`: whole numbers with a scale for each row; `float8`: 4 bits of exponent and 3 of mantissa, and such a scale.
+Quantization = Literal["int8", "float8"]
+
+
+def check_quantization(quantization: str) -> None:
+    """
+    Raises:
+        ValueError: if there is no such `quantization`, or torchao is not installed.
+    """
+    if quantization not in get_args(Quantization):
+        raise ValueError(
+            f"quantization={quantization!r}; give one of {', '.join(get_args(Quantization))}, or leave it out."
+        )
+    if find_spec("torchao") is None:
+        raise ValueError(f"quantization={quantization!r} needs torchao: pip install 'lift-trl[quantization]'.")
+
+
+def torchao_type(quantization: Quantization) -> Any:
+    """What `TorchAoConfig` of diffusers and of transformers takes, and `torchao.quantization.quantize_`."""
+    check_quantization(quantization)
+    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
+
+    types: dict[str, Any] = {"int8": Int8WeightOnlyConfig, "float8": Float8WeightOnlyConfig}
+    return types[quantization]()
+
+
+def quantize(model: Any, quantization: Quantization) -> None:
+    """Quantises the linear layers of `model` where it is."""
+    quantization_type = torchao_type(quantization)
+    from torchao.quantization import quantize_
+
+    quantize_(model, quantization_type)
