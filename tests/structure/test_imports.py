@@ -51,6 +51,7 @@ PLACES = {
     "trl": ("lift_trl.critic", "lift_trl.recipe_parser", "lift_trl.estimate"),
     "diffusers": ("lift_trl.video_models", "lift_trl.alignment", "lift_trl.hub", "lift_trl.mini", "lift_trl.estimate"),
     "av": ("lift_trl.store.video_io",),
+    "torchao": ("lift_trl.store.quantization",),
     "fastapi": ("lift_trl.serving",),
     "uvicorn": ("lift_trl.serving",),
 }
@@ -144,7 +145,7 @@ def test_every_imported_library_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements = [*project["dependencies"], *project["optional-dependencies"]["ui"]]
     requirements += project["optional-dependencies"]["eval"] + project["optional-dependencies"]["trackers"]
-    requirements += project["optional-dependencies"]["serve"]
+    requirements += project["optional-dependencies"]["serve"] + project["optional-dependencies"]["quantization"]
     declared = {canonicalize_name(Requirement(r).name) for r in requirements}
     owners = packages_distributions()
     own = {*sys.stdlib_module_names, *TRACKERS, *HOSTS, "lift_trl"}
