@@ -44,7 +44,8 @@ class RecipeParser(TrlParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         """The settings before any of them acts."""
         found, unknown = super().parse_known_args(args, namespace)
-        card = vars(found).pop("dry_run", None)
+        card = found.dry_run
+        del found.dry_run
         if card is None:
             return found, unknown
         if unknown:

@@ -347,7 +347,9 @@ class Rubric:
 
 #: The rubric of the paper, and of all that says nothing of another.
 LIFT = Rubric(
-    {label: REWARDS[label] for label in Label}, dict(QUESTIONS), {d: dict(DEFINITIONS[d]) for d in Dimension}
+    {label: REWARDS[label] for label in Label},
+    {dimension: QUESTIONS[dimension] for dimension in Dimension},
+    {dimension: {label: DEFINITIONS[dimension][label] for label in Label} for dimension in Dimension},
 )
 
 

@@ -171,8 +171,8 @@ class LiFTCritic:
         """
         if len(videos) != len(captions):
             raise ValueError(f"{len(videos)} videos and {len(captions)} captions; give one caption for each video.")
-        work = list(zip(videos, captions))
-        parts = (tuple(zip(*part)) for part in (chunks(work, self.batch_size) if work else []))
+        starts = range(0, len(videos), self.batch_size)
+        parts = ((videos[i : i + self.batch_size], captions[i : i + self.batch_size]) for i in starts)
         return [score for scores in self.score_batches(parts, with_reason=with_reason) for score in scores]
 
     def score_batches(

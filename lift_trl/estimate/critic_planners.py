@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig
-from trl import ModelConfig, get_peft_config
+from peft import LoraConfig
+from trl.trainer.model_config import ModelConfig
+from trl.trainer.utils import get_peft_config
 
 from ..alignment.clips import ClipSize
 from ..critic.critic_config import LiFTCriticConfig
@@ -86,7 +87,7 @@ def _critic_stages(recipe: Recipe, critic: str, clip: ClipSize) -> CriticStages:
     """A critic that is there, or the one that a YAML beside `recipe` will train."""
     size = clip.height, clip.width
     if (Path(critic) / ADAPTER_CONFIG).is_file():
-        lora = PeftConfig.from_pretrained(critic)
+        lora = LoraConfig.from_pretrained(critic)
         return CriticStages(ConfiguredVLM(lora.base_model_name_or_path), load_settings(critic), *size, lora=lora)
     if not Path(critic).is_dir() and (writer := recipe.writer_of(critic)) is not None:
         settings = _critic_args(writer.settings).critic_settings()
@@ -120,7 +121,8 @@ def _critic_args(settings: Mapping[str, Any]) -> LiFTCriticConfig:
 def _lora(settings: Mapping[str, Any]) -> LoraConfig | None:
     """As the recipe reads it; the modules are those of the family, unless the YAML names some."""
     names = {one.name for one in fields(ModelConfig) if one.init}
-    lora: LoraConfig | None = get_peft_config(ModelConfig(**{k: v for k, v in settings.items() if k in names}))
+    lora = get_peft_config(ModelConfig(**{k: v for k, v in settings.items() if k in names}))
+    assert lora is None or isinstance(lora, LoraConfig)  # TRL makes no other
     return lora
 
 

@@ -18,7 +18,8 @@ from ..critic.reasons import write_reasons
 from ..critic.settings import CriticSettings
 from ..rubric import Dimension, Label
 from ..store.video_io import Clip, write_video
-from .configured_vlm import ConfiguredVLM, Depths
+from .configured import Depths
+from .configured_vlm import ConfiguredVLM
 from .depth import at_full_depth
 from .meter import Count, linear, metering
 from .training import count_step, one_step
@@ -68,8 +69,9 @@ class CriticStages:
     @torch.no_grad()
     def _score(self, batch: int, reason_tokens: int, depths: Depths) -> Count:
         adapter, processor = self.settings.adapter(self.vlm.model_type), self.vlm.processor
-        labels = label_tokens(adapter, processor)
-        questions = [ask(adapter, processor, self._clip, CAPTION, labels)] * batch
+        rubric = self.settings.rubric
+        labels = label_tokens(adapter, processor, rubric)
+        questions = [ask(adapter, processor, self._clip, CAPTION, labels, rubric)] * batch
         encoded = encode_questions(adapter, processor, [self._clip] * batch, questions)
         with metering() as meter:
             model = self.vlm.build(meter, torch.bfloat16, depths)
@@ -81,8 +83,8 @@ class CriticStages:
             branches = run_encoded(model, adapter, encoded)
             asked = meter.count()
             meter.phase("reasons")
-            ends = end_tokens(adapter, processor, model)
-            rest = [labels[label].rest for label in Label]
+            ends = end_tokens(adapter, processor, model, rubric)
+            rest = [labels[label].rest for label in rubric.labels]
             if reason_tokens:
                 chosen = branches.logprobs.argmax(dim=-1)
                 write_reasons(model, branches, chosen, rest, max_new_tokens=_TOKENS, end_ids=ends)

@@ -4,9 +4,8 @@ import json
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,14 +16,15 @@ from ..judges.native import NativeJudge, UnreadableAnswerError
 from ..judges.video_reward import RewardHead, VideoReward
 from ..judges.written import WrittenJudge
 from ..store.video_io import write_video
-from .configured import default_dtype
+from .configured import Depths, default_dtype
 from .configured_vlm import ConfiguredVLM
 from .critic_stages import CAPTION
-from .depth import FEW, MORE, Depths, at_full_depth
+from .depth import FEW, MORE, at_full_depth
 from .meter import Count, Meter, linear, metering
 
 
-class JudgedClip(NamedTuple):
+@dataclass(frozen=True)
+class JudgedClip:
     """One clip through a judge, and the most tokens that it writes of it."""
 
     count: Count

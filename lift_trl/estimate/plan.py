@@ -62,7 +62,10 @@ class Part:
                 f"--sharded: {self.name} has every weight on each card. Of train_critic they can be spread."
             )
         gathered = self.gathered
-        both = self.linear_in and tuple(_spread(count, num_gpus, gathered) for count in self.linear_in)
+        both = None
+        if self.linear_in is not None:
+            one, two = self.linear_in
+            both = (_spread(one, num_gpus, gathered), _spread(two, num_gpus, gathered))
         return replace(self, count=_spread(self.count, num_gpus, gathered), linear_in=both)
 
 

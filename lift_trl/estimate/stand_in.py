@@ -69,7 +69,8 @@ def write_cache(
     row |= {"latent_shape": list(shapes.latents.shape), **text_columns(text)}
     (folder / SHARDS_DIR).mkdir()
     pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), folder / SHARDS_DIR / "clip.parquet")
-    labels = [dict.fromkeys(Dimension, Label.GOOD), dict.fromkeys(Dimension, Label.BAD), None]
+    labels: list[dict[str, str] | None] = [dict.fromkeys(Dimension, label) for label in (Label.GOOD, Label.BAD)]
+    labels.append(None)
     videos = [RatedVideo(f"{i}", b"", "a clip", labels[i % 3], is_real=i % 3 == 2) for i in range(num_clips)]
     write_rows(folder / METADATA_FILE, [metadata_row(video, "clip") for video in videos])
     real = sum(video.is_real for video in videos)

@@ -85,4 +85,4 @@ def _row(judge: RegressionJudge | NativeJudge, clip: ListedClip, folder: Path) -
     if aspects.unscored:
         return {**row, "reward": None, "unscored": aspects.unscored}
     labels = {dimension.value: label.value for dimension, label in aspects.labels.items()}
-    return {**row, **labels, "reward": LIFT.mean_reward(aspects.labels), "aspects": aspects.by_name, "unscored": None}
+    return {**row, **labels, "reward": LIFT.mean_reward(labels), "aspects": aspects.by_name, "unscored": None}

@@ -86,7 +86,9 @@ RATERS = (Rater("rater-1", 0.02, 0), Rater("rater-2", 0.05, 1), Rater("rater-3",
 
 def pooled_labels(ratings: list[Rating]) -> dict[Dimension, Label]:
     """The label of each dimension by majority, ties to the lower one."""
-    return {d: LIFT.majority_label(rating.label for rating in ratings if rating.dimension == d) for d in Dimension}
+    return {
+        d: Label(LIFT.majority_label(rating.label for rating in ratings if rating.dimension == d)) for d in Dimension
+    }
 
 
 def rate_clip(clip_id: str, video: Video, prompt: str) -> list[Rating]:

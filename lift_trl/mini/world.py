@@ -172,7 +172,7 @@ def _rater_columns(clip_id: str, video: Video, prompt: str) -> dict[str, Any]:
 def _oracle_columns(video: Video, prompt: str) -> dict[str, Any]:
     labels = judge(video, parse_prompt(prompt))
     named = {dimension.value: label.value for dimension, label in labels.items()}
-    return {**named, "reward": LIFT.mean_reward(labels), "critic": "oracle"}
+    return {**named, "reward": LIFT.mean_reward(named), "critic": "oracle"}
 
 
 def _scene(index: int) -> Scene:

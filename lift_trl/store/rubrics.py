@@ -72,9 +72,10 @@ def _stored(data: Path | str, revision: str | None) -> Rubric | None:
         repo, _, named = str(data).partition("@")
         if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
             return None
-        folder = _fetched(repo, revision or named or None)
-        if folder is None:
+        fetched = _fetched(repo, revision or named or None)
+        if fetched is None:
             return None
+        folder = fetched
     if (folder / ARTIFACT_FILE).is_file() and (artifact := Artifact.load(folder)).is_rated:
         return artifact.rubric
     return read_rubric(folder / RUBRIC_FILE) if (folder / RUBRIC_FILE).is_file() else None

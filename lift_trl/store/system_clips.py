@@ -49,7 +49,7 @@ class ListedClip(NamedTuple):
             key=f"{self.prompt}#{self.place}",
             prompt=self.prompt,
             video=self.video,
-            labels=rated and rated.labels,
+            labels=None if rated is None else rated.labels,
             reward=None if rated is None or rated.is_real else rated.reward(),
             id=str(self.row.get("video_id") or self.row.get("id") or ""),
             seed="" if self.row.get("seed") is None else str(self.row["seed"]),
