@@ -1,30 +1,52 @@
 """What a report is made of: plain records, each section optional, and the functions that fill them from scores."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..records import CriticScore, EvalRow
-from ..statistics.drift import MEASURES, DriftAlarm
-from ..statistics.intervals import FEW_UNITS, Estimate, bootstrap_mean, wilson
+from ..records import EvalRow
+from ..statistics.drift import DriftAlarm
+from ..statistics.intervals import Estimate, bootstrap_mean
 from ..statistics.win_rate import WinRate
 from ..vbench.score import PairedDelta
-from ..vbench.suite import PROTOCOLS
 
 
 CRITIC_SUITE, VIDEOSCORE_SUITE, REWARD_SUITE = "critic", "videoscore", "reward"
+#: The judge that stands for the ratings in the systems' own folders: as a rule the one that gave the training reward.
+TRAINING_JUDGE = "critic"
+
+
+class SystemFacts(NamedTuple):
+    """What a system is, as its clips' own folder says; empty where that says nothing. `seeds` is clips a prompt."""
+
+    name: str
+    model: str
+    adapter: str
+    objective: str
+    settings: str
+    clips: int
+    prompts: int
+    seeds: str
+    made: str
 
 
 class LabelRate(NamedTuple):
-    """Share of a system's clips with `label` on `dimension`, Wilson's interval."""
+    """Share of a system's clips with `label` on `dimension`, interval over prompts."""
 
     system: str
     dimension: str
     label: str
     rate: Estimate
+
+
+class Confusion(NamedTuple):
+    """Counts by a judge's label (row) and the critic's (column), `labels` worst first."""
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
 
 
 class CalibrationBin(NamedTuple):
@@ -36,7 +58,10 @@ class CalibrationBin(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """`a` minus `b` in one measure of one judge, over `n` prompts; `ci95` is None where there is one prompt only."""
+    """
+    `a` minus `b` in one measure of one judge, over `n` prompts; `ci95` is None where there is one prompt only. `p_value` is
+    of the sign-flip test over prompts, uncorrected.
+    """
 
     judge: str
     a: str
@@ -45,6 +70,11 @@ class Paired(NamedTuple):
     value: float
     ci95: tuple[float, float] | None
     n: int
+    p_value: float
+
+    @property
+    def estimate(self) -> Estimate:
+        return Estimate(self.value, self.ci95, self.n)
 
 
 class JudgeAgreement(NamedTuple):
@@ -82,11 +112,12 @@ class Curve(NamedTuple):
 
 
 class ClipRow(NamedTuple):
-    """Clips of one prompt by system, to stand side by side, with a line about each (labels, reward)."""
+    """Clips of one prompt by system, to stand side by side, with a line about each, and why they are shown."""
 
     prompt: str
     clips: Mapping[str, Path]
     notes: Mapping[str, str] = {}
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,10 +127,15 @@ class Report:
 
     Attributes:
         base: the system that the others are compared with.
-        summary: what a reader should know first, one sentence each; `default_summary` writes them from the figures.
+        judge: the independent judge whose reward decides; empty where none took part: then nothing is decided.
+        summary: what a reader should know first, one sentence each; `verdict.default_summary` writes them from the figures.
+        systems: what each system is, the base first.
+        controls: system -> the plain fine-tuning of the same clips and weights that it is compared with besides the base.
+        verdict_clips: system -> a typical pair of clips with the base's, and the worst loss.
         rows: figures of any suite; those of VBench, VideoScore and the critic get the paper's tables.
         rewards: system -> reward of each clip, for the histogram.
         calibration: critic -> its bins (`calibration_bins`).
+        confusion: judge -> the critic's labels against the judge's.
         deltas: paired differences of any metric (rewards, VBench dimensions).
         paired: differences of each pair of systems, by judge and measure.
         strengths: of three systems or more, by judge.
@@ -113,7 +149,11 @@ class Report:
 
     title: str
     base: str
+    judge: str = ""
     summary: tuple[str, ...] = ()
+    systems: tuple[SystemFacts, ...] = ()
+    controls: Mapping[str, str] = field(default_factory=dict)
+    verdict_clips: Mapping[str, tuple[ClipRow, ...]] = field(default_factory=dict)
     rows: tuple[EvalRow, ...] = ()
     label_rates: tuple[LabelRate, ...] = ()
     rewards: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -124,6 +164,7 @@ class Report:
     agreements: tuple[JudgeAgreement, ...] = ()
     clips: tuple[ClipRow, ...] = ()
     calibration: Mapping[str, tuple[CalibrationBin, ...]] = field(default_factory=dict)
+    confusion: Mapping[str, Confusion] = field(default_factory=dict)
     drift: tuple[DriftAlarm, ...] = ()
     curves: tuple[Curve, ...] = ()
     stamps: Mapping[str, str] = field(default_factory=dict)
@@ -131,26 +172,6 @@ class Report:
     suite_stamps: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     cards: Mapping[str, Path] = field(default_factory=dict)
-
-
-def label_rates(scores: Mapping[str, Sequence[CriticScore]]) -> tuple[LabelRate, ...]:
-    """
-    The label shares of each system's scored clips; unscored clips are left out.
-
-    Raises:
-        ValueError: if a system has no scored clip.
-    """
-    rates = []
-    for system, rows in scores.items():
-        labelled = [row.labels for row in rows if row.labels]
-        if not labelled:
-            raise ValueError(f"{system}: none of {len(rows)} clips is scored; look at the scores' `unscored` reasons.")
-        rubric = next(row.rubric for row in rows if row.labels)
-        for dimension in rubric.dimensions:
-            for label in rubric.labels:
-                count = sum(labels[dimension] == label for labels in labelled)
-                rates.append(LabelRate(system, dimension, label, wilson(count, len(labelled))))
-    return tuple(rates)
 
 
 def calibration_bins(
@@ -195,67 +216,3 @@ def paired_delta(
     estimate = bootstrap_mean([other[1][key] - base[1][key] for key in keys], [prompts[key] for key in keys])
     before, after = (sum(side[1][key] for key in keys) / len(keys) for side in (base, other))
     return PairedDelta(suite, f"{suite}/{metric}", base[0], other[0], before, after, estimate)
-
-
-def default_summary(report: Report) -> tuple[str, ...]:
-    """The sentences that a reader needs first, from the figures: gains and losses that are sure, wins, alarms."""
-    sentences = []
-    for delta in report.deltas:
-        if "reward" in delta.metric:
-            sentences.append(f"{_plain(delta.metric)}: {delta.system} {delta.value:.3f}, {_verdict(delta)}.")
-    suites = (*PROTOCOLS, VIDEOSCORE_SUITE)
-    for suite in dict.fromkeys(d.suite for d in report.deltas if d.suite in suites):
-        title = "VideoScore" if suite == VIDEOSCORE_SUITE else suite
-        for system in dict.fromkeys(d.system for d in report.deltas if d.suite == suite):
-            mine = [d for d in report.deltas if d.suite == suite and d.system == system and "score" not in d.metric]
-            if all(d.estimate.n < FEW_UNITS for d in mine):
-                sentences.append(f"{title}: fewer than {FEW_UNITS} prompts, so no verdict on {system}.")
-                continue
-            sure = [d.estimate for d in mine if d.estimate.is_sure]
-            better = sum(estimate.is_above_zero for estimate in sure)
-            sentences.append(
-                f"{title}: {system} is surely better than {report.base} on {better} of {len(mine)} dimensions, "
-                f"surely worse on {len(sure) - better}."
-            )
-    for rate in report.win_rates:
-        if rate.dimension is None:
-            sentences.append(
-                f"{rate.judge.capitalize()}: {rate.first} wins {rate.win.value:.0%}, ties {rate.tie.value:.0%} and loses "
-                f"{rate.loss.value:.0%} of {rate.num_votes} comparisons with {rate.second}."
-            )
-    return (*sentences, *_agreement_sentences(report), *_drift_sentences(report))
-
-
-def _agreement_sentences(report: Report) -> Iterator[str]:
-    for found in report.agreements:
-        if found.dimension is None:
-            share = found.with_ties
-            bounds = f" (95% interval {share.ci95[0]:.0%} to {share.ci95[1]:.0%})" if share.ci95 else ""
-            yield (
-                f"{found.judge.capitalize()} agrees with the majority of {found.people} on {share.value:.0%} of the "
-                f"pairs{bounds}."
-            )
-
-
-def _drift_sentences(report: Report) -> Iterator[str]:
-    for system in dict.fromkeys(alarm.system for alarm in report.drift):
-        mine = [alarm for alarm in report.drift if alarm.system == system]
-        raised = [alarm for alarm in mine if alarm.level != "ok"]
-        if raised:
-            listed = "; ".join(f"{MEASURES[a.measure].title} {a.change_in_words}, {a.level}" for a in raised)
-            yield f"Drift of {system} against {report.base}: {listed}."
-        else:
-            yield f"No drift alarm for {system} in {len(mine)} pixel statistics."
-
-
-def _plain(metric: str) -> str:
-    return metric.rsplit("/", 1)[-1].replace("_", " ").capitalize()
-
-
-def _verdict(delta: PairedDelta) -> str:
-    change = f"{delta.estimate.value:+.3f} against {delta.base}"
-    if delta.estimate.ci95 is None:
-        return f"{change} (one prompt, no interval)"
-    low, high = delta.estimate.ci95
-    sure = "sure" if delta.estimate.is_sure else "not sure"
-    return f"{change} (95% interval {low:+.3f} to {high:+.3f}, {sure})"

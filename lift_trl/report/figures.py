@@ -1,7 +1,6 @@
 """The report's figures, as SVG text. Okabe-Ito colours plus markers, hatches or labels, so that no fact hangs on colour."""
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -165,52 +164,89 @@ def win_bars(rates: Sequence[WinRate]) -> str:
         return _svg(figure)
 
 
-def forest(names: Sequence[str], estimates: Sequence[Estimate], *, unit: str, percent: bool = False) -> str:
+def forest(names: Sequence[str], estimates: Sequence[Estimate], *, unit: str) -> str:
     """Differences with their intervals around a zero line: filled where the interval excludes 0, hollow elsewhere."""
     with rc_context(_STYLE):
         lines = max(name.count("\n") + 1 for name in names)
         figure, axes = _figure(0.8 + (0.15 + 0.17 * lines) * len(names))
         axes.axvline(0, color=INK, lw=0.9)
         for row, estimate in enumerate(estimates):
-            sure = estimate.is_sure
-            colour = QUIET if not sure else PALETTE[0] if estimate.is_above_zero else PALETTE[1]
-            marker = "o" if not sure else ">" if estimate.is_above_zero else "<"
+            apart = estimate.excludes_zero
+            colour = QUIET if not apart else PALETTE[0] if estimate.is_above_zero else PALETTE[1]
+            marker = "o" if not apart else ">" if estimate.is_above_zero else "<"
             if estimate.ci95 is not None:
                 axes.plot(estimate.ci95, (row, row), color=colour, lw=2, solid_capstyle="round")
-            face = colour if sure else "white"
+            face = colour if apart else "white"
             axes.plot(estimate.value, row, marker, color=colour, markerfacecolor=face, ms=7)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel(unit)
-        if percent:
-            axes.xaxis.set_major_formatter(lambda x, _: f"{x:+.0%}")
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
         return _svg(figure)
 
 
-def radar(names: Sequence[str], systems: Mapping[str, Sequence[float]]) -> str:
-    """Normalised values (0 to 1, clipped for drawing) on spokes, one outline a system."""
-    angles = np.linspace(0, 2 * math.pi, len(names), endpoint=False)
+def judges_forest(rows: Sequence[tuple[str, str, Mapping[str, Estimate]]], judges: Sequence[str], *, unit: str) -> str:
+    """
+    Differences by system and measure; in each row a filled mark for the first of `judges` and a hollow one for the second.
+
+    Args:
+        rows: (system, measure, judge -> difference), the rows of one system together.
+    """
     with rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-        axes: Any = figure.add_subplot(projection="polar")
-        axes.set_theta_zero_location("N")
-        axes.set_theta_direction(-1)
-        for i, (system, values) in enumerate(systems.items()):
-            closed = np.append(np.clip(values, 0, 1), np.clip(values[0], 0, 1))
-            around = np.append(angles, angles[0])
-            style = {"color": PALETTE[i % 6], "ls": LINES[i % 4], "marker": MARKERS[i % 6]}
-            axes.plot(around, closed, lw=1.8, ms=4, label=system, **style)
-            axes.fill(around, closed, color=PALETTE[i % 6], alpha=0.06)
-        axes.set_ylim(0, 1)
-        axes.set_yticks((0.25, 0.5, 0.75), ("", "0.5", ""), color=QUIET)
-        axes.set_xticks(angles, [name.replace("_", "\n") for name in names])
-        for angle, label in zip(angles, axes.get_xticklabels()):
-            side = "left" if math.sin(angle) > 0 else "right"
-            label.set_horizontalalignment("center" if abs(math.sin(angle)) < 0.1 else side)
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.25, -0.12), frameon=False)
+        systems = list(dict.fromkeys(system for system, _, _ in rows))
+        places = [number + 0.9 * (systems.index(system) + 1) for number, (system, _, _) in enumerate(rows)]
+        figure, axes = _figure(0.7 + 0.3 * (places[-1] + 1))
+        axes.axvline(0, color=INK, lw=0.9)
+        for i, judge in enumerate(judges):
+            colour, marker, shift = PALETTE[i], MARKERS[i], 0.26 * (i - (len(judges) - 1) / 2)
+            named = judge
+            for place, (_, _, found) in zip(places, rows):
+                if judge not in found:
+                    continue
+                estimate = found[judge]
+                if estimate.ci95 is not None:
+                    axes.plot(estimate.ci95, (place + shift,) * 2, color=colour, lw=1.8, solid_capstyle="round")
+                face = "white" if i else colour
+                axes.plot(estimate.value, place + shift, marker, color=colour, markerfacecolor=face, ms=6, label=named)
+                named = "_"  # one entry of the legend is enough
+        for system in systems:
+            top = next(place for place, row in zip(places, rows) if row[0] == system)
+            axes.annotate(system, (0, top - 0.85), (-4, 0), axes.get_yaxis_transform(), "offset points", weight="bold",
+                          ha="right", va="center", annotation_clip=False)  # fmt: skip
+        axes.set_yticks(places, [measure for _, measure, _ in rows])
+        axes.set_ylim(places[-1] + 0.6, 0)
+        axes.set_xlabel(unit)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        _legend_above(axes, 2)
+        return _svg(figure)
+
+
+def drift_forest(
+    names: Sequence[str], changes: Sequence[Estimate], limits: Sequence[tuple[float, float | None]], *, unit: str
+) -> str:
+    """Relative changes with their intervals, and a bar at each limit; filled where the change is beyond it."""
+    with rc_context(_STYLE):
+        figure, axes = _figure(0.6 + 0.25 * len(names))
+        axes.axvline(0, color=INK, lw=0.9)
+        for row, (change, (lower, upper)) in enumerate(zip(changes, limits)):
+            for limit in (lower, upper):
+                if limit is not None:
+                    axes.plot((limit, limit), (row - 0.32, row + 0.32), color=PALETTE[1], lw=2.2)
+            if change.ci95 is not None:
+                axes.plot(change.ci95, (row, row), color=PALETTE[0], lw=2, solid_capstyle="round")
+            beyond = change.value < lower or (upper is not None and change.value > upper)
+            face = PALETTE[0] if beyond else "white"
+            axes.plot(change.value, row, "o", color=PALETTE[0], markerfacecolor=face, ms=6)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlabel(unit)
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:+.0%}")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.tick_params(axis="y", length=0)
         return _svg(figure)
 
 

@@ -13,12 +13,14 @@ from ..store.manifest import Artifact, library_versions, read_json
 from ..store.rated_videos import raw_rows
 from ..store.system_clips import SystemClip, load_system, num_unscored, pair_systems, prompts_of
 from ..store.tables import table_rows
+from ..vbench.figures import load_vbench
 from ..vbench.suite import Protocol
-from .data import REWARD_SUITE, VIDEOSCORE_SUITE, ClipRow, Curve, Report
+from .clips import Statistics, Systems, shown_clips, verdict_clips
+from .data import REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, Curve, Paired, Report
 from .judges import clip_label_rates, judge_ballots, judged_clips, load_judges, paired_differences
-from .systems import compare_means, describe_clip, values_of
-from .vbench import load_vbench
-from .votes import Ballots, agreements, ballot_wins, read_ballots, strengths
+from .systems import compare_means, plain_controls, system_facts, values_of
+from .verdict import DECIDING
+from .votes import Ballots, agreements, ballot_wins, net_preferences, read_ballots, strengths
 
 
 logger = logging.getLogger(__name__)
@@ -94,27 +96,39 @@ def build_report(args: ReportArguments) -> Report:
     vbench = load_vbench(named_paths(args.vbench), base, args.protocol)
     judged_by = _judge_paths(args.judges, paths)
     others = load_judges(judged_by, paths, base)
-    judged = {"critic": judged_clips(systems), **others.judged}
+    judged = {TRAINING_JUDGE: judged_clips(systems), **others.judged}
     judges = {judge: judge_ballots(judge, rated) for judge, rated in judged.items()}
     people, other_votes = _people(args, systems, taken=judges)
     ballots = {**people, **judges}
-    figures = [row for path in args.figures for row in read_figures(Path(path))]
-    drift_means, drift = _drift(args, systems)
+    paired = [row for judge, rated in judged.items() for row in paired_differences(judge, rated)]
+    paired += [row for judge, votes in people.items() for row in net_preferences(judge, votes)]
+    judge = _independent(paired)
+    statistics = _statistics(args, systems)
+    drift_means, drift = _drift(statistics, systems)
     return Report(
         title=args.title,
         base=base,
-        rows=(*means.rows, *drift_means, *others.rows, *vbench.rows, *figures),
+        judge=judge,
+        systems=tuple(system_facts(name, clips) for name, clips in systems.items()),
+        controls=plain_controls(systems),
+        verdict_clips=verdict_clips(systems, judged.get(judge, judged[TRAINING_JUDGE]), judge or TRAINING_JUDGE),
+        rows=(*means.rows, *drift_means, *others.rows, *vbench.rows, *_figures(args)),
         label_rates=clip_label_rates(systems),
         rewards={name: tuple(values.values()) for name, values in rewards.items()},
         deltas=(*means.deltas, *others.deltas, *vbench.deltas),
-        win_rates=tuple(rate for judge, votes in ballots.items() for rate in ballot_wins(judge, votes)),
-        strengths=tuple(row for judge, votes in ballots.items() for row in strengths(judge, votes, list(systems))),
-        agreements=tuple(
-            row for them in people.items() for judge in judges.items() for row in agreements(them, judge)
-        ),
-        paired=tuple(row for judge, rated in judged.items() for row in paired_differences(judge, rated)),
+        win_rates=tuple(rate for name, votes in ballots.items() for rate in ballot_wins(name, votes)),
+        strengths=tuple(row for name, votes in ballots.items() for row in strengths(name, votes, list(systems))),
+        agreements=tuple(row for them in people.items() for one in judges.items() for row in agreements(them, one)),
+        paired=tuple(paired),
         calibration=others.calibration,
-        clips=_clip_rows(systems, args.num_clips),
+        confusion=others.confusion,
+        clips=shown_clips(
+            systems,
+            judged.get(judge, judged[TRAINING_JUDGE]),
+            judge or TRAINING_JUDGE,
+            statistics,
+            limit=args.num_clips,
+        ),
         drift=drift,
         curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
         stamps=_stamps(paths),
@@ -127,13 +141,26 @@ def build_report(args: ReportArguments) -> Report:
     )
 
 
-def _drift(
-    args: ReportArguments, systems: Mapping[str, Sequence[SystemClip]]
-) -> tuple[list[EvalRow], tuple[DriftAlarm, ...]]:
+def _independent(paired: Sequence[Paired]) -> str:
+    """Who decides: the first judge besides the critic that compares clips, else the first people; empty if nobody does."""
+    others = (row.judge for row in paired if row.judge != TRAINING_JUDGE and row.measure in DECIDING)
+    return next(others, "")
+
+
+def _figures(args: ReportArguments) -> list[EvalRow]:
+    return [row for path in args.figures for row in read_figures(Path(path))]
+
+
+def _statistics(args: ReportArguments, systems: Systems) -> Statistics:
     if not args.drift:
-        return [], ()
+        return {}
     logger.info("pixel statistics of %d clips", sum(map(len, systems.values())))
-    statistics = {n: {c.key: clip_statistics(c.video) for c in clips} for n, clips in systems.items()}
+    return {n: {c.key: clip_statistics(c.video) for c in clips} for n, clips in systems.items()}
+
+
+def _drift(statistics: Statistics, systems: Systems) -> tuple[list[EvalRow], tuple[DriftAlarm, ...]]:
+    if not statistics:
+        return [], ()
     prompts = prompts_of(systems)
     return drift_rows(statistics, prompts), tuple(drift_alarms(statistics, prompts, base=next(iter(systems))))
 
@@ -166,32 +193,13 @@ def _judge_paths(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[st
     found: dict[str, dict[str, Path]] = {}
     for name, path in named_paths(entries).items():
         judge, _, system = name.partition("/")
-        if system not in systems or judge in ("", "critic"):
+        if system not in systems or judge in ("", TRAINING_JUDGE):
             raise ValueError(
                 f"judges: {name!r}: write judge/system=FOLDER with one of the systems {', '.join(systems)}; the judge "
                 "'critic' stands for the ratings in the systems' own folders."
             )
         found.setdefault(judge, {})[system] = path
     return {judge: {s: folders[s] for s in systems if s in folders} for judge, folders in found.items()}
-
-
-def _clip_rows(systems: Mapping[str, Sequence[SystemClip]], limit: int) -> tuple[ClipRow, ...]:
-    """The first clip that all systems have of `limit` prompts, spread over the list of prompts."""
-    by_key = {name: {clip.key: clip for clip in clips} for name, clips in systems.items()}
-    base = next(iter(by_key.values()))
-    first: dict[str, str] = {}
-    for key, clip in base.items():
-        if all(key in clips for clips in by_key.values()):
-            first.setdefault(clip.prompt, key)
-    shared = list(first.values())[:: max(1, len(first) // max(1, limit))][:limit]
-    return tuple(
-        ClipRow(
-            base[key].prompt,
-            {name: clips[key].video for name, clips in by_key.items()},
-            {name: describe_clip(clips[key]) for name, clips in by_key.items()},
-        )
-        for key in shared
-    )
 
 
 def read_figures(path: Path) -> list[EvalRow]:

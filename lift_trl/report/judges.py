@@ -10,13 +10,15 @@ from ..judges import VIDEO_SCORE_ASPECTS
 from ..judges.verdicts import Verdict, evaluate_verdicts, verdicts
 from ..records import EvalRow
 from ..rubric import Rubric
-from ..statistics.intervals import bootstrap_mean, wilson
+from ..statistics.holm import sign_flip_p
+from ..statistics.intervals import bootstrap_mean, bootstrap_share
+from ..statistics.label_measures import confusion
 from ..statistics.win_rate import REWARD_MARGIN, Vote
 from ..store.manifest import METADATA_FILE, Artifact, read_rows
 from ..store.rubrics import find_rubric
 from ..store.system_clips import SystemClip, load_system, pair_systems, prompts_of, rubric_of_systems
 from ..vbench.score import PairedDelta
-from .data import VIDEOSCORE_SUITE, CalibrationBin, LabelRate, Paired, calibration_bins
+from .data import VIDEOSCORE_SUITE, CalibrationBin, Confusion, LabelRate, Paired, calibration_bins
 from .systems import compare_means, values_of
 from .votes import Ballots, system_pairs
 
@@ -45,6 +47,7 @@ class JudgesPart(NamedTuple):
     deltas: list[PairedDelta]
     judged: dict[str, Judged]
     calibration: dict[str, tuple[CalibrationBin, ...]]
+    confusion: dict[str, Confusion]
     stamps: dict[str, Mapping[str, str]]
 
 
@@ -60,17 +63,19 @@ def load_judges(folders: Mapping[str, Mapping[str, Path]], paths: Mapping[str, P
     Raises:
         ValueError: if two judges give VideoScore's aspects. Those of others stand under the judge's name.
     """
-    part = JudgesPart([], [], {}, {}, {})
+    part = JudgesPart([], [], {}, {}, {}, {})
     for judge, mine in folders.items():
         rated = pair_systems({system: load_system(path) for system, path in mine.items()})
         prompts = prompts_of(rated)
         part.judged[judge] = judged_clips(rated)
         means = compare_means("mean_reward", values_of(rated, lambda c: c.reward), prompts, suite=judge, base=base)
         part.rows.extend([*means.rows, *_label_rows(judge, rated)])
-        figures, bins = compare_judges(judge, paths, mine)
-        part.rows.extend(figures)
-        if bins:
-            part.calibration[f"critic against {judge}"] = bins
+        compared = compare_judges(judge, paths, mine)
+        part.rows.extend(compared.figures)
+        if compared.bins:
+            part.calibration[f"critic against {judge}"] = compared.bins
+        if compared.confusion:
+            part.confusion[judge] = compared.confusion
         aspects = dict.fromkeys(name for clips in rated.values() for clip in clips for name in clip.aspects)
         is_videoscore = bool(aspects) and aspects.keys() <= VIDEO_SCORE_ASPECTS.keys()
         if is_videoscore and part.stamps:
@@ -109,11 +114,13 @@ def clip_label_rates(systems: Mapping[str, Sequence[SystemClip]]) -> tuple[Label
     """The label shares of each system that has labels; raises `ValueError` for labels of two rubrics."""
     rates, rubric = [], rubric_of_systems(systems)
     for name, clips in systems.items():
-        labelled = [clip.labels for clip in clips if clip.labels]
+        labelled = [(clip.prompt, clip.labels) for clip in clips if clip.labels]
         for dimension in rubric.dimensions if labelled else ():
             for label in rubric.labels:
-                count = sum(labels[dimension] == label for labels in labelled)
-                rates.append(LabelRate(name, dimension, label, wilson(count, len(labelled))))
+                hits = [labels[dimension] == label for _, labels in labelled]
+                rates.append(
+                    LabelRate(name, dimension, label, bootstrap_share(hits, [prompt for prompt, _ in labelled]))
+                )
     return tuple(rates)
 
 
@@ -145,8 +152,9 @@ def paired_differences(judge: str, judged: Judged) -> Iterator[Paired]:
         for measure in ("reward", *_dimensions(judged)):
             found = _both(judged, a, b, measure)
             if found:
-                estimate = bootstrap_mean([d for _, _, d in found], [prompt for _, prompt, _ in found])
-                yield Paired(judge, a, b, str(measure), *estimate)
+                differences, prompts = [d for _, _, d in found], [prompt for _, prompt, _ in found]
+                estimate = bootstrap_mean(differences, prompts)
+                yield Paired(judge, a, b, str(measure), *estimate, sign_flip_p(differences, prompts))
 
 
 def judge_ballots(judge: str, judged: Judged) -> Ballots:
@@ -160,15 +168,25 @@ def judge_ballots(judge: str, judged: Judged) -> Ballots:
     return ballots
 
 
-def compare_judges(
-    judge: str, scored: Mapping[str, Path], truth: Mapping[str, Path]
-) -> tuple[list[EvalRow], tuple[CalibrationBin, ...]]:
+class AgainstJudge(NamedTuple):
     """
-    The scores in the folders `scored` against `judge`'s labels in `truth`, by system, joined by the rows' ids.
+    The critic against another judge.
 
-    Returns:
-        Accuracy, balanced accuracy and the like (suite `critic against {judge}`), and the reliability where the scores
-        hold probabilities. Nothing if the two share no labelled clip, or judge by two rubrics.
+    Attributes:
+        figures: accuracy, balanced accuracy and the like (suite `critic against {judge}`), intervals over prompts.
+        bins: the reliability where the scores hold probabilities.
+        confusion: of all dimensions.
+    """
+
+    figures: list[EvalRow]
+    bins: tuple[CalibrationBin, ...]
+    confusion: Confusion | None
+
+
+def compare_judges(judge: str, scored: Mapping[str, Path], truth: Mapping[str, Path]) -> AgainstJudge:
+    """
+    The scores in the folders `scored` against `judge`'s labels in `truth`, by system, joined by the rows' ids; all empty if
+    the two share no labelled clip, or judge by two rubrics.
     """
     found: list[Verdict] = []
     for system in scored.keys() & truth.keys():
@@ -177,14 +195,22 @@ def compare_judges(
             continue  # their labels answer different questions
         labels = {row["id"]: _labels(row, rubric) for row in _rows(truth[system])}
         rows = [row for row in _rows(scored[system]) if labels.get(row["id"]) and row.get(rubric.dimensions[-1])]
-        found += [verdict._replace(video=f"{system}/{verdict.video}") for verdict in verdicts(rows, labels, rubric)]
+        # Clips of one prompt are alike: they are resampled together, whichever system made them.
+        prompts = {row["id"]: str(row.get("prompt") or row["id"]) for row in rows}
+        found += [verdict._replace(video=prompts[verdict.video]) for verdict in verdicts(rows, labels, rubric)]
     if not found:
-        return [], ()
+        return AgainstJudge([], (), None)
     suite = f"critic against {judge}"
     figures = evaluate_verdicts(found, system="critic")
-    sure = [(v.probs[v.rubric.rank(v.label)], v.label == v.truth) for v in found if v.probs is not None]
-    bins = calibration_bins([p for p, _ in sure], [right for _, right in sure]) if sure else ()
-    return [replace(row, suite=suite, metric=row.metric.removeprefix("critic/")) for row in figures], bins
+    confident = [(v.probs[v.rubric.rank(v.label)], v.label == v.truth) for v in found if v.probs is not None]
+    bins = calibration_bins([p for p, _ in confident], [right for _, right in confident]) if confident else ()
+    rubric = found[0].rubric
+    counts = confusion([v.truth for v in found], [v.label for v in found], rubric).astype(int)
+    return AgainstJudge(
+        [replace(row, suite=suite, metric=row.metric.removeprefix("critic/")) for row in figures],
+        bins,
+        Confusion(tuple(rubric.labels), tuple(tuple(row) for row in counts.tolist())),
+    )
 
 
 def _rows(folder: Path) -> Sequence[Mapping[str, Any]]:

@@ -1,13 +1,26 @@
-"""Figures of each system from its clips, and each system's paired difference to the base."""
+"""What each system is, its figures, and its paired difference to the base; which plain fine-tuning it is compared with."""
 
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from ..hub.lora import RUN_FILE
 from ..records import EvalRow
 from ..rubric import words
+from ..store.manifest import ARTIFACT_FILE, Artifact, read_json
 from ..store.system_clips import SystemClip
 from ..vbench.score import PairedDelta
-from .data import mean_row, paired_delta
+from .data import SystemFacts, mean_row, paired_delta
+
+
+_PLAIN = "sft"
+#: What a run and its control share; the clips' weights are what they differ in.
+_SHARED = (
+    *("model", "adapter", "network", "real_weight", "learning_rate", "caption_dropout", "seed"),
+    *("lora_r", "lora_alpha", "lora_target_modules"),
+)
 
 
 class Compared(NamedTuple):
@@ -15,6 +28,66 @@ class Compared(NamedTuple):
 
     rows: list[EvalRow]
     deltas: list[PairedDelta]
+
+
+def system_facts(name: str, clips: Sequence[SystemClip]) -> SystemFacts:
+    """What `clips` are of: their own folder says which model and LoRA made them, the LoRA's which objective trained it."""
+    made = _made(clips)
+    counts = Counter(clip.prompt for clip in clips)
+    each = sorted(set(counts.values()))
+    return SystemFacts(
+        name=name,
+        model=made.parents.get("model", "") if made else "",
+        adapter=_adapter(made),
+        objective=str(_training(made).get("objective", "")),
+        settings=_settings(made.config) if made else "",
+        clips=len(clips),
+        prompts=len(counts),
+        seeds=str(each[0]) if len(each) == 1 else f"{each[0]} to {each[-1]}",
+        made=time.strftime("%Y-%m-%d", time.gmtime(clips[0].video.stat().st_mtime)),
+    )
+
+
+def plain_controls(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, str]:
+    """
+    System -> the plain fine-tuning with the same settings (objective `sft`), where one is among `systems`: what it gains as
+    well, the rewards did not teach.
+    """
+    trained = {name: found for name, clips in systems.items() if (found := _training(_made(clips)))}
+    return {
+        name: control
+        for control, plain in trained.items()
+        for name, run in trained.items()
+        if plain["objective"] == _PLAIN != run["objective"] and all(run.get(k) == plain.get(k) for k in _SHARED)
+    }
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    """What a reader asks of the sampling first."""
+    texts = {
+        "num_frames": "{num_frames} frames",
+        "width": "{width}x{height} px",
+        "num_inference_steps": "{num_inference_steps} steps",
+        "guidance_scale": "guidance {guidance_scale}",
+    }
+    return ", ".join(text.format(**config) for key, text in texts.items() if config.get(key) is not None)
+
+
+def _made(clips: Sequence[SystemClip]) -> Artifact | None:
+    """The record beside the clips; `None` where they come from elsewhere."""
+    folder = clips[0].video.parent.parent
+    return Artifact.load(folder) if (folder / ARTIFACT_FILE).is_file() else None
+
+
+def _adapter(made: Artifact | None) -> str:
+    return made.parents.get("adapter", "").partition("@")[0] if made else ""
+
+
+def _training(made: Artifact | None) -> Mapping[str, Any]:
+    """What the LoRA's folder says of its training; nothing where it lies elsewhere by now."""
+    adapter = _adapter(made)
+    file = Path(adapter) / RUN_FILE
+    return read_json(file) if adapter and file.is_file() else {}
 
 
 def values_of(

@@ -1,7 +1,7 @@
 """The report's tables as text cells, the same for Markdown and HTML; the paper's figures as labelled reference columns."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +15,13 @@ from ..statistics.intervals import FEW_UNITS, Estimate
 from ..statistics.win_rate import WinRate
 from ..vbench.score import ESTIMATE, QUALITY, SEMANTIC, TOTAL, PairedDelta
 from ..vbench.suite import DIMENSIONS
-from .data import CalibrationBin, JudgeAgreement, LabelRate, Paired, Strength
+from .data import CRITIC_SUITE, CalibrationBin, Confusion, JudgeAgreement, LabelRate, Paired, Strength, SystemFacts
 
 
 TEMPLATES = Path(__file__).with_name("templates")
+
+
+_EXPLORATORY = "95% bootstrap interval over prompts, not corrected for how many there are."
 
 
 class Table(NamedTuple):
@@ -56,6 +59,35 @@ def with_interval(value: float, ci95: tuple[float, float] | None, digits: int = 
     return f"{shown} ({' to '.join(bounds)})" if bounds else shown
 
 
+def systems_table(systems: Sequence[SystemFacts], controls: Mapping[str, str]) -> Table:
+    """What each system is; a column that would be empty is left out."""
+    columns = {
+        "model": [s.model for s in systems],
+        "LoRA": [s.adapter for s in systems],
+        "objective": [s.objective for s in systems],
+        "control": [controls.get(s.name, "") for s in systems],
+        "clips": [f"{s.clips}: {s.prompts} prompts x {s.seeds} seeds" for s in systems],
+        "sampled with": [s.settings for s in systems],
+        "made on": [s.made for s in systems],
+    }
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    rows = tuple((s.name, *cells) for s, *cells in zip(systems, *columns.values()))
+    return Table(("system", *columns), rows)
+
+
+def made_table(stamps: Mapping[str, str]) -> Table:
+    """What the report was made from."""
+    return Table(("made from", "which"), tuple(stamps.items()))
+
+
+def confusion_table(judge: str, found: Confusion) -> Table:
+    """How often the critic gave which label where the judge gave which, over all dimensions."""
+    order = range(len(found.labels))[::-1]
+    rows = tuple((f"{judge}: {found.labels[i]}", *(str(found.counts[i][k]) for k in order)) for i in order)
+    caption = "Labels of all clips and dimensions; on the diagonal the two agree."
+    return Table((f"critic against {judge}", *(f"critic: {found.labels[k]}" for k in order)), rows, caption)
+
+
 def label_table(rates: Sequence[LabelRate]) -> Table:
     """Label shares by dimension and system, with intervals."""
     cell = {(r.system, r.dimension, r.label): r.rate for r in rates}
@@ -66,12 +98,12 @@ def label_table(rates: Sequence[LabelRate]) -> Table:
         for system in systems:
             shares = [cell[system, dimension, label] for label in labels]
             rows.append((words(dimension), system, *map(percent, shares), str(shares[0].n)))
-    caption = "Share of clips with each label, 95% Wilson interval in brackets."
-    return Table(("dimension", "system", *labels, "clips"), tuple(rows), caption)
+    caption = "Share of clips with each label, 95% interval over prompts in brackets."
+    return Table(("dimension", "system", *labels, "prompts"), tuple(rows), caption)
 
 
 def delta_table(deltas: Sequence[PairedDelta]) -> Table:
-    """Paired differences, with a word on which are sure."""
+    """Paired differences of metrics."""
     rows = []
     for d in deltas:
         rows.append(
@@ -82,14 +114,10 @@ def delta_table(deltas: Sequence[PairedDelta]) -> Table:
                 number(d.value),
                 with_interval(d.estimate.value, d.estimate.ci95, sign="+"),
                 str(d.estimate.n),
-                verdict(d.estimate),
             )
         )
-    caption = (
-        "Paired over the same prompts; 95% bootstrap interval over prompts. A verdict needs an interval that excludes 0 and "
-        f"{FEW_UNITS} prompts; with fewer the interval is too narrow."
-    )
-    return Table(("metric", "pair", "base", "system", "difference", "prompts", "verdict"), tuple(rows), caption)
+    caption = f"Paired over the same prompts; {_EXPLORATORY}"
+    return Table(("metric", "pair", "base", "system", "difference", "prompts"), tuple(rows), caption)
 
 
 def paired_table(pairs: Sequence[Paired]) -> Table:
@@ -101,12 +129,11 @@ def paired_table(pairs: Sequence[Paired]) -> Table:
             f"{p.a} - {p.b}",
             with_interval(p.value, p.ci95, sign="+"),
             str(p.n),
-            verdict(Estimate(p.value, p.ci95, p.n)),
         )
         for p in pairs
     )
-    caption = "Reward, or reward of one dimension's label; 95% bootstrap interval over prompts."
-    return Table(("judge", "measure", "pair", "difference", "prompts", "verdict"), rows, caption)
+    caption = f"Reward, or reward of one dimension's label; {_EXPLORATORY}"
+    return Table(("judge", "measure", "pair", "difference", "prompts"), rows, caption)
 
 
 def reliability_table(calibration: Mapping[str, Sequence[CalibrationBin]]) -> Table:
@@ -118,36 +145,26 @@ def reliability_table(calibration: Mapping[str, Sequence[CalibrationBin]]) -> Ta
     return Table(("critic", "mean confidence", "accuracy", "answers"), rows, caption)
 
 
-def verdict(estimate: Estimate) -> str:
-    """One word on a difference."""
-    if estimate.n < FEW_UNITS:
-        return "few prompts"
-    return "not sure" if not estimate.is_sure else "better" if estimate.is_above_zero else "worse"
-
-
 def win_table(rates: Sequence[WinRate]) -> Table:
-    """Win rates by judge and dimension."""
+    """Win rates by judge and dimension; the majority where several people voted on a pair."""
+    many = any(rate.num_votes != rate.num_pairs for rate in rates)
     rows = tuple(
         (
             r.judge,
             _dimension_words(r.dimension),
             f"{r.first} against {r.second}",
-            percent(r.win),
-            percent(r.tie),
-            percent(r.loss),
-            f"{r.majority_win:.0%} / {r.majority_tie:.0%} / {r.majority_loss:.0%}",
-            with_interval(r.strength.value, r.strength.ci95, 2, "+"),
-            f"{r.num_votes} / {r.num_pairs}",
+            *map(percent, (r.win, r.tie, r.loss)),
+            *((f"{r.majority_win:.0%} / {r.majority_tie:.0%} / {r.majority_loss:.0%}",) if many else ()),
+            f"{r.num_votes} / {r.num_pairs}" if many else str(r.num_pairs),
         )
         for r in rates
     )
     caption = (
-        "Shares of votes with 95% intervals over prompts (bootstrap; Wilson's where every prompt has the same share); "
-        "majority: share of pairs that most voters gave to each side; strength: Bradley-Terry log-odds of a win, ties as "
-        "half a win."
+        "Shares of votes with 95% intervals over prompts and, where several people voted, over them (bootstrap; Wilson's "
+        "where every prompt has the same share)."
     )
-    columns = ("judge", "dimension", "pair", "win", "tie", "loss", "majority w/t/l", "strength", "votes / pairs")
-    return Table(columns, rows, caption)
+    last = ("majority w/t/l", "votes / pairs") if many else ("pairs",)
+    return Table(("judge", "dimension", "pair", "win", "tie", "loss", *last), rows, caption)
 
 
 def strength_table(strengths: Sequence[Strength]) -> Table:
@@ -254,7 +271,7 @@ def critic_table(rows: Sequence[EvalRow]) -> Table:
     """Critic accuracy by dimension (rows `critic/{dimension}/accuracy`), ours above the paper's."""
     reference = paper()["critic"]
     cell = {(row.system, row.metric): row for row in rows}
-    parts = _critic_parts(rows)
+    parts = _critic_parts(row.metric.removeprefix(f"{CRITIC_SUITE}/") for row in rows)
     listed = []
     for critic in dict.fromkeys(row.system for row in rows):
         found = [cell.get((critic, f"critic/{part}/accuracy")) for part in parts]
@@ -270,34 +287,38 @@ def critic_table(rows: Sequence[EvalRow]) -> Table:
     return Table(columns, tuple(listed), caption)
 
 
-def _critic_parts(rows: Sequence[EvalRow]) -> tuple[str, ...]:
-    """The dimensions of a critic's figures: LiFT's, those of a rubric of one's own, and `overall`."""
-    named = dict.fromkeys(row.metric.split("/")[1] for row in rows if row.metric.startswith("critic/"))
+def _critic_parts(metrics: Iterable[str]) -> tuple[str, ...]:
+    """The dimensions of a critic's figures (`part/metric`): LiFT's, those of a rubric of one's own, and `overall`."""
+    named = dict.fromkeys(metric.split("/")[0] for metric in metrics)
     own = [name for name in named if name not in (*LIFT.dimensions, "overall")]
     return (*LIFT.dimensions, *own, "overall")
 
 
-def critic_order_table(rows: Sequence[EvalRow]) -> Table | None:
+def critic_order_table(rows: Sequence[EvalRow], *, num_metrics: int = 5) -> Table | None:
     """How well a critic puts clips in order, whatever its labels; `None` where no such figure is given."""
-    metrics = {
+    every = {
         "spearman": "Spearman",
         "auc_good": "AUC of Good",
         "auc_bad": "AUC of Bad",
         "quadratic_kappa": "quadratic kappa",
         "prior_corrected_balanced_accuracy": "balanced accuracy without its leaning",
     }
-    cell = {(row.system, row.metric): row for row in rows}
+    metrics = dict(list(every.items())[:num_metrics])
+    cell = {(row.system, row.metric.removeprefix(f"{CRITIC_SUITE}/")): row for row in rows}
     listed = []
-    for critic in dict.fromkeys(row.system for row in rows):
-        for part in _critic_parts(rows):
-            found = [cell.get((critic, f"critic/{part}/{metric}")) for metric in metrics]
+    critics = dict.fromkeys(row.system for row in rows)
+    parts = _critic_parts(metric for _, metric in cell)
+    for critic in critics:
+        for part in ("overall", *parts[:-1]):
+            found = [cell.get((critic, f"{part}/{metric}")) for metric in metrics]
             if any(found):
                 shown = ("" if row is None else with_interval(row.value, row.ci95, 2) for row in found)
-                listed.append((critic, part.replace("_", " "), *shown))
-    caption = (
-        "Of expected rewards and probabilities against people's labels; labels that lean to one side hide no order."
-    )
-    return Table(("critic", "dimension", *metrics.values()), tuple(listed), caption) if listed else None
+                named = words(part) if len(critics) == 1 else f"{critic}: {words(part)}"
+                listed.append((named, *shown))
+    whose = "people's labels" if all(row.suite == CRITIC_SUITE for row in rows) else "the other judge's labels"
+    caption = f"Expected rewards and probabilities against {whose}; labels that lean to one side hide no order."
+    head = " and ".join(dict.fromkeys(row.suite for row in rows))
+    return Table((head, *metrics.values()), tuple(listed), caption) if listed else None
 
 
 def drift_table(alarms: Sequence[DriftAlarm]) -> Table:
@@ -316,7 +337,7 @@ def drift_table(alarms: Sequence[DriftAlarm]) -> Table:
     )
     caption = (
         f"{NOT_VBENCH} Alarm: beyond the threshold, the paired 95% interval excludes no change, and at least {FEW_UNITS} "
-        "prompts; watch: beyond the threshold, but not sure."
+        "prompts; watch: beyond the threshold only, or the interval reaches it."
     )
     return Table(("statistic", "pair", "base", "system", "change", "threshold", "level"), rows, caption)
 

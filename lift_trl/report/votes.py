@@ -9,10 +9,12 @@ from typing import Any
 
 from ..records import Comparison
 from ..rubric import LIFT, Rubric
+from ..statistics.holm import sign_flip_p
+from ..statistics.intervals import bootstrap_mean
 from ..statistics.win_rate import Vote, WinRate, agreement, bradley_terry, dimensions_of, to_votes, win_rates
 from ..store.manifest import read_rows
 from ..store.system_clips import SystemClip, rubric_of_systems
-from .data import JudgeAgreement, Strength
+from .data import JudgeAgreement, Paired, Strength
 
 
 #: The two systems of a comparison -> the votes, as seen from the first.
@@ -134,6 +136,16 @@ class _ClipNames:
         return clips[place : place + 1] if place >= 0 else []
 
 
+def net_preferences(judge: str, ballots: Ballots) -> Iterator[Paired]:
+    """Wins minus losses of each pair of systems, in [-1, 1], as people voted on the whole clip."""
+    for (first, second), votes in ballots.items():
+        whole = [vote for vote in votes if vote.dimension is None]
+        if whole:
+            outcomes, prompts = [float(vote.outcome) for vote in whole], [vote.prompt for vote in whole]
+            estimate = bootstrap_mean(outcomes, prompts, voters=[vote.voter for vote in whole])
+            yield Paired(judge, first, second, "preference", *estimate, sign_flip_p(outcomes, prompts))
+
+
 def ballot_wins(judge: str, ballots: Ballots) -> Iterator[WinRate]:
     """Wins of each pair of systems by dimension and overall."""
     for (first, second), votes in ballots.items():
@@ -142,16 +154,17 @@ def ballot_wins(judge: str, ballots: Ballots) -> Iterator[WinRate]:
 
 def strengths(judge: str, ballots: Ballots, systems: Sequence[str]) -> list[Strength]:
     """Bradley-Terry's strengths of three systems or more from the votes on the whole clip; nothing of fewer."""
-    results, prompts = [], []
+    results, prompts, voters = [], [], []
     for pair, votes in ballots.items():
         for vote in votes:
             if vote.dimension is None:
                 results.append((*pair, vote.outcome))
                 prompts.append(vote.prompt)
+                voters.append(vote.voter)
     compared = [system for system in systems if any(system in result[:2] for result in results)]
     if len(compared) < 3:
         return []
-    fitted = bradley_terry(results, compared, clusters=prompts)
+    fitted = bradley_terry(results, compared, clusters=prompts, voters=voters)
     return [Strength(judge, system, estimate) for system, estimate in fitted.items()]
 
 

@@ -70,8 +70,8 @@ class DriftAlarm:
     Attributes:
         change: relative change of the mean, with its paired interval over prompts; NaN where the base's mean is 0 and the
             system's is not.
-        level: `alarm` if the change is beyond the threshold and sure (its interval excludes 0, over 8 prompts or more);
-            `watch` if it is only beyond the threshold, or `change` is NaN.
+        level: `alarm` if the change is beyond the limit and its interval excludes 0, over 8 prompts or more; `watch` if it
+            is beyond the limit only, if its interval reaches the limit, or `change` is NaN.
     """
 
     measure: str
@@ -276,8 +276,10 @@ def _alarm(name: str, base: str, system: str, statistics: Sequence[_Statistic], 
     num_prompts = draws.shape[1]
     estimate = Estimate(change, _interval(many) if num_prompts > 1 and math.isfinite(change) else None, num_prompts)
     lower, upper = MEASURES[name].lower, MEASURES[name].upper
-    within = change >= lower and (upper is None or change <= upper)
-    level: Level = "ok" if within else "alarm" if estimate.is_sure else "watch"
+    beyond = [not (x >= lower and (upper is None or x <= upper)) for x in (change, *(estimate.ci95 or ()))]
+    level: Level = "ok"
+    if any(beyond):
+        level = "alarm" if beyond[0] and estimate.excludes_zero else "watch"
     return DriftAlarm(name, system, base, base_value, value, estimate, level)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 #: Two-sided 95 % quantile of the standard normal distribution.
 Z95 = 1.959963984540054
 NUM_RESAMPLES = 2000
-#: With fewer independent units a percentile bootstrap interval is too narrow to call a difference sure.
+#: With fewer independent units a percentile bootstrap interval is too narrow to be believed.
 FEW_UNITS = 8
 
 
@@ -22,7 +22,7 @@ class Estimate(NamedTuple):
     n: int
 
     @property
-    def is_sure(self) -> bool:
+    def excludes_zero(self) -> bool:
         """Whether the interval excludes 0 and there are enough units to believe it."""
         return self.n >= FEW_UNITS and (self.is_above_zero or self.is_below_zero)
 
@@ -85,18 +85,27 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def bootstrap_mean(values: Sequence[float], clusters: Sequence[str] | None = None, *, seed: int = 0) -> Estimate:
+def bootstrap_mean(
+    values: Sequence[float],
+    clusters: Sequence[str] | None = None,
+    *,
+    voters: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Estimate:
     """
     The mean of `values` with the percentile bootstrap interval over `clusters` (each value its own by default).
 
     Samples of one prompt are not independent; with the prompts as `clusters` the interval tells how far the mean would
-    move with other prompts.
+    move with other prompts. Nor are the votes of one person: with several `voters` these are redrawn as well, and the
+    interval holds for other people too.
 
     >>> bootstrap_mean([0.5, 0.5, 0.5]).ci95
     (0.5, 0.5)
 
     Raises:
         ValueError: if there is no value, or one that is not finite.
+
+    Source: A. B. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1 (2007), 386-411, for two kinds of clusters.
     """
     array = np.asarray(values, dtype=float)
     if not len(array) or not np.isfinite(array).all():
@@ -107,20 +116,35 @@ def bootstrap_mean(values: Sequence[float], clusters: Sequence[str] | None = Non
     if len(sums) == 1:
         return Estimate(float(array.mean()), None, 1)
     counts = resample_counts([0] * len(sums), seed=seed)
-    return Estimate(float(array.mean()), interval((counts @ sums) / (counts @ sizes)), len(sums))
+    if voters is None or len(set(voters)) == 1:
+        return Estimate(float(array.mean()), interval((counts @ sums) / (counts @ sizes)), len(sums))
+    people, voter = np.unique(list(voters), return_inverse=True)
+    totals, votes = np.zeros((2, len(sums), len(people)))
+    np.add.at(totals, (index, voter), array)
+    np.add.at(votes, (index, voter), 1)
+    drawn = resample_counts([0] * len(people), seed=seed + 1)
+    with np.errstate(invalid="ignore"):  # a draw of voters and prompts that have no vote in common says nothing
+        means = ((counts @ totals) * drawn).sum(axis=1) / ((counts @ votes) * drawn).sum(axis=1)
+    return Estimate(float(array.mean()), interval(means[np.isfinite(means)]), len(sums))
 
 
-def bootstrap_share(hits: Sequence[bool], clusters: Sequence[str] | None = None, *, seed: int = 0) -> Estimate:
+def bootstrap_share(
+    hits: Sequence[bool],
+    clusters: Sequence[str] | None = None,
+    *,
+    voters: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Estimate:
     """
     The share of `hits` with an interval over `clusters`: the bootstrap's, or Wilson's where all clusters have one share.
 
-    The bootstrap of 5 wins in 5 draws nothing but wins, and would call the share sure to be 1.
+    The bootstrap of 5 wins in 5 draws nothing but wins, and would leave no doubt that the share is 1.
 
     >>> low, high = bootstrap_share([True] * 5).ci95
     >>> f"{low:.3f} {high:.3f}"
     '0.566 1.000'
     """
-    estimate = bootstrap_mean([float(hit) for hit in hits], clusters, seed=seed)
+    estimate = bootstrap_mean([float(hit) for hit in hits], clusters, voters=voters, seed=seed)
     if estimate.ci95 is None or estimate.ci95[1] - estimate.ci95[0] > 1e-9:
         return estimate
     return wilson(estimate.value * estimate.n, estimate.n)

@@ -37,7 +37,7 @@ class WinRate:
 
     Attributes:
         judge: who voted, for the reader: "people", "critic", ...
-        win, tie, loss: shares of the votes; intervals over prompts (`bootstrap_share`).
+        win, tie, loss: shares of the votes; intervals over prompts and, if several people voted, over them.
         majority_win, majority_tie, majority_loss: shares of the pairs by majority vote; equal counts are a tie.
         strength: Bradley-Terry's log-strength of `first` over `second`, ties as half a win each.
         num_votes, num_pairs: what the shares are of.
@@ -110,9 +110,10 @@ def dimensions_of(votes: Iterable[Vote]) -> list[str | None]:
 
 
 def _win_rate(votes: Sequence[Vote], dimension: str | None, judge: str, first: str, second: str, seed: int) -> WinRate:
-    prompts = [vote.prompt for vote in votes]
+    prompts, voters = [vote.prompt for vote in votes], [vote.voter for vote in votes]
     win, tie, loss = (
-        bootstrap_share([v.outcome == outcome for v in votes], prompts, seed=seed) for outcome in (1, 0, -1)
+        bootstrap_share([v.outcome == outcome for v in votes], prompts, voters=voters, seed=seed)
+        for outcome in (1, 0, -1)
     )
     majorities = Counter(majority(votes).values())
     num_pairs = sum(majorities.values())
@@ -150,10 +151,16 @@ def majority(votes: Sequence[Vote]) -> dict[str, int]:
 
 
 def bradley_terry(
-    results: Sequence[tuple[str, str, int]], systems: Sequence[str], *, clusters: Sequence[str], seed: int = 0
+    results: Sequence[tuple[str, str, int]],
+    systems: Sequence[str],
+    *,
+    clusters: Sequence[str],
+    voters: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> dict[str, Estimate]:
     """
-    Log-strengths of `systems` (mean 0) from `results` (a, b, outcome for a), with intervals by bootstrap over `clusters`.
+    Log-strengths of `systems` (mean 0) from `results` (a, b, outcome for a), with intervals by bootstrap over `clusters`
+    and, where there are several, over `voters`.
 
     A tie counts as half a win for each side. There is no interval where all resamples are equal (every vote won, or one
     cluster): the strength of a system that never lost has no upper bound.
@@ -168,14 +175,18 @@ def bradley_terry(
     place = {system: number for number, system in enumerate(systems)}
     _, index = np.unique(list(clusters), return_inverse=True)
     num_clusters = int(index.max()) + 1
-    wins = np.zeros((num_clusters, len(systems), len(systems)), dtype=int)
-    for cluster, (a, b, outcome) in zip(index, results):
+    people, voter = np.unique(list(voters or [""] * len(results)), return_inverse=True)
+    wins = np.zeros((num_clusters, len(people), len(systems), len(systems)), dtype=int)
+    for cluster, person, (a, b, outcome) in zip(index, voter, results):
         # Two half-votes each: a tie gives one to either side.
-        wins[cluster, place[a], place[b]] += 1 + outcome
-        wins[cluster, place[b], place[a]] += 1 - outcome
-    values = fit_strengths(wins.sum(0))
-    draws = resample_counts([0] * num_clusters, seed=seed, num_resamples=400)
-    fitted = np.stack([fit_strengths(np.tensordot(draw, wins, 1)) for draw in draws])
+        wins[cluster, person, place[a], place[b]] += 1 + outcome
+        wins[cluster, person, place[b], place[a]] += 1 - outcome
+    values = fit_strengths(wins.sum((0, 1)))
+    draws = zip(
+        resample_counts([0] * num_clusters, seed=seed, num_resamples=400),
+        resample_counts([0] * len(people), seed=seed + 1, num_resamples=400),
+    )
+    fitted = np.stack([fit_strengths(np.tensordot(v, np.tensordot(c, wins, 1), 1)) for c, v in draws])
     differ = np.ptp(fitted, axis=0) > 1e-9
     return {
         s: Estimate(float(values[i]), interval(fitted[:, i]) if differ[i] else None, num_clusters)
@@ -199,7 +210,8 @@ def fit_strengths(half_wins: np.ndarray) -> np.ndarray:
 def bradley_terry_pair(votes: Sequence[Vote], *, seed: int = 0) -> Estimate:
     """Bradley-Terry's log-strength of the first system over the second, 0 if equal; an odds ratio after `exp`."""
     results = [("first", "second", vote.outcome) for vote in votes]
-    fitted = bradley_terry(results, ("first", "second"), clusters=[vote.prompt for vote in votes], seed=seed)["first"]
+    prompts, voters = [vote.prompt for vote in votes], [vote.voter for vote in votes]
+    fitted = bradley_terry(results, ("first", "second"), clusters=prompts, voters=voters, seed=seed)["first"]
     ci95 = None if fitted.ci95 is None else (2 * fitted.ci95[0], 2 * fitted.ci95[1])
     return Estimate(2 * fitted.value, ci95, fitted.n)
 

@@ -80,7 +80,7 @@ def test_a_report_from_folders(tmp_path, make_clip):
         )
     )
     (delta,) = made.deltas
-    assert (delta.base_value, delta.value) == pytest.approx((0.2, 0.425)) and delta.estimate.is_sure
+    assert (delta.base_value, delta.value) == pytest.approx((0.2, 0.425)) and delta.estimate.excludes_zero
     assert (made.win_rates[0].win.value, made.win_rates[0].tie.value) == pytest.approx((0.8, 0.2))
     assert [len(made.clips), len(made.drift), len(made.curves)] == [3, 5, 1]
     assert made.clips[0].notes == {"base": "reward 0.20", "rwl": "reward 0.20"}

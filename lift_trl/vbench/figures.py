@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from ..records import EvalRow
 from ..store.manifest import read_json
-from ..vbench.results import RUN_FILE, load_results
-from ..vbench.score import PairedDelta, paired_deltas, vbench_rows
-from ..vbench.suite import Protocol
+from .results import RUN_FILE, load_results
+from .score import PairedDelta, paired_deltas, vbench_rows
+from .suite import Protocol
 
 
 class VBenchPart(NamedTuple):

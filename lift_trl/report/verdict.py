@@ -1,0 +1,156 @@
+"""Did it help? One word for each system, by the judge that gave no reward, with what speaks for and against it."""
+
+from typing import Literal, NamedTuple
+
+from ..statistics.drift import MEASURES, DriftAlarm
+from ..statistics.holm import LEVEL, holm
+from ..statistics.intervals import FEW_UNITS
+from .data import TRAINING_JUDGE, ClipRow, Paired, Report, SystemFacts
+
+
+Word = Literal["better", "worse", "no clear difference", "too few prompts", "not judged independently"]
+#: What decides: a judge's reward, people's net preference.
+DECIDING = ("reward", "preference")
+
+
+class SystemVerdict(NamedTuple):
+    """
+    What a reader asks of one system first.
+
+    Attributes:
+        word: of the independent judge's reward against the base; a verdict needs Holm's p below 0.05, an interval that
+            excludes 0, and 8 prompts.
+        difference: by the independent judge; `None` where none took part.
+        p_value: Holm's, over the systems of the report.
+        training: by the critic that gave the training reward.
+        control: by the independent judge (else the critic), against plain fine-tuning with the same settings; exploratory.
+        drift: pixel statistics, the alarms first.
+        facts: how many prompts and seeds.
+    """
+
+    system: str
+    base: str
+    word: Word
+    difference: Paired | None
+    p_value: float
+    training: Paired | None
+    control: Paired | None
+    drift: tuple[DriftAlarm, ...]
+    facts: SystemFacts | None
+    clips: tuple[ClipRow, ...]
+
+    @property
+    def raised(self) -> list[DriftAlarm]:
+        """What drifted to its limit or beyond."""
+        return [alarm for alarm in self.drift if alarm.level != "ok"]
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the training reward changed in the same direction; `None` where one of the two is missing."""
+        if self.difference is None or self.training is None:
+            return None
+        return self.difference.value * self.training.value > 0
+
+
+def system_verdicts(report: Report) -> list[SystemVerdict]:
+    """One for each system but the base of which anything is known, in the report's order."""
+    found = {(p.judge, p.a, p.b): p for p in report.paired if p.measure in DECIDING}
+    facts = {fact.name: fact for fact in report.systems}
+    names = [fact.name for fact in report.systems if fact.name != report.base]
+    names = list(dict.fromkeys([*names, *(p.a for p in report.paired if p.b == report.base)]))
+    decided = {a: p for (judge, a, b), p in found.items() if judge == report.judge and b == report.base and judge}
+    corrected = holm({system: p.p_value for system, p in decided.items()})
+    verdicts = []
+    for system in names:
+        difference, control = decided.get(system), report.controls.get(system)
+        by = report.judge or TRAINING_JUDGE
+        verdicts.append(
+            SystemVerdict(
+                system,
+                report.base,
+                _word(difference, corrected.get(system, 1.0)),
+                difference,
+                corrected.get(system, 1.0),
+                found.get((TRAINING_JUDGE, system, report.base)),
+                _between(found, by, system, control) if control else None,
+                tuple(sorted((a for a in report.drift if a.system == system), key=lambda a: _LEVELS.index(a.level))),
+                facts.get(system),
+                report.verdict_clips.get(system, ()),
+            )
+        )
+    return verdicts
+
+
+_LEVELS = ("alarm", "watch", "ok")
+
+
+def _word(difference: Paired | None, p_value: float) -> Word:
+    if difference is None:
+        return "not judged independently"
+    if difference.n < FEW_UNITS:
+        return "too few prompts"
+    if p_value >= LEVEL or not difference.estimate.excludes_zero:
+        return "no clear difference"
+    return "better" if difference.value > 0 else "worse"
+
+
+def _between(found: dict[tuple[str, str, str], Paired], judge: str, a: str, b: str) -> Paired | None:
+    """`a` minus `b`, whichever way round the two were compared."""
+    if (judge, a, b) in found or (judge, b, a) not in found:
+        return found.get((judge, a, b))
+    other = found[judge, b, a]
+    ci95 = None if other.ci95 is None else (-other.ci95[1], -other.ci95[0])
+    return other._replace(a=a, b=b, value=-other.value, ci95=ci95)
+
+
+def difference_in_words(found: Paired) -> str:
+    """`+0.131 (95% interval +0.105 to +0.158)`."""
+    bounds = f" (95% interval {found.ci95[0]:+.3f} to {found.ci95[1]:+.3f})" if found.ci95 else ""
+    return f"{found.value:+.3f}{bounds}"
+
+
+def sample_in_words(verdict: SystemVerdict) -> str:
+    """`48 prompts x 6 seeds`."""
+    count = verdict.difference or verdict.training
+    prompts = f"{count.n} prompt{'s' if count.n != 1 else ''}" if count else ""
+    return f"{prompts} x {verdict.facts.seeds} seeds" if prompts and verdict.facts else prompts
+
+
+def drift_in_words(verdict: SystemVerdict) -> str:
+    """What drifted to its limit, or that nothing did."""
+    if not verdict.drift:
+        return "drift not measured"
+    listed = "; ".join(f"{MEASURES[a.measure].title} {a.change_in_words}, {a.level}" for a in verdict.raised)
+    return listed or f"none of {len(verdict.drift)} pixel statistics reaches its limit"
+
+
+def default_summary(report: Report) -> tuple[str, ...]:
+    """The verdicts as sentences, then how far judges agree with people."""
+    return (*map(_sentence, system_verdicts(report)), *_agreement_sentences(report))
+
+
+def _sentence(verdict: SystemVerdict) -> str:
+    parts = [f"{verdict.system} against {verdict.base}: {verdict.word}"]
+    if verdict.difference:
+        parts.append(
+            f"{difference_in_words(verdict.difference)} by {verdict.difference.judge}, which gave no training reward, "
+            f"{sample_in_words(verdict)}, Holm's p {verdict.p_value:.2g}"
+        )
+    if verdict.training:
+        parts.append(f"training reward ({TRAINING_JUDGE}) {difference_in_words(verdict.training)}")
+    if verdict.control:
+        parts.append(f"against plain fine-tuning ({verdict.control.b}) {difference_in_words(verdict.control)}")
+    return "; ".join([*parts, f"side effects: {drift_in_words(verdict)}"]) + "."
+
+
+def _agreement_sentences(report: Report) -> list[str]:
+    sentences = []
+    for found in report.agreements:
+        if found.dimension is None:
+            share = found.with_ties
+            bounds = f" (95% interval {share.ci95[0]:.0%} to {share.ci95[1]:.0%})" if share.ci95 else ""
+            sentences.append(
+                f"{found.judge.capitalize()} agrees with the majority of {found.people} on {share.value:.0%} of the "
+                f"pairs{bounds}."
+            )
+    return sentences
