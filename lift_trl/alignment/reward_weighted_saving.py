@@ -14,10 +14,11 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
 from ..hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
-from ..hub.lora import DIFFUSERS_LORA_FILE, RUN_FILE, export_diffusers_lora
+from ..hub.lora import DIFFUSERS_LORA_FILE, export_diffusers_lora
 from ..hub.pushed_base import check_base
 from ..records import content_id
 from ..runtime import ResumableTrainer, last_checkpoint
+from ..store.manifest import RUN_FILE
 from ..video_models import PipelineSource
 from .objectives import Objective
 from .policies import OLD, TRAINED, load_old_policy, save_old_policy

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..records import content_id
-from ..store.manifest import read_json
+from ..store.manifest import RUN_FILE, read_json
 from ..store.weights import damaged, read_tensors
 from .lora_options import check_lora_options
 from .parents import hub_parent
@@ -29,8 +29,6 @@ logger = get_logger(__name__)
 DIFFUSERS_LORA_FILE = "pytorch_lora_weights.safetensors"
 COMFYUI_LORA_FILE = "comfyui_lora.safetensors"
 PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
-#: The settings of the run that trained it, beside each saved model.
-RUN_FILE = "run.json"
 _PEFT_PREFIX = "base_model.model."
 # In the header of a file. Of its own, beside the JSON that diffusers reads: diffusers and ComfyUI pass over it.
 _NETWORK_KEY = "lift_trl_network"

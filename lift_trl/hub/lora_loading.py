@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..store.manifest import RUN_FILE
 from ..store.weights import damaged, shown, unapplied
-from .lora import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, RUN_FILE, adapter_identity, lora_network, read_peft_adapter
+from .lora import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, adapter_identity, lora_network, read_peft_adapter
 
 
 # Not accelerate's logger, which raises where no launcher state was made: a Space and `lift-trl export` have none.

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..hub.lora import RUN_FILE
 from ..records import EvalRow
 from ..rubric import words
-from ..store.manifest import ARTIFACT_FILE, Artifact, read_json
+from ..store.manifest import ARTIFACT_FILE, RUN_FILE, Artifact, read_json
 from ..store.system_clips import SystemClip
 from ..vbench.score import PairedDelta
 from .data import SystemFacts, mean_row, paired_delta

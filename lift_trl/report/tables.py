@@ -315,9 +315,10 @@ def critic_order_table(rows: Sequence[EvalRow], *, num_metrics: int = 5) -> Tabl
                 shown = ("" if row is None else with_interval(row.value, row.ci95, 2) for row in found)
                 named = words(part) if len(critics) == 1 else f"{critic}: {words(part)}"
                 listed.append((named, *shown))
-    whose = "people's labels" if all(row.suite == CRITIC_SUITE for row in rows) else "the other judge's labels"
+    of_people = all(row.suite == CRITIC_SUITE for row in rows)
+    whose = "people's labels" if of_people else "the other judge's labels"
     caption = f"Expected rewards and probabilities against {whose}; labels that lean to one side hide no order."
-    head = " and ".join(dict.fromkeys(row.suite for row in rows))
+    head = "critic against people" if of_people else " and ".join(dict.fromkeys(row.suite for row in rows))
     return Table((head, *metrics.values()), tuple(listed), caption) if listed else None
 
 

@@ -8,7 +8,8 @@ import torch
 from lift_trl.judges.arguments import SecondJudgeArguments
 from lift_trl.judges.second_judge import judge_clips, judge_systems
 from lift_trl.report.inputs import ReportArguments, build_report, named_paths
-from lift_trl.report.page import sections, to_markdown
+from lift_trl.report.page import to_markdown
+from lift_trl.report.sections import sections
 from lift_trl.store.manifest import read_rows
 
 

@@ -270,3 +270,18 @@ def test_evaluate_loads_the_metric_modules_by_path():
     answers = [[f"{GOOD}. Fine.", f"{BAD}: torn.", f"{NORMAL}"], ["", f"{GOOD}.", f"{GOOD}."]]
     result = reward.compute(predictions=answers)
     assert result["reward"] == pytest.approx((0.9 + 0.05 + 0.2) / 3) and result["num_unscored"] == 1
+
+
+def test_a_calibration_error_outside_its_own_bootstrap_has_no_interval():
+    """Right as often as it says: the resamples are all further off, since the error of a bin is never negative."""
+    probs = ((0.25, 0.25, 0.5), (0.1, 0.2, 0.7))
+    rows = []
+    for number in range(40):
+        chosen = probs[number % 2]
+        right = number % 4 < 2 if number % 2 == 0 else number % 20 not in (1, 3, 5)
+        truth = Label.GOOD if right else Label.BAD
+        rows.append(Verdict(str(number), Dimension.VIDEO_FIDELITY, truth, Label.GOOD, chosen))
+    figures = {row.metric: row for row in evaluate_verdicts(rows, system="tiny")}
+    error = figures["critic/overall/calibration_error"]
+    assert error.value < 0.03 and error.ci95 is None
+    assert figures["critic/overall/accuracy"].ci95 is not None

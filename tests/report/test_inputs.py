@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from lift_trl.report.data import default_summary
 from lift_trl.report.inputs import ReportArguments, build_report, parents_of, read_figures
-from lift_trl.report.page import save_report, sections, to_markdown
+from lift_trl.report.page import save_report, to_markdown
+from lift_trl.report.sections import sections
+from lift_trl.report.systems import plain_controls, system_facts
+from lift_trl.report.verdict import default_summary
 from lift_trl.report.votes import read_ballots
 from lift_trl.rubric import Dimension
 from lift_trl.store.manifest import Artifact
@@ -128,6 +130,50 @@ def test_the_arenas_votes_count(three, tmp_path):
         "Critic agrees with the majority of people on 90% of the pairs (95% in" in s for s in default_summary(made)
     )
     assert "| strength by | base | rwl | sft |" in markdown
+
+
+def test_the_clips_follow_the_rule(tmp_path, make_clip):
+    """By the independent judge, whatever the critic says: the worst loss of any system, then the largest gain."""
+    gains = {"rwl": [0, 0.3, 0.1, 0, 0, 0], "sft": [0, 0, 0, -0.4, 0.2, 0]}
+
+    def folder(name, rewards):
+        return write_rows(
+            tmp_path / name,
+            make_clip,
+            [{"prompt": f"p{i}", "reward": r, "id": f"p{i}"} for i, r in enumerate(rewards)],
+        )
+
+    systems = [f"{name}={folder(name, [0.5] * 6)}" for name in ("base", *gains)]
+    judges = [f"eye/base={folder('eye_base', [0.5] * 6)}"]
+    judges += [f"eye/{name}={folder(f'eye_{name}', [0.5 + g for g in mine])}" for name, mine in gains.items()]
+    made = build_report(ReportArguments(str(tmp_path / "r"), systems, judges, drift=False, num_clips=4))
+    assert made.judge == "eye"
+    assert [(row.prompt, row.why) for row in made.clips] == [
+        ("p3", "worst loss by eye: sft, -0.40"), ("p1", "largest gain by eye: rwl, +0.30"),
+        ("p0", "spread over the prompts"), ("p4", "spread over the prompts"),
+    ]  # fmt: skip
+    assert [[row.prompt, list(row.clips), row.why] for row in made.verdict_clips["sft"]] == [
+        ["p2", ["base", "sft"], "typical, +0.00 by eye"], ["p3", ["base", "sft"], "worst loss, -0.40 by eye"],
+    ]  # fmt: skip
+
+
+def test_a_run_is_compared_with_plain_fine_tuning_of_the_same_settings(tmp_path, make_clip):
+    systems = {}
+    for name, objective, rate in (("rwl", "rwl", 0.1), ("sft", "sft", 0.1), ("fast", "sft", 0.2)):
+        lora = tmp_path / f"lora_{name}"
+        lora.mkdir()
+        (lora / "run.json").write_text(json.dumps({"objective": objective, "learning_rate": rate, "seed": 3}))
+        folder = write_rows(tmp_path / name, make_clip, [{"prompt": p, "seed": 7} for p in "aab"])
+        config = {"num_frames": 9, "width": 48, "height": 32, "guidance_scale": 2.5}
+        Artifact("generated", config, parents={"model": "tiny", "adapter": f"{lora}@0f"}).save(folder)
+        systems[name] = load_system(folder)
+    assert plain_controls(systems) == {"rwl": "sft"}
+    facts = system_facts("rwl", systems["rwl"])
+    assert (facts.model, facts.objective, facts.adapter) == ("tiny", "rwl", str(tmp_path / "lora_rwl"))
+    assert (facts.settings, facts.clips, facts.prompts) == ("9 frames, 48x32 px, guidance 2.5", 3, 2)
+    assert facts.seeds == "1 to 2"
+    (tmp_path / "lora_sft" / "run.json").unlink()
+    assert plain_controls(systems) == {}
 
 
 def test_a_report_names_what_it_was_made_from(three, tmp_path):

@@ -15,21 +15,26 @@ from lift_trl.records import CriticScore, EvalRow, Judgement
 from lift_trl.report.data import (
     CalibrationBin,
     ClipRow,
+    Confusion,
     Curve,
+    Paired,
     Report,
+    SystemFacts,
     calibration_bins,
-    default_summary,
-    label_rates,
     mean_row,
     paired_delta,
 )
-from lift_trl.report.page import save_report, sections, to_html
-from lift_trl.report.tables import critic_table, paper, vbench_table, verdict
-from lift_trl.rubric import Dimension, Label
+from lift_trl.report.judges import clip_label_rates
+from lift_trl.report.page import save_report, to_html
+from lift_trl.report.sections import sections
+from lift_trl.report.tables import critic_table, paper, vbench_table
+from lift_trl.report.verdict import default_summary, system_verdicts
+from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from lift_trl.statistics.intervals import Estimate
 from lift_trl.statistics.win_rate import Vote, critic_votes, win_rates
 from lift_trl.store.manifest import write_rows
+from lift_trl.store.system_clips import SystemClip
 from lift_trl.vbench.suite import DIMENSIONS
 from tests import real_folder
 from tests.critic.tiny_models import build_vlm
@@ -45,32 +50,75 @@ def scores(labels):
     }
 
 
+def rated(labels):
+    """Two clips a prompt, each with one label on all dimensions."""
+    return [
+        SystemClip(f"p{i}", f"p{i // 2}", Path(f"{i}.mp4"), dict.fromkeys(Dimension, label), None)
+        for i, label in enumerate(labels)
+    ]
+
+
+def pair(judge, a, b, value, *, half=0.05, p=0.001, n=10, measure="reward"):
+    return Paired(judge, a, b, measure, value, (value - half, value + half), n, p)
+
+
+def alarm(system, change, level="watch", measure="motion_energy", ci95=None):
+    return DriftAlarm(measure, system, "base", 0.5, 0.5 * (1 + change), Estimate(change, ci95, 10), level)
+
+
 @pytest.fixture
 def full(tmp_path, make_clip):
-    """A report with every section."""
+    """A report with every section, of three systems."""
     good, bad = Label.GOOD, Label.BAD
     base, tuned = scores([bad] * 6 + [good] * 4), scores([bad] * 2 + [good] * 8)
     rewards = {name: {k: s.reward for k, s in found.items()} for name, found in (("base", base), ("rwl", tuned))}
     prompts = {key: key for key in base}
-    clips = {name: make_clip(tmp_path / f"{name}.mp4", seed) for seed, name in enumerate(rewards)}
+    names = ("base", "rwl", "sft")
+    clips = {name: make_clip(tmp_path / f"{name}.mp4", seed) for seed, name in enumerate(names)}
+    others = {name: make_clip(tmp_path / f"{name}2.mp4", 9 + seed) for seed, name in enumerate(names)}
     statistics = {name: {"p0#0": clip_statistics(path)} for name, path in clips.items()}
+    judges = [
+        pair("oracle", "rwl", "base", 0.15),
+        pair("oracle", "sft", "base", 0.01, p=0.4),
+        pair("oracle", "rwl", "sft", 0.14),
+        pair("critic", "rwl", "base", 0.1),
+        pair("critic", "sft", "base", 0.09),
+    ]
+    dimensions = [
+        pair(j, a, "base", 0.1, measure=str(d)) for j in ("oracle", "critic") for a in names[1:] for d in Dimension
+    ]
+    typical = ClipRow(
+        "a square moves", {name: clips[name] for name in ("base", "rwl")}, {}, "typical, +0.10 by oracle"
+    )
+    worst = ClipRow(
+        "a square moves", {name: others[name] for name in ("base", "rwl")}, {}, "worst loss, -0.10 by oracle"
+    )
     return Report(
         title="Base <b>against</b> tuned",
         base="base",
+        judge="oracle",
+        systems=tuple(SystemFacts(name, "tiny", "", "", "9 frames", 20, 10, "2", "2026-11-28") for name in names),
+        controls={"rwl": "sft"},
+        verdict_clips={"rwl": (typical, worst)},
         rows=(
             *drift_rows(statistics, prompts),
             *(mean_row("reward", "mean_reward", name, values, prompts) for name, values in rewards.items()),
             *(EvalRow("vbench", f"vbench/{d}", s, 0.9, 5, (0.8, 1.0)) for d in list(DIMENSIONS)[:4] for s in rewards),
             EvalRow("videoscore", "videoscore/VQ", "rwl", 2.5, 4),
             EvalRow("critic", "critic/overall/accuracy", "tiny", 0.75, 40, (0.6, 0.85)),
+            EvalRow("critic against oracle", "overall/auc_good", "critic", 0.88, 10, (0.8, 0.9)),
             EvalRow("videogen-rewardbench", "videogen-rewardbench/MQ_with_ties", "tiny", 0.6, 100, (0.5, 0.7)),
         ),
-        label_rates=label_rates({"base": list(base.values()), "rwl": list(tuned.values())}),
+        label_rates=clip_label_rates({"base": rated([bad] * 6 + [good] * 4), "rwl": rated([bad] * 2 + [good] * 8)}),
         rewards={name: tuple(values.values()) for name, values in rewards.items()},
         deltas=(paired_delta("reward", "mean_reward", ("base", rewards["base"]), ("rwl", rewards["rwl"]), prompts),),
+        paired=(*judges, *dimensions),
         win_rates=tuple(win_rates(critic_votes(tuned, base, prompts), judge="critic", first="rwl", second="base")),
-        clips=(ClipRow("a square moves", clips, {"rwl": "reward 0.90"}),),
+        clips=tuple(
+            ClipRow(f"clip {i}", clips if i % 2 else others, {"rwl": "reward 0.90"}, "spread") for i in range(6)
+        ),
         calibration={"tiny": (CalibrationBin(0.5, 0.4, 10), CalibrationBin(0.9, 0.8, 30))},
+        confusion={"oracle": Confusion(LIFT.labels, ((1, 2, 3), (4, 5, 6), (7, 8, 9)))},
         drift=tuple(drift_alarms(statistics, prompts, base="base")),
         curves=(Curve("loss", "rwl", (1.0, 2.0), (0.5, math.nan)),),
         stamps={"base": "tiny@main"},
@@ -89,16 +137,12 @@ def test_calibration_does_not_depend_on_the_order_of_the_answers():
 
 
 def test_figures_from_scores():
-    rates = {
-        (r.dimension, r.label): r.rate for r in label_rates({"base": list(scores([Label.GOOD, Label.BAD]).values())})
-    }
-    assert (
-        rates[Dimension.VIDEO_FIDELITY, Label.GOOD].value == 0.5
-        and rates[Dimension.VIDEO_FIDELITY, Label.NORMAL].value == 0
-    )
-    unscored = CriticScore("x", "c", unscored="broken file")
-    with pytest.raises(ValueError, match="none of 1 clips"):
-        label_rates({"base": [unscored]})
+    """Two clips of each of two prompts agree: the interval is that of two prompts, not of four clips."""
+    four = rated([Label.GOOD, Label.GOOD, Label.BAD, Label.BAD])
+    rates = {(r.dimension, r.label): r.rate for r in clip_label_rates({"base": four})}
+    assert rates[Dimension.VIDEO_FIDELITY, Label.GOOD] == Estimate(0.5, (0.0, 1.0), 2)
+    assert rates[Dimension.VIDEO_FIDELITY, Label.NORMAL].value == 0
+    assert clip_label_rates({"base": [clip._replace(labels=None) for clip in four]}) == ()
     delta = paired_delta(
         "reward", "m", ("a", {"k": 0.2, "l": 0.4}), ("b", {"k": 0.5, "l": 0.5, "m": 9.0}), {"k": "p", "l": "q"}
     )
@@ -111,10 +155,16 @@ def test_figures_from_scores():
 
 
 def test_every_section_and_only_those_with_data(full):
-    assert [part.id for part in sections(full)] == [
-        "labels", "rewards", "wins", "clips", "vbench", "videoscore", "drift", "critic",
-        "suite-videogen-rewardbench", "curves",
+    found = sections(full)
+    assert [part.id for part in found if not part.folded] == [
+        "systems", "differences", "clips", "trust", "vbench", "videoscore",
     ]  # fmt: skip
+    assert [part.id for part in found if part.folded] == [
+        "pairs", "wins", "labels", "rewards", "drift", "critic", "reliability", "more-clips", "curves",
+        "suite-critic-against-oracle", "suite-videogen-rewardbench", "made",
+    ]  # fmt: skip
+    assert [len(part.clips) for part in found if part.clips] == [4, 2]
+    assert next(part for part in found if part.id == "vbench").text.startswith("4 of 16 dimensions measured")
     assert sections(Report("empty", "base")) == []
 
 
@@ -122,15 +172,21 @@ def test_the_files(full, tmp_path):
     page = save_report(full, tmp_path / "report").read_text()
     data = json.loads((tmp_path / "report" / "report.json").read_text())
     assert data["deltas"][0]["estimate"]["value"] == pytest.approx(0.34) and data["curves"][0]["values"] == [0.5, None]
-    assert data["label_rates"][0]["rate"]["n"] == 10 and data["clips"][0]["clips"] == {
-        "base": "base.mp4",
-        "rwl": "rwl.mp4",
+    assert data["label_rates"][0]["rate"]["n"] == 5 and data["clips"][1]["clips"] == {
+        name: f"{name}.mp4" for name in ("base", "rwl", "sft")
     }
     markdown = (tmp_path / "report" / "report.md").read_text()
-    assert "| semantic consistency | rwl | 80% (49-94) |" in markdown and "base.mp4" in markdown
+    assert "| semantic consistency | rwl | 80% (40-100) |" in markdown and "base.mp4" in markdown
+    assert markdown.count("<details>") == markdown.count("</details>") == 12
+    assert "| oracle: Good | 9 | 8 | 7 |" in markdown
     assert "&lt;b&gt;against&lt;/b&gt;" in page and "<b>against" not in page
-    clips = re.findall(r'src="data:video/mp4;base64,([^"]+)"', page)
-    assert [base64.b64decode(clip) for clip in clips] == [path.read_bytes() for path in full.clips[0].clips.values()]
+    # Each clip is there once, however often it is shown.
+    clips = re.findall(r'"data:video/mp4;base64,([^"]+)"', page)
+    rows = [*full.verdict_clips["rwl"], *full.clips]
+    paths = list(dict.fromkeys(path for row in rows for path in row.clips.values()))
+    assert [base64.b64decode(clip) for clip in clips] == [path.read_bytes() for path in paths]
+    shown = re.findall(r'data-clip="(\d+)"', page)
+    assert [paths[int(number)] for number in shown] == [path for row in rows for path in row.clips.values()]
     # Self-contained: nothing is fetched.
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page) and "@import" not in page
     assert str(tmp_path) not in page + markdown + json.dumps(data)
@@ -143,7 +199,7 @@ def test_each_pair_of_systems_has_bars_of_its_own():
     report = Report(
         "t", "base", win_rates=tuple(r for a, b in pairs for r in win_rates(votes, judge="critic", first=a, second=b))
     )
-    (section,) = sections(report)
+    section = next(part for part in sections(report) if part.id == "wins")
     assert [f"{a} against {b}" in graphic.alt for (a, b), graphic in zip(pairs, section.graphics)] == [True] * 3
 
 
@@ -157,33 +213,52 @@ def test_the_page_is_the_same_each_time(full):
     assert to_html(full, sections(full)) == to_html(full, sections(full))
 
 
-def test_the_summary_says_what_is_sure(full):
+def test_the_verdicts(full):
+    """By the judge that gave no reward, corrected for two systems; the training reward only agrees or does not."""
+    rwl, sft = system_verdicts(full)
+    assert (rwl.word, sft.word) == ("better", "no clear difference")
+    assert (rwl.p_value, sft.p_value) == (0.002, 0.4)
+    assert rwl.difference.judge == "oracle" and rwl.training.judge == "critic" and rwl.agrees
+    assert rwl.control.value == 0.14 and rwl.control.b == "sft" and sft.control is None
     told = default_summary(full)
-    assert told[0].startswith("Mean reward: rwl 0.730, +0.340 against base (95% interval +0.")
-    assert "Critic: rwl wins 40%, ties 60% and loses 0% of 10 comparisons with base." in told
-    assert replace(full, summary=("Mine.",)).summary == ("Mine.",)
+    assert told[0].startswith(
+        "rwl against base: better; +0.150 (95% interval +0.100 to +0.200) by oracle, which gave no "
+    )
+    assert "10 prompts x 2 seeds, Holm's p 0.002; training reward (critic) +0.100" in told[0]
+    assert "against plain fine-tuning (sft) +0.140" in told[0]
 
 
-def test_the_summary_names_the_system_of_each_alarm():
-    def alarm(system, change, level="watch"):
-        return DriftAlarm("motion_energy", system, "base", 0.5, 0.5 * (1 + change), Estimate(change, None, 1), level)
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"value": -0.15, "ci95": (-0.2, -0.1)}, "worse"),
+        ({"n": 7}, "too few prompts"),
+        ({"p_value": 0.03}, "no clear difference"),  # of two systems
+        ({"ci95": (-0.01, 0.3)}, "no clear difference"),
+    ],
+)
+def test_a_verdict_needs_all_it_needs(full, change, word):
+    rwl = full.paired[0]._replace(**change)
+    (first, _) = system_verdicts(replace(full, paired=(rwl, *full.paired[1:])))
+    assert first.word == word
+    assert first.agrees is (word != "worse")
 
+
+def test_the_training_reward_alone_decides_nothing(full):
+    alone = replace(full, judge="", paired=tuple(p for p in full.paired if p.judge == "critic"))
+    rwl, sft = system_verdicts(alone)
+    assert rwl.word == sft.word == "not judged independently" and rwl.training.value == 0.1
+    page = to_html(alone, sections(alone))
+    assert "No independent judge took part" in page and "\u25b2" not in page
+
+
+def test_the_summary_names_the_system_of_each_alarm(full):
     nan = DriftAlarm("saturation", "sft", "base", 0.0, 0.25, Estimate(math.nan, None, 1), "watch")
-    told = default_summary(Report("t", "base", drift=(alarm("rwl", -0.47), alarm("sft", -0.4), nan)))
-    assert told == (
-        "Drift of rwl against base: motion energy -47%, watch.",
-        "Drift of sft against base: motion energy -40%, watch; saturation from 0 to 0.25, watch.",
-    )
-    assert default_summary(Report("t", "base", drift=(alarm("rwl", 0.0, "ok"),))) == (
-        "No drift alarm for rwl in 1 pixel statistics.",
-    )
-
-
-def test_few_prompts_get_no_verdict():
-    assert verdict(Estimate(0.1, (0.05, 0.15), 7)) == "few prompts"
-    assert verdict(Estimate(0.1, (0.05, 0.15), 8)) == "better"
-    assert verdict(Estimate(-0.1, (-0.2, -0.05), 8)) == "worse"
-    assert verdict(Estimate(0.1, (-0.05, 0.15), 80)) == "not sure"
+    told = default_summary(replace(full, drift=(alarm("rwl", -0.47), alarm("sft", -0.4), nan)))
+    assert told[0].endswith("side effects: motion energy -47%, watch.")
+    assert told[1].endswith("side effects: motion energy -40%, watch; saturation from 0 to 0.25, watch.")
+    still = default_summary(replace(full, drift=(alarm("rwl", 0.0, "ok"),)))
+    assert still[0].endswith("side effects: none of 1 pixel statistics reaches its limit.")
 
 
 def test_the_papers_tables_in_form(full):
@@ -293,6 +368,10 @@ def test_the_real_pairs(real_report, real_data):
     assert report["notes"] == []
 
 
+#: A laptop's and a phone's screen, and how many of them the report may take unfolded.
+SCREENS = (((1280, 800), 6), ((390, 844), 9))
+
+
 @pytest.mark.browser
 def test_the_page_opens_and_plays(full, tmp_path, chromium):
     from playwright.sync_api import sync_playwright
@@ -300,17 +379,24 @@ def test_the_page_opens_and_plays(full, tmp_path, chromium):
     page_file = save_report(full, tmp_path / "report")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for width in (390, 1280):
-            page = browser.new_page(viewport={"width": width, "height": 800})
+        for (width, height), num_screens in SCREENS:
+            page = browser.new_page(viewport={"width": width, "height": height})
             errors: list[str] = []
             page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
             page.goto(page_file.as_uri())
-            page.get_by_role("button", name="Start all together").click()
-            page.wait_for_function(
-                "[...document.querySelectorAll('video')].every((v) => !v.paused && v.videoWidth > 0)"
-            )
+            assert page.evaluate("document.documentElement.scrollHeight") <= num_screens * height
+            # The verdict's clips play beside it; those further down wait until they are seen.
+            beside = "[...document.querySelectorAll('.verdict video')]"
+            page.wait_for_function(f"{beside}.length === 4 && {beside}.every((v) => !v.paused && v.videoWidth > 0)")
+            folded = page.locator("#more-clips video")
+            assert folded.count() == 6 and folded.last.get_attribute("src") is None
             page.get_by_role("button", name="Pause all").click()
             assert page.evaluate("[...document.querySelectorAll('video')].every((v) => v.paused)")
+            page.get_by_role("button", name="Start all together").click()
+            page.wait_for_function(f"{beside}.every((v) => !v.paused)")
+            page.get_by_text("More clips").click()
+            folded.last.scroll_into_view_if_needed()
+            page.wait_for_function("[...document.querySelectorAll('#more-clips video')].at(-1).videoWidth > 0")
             # Nothing is wider than the screen; wide tables scroll within themselves.
             assert page.evaluate("document.documentElement.scrollWidth") == width
             assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")

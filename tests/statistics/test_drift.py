@@ -138,3 +138,22 @@ def test_a_base_of_zero_has_no_relative_change():
     found = alarms_of({"base": base, "tuned": tuned}, {key: key for key in base})
     assert math.isnan(found["saturation"].change.value) and found["saturation"].level == "watch"
     assert found["motion_energy"].change.value == 0 and found["motion_energy"].level == "ok"
+
+
+def test_a_change_whose_interval_reaches_the_limit_is_to_be_watched():
+    """Motion falls by 25 % on average, by 5 to 45 % on a prompt: other prompts may reach the limit of 30 %."""
+    rng = np.random.default_rng(0)
+    one = frame_statistics(rng.integers(0, 255, (3, 8, 8, 3), dtype=np.uint8))
+    falls = np.linspace(0.05, 0.45, 9)
+    base = {str(i): one._replace(motion_energy=0.5) for i in range(9)}
+    tuned = {str(i): one._replace(motion_energy=0.5 * (1 - fall)) for i, fall in enumerate(falls)}
+    prompts = {str(i): str(i) for i in range(9)}
+
+    def level(system):
+        alarms = drift_alarms({"base": base, "t": system}, prompts, base="base")
+        return next((a.level, a.change) for a in alarms if a.measure == "motion_energy")
+
+    found, change = level(tuned)
+    assert found == "watch" and change.value == pytest.approx(-0.25) and change.ci95[0] < -0.3 < change.ci95[1]
+    assert level({k: c._replace(motion_energy=0.5 * 0.75) for k, c in base.items()})[0] == "ok"
+    assert level({k: c._replace(motion_energy=0.5 * 0.65) for k, c in base.items()})[0] == "alarm"

@@ -75,8 +75,10 @@ def test_a_critic_whose_labels_lean_but_whose_order_is_right_is_seen():
     assert "| | Spearman | AUC of Good | AUC of Bad | quadratic kappa |" in text
     assert "| motion smoothness | 1.000" in text
     order = critic_order_table(list(figures.values()))
-    assert order.columns[:4] == ("critic", "dimension", "Spearman", "AUC of Good")
-    assert order.rows[0][:3] == ("lenient", "motion smoothness", "1.00") and order.rows[0][3].startswith("1.00 (0.89")
+    assert order.columns[:3] == ("critic against people", "Spearman", "AUC of Good") and order.rows[0][0] == "overall"
+    motion = next(row for row in order.rows if row[0] == "motion smoothness")
+    assert motion[1] == "1.00" and motion[2].startswith("1.00 (0.89")
+    assert len(critic_order_table(list(figures.values()), num_metrics=3).columns) == 4
     assert critic_order_table([row for row in figures.values() if row.metric.endswith("/accuracy")]) is None
 
 
@@ -141,7 +143,7 @@ def test_the_reliability_of_a_report_is_of_the_label_that_was_chosen(tmp_path):
     row = {d.value: BAD for d in Dimension} | {"probs": {d.value: probs for d in Dimension}, "reward": 0.05}
     for name in ("scored", "truth"):
         write_rows(tmp_path / name / METADATA_FILE, [{**row, "id": f"v{i}"} for i in range(12)])
-    figures, bins = compare_judges("oracle", {"base": tmp_path / "scored"}, {"base": tmp_path / "truth"})
+    figures, bins, _ = compare_judges("oracle", {"base": tmp_path / "scored"}, {"base": tmp_path / "truth"})
     assert [(one.n, one.accuracy) for one in bins if one.n] == [(36, 1.0)]
     assert next(one.confidence for one in bins if one.n) == pytest.approx(0.95)
     assert {row.value for row in figures if row.metric.endswith("/accuracy")} == {1.0}

@@ -136,3 +136,16 @@ def test_people_and_critic_meet_in_one_key():
 def test_agreement_needs_common_pairs():
     with pytest.raises(ValueError, match="no pair in common"):
         agreement([vote("p", 1)], [vote("q", 1)])
+
+
+def test_voters_are_clusters():
+    """Ten voters of one mind each: another ten might vote otherwise, however many pairs they saw."""
+    votes = [
+        Vote(f"p{i}", f"p{i}", None, 1 if voter < 7 else -1, f"v{voter}") for voter in range(10) for i in range(40)
+    ]
+    (many,) = win_rates(votes, judge="people", first="a", second="b")
+    (one,) = win_rates([v._replace(voter="v") for v in votes], judge="people", first="a", second="b")
+    assert many.win.value == one.win.value == 0.7
+    # Seven of ten: the interval of ten draws. Of one voter's votes each prompt has the same share.
+    assert many.win.ci95 == pytest.approx((0.4, 1.0), abs=0.1)
+    assert many.strength.ci95[1] - many.strength.ci95[0] > 2 and many.strength.value == one.strength.value
