@@ -11,9 +11,11 @@ from accelerate.logging import get_logger
 from peft import PeftModel
 from transformers import TrainerCallback
 
+from ..hub.gallery import PROMPT_FILE, VALIDATION
 from ..prefetch import behind
 from ..protocols import VideoModel
 from ..records import content_id, seed_from
+from ..store.manifest import write_text
 from ..store.video_io import write_video
 from ..video_models import PipelineSource
 from ..video_models.source import release_memory
@@ -38,7 +40,8 @@ def validation_guidance(args: "RewardWeightedVideoConfig", model: VideoModel) ->
 
 class ValidationVideos(TrainerCallback):
     """
-    Writes `<output_dir>/validation/<prompt>/base.mp4` once and `step-<n>.mp4` every `validation_steps` and at the end.
+    Writes `<output_dir>/validation/<prompt>/base.mp4` once, the prompt beside it, and `step-<n>.mp4` every
+    `validation_steps` and at the end.
     A run that starts anew removes those of an earlier one.
 
     The prompts are shared among the processes in equal numbers (some repeat one), so that collective forward passes stay
@@ -58,7 +61,7 @@ class ValidationVideos(TrainerCallback):
         self.num_frames, self.height, self.width = clip["num_frames"], clip["height"], clip["width"]
         self.fps = clip["fps"]
         self.prompts: list[str] = list(args.validation_prompts or ())
-        self.folder = Path(args.output_dir or ".") / "validation"
+        self.folder = Path(args.output_dir or ".") / VALIDATION
         self.guidance_scale, self.negative_prompt = validation_guidance(args, source.adapter)
         self.sampling = (args.validation_seed, args.validation_num_inference_steps, self.guidance_scale)
         self.last_step = -1
@@ -133,6 +136,7 @@ class ValidationVideos(TrainerCallback):
             for index in mine:
                 frames = self._generate(pipe, index, args, state.device)
                 put(write_video, self.path(index, name), frames, fps=self.fps)
+                put(write_text, self.path(index, name).with_name(PROMPT_FILE), self.prompts[index])
         logger.info("%d validation videos (%s) in %s", len(self.prompts), name, self.folder)
         del pipe
         release_memory()

@@ -13,6 +13,8 @@ from jinja2 import Template
 
 from ..rubric import LIFT, Rubric, words
 from ..store.manifest import METADATA_FILE, Artifact, library_versions, read_rows
+from .front_matter import TASKS, pretty_name, size_category
+from .front_matter import tags as kind_tags
 from .parents import hub_parents, parent_table
 from .tables import markdown_table
 
@@ -20,7 +22,6 @@ from .tables import markdown_table
 #: What recipes/evaluate_critic.py leaves in a critic's folder for its card.
 EVALUATION_FILE = "evaluation.md"
 TEMPLATES = Path(__file__).parent / "templates"
-TAGS = ["lift-trl", "text-to-video", "human-feedback"]
 CITATION = """```bibtex
 @article{wang2024lift,
   title   = {LiFT: Leveraging Human Feedback for Text-to-Video Model Alignment},
@@ -91,7 +92,9 @@ def artifact_card(
         raise ValueError(f"{folder}: no card for a {artifact.kind} artefact; there is one for {', '.join(_PARTS)}.")
     part = _PARTS[artifact.kind](path, artifact)
     is_model = artifact.kind == "critic"
-    data = {**part.data, "tags": list(dict.fromkeys([*TAGS, f"lift-{artifact.kind}", *tags]))}
+    data = {**part.data, "tags": kind_tags(artifact.kind, *tags)}
+    if not is_model:
+        data |= {"pretty_name": pretty_name(repo_id), "task_categories": TASKS.get(artifact.kind)}
     linked = [*(parent.repo_id for parent in hub_parents(artifact.parents, "dataset")), *datasets]
     if is_model and linked:
         data["datasets"] = list(dict.fromkeys(linked))
@@ -142,7 +145,8 @@ def _hra(folder: Path, artifact: Artifact) -> CardPart:
         "ratings": str(counts.total()),
         "raters": str(len(raters)),
     }
-    return CardPart({"contents": _pairs(contents), "labels": _label_table(counts, artifact.rubric)}, _VIDEOS, {})
+    data = {"size_categories": [size_category(len(rows))]}
+    return CardPart({"contents": _pairs(contents), "labels": _label_table(counts, artifact.rubric)}, _VIDEOS, data)
 
 
 def _hra_rows(folder: Path) -> Iterable[Mapping[str, Any]]:
@@ -163,7 +167,7 @@ def _generated(folder: Path, artifact: Artifact) -> CardPart:
     contents = {"clips": str(len(rows)), "prompts": str(len({row["prompt"] for row in rows}))}
     names = ("model", "adapter", "num_frames", "height", "width", "fps", "num_inference_steps", "guidance_scale")
     contents |= {name.replace("_", " "): values(name) for name in names if values(name)}
-    return CardPart({"contents": _pairs(contents)}, _VIDEOS, {})
+    return CardPart({"contents": _pairs(contents)}, _VIDEOS, {"size_categories": [size_category(len(rows))]})
 
 
 def _scored(folder: Path, artifact: Artifact) -> CardPart:
@@ -177,7 +181,10 @@ def _scored(folder: Path, artifact: Artifact) -> CardPart:
         "mean reward": f"{sum(rewards) / len(rewards):.4f}" if rewards else "none",
         "critic": str(artifact.config.get("critic", "")),
     }
-    data = {"configs": [{"config_name": "default", "data_files": METADATA_FILE}]}
+    data = {
+        "configs": [{"config_name": "default", "data_files": METADATA_FILE}],
+        "size_categories": [size_category(len(rows))],
+    }
     verdict, meaning = _VERDICT if rubric == LIFT else _OWN_VERDICT, _MEANING.format(rewards=_rewards(rubric))
     table = _label_table(counts, rubric)
     fields = {"contents": _pairs(contents), "labels": table, "verdict": verdict, "meaning": meaning}
@@ -204,12 +211,16 @@ _NATIVE_MEANING = "the mean over the aspects, each mapped to [0, 1] as the scale
 
 def _cache(folder: Path, artifact: Artifact) -> CardPart:
     shards = list((folder / "shards").glob("*.parquet"))
+    number = sum(1 for _ in read_rows(folder / METADATA_FILE))
     contents = {
-        "clips": str(sum(1 for _ in read_rows(folder / METADATA_FILE))),
+        "clips": str(number),
         "shards": str(len(shards)),
         "size": f"{sum(path.stat().st_size for path in shards) / 1e6:.1f} MB",
     }
-    data = {"configs": [{"config_name": "default", "data_files": "shards/*.parquet"}]}
+    data = {
+        "configs": [{"config_name": "default", "data_files": "shards/*.parquet"}],
+        "size_categories": [size_category(number)],
+    }
     return CardPart({"contents": _pairs(contents)}, _CACHE, data)
 
 
@@ -287,7 +298,13 @@ def ratings_card(repo_id: str, items: str, rubric: Rubric = LIFT) -> str:
 def _page_card(template: str, repo_id: str, tag: str, **fields: str) -> str:
     configs = [{"config_name": "default", "data_files": "votes/*.jsonl"}]
     card = DatasetCard.from_template(
-        DatasetCardData(tags=[*TAGS, tag], license="other", configs=configs),
+        DatasetCardData(
+            tags=kind_tags("votes", tag),
+            license="other",
+            pretty_name=pretty_name(repo_id),
+            task_categories=TASKS["hra"],
+            configs=configs,
+        ),
         template_path=str(TEMPLATES / template),
         title=repo_id,
         snippet=_ROWS.format(repo=repo_id, split="train"),

@@ -11,8 +11,9 @@ from transformers import SchedulerType, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from ..store.manifest import Artifact, command_line, library_versions
+from .front_matter import tags
 from .lora_loading import loading_call
-from .parents import parent_table
+from .parents import hub_parents, parent_table
 from .tables import markdown_table
 
 
@@ -98,9 +99,11 @@ class AlignedModelCard:
         """Writes the card to `path`."""
         data = ModelCardData(
             base_model=self.base.name if self.base.on_hub else None,
+            base_model_relation="adapter" if self.lora else "finetune",
+            datasets=[parent.repo_id for parent in hub_parents(self._parents(), "dataset")] or None,
             library_name="diffusers",
             pipeline_tag="text-to-video",
-            tags=["lift_trl", "lift", "text-to-video", *(["lora"] if self.lora else [])],
+            tags=tags("lora" if self.lora else "transformer", *(["lora"] if self.lora else [])),
             license="other",
         )
         card = ModelCard.from_template(

@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # httpx's own
 
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact
 from .artifact_cards import artifact_card
+from .front_matter import licence_of, pretty_name, tags
+from .gallery import GALLERY, gallery_files, validation_pairs, with_gallery
 from .pushed_base import check_pushed_base, with_base
 
 
@@ -32,6 +35,7 @@ KINDS: dict[str, tuple[str, bool | None]] = {
 }
 LORA_FILES = ("pytorch_lora_weights.safetensors", "transformer/config.json")
 README = "README.md"
+REPORT_PAGE = "report.html"
 #: What a run leaves beside its artefact.
 IGNORED = (
     *(".*", "*/.*", "__pycache__/*", "*/__pycache__/*", "*.tmp", "*.pyc"),
@@ -109,11 +113,14 @@ def push(
     artefact or the new one, never a mixture. More than 256 files go in several commits: the first takes away
     `artifact.yaml`, the last brings it, so that what is under way is no artefact.
 
+    A LoRA's card shows clips of the base beside its own: those of a report's `cards`, else of its validation. A report goes
+    to a dataset and its page to a static Space of the same name.
+
     Args:
         folder: an artefact that a stage finished, or the `output_dir` of `align`.
         repo_id: `user/name`, made if it is not there.
         private: by default true for `hra` and `cache`, which hold people's ratings, else the account's default.
-        license: for the card; by default what the trainer's card says, else `other`: the parents' licences hold.
+        license: for the card; by default the base's with its name and link, for data `other`: the parents' hold.
         collection: title of a collection of the same owner that the repository is added to, made if it is not there.
         base_model: of a critic or LoRA that was trained on a local folder: the same model on the Hub, `user/name`.
 
@@ -132,6 +139,9 @@ def push(
         else artifact_card(path, repo_id, license=license or "other")
     )
     files = {name: CommitOperationAdd(name, path / name) for name in artifact_files(path)}
+    if kind == "lora" and not (path / GALLERY).is_dir() and (pairs := validation_pairs(path)):
+        files |= {name: CommitOperationAdd(name, clip) for name, clip in gallery_files(pairs).items()}
+        card = with_gallery(card, pairs)
     files[README] = CommitOperationAdd(README, card.encode())
     _check_folders(path, files)
     api = HfApi(token=token)
@@ -141,6 +151,9 @@ def push(
         check_pushed_base(api, path, card, base_model)
         changed = with_base(path, card, base_model) if base_model else {}
         files |= {name: CommitOperationAdd(name, content) for name, content in changed.items()}
+        if license is None:
+            content = files[README].path_or_fileobj
+            files[README] = CommitOperationAdd(README, _with_licence(api, content.decode()).encode())
     open_repo(api, repo_id, repo_type, private=default_private if private is None else private)
     if len(files) > _BATCH:
         _commit_payload(api, repo_id, repo_type, files, f"Push {kind}")
@@ -149,10 +162,23 @@ def push(
         pages = list(files.values())
     kept = files if kind in _MIRRORED else None
     commit = commit_files(api, repo_id, repo_type, pages, message=f"Push {kind}", kept=kept)
+    if kind == "report" and REPORT_PAGE in files:
+        _push_page(api, path, repo_id, private)
     if collection is not None:
         add_to_collection(api, collection, repo_id, repo_type, note=kind)
     prefix = "" if repo_type == "model" else f"{repo_type}s/"
     return Pushed(f"{api.endpoint}/{prefix}{repo_id}", repo_id, repo_type, commit)
+
+
+def _push_page(api: HfApi, folder: Path, repo_id: str, private: bool | None) -> None:
+    """The report's page as a static Space of the same name, where it opens and its clips play."""
+    open_repo(api, repo_id, "space", private=private, space_sdk="static")
+    front = yaml.safe_dump({"title": pretty_name(repo_id), "sdk": "static", "tags": tags("report")}, sort_keys=False)
+    readme = (
+        f"---\n{front}---\n\nThe page of the report in the dataset [{repo_id}]({api.endpoint}/datasets/{repo_id}).\n"
+    )
+    files = [CommitOperationAdd("index.html", folder / REPORT_PAGE), CommitOperationAdd(README, readme.encode())]
+    commit_files(api, repo_id, "space", files, message="Push the report's page")
 
 
 def artifact_files(folder: Path) -> Iterator[str]:
@@ -218,6 +244,15 @@ def _lora_card(folder: Path, repo_id: str, license: str | None) -> str:
         return text
     card: Any = ModelCard(text)
     card.data.license = license
+    return str(card)
+
+
+def _with_licence(api: HfApi, text: str) -> str:
+    """The card with the licence of its base, where it names the base and no licence of its own."""
+    card: Any = ModelCard(text)
+    if card.data.base_model and card.data.license in (None, "other") and not card.data.get("license_link"):
+        for name, value in licence_of(api, card.data.base_model).items():
+            setattr(card.data, name, value)
     return str(card)
 
 

@@ -7,6 +7,7 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
+from ..hub.gallery import MAX_PAIRS, Pair, save_gallery
 from ..store.manifest import write_text
 from ..vbench.export import model_index
 from ..vbench.suite import PROTOCOLS
@@ -18,9 +19,21 @@ MODEL_INDEX_FILE = "model-index.yaml"
 SUITES = (*PROTOCOLS, VIDEOSCORE_SUITE, REWARD_SUITE)
 
 
+def _pairs(report: Report, system: str) -> list[Pair]:
+    """The clips of `system` beside the base's, as the report shows them: the worst ones too."""
+    rows = [*report.verdict_clips.get(system, ()), *report.clips]
+    found = {
+        row.clips[system]: Pair(row.prompt, row.clips[report.base], row.clips[system])
+        for row in rows
+        if system in row.clips and report.base in row.clips
+    }
+    return list(found.values())[:MAX_PAIRS]
+
+
 def write_model_index(report: Report, folder: Path) -> None:
     """
-    Writes `model-index.yaml` (one entry a system) into `folder`, and each system's entry into its card (`report.cards`).
+    Writes `model-index.yaml` (one entry a system) into `folder`; each system's entry, and its clips beside the base's, into
+    its card (`report.cards`).
 
     Raises:
         FileNotFoundError: if a card is missing.
@@ -44,4 +57,6 @@ def write_model_index(report: Report, folder: Path) -> None:
         card = ModelCard.load(card_file)
         _, card.data.eval_results = model_index_to_eval_results([entries[system]])
         card.data.model_name = path.resolve().name
+        if pairs := _pairs(report, system):
+            save_gallery(card_file.parent, card, pairs)
         card.save(card_file)

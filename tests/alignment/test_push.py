@@ -46,7 +46,7 @@ def test_pushed_lora_loads_by_name_and_the_cards_snippet_runs(hub, tmp_path, bas
 
     card = ModelCard.load("dev/tiny-lift")
     assert card.data.base_model == base_repo and card.data.library_name == "diffusers"
-    assert {"lift_trl", "lora"} <= set(card.data.tags)
+    assert {"lift-trl", "lift-lora", "lora"} <= set(card.data.tags)
     assert "6 sampled, 2 real; 9 frames of 32x32 px at 8 fps" in card.text
     commit = HfApi().model_info(base_repo).sha
     assert f"| [base model]({hub.endpoint}/{base_repo}/tree/{commit}) | `{base_repo}@{commit}` |" in card.text

@@ -44,7 +44,11 @@ def test_what_a_run_makes_is_pushed_into_one_collection(artefacts, lora: Path, h
     CriticSettings(num_frames=4).save(critic, parents={})
     made = {**artefacts, "critic": critic, "lora": lora}
     for kind in ("hra", "critic", "generated", "lora"):
-        options = ["--collection", "LiFT: the command", *(["--license", "mit"] if kind in ("critic", "lora") else [])]
+        options = [
+            "--collection",
+            "LiFT: the command",
+            *(["--license", "mit"] if kind in ("critic", "lora") else ["--private"]),
+        ]
         assert main(["push", str(made[kind]), f"dev/run-{kind}", *options]) == 0
         repo_type = "model" if kind in ("critic", "lora") else "dataset"
         commit = hub.api().repo_info(f"dev/run-{kind}", repo_type=repo_type).sha
@@ -123,3 +127,11 @@ def test_a_card_is_valid_front_matter(lora: Path, hub: LocalHub):
     assert main(["push", str(lora), "dev/front", "--license", "apache-2.0"]) == 0
     text = hub.read("dev/front", "README.md").decode()
     assert yaml.safe_load(text.split("---")[1]) == {"license": "apache-2.0", "tags": ["lift"]}
+
+
+def test_who_may_see_clips_is_asked(artefacts, hub: LocalHub, capsys):  # noqa: F811
+    assert main(["push", str(artefacts["generated"]), "dev/asked"]) == 1
+    said = capsys.readouterr().err
+    assert "clips go with a generated" in said and "--private, or --public" in said and hub.requests() == []
+    assert main(["push", str(artefacts["generated"]), "dev/asked", "--public"]) == 0
+    assert hub.api().dataset_info("dev/asked").private is False

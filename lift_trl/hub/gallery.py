@@ -1,0 +1,75 @@
+"""The clips of a LoRA's card: what the base makes of a prompt and what the tuned model makes of it, side by side."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import ModelCard
+
+
+#: Folder of the clips beside the card, in the repository too.
+GALLERY = "gallery"
+#: Pairs on a card.
+MAX_PAIRS = 8
+_TAG = "<Gallery />"
+#: What the validation of a training leaves beside the model: `NN-key/base.mp4`, `NN-key/step-N.mp4`, `NN-key/prompt.txt`.
+VALIDATION, PROMPT_FILE = "validation", "prompt.txt"
+
+
+class Pair(NamedTuple):
+    """One prompt's clips from the same noise."""
+
+    prompt: str
+    base: Path
+    aligned: Path
+
+
+def validation_pairs(folder: Path) -> list[Pair]:
+    """The base's and the last step's clips of each validation prompt of the training in `folder`."""
+    pairs = []
+    for place in sorted((folder / VALIDATION).glob("*/")):
+        steps = sorted(place.glob("step-*.mp4"), key=lambda path: int(path.stem.removeprefix("step-")))
+        if steps and (place / "base.mp4").is_file() and (place / PROMPT_FILE).is_file():
+            prompt = (place / PROMPT_FILE).read_text(encoding="utf-8")
+            pairs.append(Pair(prompt, place / "base.mp4", steps[-1]))
+    return pairs[:MAX_PAIRS]
+
+
+def gallery_files(pairs: Sequence[Pair]) -> dict[str, Path]:
+    """Name in the repository -> clip, for `add_gallery`."""
+    return {
+        f"{GALLERY}/{number:02d}-{side}.mp4": clip
+        for number, pair in enumerate(pairs[:MAX_PAIRS])
+        for side, clip in (("base", pair.base), ("aligned", pair.aligned))
+    }
+
+
+def add_gallery(card: ModelCard, pairs: Sequence[Pair]) -> None:
+    """Names the clips of `gallery_files(pairs)` in the card's front matter, and shows them below its first paragraph."""
+    prompts = [pair.prompt for pair in pairs[:MAX_PAIRS] for _ in range(2)]
+    card.data.widget = [_entry(name, prompt) for name, prompt in zip(gallery_files(pairs), prompts, strict=True)]
+    if _TAG not in card.text:
+        head, separator, rest = card.text.partition("\n## ")
+        card.text = f"{head.rstrip()}\n\n{_TAG}\n{separator}{rest}"
+
+
+def with_gallery(readme: str, pairs: Sequence[Pair]) -> str:
+    """`readme`, a model's card, with `add_gallery`."""
+    card = ModelCard(readme)
+    add_gallery(card, pairs)
+    return str(card)
+
+
+def _entry(name: str, prompt: str) -> Mapping[str, Any]:
+    side = "base model" if name.endswith("-base.mp4") else "this model"
+    return {"text": f"{prompt} ({side})", "output": {"url": name}}
+
+
+def save_gallery(folder: Path, card: ModelCard, pairs: Sequence[Pair]) -> None:
+    """Copies the clips beside the card in `folder`, instead of those that were there, and names them in `card`."""
+    shutil.rmtree(folder / GALLERY, ignore_errors=True)
+    (folder / GALLERY).mkdir()
+    for name, clip in gallery_files(pairs).items():
+        shutil.copyfile(clip, folder / name)
+    add_gallery(card, pairs)
