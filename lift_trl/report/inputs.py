@@ -103,6 +103,7 @@ def build_report(args: ReportArguments) -> Report:
     paired = [row for judge, rated in judged.items() for row in paired_differences(judge, rated)]
     paired += [row for judge, votes in people.items() for row in net_preferences(judge, votes)]
     judge = _independent(paired)
+    by = judge if judge in judged else TRAINING_JUDGE  # people's votes rank no clip
     statistics = _statistics(args, systems)
     drift_means, drift = _drift(statistics, systems)
     return Report(
@@ -111,7 +112,7 @@ def build_report(args: ReportArguments) -> Report:
         judge=judge,
         systems=tuple(system_facts(name, clips) for name, clips in systems.items()),
         controls=plain_controls(systems),
-        verdict_clips=verdict_clips(systems, judged.get(judge, judged[TRAINING_JUDGE]), judge or TRAINING_JUDGE),
+        verdict_clips=verdict_clips(systems, judged[by], by),
         rows=(*means.rows, *drift_means, *others.rows, *vbench.rows, *_figures(args)),
         label_rates=clip_label_rates(systems),
         rewards={name: tuple(values.values()) for name, values in rewards.items()},
@@ -122,13 +123,7 @@ def build_report(args: ReportArguments) -> Report:
         paired=tuple(paired),
         calibration=others.calibration,
         confusion=others.confusion,
-        clips=shown_clips(
-            systems,
-            judged.get(judge, judged[TRAINING_JUDGE]),
-            judge or TRAINING_JUDGE,
-            statistics,
-            limit=args.num_clips,
-        ),
+        clips=shown_clips(systems, judged[by], by, statistics, limit=args.num_clips),
         drift=drift,
         curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
         stamps=_stamps(paths),
