@@ -1,1 +1,0 @@
-"""`evaluate.load` module of drift against a base."""

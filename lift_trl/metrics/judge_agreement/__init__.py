@@ -1,1 +1,0 @@
-"""`evaluate.load` module of the agreement of a judge with votes of people."""
