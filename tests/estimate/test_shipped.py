@@ -62,7 +62,7 @@ def first_like(path: Path) -> Path:
     return next((other for other in YAMLS if other.stem.startswith("align") and same(other)), path)
 
 
-@pytest.mark.parametrize("path", [path for path in YAMLS if path.parent.name in FAMILIES], ids=relative)
+@pytest.mark.parametrize("path", [p for p in YAMLS if p.parent.name in FAMILIES or budgets(p)], ids=relative)
 def test_it_names_a_card_and_starts_with_that_one(path):
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     (header,) = HEADER.findall(path.read_text(encoding="utf-8"))
