@@ -30,6 +30,10 @@ class TrainCriticArguments:
     bad_rows: str = field(
         default="raise", metadata={"help": "raise, or drop: go on without rows that cannot be used, and list them."}
     )
+    adapter: str | None = field(
+        default=None,
+        metadata={"help": "Folder or repo of a trained critic to go on from; its LoRA is taken as it is."},
+    )
     rubric: str | None = field(
         default=None, metadata={"help": "YAML of your own rubric; what the ratings say, or LiFT's, by default."}
     )
@@ -55,7 +59,8 @@ def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, mod
         args=training_args,
         train_dataset=hra["train"],
         eval_dataset=hra.get("test"),
-        peft_config=get_peft_config(model_args),
+        peft_config=None if script_args.adapter else get_peft_config(model_args),
+        adapter=script_args.adapter,
         parents=None if Path(name).exists() else {"ratings": hub_parent(name, repo_type="dataset", revision=revision)},
         rubric=rubric,
     )

@@ -55,6 +55,14 @@ class LiFTCriticConfig(SFTConfig):
         default=0.0,
         metadata={"help": "Negatives with another clip's caption, as a share of the semantic rows."},
     )
+    balanced_labels: bool = field(
+        default=False,
+        metadata={"help": "Show each label of a dimension equally often, the rare ones several times an epoch."},
+    )
+    vision_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Adapt vision tower and projector too, at this rate; empty keeps them frozen (paper)."},
+    )
     frame_cache_gb: float = field(
         default=4.0, metadata={"help": "Memory for decoded frames, in GB for each process or data worker."}
     )
@@ -89,6 +97,10 @@ class LiFTCriticConfig(SFTConfig):
                 raise ValueError(f"{name}={getattr(self, name)!r} does not go with a critic: {why}. Leave it out.")
         if not 0 <= self.mismatched_captions <= 1:
             raise ValueError(f"mismatched_captions={self.mismatched_captions}; give a share in [0, 1].")
+        if self.vision_learning_rate is not None and not self.vision_learning_rate > 0:
+            raise ValueError(
+                f"vision_learning_rate={self.vision_learning_rate}; give a rate above 0, or leave it out."
+            )
         if self.frame_cache_gb < 0:
             raise ValueError(f"frame_cache_gb={self.frame_cache_gb}; give 0 or more.")
         self.critic_settings()

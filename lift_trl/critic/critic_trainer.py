@@ -10,7 +10,7 @@ import torch
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from huggingface_hub import HfApi
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel
 from transformers import AutoConfig, AutoProcessor
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import HubStrategy
@@ -30,6 +30,7 @@ from .conversation import control_tokens
 from .critic_config import LiFTCriticConfig
 from .examples import (
     RatedClip,
+    balanced_examples,
     lazy_dataset,
     mismatched_examples,
     rated_clips,
@@ -39,8 +40,8 @@ from .examples import (
     without_control_tokens,
 )
 from .gate import check_config
-from .lift_critic import LiFTCritic
-from .settings import find_revision
+from .lift_critic import LiFTCritic, apply_adapter
+from .settings import find_revision, load_settings
 
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
     """
     Tunes a vision-language model into a critic that answers with a label and a reason.
 
-    The vision tower and the projector stay frozen; the loss is that of the answer's tokens (equation 1). A LoRA without
-    target modules adapts the linear layers of the language model. What it saves, `LiFTCritic.from_pretrained` loads.
+    The loss is that of the answer's tokens (equation 1). Without `vision_learning_rate` the vision tower and the projector
+    stay frozen: a LoRA without target modules adapts the linear layers of the language model. What it saves,
+    `LiFTCritic.from_pretrained` loads.
 
     Args:
         model: a name, or a loaded image-text-to-text model.
@@ -64,6 +66,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         train_dataset, eval_dataset: LiFT-HRA rows, tidy or one a clip (`read_examples`).
         processing_class: the processor; that of `model` by default.
         peft_config: for instance `LoraConfig(r=128, lora_alpha=256)`; without one the whole language model is trained.
+        adapter: a trained critic (a LoRA's folder or repository) to go on from, in place of `peft_config`.
         parents: what the ratings came from, for instance `{"ratings": "datasets/user/hra@<commit>"}`, for the card; a hash
             of the ratings by default.
         rubric: what the ratings are of, and the critic is taught to answer; `store.rubrics.find_rubric` tells a dataset's.
@@ -98,11 +101,14 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         eval_dataset: "Dataset | None" = None,
         processing_class: Any = None,
         peft_config: LoraConfig | None = None,
+        adapter: str | Path | None = None,
         parents: Mapping[str, str] | None = None,
         rubric: Rubric = LIFT,
         **kwargs: Any,
     ) -> None:
         check_world(args.world_size)
+        if adapter is not None:
+            peft_config = _trained_config(str(adapter), model, peft_config, rubric)
         if peft_config is not None:
             check_lora_start(peft_config)
         options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
@@ -113,20 +119,24 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
             str(name or ""), revision, args, adapted=peft_config is not None or isinstance(model, PeftModel)
         )
         self.critic_settings = args.critic_settings(rubric)
-        adapter = self.critic_settings.adapter(config.model_type)
+        family = self.critic_settings.adapter(config.model_type)
         processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
         check_config(config, options.get("attn_implementation"))
         controls = control_tokens(processor.tokenizer)
-        peft_config = peft_config and _completed(peft_config, revision, adapter)
+        if args.vision_learning_rate is not None and peft_config is None and not isinstance(model, PeftModel):
+            raise ValueError("vision_learning_rate adapts the tower by a LoRA, and there is none: use_peft: true.")
+        peft_config = peft_config and _completed(peft_config, revision, family, args.vision_learning_rate)
         examples = without_control_tokens(read_examples(train_dataset, rubric), controls)
         self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
         examples += mismatched_examples(examples, args.mismatched_captions, seed=args.seed, rubric=rubric)
+        if args.balanced_labels:
+            examples = balanced_examples(examples, seed=args.seed)
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
         super().__init__(
             model=model,
             args=args,
-            data_collator=CriticCollator(adapter, processor, self.critic_settings, frames),
+            data_collator=CriticCollator(family, processor, self.critic_settings, frames),
             train_dataset=lazy_dataset(train_dataset, examples),
             eval_dataset=self._hold_out(eval_dataset, controls),
             processing_class=processor,
@@ -136,6 +146,9 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         # SFTTrainer computes the loss itself, whatever the model's forward accepts. Where a model class says it does not
         # (Qwen-VL), every micro-batch and process would else weigh the same, however many answer tokens it holds.
         self.model_accepts_loss_kwargs = True
+        if adapter is not None:
+            apply_adapter(self.model, str(adapter))
+            self._parents[str(adapter)] = find_revision(str(adapter))
         self._prepare_weights()
         # Where the weights are spread over processes no forward works before the training has begun.
         self._critic = None if self.is_deepspeed_enabled or self.is_fsdp_enabled else self._make_critic()
@@ -166,6 +179,22 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         examples = read_examples(dataset, self.critic_settings.rubric)
         self._evaluated, self._eval_clips = undecoded(dataset), rated_clips(examples)
         return lazy_dataset(dataset, without_control_tokens(examples, controls))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As `SFTTrainer.create_optimizer`, with what is trained of tower and projector at `vision_learning_rate`."""
+        is_new, optimizer = self.optimizer is None, super().create_optimizer(model)
+        if self.args.vision_learning_rate is None or not is_new:
+            return optimizer
+        bare = self.accelerator.unwrap_model(self.model if model is None else model)
+        bare = bare.get_base_model() if isinstance(bare, PeftModel) else bare
+        language = (*bare.get_decoder().parameters(), *bare.get_output_embeddings().parameters())
+        known = {id(parameter) for parameter in language}
+        for group in list(optimizer.param_groups):
+            seeing = [parameter for parameter in group["params"] if id(parameter) not in known]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) in known]
+            if seeing:
+                optimizer.add_param_group({**group, "params": seeing, "lr": self.args.vision_learning_rate})
+        return optimizer
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As `SFTTrainer.evaluate`, with the accuracy of the labels on the clips of `eval_dataset`."""
@@ -285,12 +314,31 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         write_text(folder / _CARD, card)
 
 
-def _completed(peft_config: LoraConfig, revision: str | None, adapter: CriticModel) -> LoraConfig:
+def _trained_config(adapter: str, model: Any, peft_config: LoraConfig | None, rubric: Rubric) -> LoraConfig:
+    """The configuration of a trained critic's LoRA; raises `ValueError` where it is of another base, shape or rubric."""
+    if peft_config is not None:
+        raise ValueError(f"adapter={adapter} brings its own LoRA: leave peft_config and the lora options out.")
+    load_settings(adapter, rubric=rubric)
+    config = PeftConfig.from_pretrained(adapter)
+    name = model if isinstance(model, str) else model.config._name_or_path
+    if not isinstance(config, LoraConfig) or config.base_model_name_or_path != name:
+        raise ValueError(
+            f"adapter={adapter} is a {type(config).__name__} of {config.base_model_name_or_path}, and the model is {name}. "
+            "Name the model that it was trained on."
+        )
+    config.inference_mode = False
+    return config
+
+
+def _completed(
+    peft_config: LoraConfig, revision: str | None, family: CriticModel, vision_learning_rate: float | None
+) -> LoraConfig:
     """The caller's configuration, copied, with the base's revision and the family's targets where it names none."""
     config = deepcopy(peft_config)
     config.revision = revision  # the adapter is loaded on the base that it was trained on
     if config.target_modules is None:
-        config.target_modules = adapter.lora_target_modules
+        # All linear layers but the head's are those of the language model, the tower and the projector.
+        config.target_modules = family.lora_target_modules if vision_learning_rate is None else "all-linear"
         logger.info("LoRA on %s", config.target_modules)
     return config
 

@@ -146,6 +146,24 @@ def mismatched_examples(
     ]
 
 
+def balanced_examples(examples: Sequence[Example], *, seed: int) -> list[Example]:
+    """
+    `examples` with each label of a dimension as often as its most frequent one: the others stand in it several times.
+
+    Args:
+        seed: decides which examples stand in it once more than others of their label.
+    """
+    groups: dict[tuple[str, str], list[Example]] = {}
+    for example in examples:
+        groups.setdefault((example.dimension, example.label), []).append(example)
+    generator, balanced = np.random.default_rng(seed), []
+    for (dimension, _), group in groups.items():
+        most = max(len(other) for (name, _), other in groups.items() if name == dimension)
+        times, rest = divmod(most, len(group))
+        balanced += group * times + [group[i] for i in generator.permutation(len(group))[:rest]]
+    return balanced
+
+
 def rated_clips(examples: Iterable[Example]) -> list[RatedClip]:
     """`examples` gathered by clip."""
     clips: dict[tuple[str, str], RatedClip] = {}

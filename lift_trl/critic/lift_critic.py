@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, TorchAoConfig
@@ -314,6 +314,26 @@ def judgements(logprobs: Tensor, reasons: Sequence[str], rubric: Rubric) -> tupl
     )
 
 
+def apply_adapter(tuned: PeftModel, name: str) -> None:
+    """
+    Puts the weights of the LoRA `name` into those of `tuned`, a model with a LoRA of its shape.
+
+    Raises:
+        ValueError: if a tensor has no place there.
+    """
+    stored = read_tensors(str(cached_file(name, SAFETENSORS_WEIGHTS_NAME)))
+    set_peft_model_state_dict(tuned, dict(stored))
+    _check_applied(tuned, stored, name, str(tuned.peft_config["default"].base_model_name_or_path))
+
+
+def _check_applied(tuned: PeftModel, stored: Mapping[str, Tensor], name: str, base: str) -> None:
+    if left := unapplied(stored, get_peft_model_state_dict(tuned, save_embedding_layers=False)):
+        raise ValueError(
+            f"{name}: {len(left)} of {len(stored)} tensors of its adapter were not applied to {base}: {shown(left)}. It was "
+            "trained on another model, or its files are of two runs."
+        )
+
+
 def _put_on(model: Any, config: PeftConfig, name: str, revision: str | None) -> PeftModel:
     """`model` with the adapter `name` on, every tensor of it."""
     if isinstance(config, LoraConfig):
@@ -326,11 +346,7 @@ def _put_on(model: Any, config: PeftConfig, name: str, revision: str | None) -> 
         raise ValueError(
             f"{name}: is no adapter of {base} ({error}). Name the model that it was trained on."
         ) from error
-    if left := unapplied(stored, get_peft_model_state_dict(tuned, save_embedding_layers=False)):
-        raise ValueError(
-            f"{name}: {len(left)} of {len(stored)} tensors of its adapter were not applied to {base}: {shown(left)}. It was "
-            "trained on another model, or its files are of two runs."
-        )
+    _check_applied(tuned, stored, name, base)
     return tuned
 
 
