@@ -29,6 +29,7 @@ from .collator import CriticCollator, FrameCache
 from .conversation import control_tokens
 from .critic_config import LiFTCriticConfig
 from .examples import (
+    Example,
     RatedClip,
     balanced_examples,
     lazy_dataset,
@@ -107,10 +108,8 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         check_world(args.world_size)
-        if adapter is not None:
-            peft_config = _trained_config(str(adapter), model, peft_config, rubric)
-        if peft_config is not None:
-            check_lora_start(peft_config)
+        peft_config = _started(peft_config, adapter, model, rubric)
+        _check_lora(args, model, peft_config)
         options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
         revision = options.get("revision")
         config = AutoConfig.from_pretrained(model, revision=revision) if isinstance(model, str) else model.config
@@ -123,21 +122,16 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
         check_config(config, options.get("attn_implementation"))
         controls = control_tokens(processor.tokenizer)
-        if args.vision_learning_rate is not None and peft_config is None and not isinstance(model, PeftModel):
-            raise ValueError("vision_learning_rate adapts the tower by a LoRA, and there is none: use_peft: true.")
         peft_config = peft_config and _completed(peft_config, revision, family, args.vision_learning_rate)
         examples = without_control_tokens(read_examples(train_dataset, rubric), controls)
         self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
-        examples += mismatched_examples(examples, args.mismatched_captions, seed=args.seed, rubric=rubric)
-        if args.balanced_labels:
-            examples = balanced_examples(examples, seed=args.seed)
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
         super().__init__(
             model=model,
             args=args,
             data_collator=CriticCollator(family, processor, self.critic_settings, frames),
-            train_dataset=lazy_dataset(train_dataset, examples),
+            train_dataset=lazy_dataset(train_dataset, _shown(examples, args, rubric)),
             eval_dataset=self._hold_out(eval_dataset, controls),
             processing_class=processor,
             peft_config=peft_config,
@@ -146,10 +140,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         # SFTTrainer computes the loss itself, whatever the model's forward accepts. Where a model class says it does not
         # (Qwen-VL), every micro-batch and process would else weigh the same, however many answer tokens it holds.
         self.model_accepts_loss_kwargs = True
-        if adapter is not None:
-            apply_adapter(self.model, str(adapter))
-            self._parents[str(adapter)] = find_revision(str(adapter))
-        self._prepare_weights()
+        self._prepare_weights(adapter)
         # Where the weights are spread over processes no forward works before the training has begun.
         self._critic = None if self.is_deepspeed_enabled or self.is_fsdp_enabled else self._make_critic()
 
@@ -162,8 +153,11 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         bases = {args.hub_base_model: None, name: revision}
         self._parents = {base: find_revision(base, commit) for base, commit in bases.items() if base}
 
-    def _prepare_weights(self) -> None:
-        """Of a LoRA, what it says that it is loaded on; of a whole model, what is trained."""
+    def _prepare_weights(self, adapter: str | Path | None) -> None:
+        """Of a LoRA, where it starts and what it says that it is loaded on; of a whole model, what is trained."""
+        if adapter is not None:
+            apply_adapter(self.model, str(adapter))
+            self._parents[str(adapter)] = find_revision(str(adapter))
         if not isinstance(self.model, PeftModel):
             freeze_vision(self.model)
             check_precision(self.model)
@@ -314,12 +308,31 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         write_text(folder / _CARD, card)
 
 
-def _trained_config(adapter: str, model: Any, peft_config: LoraConfig | None, rubric: Rubric) -> LoraConfig:
-    """The configuration of a trained critic's LoRA; raises `ValueError` where it is of another base, shape or rubric."""
+def _check_lora(args: LiFTCriticConfig, model: Any, peft_config: LoraConfig | None) -> None:
+    """Raises `ValueError` for a LoRA that cannot start, or none where the settings need one."""
+    if peft_config is not None:
+        check_lora_start(peft_config)
+    elif args.vision_learning_rate is not None and not isinstance(model, PeftModel):
+        raise ValueError("vision_learning_rate adapts the tower by a LoRA, and there is none: use_peft: true.")
+
+
+def _shown(examples: Sequence[Example], args: LiFTCriticConfig, rubric: Rubric) -> list[Example]:
+    """What is trained on: `examples`, negatives made of them, and rare labels several times."""
+    made = mismatched_examples(examples, args.mismatched_captions, seed=args.seed, rubric=rubric)
+    shown = [*examples, *made]
+    return balanced_examples(shown, seed=args.seed) if args.balanced_labels else shown
+
+
+def _started(
+    peft_config: LoraConfig | None, adapter: str | Path | None, model: Any, rubric: Rubric
+) -> LoraConfig | None:
+    """`peft_config`, or that of the trained critic `adapter`; raises `ValueError` for one of another base or rubric."""
+    if adapter is None:
+        return peft_config
     if peft_config is not None:
         raise ValueError(f"adapter={adapter} brings its own LoRA: leave peft_config and the lora options out.")
-    load_settings(adapter, rubric=rubric)
-    config = PeftConfig.from_pretrained(adapter)
+    load_settings(str(adapter), rubric=rubric)
+    config = PeftConfig.from_pretrained(str(adapter))
     name = model if isinstance(model, str) else model.config._name_or_path
     if not isinstance(config, LoraConfig) or config.base_model_name_or_path != name:
         raise ValueError(
