@@ -22,6 +22,7 @@ from lift_trl.store.manifest import Artifact
 from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.video_models import PipelineSource, source
 from tests.alignment.conftest import SIZE, make_trainer, moving_square, trainable
+from tests.fake_device import DEVICE, fake_device
 from tests.waits import host_waits
 
 
@@ -215,3 +216,34 @@ def test_rows_beside_a_loss_that_is_skipped_are_not_logged(tmp_path, pipeline_di
     trainer.train()
     logged = [row["loss_unweighted"] for row in trainer.state.log_history if "loss_unweighted" in row]
     assert all(math.isfinite(value) for value in logged)
+
+
+def loss_on_a_fake_device(trainer):
+    """One micro-batch through the trainer's loss and its gradient, of a model and a batch that are on a device."""
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in (0, 3)])
+    trainer.model.train().to(DEVICE)
+
+    def moved(value):
+        if isinstance(value, dict):
+            return {name: moved(one) for name, one in value.items()}
+        return value.to(DEVICE) if isinstance(value, torch.Tensor) else value
+
+    with fake_device():
+        loss = trainer.compute_loss(trainer.model, moved(batch), num_items_in_batch=torch.tensor(2).to(DEVICE))
+        loss.backward()
+    return {weight.grad.device for weight in trainer.model.parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("objective", [{}, {"objective": "dpo", "sync_ref_model": True}, {"objective": "nft"}])
+def test_the_loss_stays_on_its_device(tmp_path, pipeline_dir, cached, objective):
+    assert loss_on_a_fake_device(make_trainer(pipeline_dir, tmp_path, cached, **objective)) == {DEVICE}
+
+
+def test_a_tensor_that_a_loss_makes_on_the_cpu_is_found_at_its_line(tmp_path, pipeline_dir, cached):
+    def numbered(rows, args):
+        return rows.error * torch.arange(len(rows.error))
+
+    trainer = make_trainer(pipeline_dir, tmp_path, cached, objective_of_own=numbered)
+    with pytest.raises(RuntimeError, match="(?s)meta.*cpu|cpu.*meta") as found:
+        loss_on_a_fake_device(trainer)
+    assert any(entry.name == "numbered" for entry in found.traceback)

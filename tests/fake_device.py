@@ -1,0 +1,36 @@
+"""A device without a device: tensors of device "meta" that hold nothing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+#: What stands for a GPU. torch's autograd runs on it, where "cuda" asks for a driver.
+DEVICE = torch.device("meta")
+aten = torch.ops.aten
+
+
+class Answers(TorchDispatchMode):
+    """Gives true, 1.0 or 0 where code asks a tensor for a value, and all places where it asks which are true."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        packet = func._overloadpacket
+        if any(isinstance(one, FakeTensor) for one in args):
+            if packet is aten._local_scalar_dense:
+                return True if args[0].dtype == torch.bool else 1.0 if args[0].dtype.is_floating_point else 0
+            if packet is aten.nonzero:
+                return torch.empty((args[0].numel(), args[0].dim()), dtype=torch.long, device=args[0].device)
+            if packet is aten.index and any(i is not None and i.dtype == torch.bool for i in args[1]):
+                (mask,) = args[1]  # as if all were true
+                return args[0].reshape(mask.numel(), *args[0].shape[mask.dim() :])
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def fake_device() -> Iterator[None]:
+    """The body computes on tensors that hold nothing, and fails at the line that mixes `DEVICE` with the CPU."""
+    with FakeTensorMode(allow_non_fake_inputs=True), Answers():
+        yield
