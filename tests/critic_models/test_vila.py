@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 import torch
 
+from lift_trl.alignment.cache import cache_videos
 from lift_trl.alignment.score import score_videos
+from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.critic.conversation import render_prompt
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic_models import vila
 from lift_trl.critic_models.vila import DownsampleProjector, Vila
 from lift_trl.judges.audit import audit
+from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.store.manifest import Manifest
 from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.store.video_io import Clip
+from tests.alignment.conftest import make_trainer, trainable
 from tests.critic import tiny_vila as tiny
 from tests.critic.rendered_clips import write_square
 
@@ -183,7 +187,7 @@ def test_a_base_that_is_no_folder_here_is_looked_for_on_the_hub(tmp_path, monkey
         LiFTCritic.from_pretrained(lora)
 
 
-def test_the_released_critic_scores_and_is_audited(tmp_path, released, base):
+def test_the_released_critic_scores_is_audited_and_aligned_with(tmp_path, released, base):
     critic, plain = LiFTCritic.from_pretrained(released), LiFTCritic.from_pretrained(base)
     clips = tmp_path / "clips"
     clips.mkdir()
@@ -204,6 +208,15 @@ def test_the_released_critic_scores_and_is_audited(tmp_path, released, base):
     assert [video.expected_reward for video in rated] == pytest.approx(rewards, abs=1e-5)
     checks = {check.name: check for check in audit(critic, paths, captions)}
     assert checks["repeated_run"].passed
+
+    build_tiny_pipeline(seed=0).save_pretrained(tmp_path / "pipeline")
+    cached = cache_videos(tmp_path / "pipeline", rated, tmp_path / "cache", num_frames=9, height=32, width=32)
+    dataset, options = CachedVideoDataset(cached), {"expected_reward": True, "max_steps": 1}
+    trainer = make_trainer(tmp_path / "pipeline", tmp_path / "lora", dataset, **options)
+    assert trainer.train_dataset.training_rows.weight.tolist() == pytest.approx(rewards, abs=1e-5)
+    before = trainable(trainer)
+    trainer.train()
+    assert any(not torch.equal(value, before[name]) for name, value in trainable(trainer).items())
 
 
 def test_a_label_is_tokenised_as_it_follows_the_prompt(loaded, released):
