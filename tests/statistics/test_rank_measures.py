@@ -8,7 +8,7 @@ from lift_trl.hub.artifact_cards import EVALUATION_FILE, artifact_card
 from lift_trl.judges.verdicts import Verdict, critic_report, evaluate_verdicts
 from lift_trl.report.judges import compare_judges
 from lift_trl.report.tables import critic_order_table
-from lift_trl.rubric import REWARDS, Dimension, Label
+from lift_trl.rubric import LIFT, REWARDS, Dimension, Label
 from lift_trl.statistics.label_measures import quadratic_kappa
 from lift_trl.statistics.rank_measures import CHUNK, auc, spearman, without_prior
 from lift_trl.store.manifest import METADATA_FILE, Artifact, write_rows
@@ -147,3 +147,22 @@ def test_the_reliability_of_a_report_is_of_the_label_that_was_chosen(tmp_path):
     assert [(one.n, one.accuracy) for one in bins if one.n] == [(36, 1.0)]
     assert next(one.confidence for one in bins if one.n) == pytest.approx(0.95)
     assert {row.value for row in figures if row.metric.endswith("/accuracy")} == {1.0}
+
+
+def test_figures_do_not_depend_on_the_order_of_sets(tmp_path):
+    """Clips of one prompt are one cluster over all systems: summed in the systems' order, whatever the hash of their names."""
+    rng = np.random.default_rng(0)
+    names = [f"system {i}" for i in range(6)]
+    for name in names:
+        for kind in ("scored", "truth"):
+            rows = []
+            for i in range(4):
+                share = rng.dirichlet([1, 1, 1])
+                probs = {d.value: dict(zip(LIFT.labels, share.tolist())) for d in Dimension}
+                row = {d.value: LIFT.labels[int(share.argmax())] for d in Dimension}
+                rows.append({**row, "id": f"{name}{i}", "prompt": f"p{i}", "probs": probs, "reward": 0.5})
+            write_rows(tmp_path / kind / name / METADATA_FILE, rows)
+    folders = [{name: tmp_path / kind / name for name in names} for kind in ("scored", "truth")]
+    found = compare_judges("oracle", *folders)
+    assert {row.n for row in found.figures} == {4}
+    assert compare_judges("oracle", folders[0], dict(reversed(folders[1].items()))) == found
