@@ -244,6 +244,11 @@ def test_scored_rows_and_dimension_weights(tmp_path, pipeline_dir, rated_videos,
     weights = {Dimension.SEMANTIC_CONSISTENCY: 1.0, Dimension.MOTION_SMOOTHNESS: 0.0, Dimension.VIDEO_FIDELITY: 0.0}
     trainer = make_trainer(pipeline_dir, tmp_path / "b", cached, dimension_weights=weights)
     assert_close(trainer.train_dataset.ratings.reward[:6], torch.tensor([0.9, 0.9, 0.05, 0.9, 0.05, 0.9]))
+    # The data's rubric says which names there are; of raw rows before anything is encoded.
+    for data in (cached, dataset):
+        with pytest.raises(ValueError, match="one weight for each of .*motion_smoothness"):
+            make_trainer(pipeline_dir, tmp_path / "c", data, **SIZE, dimension_weights={"style": 1.0})
+    assert not (tmp_path / "c").exists()
 
 
 def test_the_critics_expected_reward_is_an_option(tmp_path, pipeline_dir, rated_videos, cached):
@@ -400,7 +405,6 @@ def test_a_stream_and_settings_that_do_nothing_are_refused(tmp_path, pipeline_di
         ({"keep_per_prompt": 0}, "keep_per_prompt=0; use 1 or more"),
         ({"real_weight": -1.0}, "lambda must be >= 0"),
         ({"caption_dropout": 2.0}, r"a probability in \[0, 1\]"),
-        ({"dimension_weights": {"style": 1.0}}, "one weight for each of"),
         ({"validation_steps": 5}, "validation_prompts is empty"),
         ({"neftune_noise_alpha": 5.0}, "no token embeddings"),
         ({"remove_unused_columns": True}, "leave it False"),

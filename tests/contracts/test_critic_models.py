@@ -97,7 +97,7 @@ def test_reasons_equal_those_of_generate_after_the_chosen_label(family):
     critic = critic_of(family)
     critic.max_reason_tokens = 12
     labels = list(Label)
-    for clip, caption, verdicts in zip(CLIPS, CAPTIONS, critic._judge(CLIPS, CAPTIONS, True)):
+    for clip, caption, verdicts in zip(CLIPS, CAPTIONS, critic._judge(critic._encode(CLIPS, CAPTIONS), True)):
         for verdict in verdicts:
             text = LIFT.question(verdict.dimension, caption)
             prompt = render_prompt(critic.adapter, critic.processor, list(clip.frames), text)
