@@ -150,7 +150,7 @@ def test_the_reliability_of_a_report_is_of_the_label_that_was_chosen(tmp_path):
 
 
 def test_figures_do_not_depend_on_the_order_of_sets(tmp_path):
-    """Clips of one prompt are one cluster over all systems: summed in the systems' order, whatever the hash of their names."""
+    """Clips of one prompt are one cluster over all systems: summed in their order, whatever their hashes."""
     rng = np.random.default_rng(0)
     names = [f"system {i}" for i in range(6)]
     for name in names:
