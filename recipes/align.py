@@ -14,7 +14,6 @@ from typing import Literal
 from transformers import TrainerCallback
 
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
-from lift_trl.hub.lora_loading import loading_call
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import fit, leaving_processes, setup_logging
 
@@ -53,6 +52,7 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
     from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
     from lift_trl.alignment.video_dataset import CachedVideoDataset
     from lift_trl.critic.lift_critic import LiFTCritic
+    from lift_trl.hub.lora_loading import loading_call
     from lift_trl.statistics.drift import alarms_in_words
     from lift_trl.video_models import PipelineSource
 

@@ -179,7 +179,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         is_new, optimizer = self.optimizer is None, super().create_optimizer(model)
         if self.args.vision_learning_rate is None or not is_new:
             return optimizer
-        bare = self.accelerator.unwrap_model(self.model if model is None else model)
+        bare: Any = self.accelerator.unwrap_model(self.model if model is None else model)
         bare = bare.get_base_model() if isinstance(bare, PeftModel) else bare
         language = (*bare.get_decoder().parameters(), *bare.get_output_embeddings().parameters())
         known = {id(parameter) for parameter in language}

@@ -338,7 +338,7 @@ def _put_on(model: Any, config: PeftConfig, name: str, revision: str | None) -> 
     """`model` with the adapter `name` on, every tensor of it."""
     if isinstance(config, LoraConfig):
         check_lora_start(config, where=name)
-    base = config.base_model_name_or_path
+    base = str(config.base_model_name_or_path)
     stored = read_tensors(str(cached_file(name, SAFETENSORS_WEIGHTS_NAME, revision=revision)))
     try:
         tuned = PeftModel.from_pretrained(model, name, revision=revision)

@@ -48,7 +48,8 @@ def gallery_files(pairs: Sequence[Pair]) -> dict[str, Path]:
 def add_gallery(card: ModelCard, pairs: Sequence[Pair]) -> None:
     """Names the clips of `gallery_files(pairs)` in the card's front matter, and shows them below its first paragraph."""
     prompts = [pair.prompt for pair in pairs[:MAX_PAIRS] for _ in range(2)]
-    card.data.widget = [_entry(name, prompt) for name, prompt in zip(gallery_files(pairs), prompts, strict=True)]
+    data: Any = card.data  # the client declares only the fields that most cards have
+    data.widget = [_entry(name, prompt) for name, prompt in zip(gallery_files(pairs), prompts, strict=True)]
     if _TAG not in card.text:
         head, separator, rest = card.text.partition("\n## ")
         card.text = f"{head.rstrip()}\n\n{_TAG}\n{separator}{rest}"

@@ -152,8 +152,8 @@ def push(
         changed = with_base(path, card, base_model) if base_model else {}
         files |= {name: CommitOperationAdd(name, content) for name, content in changed.items()}
         if license is None:
-            content = files[README].path_or_fileobj
-            files[README] = CommitOperationAdd(README, _with_licence(api, content.decode()).encode())
+            card = changed.get(README, card.encode()).decode()
+            files[README] = CommitOperationAdd(README, _with_licence(api, card).encode())
     open_repo(api, repo_id, repo_type, private=default_private if private is None else private)
     if len(files) > _BATCH:
         _commit_payload(api, repo_id, repo_type, files, f"Push {kind}")

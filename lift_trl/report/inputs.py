@@ -234,9 +234,10 @@ def load_curves(name: str, path: Path) -> list[Curve]:
     wanted = ("loss", "loss_unweighted", "reward_mean", "eval_loss", "mean_token_accuracy")
     curves = []
     for key in wanted:
-        points = [(float(row["step"]), float(row[key])) for row in history if key in row]
-        if len(points) > 1:
-            curves.append(Curve(key.replace("_", " "), name, *zip(*points)))
+        rows = [row for row in history if key in row]
+        if len(rows) > 1:
+            steps, values = (tuple(float(row[column]) for row in rows) for column in ("step", key))
+            curves.append(Curve(key.replace("_", " "), name, steps, values))
     return curves
 
 

@@ -137,8 +137,10 @@ MARKS: Mapping[str, str] = {"better": "\u25b2", "worse": "\u25bc", "no clear dif
 
 
 def _clip_rows(verdicts: list[SystemVerdict], parts: list[Section]) -> Iterator[data.ClipRow]:
-    for holder in (*verdicts, *parts):
-        yield from holder.clips
+    for verdict in verdicts:
+        yield from verdict.clips
+    for part in parts:
+        yield from part.clips
 
 
 def _data_uri(content: bytes, kind: str) -> str:
