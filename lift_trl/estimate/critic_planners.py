@@ -115,7 +115,8 @@ def _clip_size(recipe: Recipe) -> ClipSize:
 def _critic_args(settings: Mapping[str, Any]) -> LiFTCriticConfig:
     names = {one.name for one in fields(LiFTCriticConfig) if one.init}
     given = {name: value for name, value in settings.items() if name in names}
-    return LiFTCriticConfig(**{**given, "fp16": False, "bf16": True, "report_to": [], "eval_strategy": "no"})
+    given |= {"fp16": False, "bf16": True, "use_cpu": True, "report_to": [], "eval_strategy": "no"}
+    return LiFTCriticConfig(**given)
 
 
 def _lora(settings: Mapping[str, Any]) -> LoraConfig | None:

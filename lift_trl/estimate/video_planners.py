@@ -98,6 +98,6 @@ def _training(settings: Mapping[str, Any]) -> tuple[RewardWeightedVideoConfig, L
     """As the recipe reads them; half precision is bfloat16, which takes as many bytes as float16 and runs on a CPU."""
     names = {one.name for one in fields(RewardWeightedVideoConfig) if one.init}
     given = {name: value for name, value in settings.items() if name in names}
-    given |= {"fp16": False, "bf16": True, "report_to": []}
+    given |= {"fp16": False, "bf16": True, "use_cpu": True, "report_to": []}
     lora = {one.name: settings[one.name] for one in fields(LoraArguments) if one.name in settings}
     return RewardWeightedVideoConfig(**given), LoraArguments(**lora)

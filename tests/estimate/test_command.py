@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass
 
 import pytest
+import torch
 import yaml
 
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
@@ -39,7 +40,8 @@ def align_yaml(mid_size, tmp_path):
     )  # fmt: skip
 
 
-def test_report_as_json(align_yaml, capsys):
+def test_report_as_json(align_yaml, capsys, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)  # no count may go to a GPU
     assert (
         main(["estimate", "--config", str(align_yaml), "--gpu", "h100", "--num-gpus", "2", "--clips", "640", "--json"])
         == 0
@@ -155,7 +157,7 @@ def test_a_recipe_counts_itself_and_stops(align_yaml, capsys, monkeypatch):
         parser.parse_args_and_config([*words, "--dry_run", "t4"])
 
 
-def test_a_critic_that_is_not_trained_yet_is_the_one_beside(tmp_path, capsys):
+def test_a_critic_that_is_not_trained_yet_is_the_one_beside(tmp_path, capsys, monkeypatch):
     vlm = tmp_path / "vlm"
     build_vlm("internvl", save_directory=vlm)
     common = {
@@ -176,7 +178,9 @@ def test_a_critic_that_is_not_trained_yet_is_the_one_beside(tmp_path, capsys):
     (part,) = (report := json.loads(capsys.readouterr().out))["parts"]
     assert (part["runs"], part["clips"], report["model"]) == (10, 3, "runs/critic") and part["memory_gb"]["LoRA"] > 0
     assert report["disk_gb"] and report["hours"] > 0 and part["largest_batch"] > 3
-    assert main(["estimate", "--config", str(tmp_path / "a" / "train_critic.yaml"), *options]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.accelerator, "is_available", lambda: True)  # no count may go to a GPU
+        assert main(["estimate", "--config", str(tmp_path / "a" / "train_critic.yaml"), *options]) == 0
     (part,) = json.loads(capsys.readouterr().out)["parts"]
     assert part["runs"] == 30 * 3 / 2 * 20 and part["unit"] == "rows"
     shared = ["--num-gpus", "4", "--sharded"]
