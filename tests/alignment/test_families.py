@@ -312,13 +312,19 @@ def test_the_scheduler_of_a_distilled_checkpoint_is_refused(name):
         corrupt(pipe.scheduler, latents, latents, torch.tensor([7]))
 
 
-def test_two_processes_equal_one_on_a_flow(wan_lora, tmp_path):
+@pytest.mark.parametrize(
+    "family", ["wan-2.1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("wan-2.2-ti2v", "ltx"))]
+)
+def test_two_processes_equal_one_on_a_flow(family, tmp_path):
     """Two clips in one step: one process with both, or two with one each."""
+    model = tmp_path / "model"
+    BUILDERS[family]().save_pretrained(model)
+    clips = rated(tmp_path / "clips", PipelineSource(model).adapter.fps)
+    cache = cache_videos(model, clips, tmp_path / "cache", **SIZE)
     options = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "max_steps": 2}
     runs = {"two": ("cpu_2.yaml", 1), "one": ("cpu.yaml", 2)}
     for name, (config, batch) in runs.items():
-        folders = (wan_lora / "model", wan_lora / "cache", tmp_path / name)
-        finish(launch(config, *folders, **options, per_device_train_batch_size=batch))
+        finish(launch(config, model, cache, tmp_path / name, **options, per_device_train_batch_size=batch))
     one, two = (load_file(tmp_path / name / DIFFUSERS_LORA_FILE) for name in ("one", "two"))
     for name, value in one.items():
         assert_close(two[name], value, rtol=1e-5, atol=1e-7)
