@@ -145,8 +145,8 @@ class Arena:
             raise ValueError("This pair is not open for you; reload the page.")
         wrong = [question for question in self.questions if choices.get(question) not in CHOICES]
         if wrong:
-            words = ", ".join("overall" if question is None else words(question) for question in wrong)
-            raise ValueError(f"Choose for each question: {words}.")
+            missing = ", ".join("overall" if question is None else words(question) for question in wrong)
+            raise ValueError(f"Choose for each question: {missing}.")
         if self.votes_of(voter, pair_id):
             return False
         left, right = self.sides(voter, pair)

@@ -10,7 +10,7 @@
 #SBATCH --requeue
 set -euo pipefail
 export MAIN_HOST GPUS="${SLURM_GPUS_ON_NODE:?no GPUs: start this by sbatch}"
-MAIN_HOST="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+read -r MAIN_HOST < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # The inner shell runs on each machine, where SLURM_NODEID is that machine's.
 srun --kill-on-bad-exit=1 bash -c 'exec accelerate launch --config_file recipes/configs/accelerate/multi_node.yaml \
     --num_machines "$SLURM_NNODES" --num_processes $((SLURM_NNODES * GPUS)) --machine_rank "$SLURM_NODEID" \

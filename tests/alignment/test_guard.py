@@ -131,6 +131,7 @@ def test_a_training_ends_where_its_reward_is_exploited(tmp_path, pipeline_dir, c
     )
 
 
+@pytest.mark.slow
 def test_a_guard_that_only_warns_sees_the_whole_run_and_one_that_is_resumed_its_beginning(
     tmp_path, pipeline_dir, cached
 ):

@@ -40,10 +40,12 @@ LORA_FILE = "adapter_model.safetensors"
 class Dies(LiFTCritic):
     """A critic whose process is interrupted after two clips of the second round."""
 
-    def score(self, videos, captions, *, with_reason=False):
-        if "round_2" in str(videos[0]) and len(list(Path(videos[0]).parents[2].glob("scored/.parts/*"))):
-            raise KeyboardInterrupt
-        return super().score(videos, captions, with_reason=with_reason)
+    def score_batches(self, batches, *, with_reason=False):
+        batches = list(batches)
+        for number, scores in enumerate(super().score_batches(batches, with_reason=with_reason)):
+            if number == 1 and "round_2" in str(batches[number][0][0]):
+                raise KeyboardInterrupt
+            yield scores
 
 
 class Fashion:

@@ -10,7 +10,7 @@ from lift_trl.report.inputs import ReportArguments, build_report
 from lift_trl.store.clip_rows import video_digest
 from lift_trl.store.inspect import inspect_artifact
 from lift_trl.store.manifest import write_rows
-from lift_trl.ui.arena import QUESTIONS, Arena
+from lift_trl.ui.arena import Arena
 from lift_trl.ui.clips import load_clips, pair_clips
 from lift_trl.ui.identity import Identity
 from lift_trl.ui.vote_log import VoteLog
@@ -142,7 +142,7 @@ def test_an_arenas_votes_are_pairs_for_dpo_and_ballots_of_the_report(tmp_path, s
         while (pair := arena.next_pair(voter)) is not None:
             liked = "base" if pair.prompt == PROMPTS[1] else "tuned"
             choices.append("a" if arena.sides(voter, pair)[0].system == liked else "b")
-            assert arena.vote(voter, pair.id, dict.fromkeys(QUESTIONS, choices[-1]))
+            assert arena.vote(voter, pair.id, dict.fromkeys(arena.questions, choices[-1]))
     assert len(choices) == 6 and set(choices) == {"a", "b"}
     found = load_preferences(tmp_path / "votes", systems)
     assert sorted(names(found)) == [

@@ -328,7 +328,7 @@ def test_validation_videos_have_a_base_twin(tmp_path, pipeline_dir, cached):
     plain.train()
     folders = sorted((tmp_path / "validation").iterdir())
     assert [sorted(path.name for path in folder.iterdir()) for folder in folders] == [
-        ["base.mp4", "step-2.mp4", "step-3.mp4"]
+        ["base.mp4", "prompt.txt", "step-2.mp4", "step-3.mp4"]
     ] * 2
     assert (folders[0] / "base.mp4").read_bytes() != (folders[0] / "step-3.mp4").read_bytes()
     for name, value in trainable(plain).items():
@@ -348,7 +348,7 @@ def test_a_second_run_in_a_folder_has_its_own_videos_and_a_pipeline_stays_whole(
     stale = (folder / "base.mp4").read_bytes()
     make_trainer(pipeline_dir, tmp_path, cached, max_steps=1, validation_seed=7, **video).train()
     (folder,) = (tmp_path / "validation").iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["base.mp4", "step-1.mp4"]
+    assert sorted(path.name for path in folder.iterdir()) == ["base.mp4", "prompt.txt", "step-1.mp4"]
     assert (folder / "base.mp4").read_bytes() != stale
 
 

@@ -56,9 +56,10 @@ def test_a_critic_of_a_folder_is_refused_or_named(critic: Path, hub: LocalHub, c
     kept = json.loads((critic / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert kept == str(critic.parent / "vlm")  # here nothing has changed
     (critic.parent / "vlm").rename(critic.parent / "gone")
-    loaded = LiFTCritic.from_pretrained("dev/critic-named")
-    weight = next(p for name, p in loaded.model.named_parameters() if "lora_B" in name)
-    assert bool(weight.any())
+    tuned, untuned = (
+        dict(LiFTCritic.from_pretrained(name).model.named_parameters()) for name in ("dev/critic-named", base)
+    )
+    assert any(not torch.equal(tuned[name], weight) for name, weight in untuned.items())
 
 
 def test_a_lora_of_a_folder_is_refused_or_named(tmp_path: Path, hub: LocalHub):

@@ -253,7 +253,9 @@ def test_validation_is_shared_by_the_processes(tmp_path, pipeline_dir, cache_dir
     )  # fmt: skip
     finish(process)
     folders = sorted((tmp_path / "out" / "validation").iterdir())
-    assert [sorted(path.name for path in folder.iterdir()) for folder in folders] == [["base.mp4", "step-1.mp4"]] * 3
+    assert [sorted(path.name for path in folder.iterdir()) for folder in folders] == [
+        ["base.mp4", "prompt.txt", "step-1.mp4"]
+    ] * 3
 
 
 @pytest.mark.parametrize(
