@@ -112,7 +112,10 @@ def test_a_packaged_vlm_is_of_the_published_size(name):
     )
 
 
-@pytest.mark.parametrize("judge, weights_gb", [("video_reward", 4.42), pytest.param("unified_reward", 17.53, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "judge, weights_gb",
+    [("video_reward", 4.42), pytest.param("unified_reward", 17.53, marks=pytest.mark.slow)],
+)
 def test_a_released_judge_is_counted_by_its_own_code(judge, weights_gb):
     """Weights in 16 bits (VideoReward has no head for words); who writes, pays for each token."""
     clip = count_judge(judge, ClipSize(9, 64, 96, 8.0))
