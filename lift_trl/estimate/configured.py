@@ -22,7 +22,6 @@ from .meter import Meter
 PACKAGED = Path(__file__).parent / "checkpoints"
 #: Layers in place of a checkpoint's own: (component, key of its configuration) -> number.
 Depths = Mapping[tuple[str, str], int]
-_VOCABULARY = 1000
 
 
 def config_folder(name_or_path: str, revision: str | None = None) -> Path:
