@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lift_trl.alignment.cache import cache_videos
+from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.store.manifest import write_rows
 from lift_trl.store.video_io import write_video

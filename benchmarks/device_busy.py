@@ -17,10 +17,10 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from lift_trl.alignment import generate
-from lift_trl.alignment.cache import cache_videos
-from lift_trl.alignment.clips import ClipSize, load_clip
-from lift_trl.alignment.sampling import Sampling
+from lift_trl.alignment.data.cache import cache_videos
+from lift_trl.alignment.data.clips import ClipSize, load_clip
+from lift_trl.alignment.sampling import generate
+from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import CriticSettings

@@ -29,19 +29,19 @@ from peft import LoraConfig
 from transformers import PrinterCallback
 
 from benchmarks.gpu_rates import Clock, Measured, measure_rates, write_rates
-from lift_trl.alignment.generate import PromptSeed, load_pipeline, sample_batch
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
-from lift_trl.alignment.sampling import Sampling
-from lift_trl.alignment.video_dataset import CachedVideoDataset
-from lift_trl.estimate.configured import ConfiguredSource
+from lift_trl.alignment.sampling.generate import PromptSeed, load_pipeline, sample_batch
+from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.estimate.gpus import Gpu
-from lift_trl.estimate.meter import Count, Meter
 from lift_trl.estimate.plan import Job, Part
 from lift_trl.estimate.planners import plan_of
 from lift_trl.estimate.recipe import Recipe
-from lift_trl.estimate.stand_in import EncodedShapes, write_cache
+from lift_trl.estimate.stages.stand_in import EncodedShapes, write_cache
 from lift_trl.estimate.video_planners import video_stages
+from lift_trl.estimate.weightless.configured import ConfiguredSource
+from lift_trl.estimate.weightless.meter import Count, Meter
 from lift_trl.mini.checkpoints import VIDEO_MODELS, WEIGHTS
 from lift_trl.runtime import process_state
 from lift_trl.video_models.source import release_memory

@@ -13,9 +13,9 @@ import yaml
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
-from lift_trl.estimate.configured import default_dtype
 from lift_trl.estimate.gpus import Gpu, load_gpus
-from lift_trl.estimate.meter import linear, metering
+from lift_trl.estimate.weightless.configured import default_dtype
+from lift_trl.estimate.weightless.meter import linear, metering
 
 
 @dataclass(frozen=True)

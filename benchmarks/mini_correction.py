@@ -20,9 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from lift_trl.feedback.correction import CORRECTED, STEPS
+from lift_trl.feedback.correction.loop import CORRECTED, STEPS
+from lift_trl.feedback.correction.review import QUEUE_FILE, Decision, decide
 from lift_trl.feedback.hra import load_hra
-from lift_trl.feedback.review import QUEUE_FILE, Decision, decide
 from lift_trl.mini.annotator import RATERS, Rater, Rating
 from lift_trl.mini.checkpoints import WEIGHTS
 from lift_trl.mini.oracle import observe

@@ -14,9 +14,9 @@ from peft import LoraConfig
 from torchao.utils import TorchAOBaseTensor
 
 from benchmarks.trainer_overhead import SIZE, write_cache
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
-from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.mini.checkpoints import build_tiny_pipeline, build_transformer
 from lift_trl.store.quantization import Quantization
 

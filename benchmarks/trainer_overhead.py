@@ -19,15 +19,22 @@ import pyarrow.parquet as pq
 import torch
 from peft import LoraConfig
 
-from lift_trl.alignment.cache import CacheKeys, encoding_dtype
-from lift_trl.alignment.cache_format import ENCODING_VERSION, SCHEMA, SHARDS_DIR, TEXT_DIR, tensor_bytes, text_columns
-from lift_trl.alignment.clips import ClipSize
-from lift_trl.alignment.draws import draw_rows
+from lift_trl.alignment.data.cache import CacheKeys, encoding_dtype
+from lift_trl.alignment.data.cache_format import (
+    ENCODING_VERSION,
+    SCHEMA,
+    SHARDS_DIR,
+    TEXT_DIR,
+    tensor_bytes,
+    text_columns,
+)
+from lift_trl.alignment.data.clips import ClipSize
+from lift_trl.alignment.data.text_cache import TextCache
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset, collate
 from lift_trl.alignment.objectives import per_sample_loss
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
-from lift_trl.alignment.text_cache import TextCache
-from lift_trl.alignment.video_dataset import CachedVideoDataset, collate
+from lift_trl.alignment.training.draws import draw_rows
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.records import content_id
 from lift_trl.runtime import process_state

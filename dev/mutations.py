@@ -39,10 +39,10 @@ class Mutation(NamedTuple):
 
 
 COGVIDEOX, WAN, FLOW = (f"lift_trl/video_models/{name}.py" for name in ("cogvideox", "wan", "flow"))
-TRAINER, DRAWS = "lift_trl/alignment/reward_weighted_trainer.py", "lift_trl/alignment/draws.py"
-GENERATE, VALIDATION = "lift_trl/alignment/generate.py", "lift_trl/alignment/validation.py"
-OBJECTIVES, FORMAT = "lift_trl/alignment/objectives", "lift_trl/alignment/cache_format.py"
-CORRECTION, TREE = "lift_trl/feedback/correction.py", "lift_trl/critic/tree.py"
+TRAINER, DRAWS = "lift_trl/alignment/reward_weighted_trainer.py", "lift_trl/alignment/training/draws.py"
+GENERATE, VALIDATION = "lift_trl/alignment/sampling/generate.py", "lift_trl/alignment/sampling/validation.py"
+OBJECTIVES, FORMAT = "lift_trl/alignment/objectives", "lift_trl/alignment/data/cache_format.py"
+CORRECTION, TREE = "lift_trl/feedback/correction/loop.py", "lift_trl/critic/tree.py"
 STEP_TESTS = "tests/invariants/test_golden_steps.py"
 FAMILY_TESTS = f"{STEP_TESTS} tests/contracts/test_video_models.py"
 GENERATE_TESTS = "tests/alignment/test_generate.py -k pipelines_own"
@@ -151,7 +151,7 @@ MUTATIONS = (
     ),
     Mutation(
         "wrong text from the third prompt of a shard on",
-        "lift_trl/alignment/video_dataset.py",
+        "lift_trl/alignment/data/video_dataset.py",
         "(shard, group, row, *texts[prompt])",
         "(shard, group, row, *list(texts.values())[min(list(texts).index(prompt), 1)])",
         "tests/alignment/test_cache.py tests/alignment/test_cache_stream.py",
@@ -208,7 +208,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the reference is the policy",
-        "lift_trl/alignment/policies.py",
+        "lift_trl/alignment/training/policies.py",
         "with model.disable_adapter():\n                    yield",
         "yield",
         "tests/alignment/test_objective_training.py",
@@ -223,7 +223,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a LoRA at half strength",
-        "lift_trl/hub/lora_loading.py",
+        "lift_trl/hub/lora/loading.py",
         "transformer.set_adapter([*active, name])",
         "transformer.set_adapter([*active, name]); transformer.set_adapters([*active, name], [0.5] * (len(active) + 1))",
         GENERATE_TESTS,
@@ -374,14 +374,14 @@ MUTATIONS = (
     # A rubric of one's own
     Mutation(
         "LiFT's rewards for the labels of another rubric",
-        "lift_trl/alignment/ratings.py",
+        "lift_trl/alignment/data/ratings.py",
         "rubric.rewards[video.labels[d]]",
         "LIFT.rewards.get(video.labels[d], 0.5)",
         "tests/test_own_rubric.py",
     ),
     Mutation(
         "scores under whatever rubric",
-        "lift_trl/store/rubrics.py",
+        "lift_trl/store/rubrics/of_data.py",
         "if one.id != other.id:",
         "if False:",
         "tests/test_own_rubric.py",

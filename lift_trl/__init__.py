@@ -9,7 +9,7 @@ __version__ = "0.1.0.dev0"
 # Public name -> module. Imported on first use, so that `import lift_trl` costs no torch.
 _EXPORTS = {
     "Annotation": "records",
-    "CachedVideoDataset": "alignment.video_dataset",
+    "CachedVideoDataset": "alignment.data.video_dataset",
     "CriticScore": "records",
     "Dimension": "rubric",
     "Judgement": "records",
@@ -23,12 +23,12 @@ _EXPORTS = {
     "RewardWeightedVideoTrainer": "alignment.reward_weighted_trainer",
     "ServedCritic": "critic.served",
     "VideoModel": "protocols",
-    "cache_videos": "alignment.cache",
-    "generate_videos": "alignment.generate",
+    "cache_videos": "alignment.data.cache",
+    "generate_videos": "alignment.sampling.generate",
     "load_hra": "feedback.hra",
     "load_rated_videos": "store.rated_videos",
     "score_videos": "alignment.score",
-    "stream_cached_videos": "alignment.cache_stream",
+    "stream_cached_videos": "alignment.data.cache_stream",
 }
 
 __all__ = ["__version__", *_EXPORTS]

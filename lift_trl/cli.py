@@ -85,8 +85,8 @@ def _export(args: argparse.Namespace) -> int:
     """A LoRA for other tools."""
     import torch
 
-    from .hub.lora import export_comfyui_lora, export_diffusers_lora
-    from .hub.lora_loading import base_model, export_merged_pipeline
+    from .hub.lora.files import export_comfyui_lora, export_diffusers_lora
+    from .hub.lora.loading import base_model, export_merged_pipeline
     from .video_models import PipelineSource
 
     output = args.output or args.lora

@@ -123,7 +123,7 @@ class Rubric:
     """
     What raters and critics are asked of a clip, and the labels that they may give.
 
-    LiFT's is `LIFT`; one's own stands in a YAML (`store.rubric_form.read_rubric`). What is made with a rubric carries it: a
+    LiFT's is `LIFT`; one's own stands in a YAML (`store.rubrics.form.read_rubric`). What is made with a rubric carries it: a
     record in its field `rubric`, an artefact in its `artifact.yaml`.
 
     Args:

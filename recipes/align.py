@@ -47,12 +47,12 @@ ARGUMENTS = (AlignArguments, LoraArguments, RewardWeightedVideoConfig)
 
 def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
+    from lift_trl.alignment.data.video_dataset import CachedVideoDataset
     from lift_trl.alignment.guard import CriticSource, Guard
-    from lift_trl.alignment.guarded_training import GuardedValidation
     from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
-    from lift_trl.alignment.video_dataset import CachedVideoDataset
+    from lift_trl.alignment.training.guarded import GuardedValidation
     from lift_trl.critic.lift_critic import LiFTCritic
-    from lift_trl.hub.lora_loading import loading_call
+    from lift_trl.hub.lora.loading import loading_call
     from lift_trl.statistics.drift import alarms_in_words
     from lift_trl.video_models import PipelineSource
 

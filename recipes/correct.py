@@ -20,7 +20,7 @@ from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.records import Judgement
 from lift_trl.runtime import fit, leaving_processes, process_state, setup_logging
-from lift_trl.store.rubrics import find_rubric
+from lift_trl.store.rubrics.of_data import find_rubric
 
 
 @dataclass
@@ -45,7 +45,7 @@ def main(script_args: CorrectArguments, training_args: LiFTCriticConfig, model_a
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
     from lift_trl.critic.critic_trainer import LiFTCriticTrainer
     from lift_trl.critic.lift_critic import LiFTCritic
-    from lift_trl.feedback.correction import CorrectionConfig, correct
+    from lift_trl.feedback.correction.loop import CorrectionConfig, correct
     from lift_trl.feedback.hra import load_hra
 
     state = process_state(use_cpu=training_args.use_cpu)

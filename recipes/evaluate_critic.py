@@ -34,7 +34,7 @@ from lift_trl.records import EvalRow
 from lift_trl.rubric import LIFT, Rubric
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 from lift_trl.store.manifest import ARTIFACT_FILE, METADATA_FILE, read_rows, write_rows, write_text
-from lift_trl.store.rubrics import check_same, find_rubric
+from lift_trl.store.rubrics.of_data import check_same, find_rubric
 
 
 if TYPE_CHECKING:

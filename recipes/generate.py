@@ -62,8 +62,8 @@ ARGUMENTS = (GenerateArguments,)
 
 def main(args: GenerateArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.alignment.generate import generate_videos, read_prompts
-    from lift_trl.alignment.sampling import Sampling
+    from lift_trl.alignment.sampling.generate import generate_videos, read_prompts
+    from lift_trl.alignment.sampling.settings import Sampling
 
     state = process_state()
     setup_logging(state)

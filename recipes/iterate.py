@@ -19,7 +19,7 @@ from lift_trl.runtime import leaving_processes, setup_logging
 
 
 if TYPE_CHECKING:
-    from lift_trl.alignment.sampling import Sampling
+    from lift_trl.alignment.sampling.settings import Sampling
 
 logger = get_logger(__name__)
 
@@ -112,7 +112,7 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
 
 def sampling(script_args: IterateArguments, training_args: RewardWeightedVideoConfig) -> "Sampling":
     """How each round's videos are sampled: in the size that is trained."""
-    from lift_trl.alignment.sampling import Sampling
+    from lift_trl.alignment.sampling.settings import Sampling
 
     return Sampling(
         num_frames=training_args.num_frames,

@@ -16,7 +16,7 @@ from lift_trl.judges import JUDGES, load_judge
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import LIFT
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
-from lift_trl.store.rubric_form import read_rubric
+from lift_trl.store.rubrics.form import read_rubric
 
 
 @dataclass

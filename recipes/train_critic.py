@@ -16,7 +16,7 @@ from trl import ModelConfig, get_peft_config
 from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import fit, leaving_processes, setup_logging
-from lift_trl.store.rubrics import find_rubric
+from lift_trl.store.rubrics.of_data import find_rubric
 
 
 @dataclass

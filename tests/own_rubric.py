@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lift_trl.store.rubric_form import rubric_from_plain
+from lift_trl.store.rubrics.form import rubric_from_plain
 
 
 SIGNS: dict[str, Any] = {

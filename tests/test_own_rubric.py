@@ -8,18 +8,18 @@ import pytest
 import torch
 import yaml
 
-from lift_trl.alignment.cache_format import metadata_row, video_from_row
-from lift_trl.alignment.ratings import Ratings
+from lift_trl.alignment.data.cache_format import metadata_row, video_from_row
+from lift_trl.alignment.data.ratings import Ratings
 from lift_trl.critic.examples import mismatched_examples, read_examples
 from lift_trl.critic.served import ServedCritic, label_mass
 from lift_trl.feedback.agreement import feedback_statistics, krippendorff_alpha
-from lift_trl.feedback.coarse_filter import Rule, find_drop
+from lift_trl.feedback.correction.coarse_filter import Rule, find_drop
 from lift_trl.records import Annotation, CriticScore, Judgement, RatedVideo, VideoSample
 from lift_trl.rubric import LIFT, RESERVED, Dimension, Label, Rubric, UnparsableAnswerError
 from lift_trl.store.manifest import Artifact, write_rows
 from lift_trl.store.rated_videos import BadRowsError, load_rated_videos
-from lift_trl.store.rubric_form import read_rubric, rubric_from_plain, rubric_to_plain
-from lift_trl.store.rubrics import find_rubric, write_rubric
+from lift_trl.store.rubrics.form import read_rubric, rubric_from_plain, rubric_to_plain
+from lift_trl.store.rubrics.of_data import find_rubric, write_rubric
 from tests.own_rubric import OWN, SIGNS
 
 

@@ -1,1 +1,1 @@
-"""Stage 3: generate, score, cache, align."""
+"""Stage 3: generate (`sampling`), score, cache (`data`), align (the trainer, `objectives`, `training`), again (`iterate`)."""

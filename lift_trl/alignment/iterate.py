@@ -11,22 +11,22 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 from peft import LoraConfig
 
-from ..hub.lora import adapter_identity
+from ..hub.lora.files import adapter_identity
 from ..records import content_id, seed_from
 from ..runtime import fit
 from ..store.manifest import ARTIFACT_FILE, Artifact
 from ..store.rated_videos import load_rated_videos
 from ..video_models import PipelineSource
 from ..video_models.source import release_memory
-from .cache import cache_videos, clip_parents
-from .generate import PromptSeed, generate_videos, read_prompts
+from .data.cache import cache_videos, clip_parents
+from .data.video_dataset import CachedVideoDataset
 from .guard import CriticSource, Curves, Guard, Verdicts, read_verdicts
 from .objectives import OBJECTIVES
 from .reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
 from .reward_weighted_trainer import RewardWeightedVideoTrainer
-from .sampling import Sampling
+from .sampling.generate import PromptSeed, generate_videos, read_prompts
+from .sampling.settings import Sampling
 from .score import score_videos
-from .video_dataset import CachedVideoDataset
 
 
 logger = get_logger(__name__)

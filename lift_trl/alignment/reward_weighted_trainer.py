@@ -15,26 +15,26 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 
-from ..hub.lora import adapter_identity, load_adapter
-from ..hub.lora_options import check_lora_options
+from ..hub.lora.files import adapter_identity, load_adapter
+from ..hub.lora.options import check_lora_options
 from ..records import TextCondition, TrainBatch
 from ..runtime import strategy
 from ..video_models import PipelineSource
-from .cache import encoding_dtype
-from .draws import RowDraws, draw_rows
-from .guarded_training import policy_callbacks
-from .metrics import TIMESTEP_QUARTERS, LossMetrics
+from .data.cache import encoding_dtype
+from .data.text_cache import TextCache
+from .data.training_set import CACHE_DIR, first_dataset, prepare_dataset, prepare_evaluation
+from .data.video_dataset import CachedVideoDataset, collate
 from .objectives import OBJECTIVES, Objective, OtherPolicy, StepRows, effective_sample_size, per_sample_loss
-from .objectives.step import Loss, Needs
-from .overflow import SkippedSteps
-from .policies import acting_as, add_old_policy
-from .precision import base_dtype, with_precision
+from .objectives.parts.step import Loss, Needs
 from .reward_weighted_config import RewardWeightedVideoConfig
-from .reward_weighted_data import CACHE_DIR, first_dataset, prepare_dataset, prepare_evaluation
-from .reward_weighted_saving import SavingTrainer
-from .text_cache import TextCache
-from .validation import ValidationVideos, validation_guidance
-from .video_dataset import CachedVideoDataset, collate
+from .sampling.validation import ValidationVideos, validation_guidance
+from .training.draws import RowDraws, draw_rows
+from .training.guarded import policy_callbacks
+from .training.metrics import TIMESTEP_QUARTERS, LossMetrics
+from .training.overflow import SkippedSteps
+from .training.policies import acting_as, add_old_policy
+from .training.precision import base_dtype, with_precision
+from .training.saving import SavingTrainer
 
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ..runtime import process_state
 from ..store.clip_rows import row_caption, row_id, row_is_real, video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
 from ..store.rated_videos import raw_rows
-from ..store.rubrics import check_same
+from ..store.rubrics.of_data import check_same
 from ..store.sharding import chunks, pending, share
 
 

@@ -17,7 +17,7 @@ from transformers.trainer_utils import HubStrategy
 from trl.trainer.sft_trainer import SFTTrainer
 
 from ..hub.artifact_cards import artifact_card
-from ..hub.lora_options import check_lora_start
+from ..hub.lora.options import check_lora_start
 from ..hub.pushed_base import check_base
 from ..protocols import CriticModel
 from ..records import content_id

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoProcessor, TorchAoConfig
 from transformers.utils.hub import cached_file
 
 from ..critic_models import find_critic_model
-from ..hub.lora_options import check_lora_start
+from ..hub.lora.options import check_lora_start
 from ..prefetch import ahead
 from ..protocols import CriticModel
 from ..records import CriticScore, Judgement, StoredVideo, VideoSource, content_id

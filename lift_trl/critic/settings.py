@@ -14,7 +14,7 @@ from ..critic_models import find_critic_model
 from ..protocols import CriticModel
 from ..rubric import LIFT, Rubric
 from ..store.manifest import ARTIFACT_FILE, Artifact
-from ..store.rubrics import check_same
+from ..store.rubrics.of_data import check_same
 from ..store.weights import weights_revision
 
 

@@ -10,17 +10,17 @@ from peft import LoraConfig
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
-from ..alignment.clips import ClipSize
+from ..alignment.data.clips import ClipSize
 from ..critic.critic_config import LiFTCriticConfig
 from ..critic.settings import ADAPTER_CONFIG, CriticSettings, load_settings
 from ..rubric import Dimension
-from .configured_vlm import ConfiguredVLM
-from .critic_stages import CriticStages
-from .depth import at_batch
-from .judge_stages import count_judge
 from .plan import Job, Part, Plan
 from .recipe import Recipe
+from .stages.critic import CriticStages
+from .stages.judges import count_judge
 from .video_planners import video_stages
+from .weightless.configured_vlm import ConfiguredVLM
+from .weightless.depth import at_batch
 
 
 # Of a clip where no YAML says: that of LiFT-HRA.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from .meter import Count
+from .weightless.meter import Count
 
 
 _TABLE = Path(__file__).parent / "gpus.yaml"

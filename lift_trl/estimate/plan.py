@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .depth import at_batch
 from .gpus import Gpu, overheads
-from .meter import Count
+from .weightless.depth import at_batch
+from .weightless.meter import Count
 
 
 # Several cards wait for one another a little.

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from ..alignment.clips import ClipSize
+from ..alignment.data.clips import ClipSize
 from ..alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
-from ..alignment.sampling import Sampling
-from .configured import ConfiguredSource
-from .depth import at_batch
+from ..alignment.sampling.settings import Sampling
 from .plan import Job, Part, Plan
 from .recipe import Recipe
-from .stages import VideoStages
+from .stages.video import VideoStages
+from .weightless.configured import ConfiguredSource
+from .weightless.depth import at_batch
 
 
 _BYTES_A_VALUE = 2  # of a cache

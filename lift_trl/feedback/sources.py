@@ -14,7 +14,7 @@ from ..records import Annotation, VideoSource, content_id
 from ..rubric import LIFT, Rubric, folded
 from ..store.clip_rows import row_caption, row_id, row_is_real
 from ..store.rated_videos import METADATA_NAMES, RowError, raw_rows
-from ..store.rubrics import check_same, find_rubric
+from ..store.rubrics.of_data import check_same, find_rubric
 from .authors_json import Rating, clip_id, is_authors_row, parse_rows, read_json, source_of
 from .captions import Captioned, read_captions
 from .clips import ClipFinder, default_cache_dir, store_bytes

@@ -12,7 +12,7 @@ from transformers.training_args import OptimizerNames
 
 from ..store.manifest import Artifact, command_line, library_versions
 from .front_matter import tags
-from .lora_loading import loading_call
+from .lora.loading import loading_call
 from .parents import hub_parents, parent_table
 from .tables import markdown_table
 

@@ -15,7 +15,7 @@ from ..statistics.intervals import bootstrap_mean, bootstrap_share
 from ..statistics.label_measures import confusion
 from ..statistics.win_rate import REWARD_MARGIN, Vote
 from ..store.manifest import METADATA_FILE, Artifact, read_rows
-from ..store.rubrics import find_rubric
+from ..store.rubrics.of_data import find_rubric
 from ..store.system_clips import SystemClip, load_system, pair_systems, prompts_of, rubric_of_systems
 from ..vbench.score import PairedDelta
 from .data import VIDEOSCORE_SUITE, CalibrationBin, Confusion, LabelRate, Paired, calibration_bins

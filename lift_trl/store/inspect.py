@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from ..rubric import LIFT, Rubric
 from .manifest import ARTIFACT_FILE, METADATA_FILE, REMAKE, Artifact, read_rows
 from .rated_videos import METADATA_NAMES, check_rated_videos
-from .rubrics import describe_rubric, find_rubric
+from .rubrics.of_data import describe_rubric, find_rubric
 
 
 _SHOWN = 3

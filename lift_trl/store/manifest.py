@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ..rubric import LIFT, Rubric
-from .rubric_form import rubric_from_plain, rubric_to_plain
+from .rubrics.form import rubric_from_plain, rubric_to_plain
 
 
 SCHEMA_VERSION = 1

@@ -24,7 +24,7 @@ from huggingface_hub import constants
 from ..records import RatedVideo, StoredVideo
 from ..rubric import LIFT, Rubric
 from .clip_rows import UnscoredError, is_rated, rated_video, row_id, video_digest
-from .rubrics import find_rubric
+from .rubrics.of_data import find_rubric
 from .tables import TABLE_SUFFIXES, present, table_rows
 
 

@@ -9,7 +9,7 @@ from ..records import RatedVideo
 from ..rubric import LIFT, Rubric
 from .clip_rows import is_rated
 from .rated_videos import BadRowsError, RowError, check_rated_videos, raw_rows
-from .rubrics import check_same, find_rubric
+from .rubrics.of_data import check_same, find_rubric
 
 
 class SystemClip(NamedTuple):

@@ -7,16 +7,16 @@ from functools import partial
 from pathlib import Path
 
 from lift_trl.feedback.agreement import krippendorff_alpha
-from lift_trl.feedback.review import Decision, decide
+from lift_trl.feedback.correction.review import Decision, decide
 from lift_trl.hub.artifact_cards import ratings_card
 from lift_trl.store.manifest import read_rows
-from lift_trl.store.rubrics import find_rubric
-from lift_trl.ui.annotate import annotate_page
-from lift_trl.ui.annotation import RATERS, AnnotationQueue
+from lift_trl.store.rubrics.of_data import find_rubric
+from lift_trl.ui.annotate.page import annotate_page
+from lift_trl.ui.annotate.ratings import RATERS, AnnotationQueue
+from lift_trl.ui.annotate.review import ReviewDecision, ReviewQueue, find_queue
+from lift_trl.ui.annotate.review_tab import Review
 from lift_trl.ui.clips import ClipShelf, load_clips
 from lift_trl.ui.page import Settings, serve
-from lift_trl.ui.review import ReviewDecision, ReviewQueue, find_queue
-from lift_trl.ui.review_tab import Review
 
 
 def use_the_mini_world() -> None:

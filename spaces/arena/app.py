@@ -8,12 +8,12 @@ from lift_trl.hub.artifact_cards import votes_card
 from lift_trl.records import Comparison
 from lift_trl.statistics.intervals import Estimate
 from lift_trl.statistics.win_rate import to_votes, win_rates
-from lift_trl.store.rubrics import find_rubric
-from lift_trl.ui.arena import Arena, system_of
-from lift_trl.ui.arena_page import arena_page
+from lift_trl.store.rubrics.of_data import find_rubric
+from lift_trl.ui.arena.page import arena_page
+from lift_trl.ui.arena.results import ResultRow, Share
+from lift_trl.ui.arena.votes import Arena, system_of
 from lift_trl.ui.clips import ClipShelf, GalleryClip, load_clips, pair_clips
 from lift_trl.ui.page import Settings, serve
-from lift_trl.ui.results import ResultRow, Share
 
 
 def clips(variable: str) -> list[GalleryClip]:

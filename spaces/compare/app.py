@@ -10,9 +10,9 @@ if os.environ.get("SPACES_ZERO_GPU"):
 
 from lift_trl.hub.artifact_cards import comparison_card
 from lift_trl.ui.clips import ClipShelf
-from lift_trl.ui.compare import Compare, Gallery
-from lift_trl.ui.compare_page import compare_page
-from lift_trl.ui.generation import PairGenerator, Plan, component_sizes, critic_size, gpu_memory_gb, plan_for
+from lift_trl.ui.compare.generation import PairGenerator, Plan, component_sizes, critic_size, gpu_memory_gb, plan_for
+from lift_trl.ui.compare.page import compare_page
+from lift_trl.ui.compare.votes import Compare, Gallery
 from lift_trl.ui.page import Settings, named, serve
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from lift_trl.alignment.cache import cache_videos
+from lift_trl.alignment.data.cache import cache_videos
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
-from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.records import RatedVideo
 from lift_trl.rubric import Dimension, Label

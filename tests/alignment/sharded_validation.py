@@ -12,8 +12,8 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch.distributed.tensor import DTensor
 
-from lift_trl.alignment.validation import ValidationVideos
-from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+from lift_trl.alignment.sampling.validation import ValidationVideos
 from tests.alignment.validation_run import validating_trainer
 
 

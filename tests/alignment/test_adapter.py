@@ -10,8 +10,8 @@ from diffusers import CogVideoXPipeline
 from peft import LoraConfig
 from safetensors.torch import load_file
 
-from lift_trl.alignment.video_dataset import CachedVideoDataset
-from lift_trl.hub.lora import adapter_identity
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+from lift_trl.hub.lora.files import adapter_identity
 from lift_trl.hub.push import push
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from tests.alignment.conftest import make_trainer, trainable

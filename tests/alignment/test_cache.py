@@ -15,11 +15,11 @@ import torch
 from diffusers import CogVideoXPipeline
 from torch.testing import assert_close
 
-from lift_trl.alignment.cache import cache_videos, cached_keys, clip_parents
-from lift_trl.alignment.cache_format import decode_posterior, decode_text, shard_paths
-from lift_trl.alignment.cache_stream import stream_cached_videos
-from lift_trl.alignment.clips import ClipSize, load_clip, read_clip
-from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.alignment.data.cache import cache_videos, cached_keys, clip_parents
+from lift_trl.alignment.data.cache_format import decode_posterior, decode_text, shard_paths
+from lift_trl.alignment.data.cache_stream import stream_cached_videos
+from lift_trl.alignment.data.clips import ClipSize, load_clip, read_clip
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.video_models import PipelineSource
 from tests.alignment.conftest import SIZE, WatchedSource, moving_square
@@ -189,7 +189,7 @@ def test_the_next_clips_are_decoded_while_the_vae_encodes_also_across_shards(
         events[len(begun) - 1].set()
         return read_clip(video, size, model)
 
-    monkeypatch.setattr("lift_trl.alignment.cache.read_clip", watched)
+    monkeypatch.setattr("lift_trl.alignment.data.cache.read_clip", watched)
     source = PipelineSource(pipeline_dir)
     encode, encoded = source.adapter.encode_video, []
 
@@ -211,7 +211,7 @@ def test_full_disk_is_named_and_nothing_half_written_stays(tmp_path, pipeline_di
     cache_videos(pipeline_dir, rated_videos[:1], folder, **SIZE)
     code = (
         "import resource, sys, pickle\n"
-        "from lift_trl.alignment.cache import cache_videos\n"
+        "from lift_trl.alignment.data.cache import cache_videos\n"
         "model, folder, videos = pickle.load(sys.stdin.buffer)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))\n"
         "cache_videos(model, videos, folder, num_frames=9, height=32, width=32)\n"
@@ -234,7 +234,7 @@ def test_killed_runs_resume_to_the_same_bytes(tmp_path, pipeline_dir, rated_vide
     folder = tmp_path / "killed"
     code = (
         "import pickle, sys\n"
-        "from lift_trl.alignment.cache import cache_videos\n"
+        "from lift_trl.alignment.data.cache import cache_videos\n"
         "model, folder, videos = pickle.load(sys.stdin.buffer)\n"
         "cache_videos(model, videos, folder, num_frames=9, height=32, width=32, rows_per_shard=2)\n"
     )

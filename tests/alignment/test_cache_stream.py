@@ -11,10 +11,10 @@ import torch
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 
-from lift_trl.alignment.cache import cache_videos
-from lift_trl.alignment.cache_format import SCHEMA, decode_text, shard_paths
-from lift_trl.alignment.cache_stream import stream_cached_videos
-from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.alignment.data.cache import cache_videos
+from lift_trl.alignment.data.cache_format import SCHEMA, decode_text, shard_paths
+from lift_trl.alignment.data.cache_stream import stream_cached_videos
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.records import RatedVideo
 from tests.alignment.conftest import SIZE, moving_square
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.runtime import fit, last_checkpoint
 from tests.alignment.conftest import make_trainer, trainable
 

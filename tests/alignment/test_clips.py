@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lift_trl.alignment.clips import ClipSize, check_clips, load_clip
+from lift_trl.alignment.data.clips import ClipSize, check_clips, load_clip
 from lift_trl.store.video_io import write_video
 from lift_trl.video_models import PipelineSource
 from tests.alignment.conftest import moving_square

@@ -1,6 +1,6 @@
 import torch
 
-from lift_trl.alignment.draws import draw_rows
+from lift_trl.alignment.training.draws import draw_rows
 
 
 SHAPE = (3, 8, 4, 4)

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from lift_trl.cli import main
-from lift_trl.hub.lora import (
+from lift_trl.hub.lora.files import (
     COMFYUI_LORA_FILE,
     DIFFUSERS_LORA_FILE,
     PEFT_WEIGHTS_FILE,
@@ -19,7 +19,7 @@ from tests.alignment.test_reward_weighted_trainer import sample
 
 @pytest.fixture(scope="module")
 def lora_dir(tmp_path_factory, pipeline_dir, cache_dir):
-    from lift_trl.alignment.video_dataset import CachedVideoDataset
+    from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 
     folder = tmp_path_factory.mktemp("lora")
     trainer = make_trainer(

@@ -10,17 +10,17 @@ from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_wan_l
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from lift_trl.alignment.cache import cache_videos
-from lift_trl.alignment.generate import generate_videos, plan_videos
-from lift_trl.alignment.sampling import Sampling
-from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.alignment.data.cache import cache_videos
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+from lift_trl.alignment.sampling.generate import generate_videos, plan_videos
+from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.cli import main
-from lift_trl.hub.lora import COMFYUI_LORA_FILE, DIFFUSERS_LORA_FILE
-from lift_trl.hub.lora_loading import find_lora, load_lora
+from lift_trl.hub.lora.files import COMFYUI_LORA_FILE, DIFFUSERS_LORA_FILE
+from lift_trl.hub.lora.loading import find_lora, load_lora
 from lift_trl.records import RatedVideo
 from lift_trl.store.manifest import read_rows
 from lift_trl.store.video_io import read_video, write_video
-from lift_trl.ui.generation import PairGenerator
+from lift_trl.ui.compare.generation import PairGenerator
 from lift_trl.video_models import PipelineSource
 from lift_trl.video_models.source import ADAPTERS
 from tests.alignment.conftest import make_trainer, moving_square, trainable

@@ -13,10 +13,10 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from lift_trl.alignment import generate
-from lift_trl.alignment.generate import PromptSeed, generate_videos, plan_videos, read_prompts
-from lift_trl.alignment.sampling import Sampling
-from lift_trl.hub.lora import adapter_identity
+from lift_trl.alignment.sampling import generate
+from lift_trl.alignment.sampling.generate import PromptSeed, generate_videos, plan_videos, read_prompts
+from lift_trl.alignment.sampling.settings import Sampling
+from lift_trl.hub.lora.files import adapter_identity
 from lift_trl.store.manifest import PARTS_DIR, Artifact, read_rows
 from lift_trl.store.video_io import probe_video, read_video, write_video
 from lift_trl.vbench.plan import PlannedVideo

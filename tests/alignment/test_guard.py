@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lift_trl.alignment.guard import Curves, Guard, read_verdicts
-from lift_trl.alignment.guarded_training import GuardedValidation
+from lift_trl.alignment.training.guarded import GuardedValidation
 from lift_trl.mini.judges import OracleJudge, StillnessJudge
 from lift_trl.mini.shapes import CLEAN, SCENES, draw_clip
 from lift_trl.mini.world import write_clips

@@ -15,10 +15,10 @@ from transformers import Idefics3ForConditionalGeneration
 from lift_trl.alignment.guard import CriticSource
 from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
-from lift_trl.alignment.sampling import Sampling
+from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import find_revision
-from lift_trl.hub.lora import adapter_identity
+from lift_trl.hub.lora.files import adapter_identity
 from lift_trl.mini.checkpoints import build_tiny_vlm
 from lift_trl.records import CriticScore, Judgement
 from lift_trl.rubric import Dimension, Label

@@ -7,8 +7,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from lift_trl.alignment.metrics import LossMetrics
-from lift_trl.alignment.trackers import log_videos
+from lift_trl.alignment.sampling.trackers import log_videos
+from lift_trl.alignment.training.metrics import LossMetrics
 from lift_trl.rubric import LIFT, Dimension
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lift_trl.alignment.cache import cache_videos
+from lift_trl.alignment.data.cache import cache_videos
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset, collate
 from lift_trl.alignment.objectives import OBJECTIVES, ObjectiveArguments
-from lift_trl.alignment.video_dataset import CachedVideoDataset, collate
 from tests.alignment.conftest import make_trainer
 from tests.contracts.video_models import VIDEO_MODELS
 

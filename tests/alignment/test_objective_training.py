@@ -8,11 +8,11 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch.testing import assert_close
 
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset, collate
 from lift_trl.alignment.objectives import OBJECTIVES, Objective
-from lift_trl.alignment.objectives.weights import likelihood
-from lift_trl.alignment.policies import OLD
+from lift_trl.alignment.objectives.parts.weights import likelihood
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
-from lift_trl.alignment.video_dataset import CachedVideoDataset, collate
+from lift_trl.alignment.training.policies import OLD
 from tests.alignment.conftest import make_trainer, trainable
 from tests.alignment.test_objective_goldens import stir
 

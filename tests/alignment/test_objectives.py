@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from lift_trl.alignment.objectives import OBJECTIVES, ObjectiveArguments, OtherPolicy, StepRows
-from lift_trl.alignment.objectives.settings import ObjectiveName
+from lift_trl.alignment.objectives.parts.settings import ObjectiveName
 
 
 B = 6

@@ -9,8 +9,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from lift_trl.alignment.precision import base_dtype, in_mixed_precision, with_precision
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
+from lift_trl.alignment.training.precision import base_dtype, in_mixed_precision, with_precision
 from lift_trl.rubric import Dimension
 from lift_trl.video_models import PipelineSource
 from tests.alignment.conftest import make_trainer
@@ -71,7 +71,7 @@ def test_the_states_precision_is_the_chosen_one(tmp_path, pipeline_dir, cached):
 CODE = """
 import sys
 import torch
-from lift_trl.alignment.precision import in_mixed_precision
+from lift_trl.alignment.training.precision import in_mixed_precision
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 args = RewardWeightedVideoConfig(sys.argv[1], report_to="none")
 print("before:", args.deepspeed_plugin.deepspeed_config.get("bf16"))

@@ -4,13 +4,13 @@ import csv
 
 import pytest
 
-from lift_trl.alignment.preferences import load_preferences, parse_systems
-from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.alignment.data.preferences import load_preferences, parse_systems
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.report.inputs import ReportArguments, build_report
 from lift_trl.store.clip_rows import video_digest
 from lift_trl.store.inspect import inspect_artifact
 from lift_trl.store.manifest import write_rows
-from lift_trl.ui.arena import Arena
+from lift_trl.ui.arena.votes import Arena
 from lift_trl.ui.clips import load_clips, pair_clips
 from lift_trl.ui.identity import Identity
 from lift_trl.ui.vote_log import VoteLog

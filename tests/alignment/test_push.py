@@ -11,10 +11,10 @@ import torch
 from diffusers import CogVideoXPipeline
 from huggingface_hub import HfApi, ModelCard, snapshot_download
 
-from lift_trl.alignment.cache import cache_videos
-from lift_trl.alignment.cache_stream import stream_cached_videos
-from lift_trl.alignment.video_dataset import CachedVideoDataset
-from lift_trl.hub.lora import DIFFUSERS_LORA_FILE
+from lift_trl.alignment.data.cache import cache_videos
+from lift_trl.alignment.data.cache_stream import stream_cached_videos
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+from lift_trl.hub.lora.files import DIFFUSERS_LORA_FILE
 from lift_trl.store.manifest import Artifact
 from lift_trl.store.video_io import probe_video
 from tests.alignment.conftest import SIZE, make_trainer

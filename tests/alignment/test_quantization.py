@@ -6,9 +6,9 @@ import pytest
 import torch
 from torchao.utils import TorchAOBaseTensor
 
-from lift_trl.alignment.generate import generate_videos, plan_videos
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
-from lift_trl.alignment.sampling import Sampling
+from lift_trl.alignment.sampling.generate import generate_videos, plan_videos
+from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.store import quantization
 from lift_trl.store.manifest import Artifact, read_rows

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.objectives import ObjectiveArguments
-from lift_trl.alignment.video_dataset import CachedVideoDataset
-from lift_trl.hub.lora import PEFT_WEIGHTS_FILE
+from lift_trl.hub.lora.files import PEFT_WEIGHTS_FILE
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.rubric import LIFT, OFFICIAL_NAMES
 from tests.real_folder import critic_files, critic_labels, demo_clip, reward

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lift_trl.alignment.cache_format import shard_paths
+from lift_trl.alignment.data.cache_format import shard_paths
 from tests.alignment.conftest import moving_square
 
 

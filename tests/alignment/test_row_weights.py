@@ -11,7 +11,7 @@ from lift_trl.alignment.objectives import (
     effective_sample_size,
     per_sample_loss,
 )
-from lift_trl.alignment.objectives.pairs import pairs_by_reward
+from lift_trl.alignment.objectives.parts.pairs import pairs_by_reward
 from lift_trl.rubric import Dimension
 
 

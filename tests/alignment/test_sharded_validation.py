@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from lift_trl.alignment.validation import ValidationVideos
+from lift_trl.alignment.sampling.validation import ValidationVideos
 from lift_trl.store.video_io import read_video
 from tests.alignment.validation_run import validating_trainer
 from tests.invariants.test_trajectories import free_port

@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from lift_trl.alignment.cache import CacheKeys, cache_videos, is_tiled
-from lift_trl.alignment.cache_format import ENCODING_VERSION
-from lift_trl.alignment.clips import ClipSize, load_clip
-from lift_trl.alignment.generate import generate_videos, plan_videos
-from lift_trl.alignment.overflow import MAX_SKIPPED
+from lift_trl.alignment.data.cache import CacheKeys, cache_videos, is_tiled
+from lift_trl.alignment.data.cache_format import ENCODING_VERSION
+from lift_trl.alignment.data.clips import ClipSize, load_clip
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset, collate
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
-from lift_trl.alignment.sampling import Sampling
-from lift_trl.alignment.video_dataset import CachedVideoDataset, collate
+from lift_trl.alignment.sampling.generate import generate_videos, plan_videos
+from lift_trl.alignment.sampling.settings import Sampling
+from lift_trl.alignment.training.overflow import MAX_SKIPPED
 from lift_trl.records import RatedVideo, content_id
 from lift_trl.store.digest import file_digest
 from lift_trl.store.manifest import Artifact

@@ -10,13 +10,19 @@ import torch
 from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
 
-from lift_trl.alignment.cache import cache_videos
-from lift_trl.alignment.generate import generate_videos, read_prompts
-from lift_trl.alignment.sampling import Sampling
-from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.alignment.data.cache import cache_videos
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+from lift_trl.alignment.sampling.generate import generate_videos, read_prompts
+from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.cli import main
-from lift_trl.hub.lora import COMFYUI_LORA_FILE, DIFFUSERS_LORA_FILE, adapter_identity, lora_metadata, lora_network
-from lift_trl.hub.lora_loading import find_lora, load_lora
+from lift_trl.hub.lora.files import (
+    COMFYUI_LORA_FILE,
+    DIFFUSERS_LORA_FILE,
+    adapter_identity,
+    lora_metadata,
+    lora_network,
+)
+from lift_trl.hub.lora.loading import find_lora, load_lora
 from lift_trl.mini.checkpoints import build_tiny_vlm
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.store.manifest import Artifact, read_rows

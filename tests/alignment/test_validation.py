@@ -6,9 +6,9 @@ import torch
 from diffusers import CogVideoXPipeline
 from peft import LoraConfig
 
-from lift_trl.alignment.cache import cache_videos
-from lift_trl.alignment.validation import ValidationVideos
-from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.alignment.data.cache import cache_videos
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+from lift_trl.alignment.sampling.validation import ValidationVideos
 from lift_trl.records import seed_from
 from lift_trl.store.video_io import read_video, write_video
 from tests.alignment.conftest import make_trainer

@@ -8,9 +8,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from lift_trl.alignment.clips import scaled
-from lift_trl.alignment.draws import draw_rows
+from lift_trl.alignment.data.clips import scaled
 from lift_trl.alignment.objectives import per_sample_loss
+from lift_trl.alignment.training.draws import draw_rows
 from lift_trl.records import TextCondition
 from lift_trl.video_models import PipelineSource
 from tests.contracts.video_models import VIDEO_MODELS

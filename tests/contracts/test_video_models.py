@@ -10,10 +10,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.testing import assert_close
 
-from lift_trl.alignment.cache_format import text_bytes, text_from_bytes
+from lift_trl.alignment.data.cache_format import text_bytes, text_from_bytes
 from lift_trl.alignment.objectives import per_sample_loss
-from lift_trl.hub.lora import export_diffusers_lora
-from lift_trl.hub.lora_loading import find_lora, load_lora
+from lift_trl.hub.lora.files import export_diffusers_lora
+from lift_trl.hub.lora.loading import find_lora, load_lora
 from lift_trl.records import NoisySample, TextCondition
 from lift_trl.video_models import PipelineSource
 from tests.contracts.video_models import VIDEO_MODELS

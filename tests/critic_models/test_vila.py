@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from lift_trl.alignment.cache import cache_videos
+from lift_trl.alignment.data.cache import cache_videos
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.score import score_videos
-from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.critic.conversation import render_prompt
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic_models import vila

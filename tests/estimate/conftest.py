@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lift_trl.estimate.stages import VideoStages
+from lift_trl.estimate.stages.video import VideoStages
 from tests.estimate.mid_size import SIZE, build_pipeline, save_configs
 
 

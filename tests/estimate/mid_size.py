@@ -15,12 +15,12 @@ from diffusers import CogVideoXTransformer3DModel, ConfigMixin
 from peft import LoraConfig
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
-from lift_trl.alignment.clips import ClipSize
+from lift_trl.alignment.data.clips import ClipSize
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
-from lift_trl.alignment.video_dataset import CachedVideoDataset
-from lift_trl.estimate.stages import VideoStages
-from lift_trl.estimate.stand_in import write_cache
+from lift_trl.estimate.stages.stand_in import write_cache
+from lift_trl.estimate.stages.video import VideoStages
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.video_models import PipelineSource
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from lift_trl.estimate.configured import PACKAGED, ConfiguredSource
+from lift_trl.estimate.weightless.configured import PACKAGED, ConfiguredSource
 
 
 #: Billions of parameters of the denoiser. Source: the size that the Hub shows beside the published weights.

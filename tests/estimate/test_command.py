@@ -11,8 +11,8 @@ import yaml
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.cli import main
 from lift_trl.estimate.gpus import find_gpu, load_gpus, overheads
-from lift_trl.estimate.meter import Count
 from lift_trl.estimate.plan import largest_batch
+from lift_trl.estimate.weightless.meter import Count
 from lift_trl.recipe_parser import RecipeParser
 from tests.critic.tiny_models import build_vlm
 from tests.estimate.mid_size import SIZE

@@ -9,15 +9,15 @@ from peft import LoraConfig
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lift_trl.alignment.clips import ClipSize
+from lift_trl.alignment.data.clips import ClipSize
 from lift_trl.critic.critic_config import LiFTCriticConfig
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import CriticSettings
-from lift_trl.estimate.configured import PACKAGED
-from lift_trl.estimate.configured_vlm import ConfiguredVLM
-from lift_trl.estimate.critic_stages import CAPTION, CriticStages
-from lift_trl.estimate.depth import at_batch
-from lift_trl.estimate.judge_stages import count_judge
+from lift_trl.estimate.stages.critic import CAPTION, CriticStages
+from lift_trl.estimate.stages.judges import count_judge
+from lift_trl.estimate.weightless.configured import PACKAGED
+from lift_trl.estimate.weightless.configured_vlm import ConfiguredVLM
+from lift_trl.estimate.weightless.depth import at_batch
 from lift_trl.rubric import QUESTIONS, Label
 from tests.critic.tiny_models import build_vlm
 

@@ -3,9 +3,9 @@
 import pytest
 from peft import LoraConfig
 
-from lift_trl.alignment.clips import ClipSize
-from lift_trl.alignment.sampling import Sampling
-from lift_trl.estimate.stages import VideoStages
+from lift_trl.alignment.data.clips import ClipSize
+from lift_trl.alignment.sampling.settings import Sampling
+from lift_trl.estimate.stages.video import VideoStages
 from tests.contracts.video_models import VIDEO_MODELS
 from tests.estimate.mid_size import save_configs, settings
 

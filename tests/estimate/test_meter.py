@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lift_trl.estimate.meter import Count, linear, metering
+from lift_trl.estimate.weightless.meter import Count, linear, metering
 
 
 def test_memory_and_products_of_a_layer_are_those_of_arithmetic():

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from lift_trl.estimate.gpus import overheads
-from lift_trl.estimate.meter import Count
 from lift_trl.estimate.plan import Job
 from lift_trl.estimate.planners import PLANNERS, read_plan
+from lift_trl.estimate.weightless.meter import Count
 from tests.structure.source import RECIPES, relative
 
 

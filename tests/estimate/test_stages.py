@@ -11,11 +11,11 @@ from peft import LoraConfig
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lift_trl.alignment.clips import ClipSize
+from lift_trl.alignment.data.clips import ClipSize
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
-from lift_trl.alignment.sampling import Sampling
-from lift_trl.estimate.depth import at_batch
-from lift_trl.estimate.stages import VideoStages
+from lift_trl.alignment.sampling.settings import Sampling
+from lift_trl.estimate.stages.video import VideoStages
+from lift_trl.estimate.weightless.depth import at_batch
 from tests.estimate.mid_size import LORA, build_pipeline, run, settings
 
 

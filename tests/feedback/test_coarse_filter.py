@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lift_trl.feedback.coarse_filter import Rule, clip_problem, find_drop
+from lift_trl.feedback.correction.coarse_filter import Rule, clip_problem, find_drop
 from lift_trl.mini.language import DEFORMED, NOTHING, PRAISE, STATIC, UNEVEN, describe_mismatch
 from lift_trl.mini.shapes import SCENES
 from lift_trl.records import Annotation

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lift_trl.feedback.correction import CORRECTED, STEPS
+from lift_trl.feedback.correction.loop import CORRECTED, STEPS
+from lift_trl.feedback.correction.review import QUEUE_FILE, Decision, decide
 from lift_trl.feedback.hra import load_hra
-from lift_trl.feedback.review import QUEUE_FILE, Decision, decide
 from lift_trl.mini.world import World, build_world
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import Label

@@ -6,8 +6,8 @@ from zipfile import ZipFile
 
 import pytest
 
+from lift_trl.feedback.correction.review import Decision, decide
 from lift_trl.feedback.hra import load_hra
-from lift_trl.feedback.review import Decision, decide
 from lift_trl.mini.world import World, build_world
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import Dimension, Label

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from datasets import Dataset, load_dataset
 
-from lift_trl.feedback import correction
-from lift_trl.feedback.correction import STEPS, CorrectionConfig, correct
+from lift_trl.feedback.correction import loop as correction
+from lift_trl.feedback.correction.loop import STEPS, CorrectionConfig, correct
+from lift_trl.feedback.correction.review import Decision, decide, read_decisions
 from lift_trl.feedback.hra import load_hra, tidy_dataset
-from lift_trl.feedback.review import Decision, decide, read_decisions
 from lift_trl.mini.shapes import COLOURS, DIRECTIONS, DefectRates, draw_clip, enlarge, parse_prompt
 from lift_trl.records import Annotation, Judgement
 from lift_trl.rubric import Dimension, Label

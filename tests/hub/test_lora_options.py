@@ -8,9 +8,9 @@ from diffusers import CogVideoXPipeline
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from lift_trl.cli import main
-from lift_trl.hub.lora import export_comfyui_lora, export_diffusers_lora, load_adapter, read_peft_adapter
-from lift_trl.hub.lora_loading import export_merged_pipeline, find_lora, load_lora
-from lift_trl.hub.lora_options import _WORKING, check_lora_options
+from lift_trl.hub.lora.files import export_comfyui_lora, export_diffusers_lora, load_adapter, read_peft_adapter
+from lift_trl.hub.lora.loading import export_merged_pipeline, find_lora, load_lora
+from lift_trl.hub.lora.options import _WORKING, check_lora_options
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 
 

@@ -364,7 +364,7 @@ def test_a_critic_of_a_folder_has_no_base_model_on_the_hub(tmp_path: Path):
 
 
 def test_a_cache_streams_back(tiny_pipeline: Path, hub: LocalHub, tmp_path: Path):
-    from lift_trl.alignment.cache import cache_videos
+    from lift_trl.alignment.data.cache import cache_videos
     from lift_trl.store.rated_videos import load_rated_videos
 
     clips = tmp_path / "clips"

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 from lift_trl.cli import main
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import CriticSettings, find_revision
-from lift_trl.hub.lora import export_diffusers_lora
+from lift_trl.hub.lora.files import export_diffusers_lora
 from lift_trl.hub.push import push
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from tests.critic.tiny_models import build_vlm

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lift_trl.alignment.cache import cache_videos
-from lift_trl.alignment.video_dataset import CachedVideoDataset, collate
+from lift_trl.alignment.data.cache import cache_videos
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset, collate
 from lift_trl.records import RatedVideo, seed_from
 from lift_trl.rubric import Dimension, Label
 from lift_trl.video_models import PipelineSource

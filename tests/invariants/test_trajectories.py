@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from lift_trl.alignment.objectives import OBJECTIVES
-from lift_trl.hub.lora import PEFT_WEIGHTS_FILE
+from lift_trl.hub.lora.files import PEFT_WEIGHTS_FILE
 from tests.alignment.conftest import make_trainer, trainable
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lift_trl.hub.lora import DIFFUSERS_LORA_FILE
+from lift_trl.hub.lora.files import DIFFUSERS_LORA_FILE
 from tests.invariants.test_trajectories import finish, launch
 
 

@@ -8,8 +8,8 @@ from diffusers import CogVideoXPipeline
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from lift_trl.mini import export_weights
 from lift_trl.mini.checkpoints import build_tiny_pipeline, build_tiny_vlm
+from lift_trl.mini.train import export_weights
 from lift_trl.mini.wan import build_tiny_wan_pipeline
 
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from lift_trl.alignment.cache import cache_videos, clip_parents
+from lift_trl.alignment.data.cache import cache_videos, clip_parents
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.objectives import OBJECTIVES
 from lift_trl.alignment.score import score_videos
-from lift_trl.alignment.video_dataset import CachedVideoDataset
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.feedback.agreement import feedback_statistics, plot_labels
 from lift_trl.feedback.convert import convert
-from lift_trl.feedback.correction import correct
+from lift_trl.feedback.correction.loop import correct
+from lift_trl.feedback.correction.review import Decision, decide, read_decisions
 from lift_trl.feedback.hra import load_hra
-from lift_trl.feedback.review import Decision, decide, read_decisions
 from lift_trl.feedback.validate import validate
 from lift_trl.hub.artifact_cards import artifact_card
 from lift_trl.judges.verdicts import critic_report, evaluate_verdicts, verdicts
@@ -31,8 +31,8 @@ from lift_trl.rubric import LIFT
 from lift_trl.store.inspect import inspect_artifact
 from lift_trl.store.manifest import Artifact, read_rows
 from lift_trl.store.rated_videos import load_rated_videos
-from lift_trl.store.rubrics import find_rubric
-from lift_trl.ui.annotation import AnnotationQueue, Rating, export_ratings
+from lift_trl.store.rubrics.of_data import find_rubric
+from lift_trl.ui.annotate.ratings import AnnotationQueue, Rating, export_ratings
 from lift_trl.ui.clips import load_clips
 from lift_trl.ui.identity import Identity
 from lift_trl.ui.vote_log import VoteLog

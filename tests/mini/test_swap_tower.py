@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from lift_trl.mini.checkpoints import load_vlm
-from lift_trl.mini.seen_clips import draw_clips
-from lift_trl.mini.swap_tower import swap
-from lift_trl.mini.train_vlm import encode_pictures
-from lift_trl.mini.vlm_tasks import frames_of
+from lift_trl.mini.train.seen_clips import draw_clips
+from lift_trl.mini.train.swap_tower import swap
+from lift_trl.mini.train.vlm import encode_pictures
+from lift_trl.mini.train.vlm_tasks import frames_of
 
 
 def test_the_connector_undoes_what_another_tower_does_to_the_tokens():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lift_trl.mini import train_base
 from lift_trl.mini.checkpoints import VIDEO_MODELS, build_vae, load_pipeline
 from lift_trl.mini.shapes import SCENES
+from lift_trl.mini.train import base as train_base
 from lift_trl.mini.wan import build_vae as build_wan_vae
 from lift_trl.video_models import PipelineSource
 

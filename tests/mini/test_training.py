@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from lift_trl.mini import train_vae, train_vlm
 from lift_trl.mini.checkpoints import build_tiny_vlm, build_vae
-from lift_trl.mini.seen_clips import draw_clips
 from lift_trl.mini.shapes import enlarge
-from lift_trl.mini.training import FlatMuon, cooldown, cosine
-from lift_trl.mini.vlm_tasks import IGNORED, NUM_IMAGES, draw_checks, draw_pictures, pack
+from lift_trl.mini.train import vae as train_vae
+from lift_trl.mini.train import vlm as train_vlm
+from lift_trl.mini.train.runs import FlatMuon, cooldown, cosine
+from lift_trl.mini.train.seen_clips import draw_clips
+from lift_trl.mini.train.vlm_tasks import IGNORED, NUM_IMAGES, draw_checks, draw_pictures, pack
 from lift_trl.mini.wan import build_vae as build_wan_vae
 
 

@@ -9,7 +9,7 @@ from datasets import load_dataset
 from diffusers import DiffusionPipeline, WanPipeline
 from transformers import AutoProcessor
 
-from lift_trl.alignment.cache import cache_videos
+from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.cli import main
 from lift_trl.mini.annotator import RATERS
 from lift_trl.mini.checkpoints import VIDEO_MODELS, load_pipeline

@@ -7,7 +7,7 @@ import pytest
 
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import METADATA_FILE, read_rows
-from lift_trl.ui.annotation import READY_REASON
+from lift_trl.ui.annotate.ratings import READY_REASON
 from tests.spaces.conftest import NASTY, wait_until_open
 
 

@@ -13,7 +13,7 @@ from lift_trl.critic.settings import load_settings
 from lift_trl.rubric import LIFT, Dimension
 from lift_trl.store.manifest import Artifact, Manifest, command_line, read_rows, write_rows, write_text
 from lift_trl.store.rated_videos import load_rated_videos
-from lift_trl.store.rubric_form import rubric_from_plain
+from lift_trl.store.rubrics.form import rubric_from_plain
 from lift_trl.store.sharding import chunks, pending, share
 from tests.own_rubric import SIGNS
 

@@ -2,19 +2,30 @@
 
 import ast
 import re
+from collections import Counter
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
+from statistics import median
 
 import pytest
 
-from tests.structure.source import RECIPES, parse, python_files, relative, text_files
+from tests.structure.source import FOREIGN, PACKAGE, RECIPES, parse, python_files, relative, text_files
 
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
 MAX_SHARED_LINES = 5
+MAX_FOLDER_FILES = 14
+MAX_MEDIAN_LINES = 150
 
 FILES = python_files("lift_trl", "recipes", "spaces")
+#: Files of code under lift_trl/, those that a page loads among them.
+CODE = sorted(
+    path
+    for path in PACKAGE.rglob("*")
+    if path.suffix in {".py", ".js", ".css"} and FOREIGN.isdisjoint(path.relative_to(PACKAGE).parts)
+)
 PAIRS = list(combinations(sorted(RECIPES.glob("*.py")), 2))
 # Written so that this file does not match itself.
 PRIVATE_PATH = re.compile("/" + r"(root|work|Users|home/\w+)" + r"/[\w.]")
@@ -47,6 +58,49 @@ def longest_shared_run(a: list[str], b: list[str]) -> int:
         row = [0] + [row[j] + 1 if line == other else 0 for j, other in enumerate(b)]
         longest = max(longest, *row)
     return longest
+
+
+def crowded(files: Iterable[Path]) -> dict[str, int]:
+    """The folders with more files of code than one can look over, and how many they have."""
+    counts = Counter(path.parent.as_posix() for path in files)
+    return {folder: count for folder, count in counts.items() if count > MAX_FOLDER_FILES}
+
+
+def repeats_its_folder(path: Path) -> bool:
+    """
+    Whether a file's name begins with its folder's: `ui/ui_page.py`, `objectives/objective_dpo.py`.
+
+    TRL names a trainer's files `x_config.py` and `x_trainer.py`; `evaluate.load(folder)` reads `folder/folder.py`.
+    """
+    folder = path.parent.name
+    names = {folder, folder.removesuffix("s")}
+    evaluate_metric = path.parents[1].name == "metrics" and path.stem == folder
+    trainer = path.stem in {f"{name}_{kind}" for name in names for kind in ("config", "trainer")}
+    return not (evaluate_metric or trainer) and any(
+        path.stem == name or path.stem.startswith(f"{name}_") for name in names
+    )
+
+
+def test_no_folder_is_crowded():
+    assert crowded(CODE) == {}
+
+
+def test_no_file_repeats_its_folders_name():
+    assert [relative(path) for path in CODE if repeats_its_folder(path)] == []
+
+
+def test_the_median_file_is_short():
+    assert median(len(path.read_text(encoding="utf-8").splitlines()) for path in CODE) < MAX_MEDIAN_LINES
+
+
+def test_crowded_folders_and_repeated_names_are_found():
+    full = [Path("a") / f"{i}.py" for i in range(MAX_FOLDER_FILES)]
+    assert crowded(full) == {}
+    assert crowded([*full, Path("a/page.js")]) == {"a": MAX_FOLDER_FILES + 1}
+    for name in ("ui/ui_page.py", "x/objectives/objective_dpo.py", "x/lora/lora.py", "x/lora/lora_loading.py"):
+        assert repeats_its_folder(PACKAGE / name), name
+    for name in ("metrics/win_rate/win_rate.py", "critic/critic_config.py", "lora/loading.py", "metrics/x/y.py"):
+        assert not repeats_its_folder(PACKAGE / name), name
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)

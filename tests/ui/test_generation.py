@@ -10,10 +10,10 @@ from diffusers import DiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from lift_trl.hub.lora import DIFFUSERS_LORA_FILE
+from lift_trl.hub.lora.files import DIFFUSERS_LORA_FILE
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.records import CriticScore
-from lift_trl.ui.generation import PairGenerator
+from lift_trl.ui.compare.generation import PairGenerator
 
 
 TINY = {"num_frames": 9, "height": 32, "width": 32, "num_inference_steps": 1}

@@ -18,7 +18,7 @@ from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.store.manifest import read_rows, write_rows
 from lift_trl.store.rated_videos import BadRowsError
 from lift_trl.store.video_io import write_video
-from lift_trl.ui.annotation import (
+from lift_trl.ui.annotate.ratings import (
     READY_REASON,
     AnnotationQueue,
     Rating,
@@ -26,14 +26,14 @@ from lift_trl.ui.annotation import (
     export_ratings,
     rater_summaries,
 )
-from lift_trl.ui.arena import CHOICES, Arena, system_of
+from lift_trl.ui.annotate.review import ReviewQueue, clip_path, find_queue, share_queue
+from lift_trl.ui.arena.results import ResultRow, ResultsCache, Share, results_html
+from lift_trl.ui.arena.votes import CHOICES, Arena, system_of
 from lift_trl.ui.clips import GalleryClip, load_clips, pair_clips
-from lift_trl.ui.compare import Gallery
-from lift_trl.ui.generation import component_sizes, critic_size, plan_for
+from lift_trl.ui.compare.generation import component_sizes, critic_size, plan_for
+from lift_trl.ui.compare.votes import Gallery
 from lift_trl.ui.identity import COOKIE, Identity, cookie_token
 from lift_trl.ui.page import named, player_html, prompt_html
-from lift_trl.ui.results import ResultRow, ResultsCache, Share, results_html
-from lift_trl.ui.review import ReviewQueue, clip_path, find_queue, share_queue
 from lift_trl.ui.verdict import score_of, verdict_html
 from lift_trl.ui.vote_log import VoteLog
 
@@ -136,7 +136,7 @@ def test_results_lead_with_the_aligned_system_and_name_systems_as_text():
 
 def test_results_of_many_votes_are_not_made_anew_for_each_of_them(arena, monkeypatch):
     clock_s, calls = [0.0], []
-    monkeypatch.setattr("lift_trl.ui.results.time", SimpleNamespace(monotonic=lambda: clock_s[0]))
+    monkeypatch.setattr("lift_trl.ui.arena.results.time", SimpleNamespace(monotonic=lambda: clock_s[0]))
 
     def slow(votes):
         calls.append(len(votes))

@@ -12,15 +12,15 @@ from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import read_rows, write_rows
 from lift_trl.store.rated_videos import BadRowsError
 from lift_trl.store.video_io import write_video
-from lift_trl.ui.annotation import AnnotationQueue, Rating, export_ratings
-from lift_trl.ui.arena import Arena
+from lift_trl.ui.annotate.ratings import AnnotationQueue, Rating, export_ratings
+from lift_trl.ui.annotate.review import ReviewQueue
+from lift_trl.ui.arena.results import ResultsCache
+from lift_trl.ui.arena.votes import Arena
 from lift_trl.ui.clips import ClipShelf, GalleryClip, load_clips, pair_clips
-from lift_trl.ui.compare import Compare, Gallery
-from lift_trl.ui.compare_page import compare_page
+from lift_trl.ui.compare.page import compare_page
+from lift_trl.ui.compare.votes import Compare, Gallery
 from lift_trl.ui.identity import Identity
 from lift_trl.ui.page import ClipError, clip_player, preload_html
-from lift_trl.ui.results import ResultsCache
-from lift_trl.ui.review import ReviewQueue
 from lift_trl.ui.vote_log import VoteLog, vote_id
 
 

@@ -6,12 +6,12 @@ from .dpo import DPO
 from .exp import EXP
 from .kto import KTO
 from .nft import NFT
+from .parts.settings import ObjectiveArguments
+from .parts.step import Objective, OtherPolicy, RatedRows, StepRows, TrainingRows
+from .parts.weights import effective_sample_size, per_sample_loss
 from .rs import RS
 from .rwl import RWL
-from .settings import ObjectiveArguments
 from .sft import SFT
-from .step import Objective, OtherPolicy, RatedRows, StepRows, TrainingRows
-from .weights import effective_sample_size, per_sample_loss
 
 
 #: By the name that `objective:` has in a YAML.

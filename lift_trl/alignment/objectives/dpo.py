@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .pairs import select_pairs
-from .references import REFERENCE_OPTIONS, distance, implicit_reward, needs_reference
-from .step import Objective, StepRows, chosen_and_rejected
+from .parts.pairs import select_pairs
+from .parts.references import REFERENCE_OPTIONS, distance, implicit_reward, needs_reference
+from .parts.step import Objective, StepRows, chosen_and_rejected
 
 
 if TYPE_CHECKING:
-    from .settings import ObjectiveArguments
+    from .parts.settings import ObjectiveArguments
 
 
 def reward(rows: StepRows, args: "ObjectiveArguments") -> Tensor:

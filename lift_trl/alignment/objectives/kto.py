@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .references import REFERENCE_OPTIONS, distance, implicit_reward, needs_reference
-from .step import Objective, RatedRows, StepRows, TrainingRows, chosen_and_rejected
-from .weights import weighted_rows
+from .parts.references import REFERENCE_OPTIONS, distance, implicit_reward, needs_reference
+from .parts.step import Objective, RatedRows, StepRows, TrainingRows, chosen_and_rejected
+from .parts.weights import weighted_rows
 
 
 if TYPE_CHECKING:
-    from .settings import ObjectiveArguments
+    from .parts.settings import ObjectiveArguments
 
 
 def select(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:

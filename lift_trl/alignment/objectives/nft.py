@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .groups import ADVANTAGE_OPTIONS, advantage_health, needs_old, select_advantages
-from .step import Objective, StepRows, other
+from .parts.groups import ADVANTAGE_OPTIONS, advantage_health, needs_old, select_advantages
+from .parts.step import Objective, StepRows, other
 
 
 if TYPE_CHECKING:
-    from .settings import ObjectiveArguments
+    from .parts.settings import ObjectiveArguments
 
 
 def nft(rows: StepRows, args: "ObjectiveArguments") -> Tensor:

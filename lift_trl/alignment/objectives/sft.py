@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .step import Objective, RatedRows, TrainingRows
-from .weights import likelihood, weighted_rows
+from .parts.step import Objective, RatedRows, TrainingRows
+from .parts.weights import likelihood, weighted_rows
 
 
 if TYPE_CHECKING:
-    from .settings import ObjectiveArguments
+    from .parts.settings import ObjectiveArguments
 
 
 def select(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:

@@ -1,0 +1,172 @@
+"""Pairs of clips that people compared, for DPO: the arena's votes, or a CSV with VideoGen-RewardBench's columns."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ...records import RatedVideo, content_id
+from ...store.clip_rows import video_digest
+from ...store.manifest import read_rows, write_rows
+from ...store.tables import table_rows
+from .cache_format import PAIRS_FILE
+
+
+logger = logging.getLogger(__name__)
+
+_OVERALL = "Overall"
+_SIGNS = {"a": 1, "b": -1, "tie": 0, "A": 1, "B": -1, "same": 0}
+
+
+class Preferences(NamedTuple):
+    """
+    What people prefer.
+
+    Attributes:
+        videos: each clip once, without a rating.
+        pairs: ids (preferred, other), each pair of clips once.
+        ties: pairs that nobody prefers a clip of, or as many one as the other: they are left out.
+    """
+
+    videos: list[RatedVideo]
+    pairs: list[tuple[str, str]]
+    ties: int
+
+
+class _Choice(NamedTuple):
+    """One vote: two files, a prompt, and the sign of what was chosen (1 the first, -1 the second, 0 neither)."""
+
+    prompt: str
+    first: Path
+    second: Path
+    sign: int
+
+
+def load_preferences(
+    source: Path | str, systems: Mapping[str, Path | str] | None = None, *, dimension: str | None = None
+) -> Preferences:
+    """
+    The pairs of `source`, all voters together: the clip that more of them chose.
+
+    Args:
+        source: a folder of votes (`*.jsonl`, as the arena writes them) or one such file; or a CSV with `path_A, path_B,
+            prompt` and `Overall` (or VQ, MQ, TA) being A, B or same, paths relative to its folder.
+        systems: folder of each system that the votes name as `system/path`.
+        dimension: which question counts, by the name that the rows have; by default the overall one.
+
+    Raises:
+        ValueError: naming the row, if a choice or a system is unknown, or no pair is left.
+        FileNotFoundError: naming the row, if a clip is not there.
+    """
+    path = Path(source)
+    choices = _csv_choices(path, dimension) if path.suffix == ".csv" else _votes(path, systems or {}, dimension)
+    videos: dict[str, RatedVideo] = {}
+    ids: dict[tuple[Path, str], str] = {}
+
+    def clip(file: Path, prompt: str) -> str:
+        if (file, prompt) not in ids:
+            ids[file, prompt] = content_id(video_digest(file), prompt, False)
+            videos.setdefault(ids[file, prompt], RatedVideo(ids[file, prompt], file, prompt))
+        return ids[file, prompt]
+
+    balance: dict[tuple[str, str], int] = {}
+    for choice in choices:
+        first, second = clip(choice.first, choice.prompt), clip(choice.second, choice.prompt)
+        if first != second:
+            key, sign = ((first, second), choice.sign) if first < second else ((second, first), -choice.sign)
+            balance[key] = balance.get(key, 0) + sign
+    pairs = [pair if sign > 0 else pair[::-1] for pair, sign in balance.items() if sign]
+    if not pairs:
+        raise ValueError(
+            f"{source}: no pair in which one clip is preferred ({len(balance)} ties). Collect more votes."
+        )
+    used = {name for pair in pairs for name in pair}
+    logger.info("%s: %d pairs, %d ties left out, %d clips", source, len(pairs), len(balance) - len(pairs), len(used))
+    return Preferences([videos[name] for name in videos if name in used], pairs, len(balance) - len(pairs))
+
+
+def _csv_choices(path: Path, dimension: str | None) -> Iterator[_Choice]:
+    column = dimension or _OVERALL
+    for number, row in enumerate(table_rows(path), start=2):
+        where = f"{path}, line {number}"
+        if isinstance(row, str):
+            raise ValueError(f"{where}: {row}")
+        # The benchmark's evaluation script calls the last column ALL, its card Overall.
+        value = row.get(column, row.get("ALL") if column == _OVERALL else None)
+        missing = [name for name in ("path_A", "path_B", "prompt") if not row.get(name)]
+        if missing or value not in ("A", "B", "same"):
+            raise ValueError(
+                f"{where}: {column}={value!r} or no {', '.join(missing) or 'choice'}; write path_A, path_B, prompt and "
+                f"in {column} A, B or same."
+            )
+        first, second = (_existing(where, path.parent / row[name]) for name in ("path_A", "path_B"))
+        yield _Choice(row["prompt"].strip(), first, second, _SIGNS[value])
+
+
+def _votes(path: Path, systems: Mapping[str, Path | str], dimension: str | None) -> Iterator[_Choice]:
+    files = sorted(path.glob("**/*.jsonl")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise FileNotFoundError(f"{path}: no votes (*.jsonl). Name the arena's folder, or a CSV of pairs.")
+    seen: set[str] = set()
+    for file in files:
+        for number, row in enumerate(read_rows(file), start=1):
+            where = f"{file}, line {number}"
+            missing = [
+                name for name in ("id", "prompt", "video_a", "video_b", "choice", "dimension") if name not in row
+            ]
+            if missing:
+                raise ValueError(f"{where}: no {', '.join(missing)}; name a file of votes as the arena writes them.")
+            if row["dimension"] != dimension or row["id"] in seen:
+                continue
+            seen.add(row["id"])  # a vote counts once, in however many segments it stands
+            if row["choice"] not in ("a", "b", "tie"):
+                raise ValueError(f"{where}: choice {row['choice']!r}; use a, b or tie.")
+            first, second = (_voted_clip(where, str(row[name]), systems) for name in ("video_a", "video_b"))
+            yield _Choice(str(row["prompt"]).strip(), first, second, _SIGNS[row["choice"]])
+
+
+def _voted_clip(where: str, name: str, systems: Mapping[str, Path | str]) -> Path:
+    """The file that a vote names: a path, or `system/path`."""
+    system, _, rest = name.partition("/")
+    if system in systems:
+        return _existing(where, Path(systems[system]) / rest)
+    if Path(name).is_file():
+        return Path(name)
+    raise ValueError(
+        f"{where}: the system of {name!r} is none of {', '.join(systems) or 'those named'}. Name the folder of its clips: "
+        f"--systems {system}=DIR."
+    )
+
+
+def _existing(where: str, path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{where}: {path} is not there. Correct the path, or leave the row out.")
+    return path
+
+
+def save_pairs(folder: Path | str, pairs: Sequence[tuple[str, str]]) -> None:
+    """Writes the pairs into a cache's folder, before the cache is finished; none removes those of an earlier run."""
+    path = Path(folder) / PAIRS_FILE
+    if pairs:
+        write_rows(path, [{"chosen": chosen, "rejected": rejected} for chosen, rejected in pairs])
+    else:
+        path.unlink(missing_ok=True)
+
+
+def parse_systems(entries: Sequence[str]) -> dict[str, Path]:
+    """
+    `name=folder` entries as a mapping.
+
+    Raises:
+        ValueError: for an entry without a name or folder.
+
+    >>> parse_systems(["base=runs/eval_base"])
+    {'base': PosixPath('runs/eval_base')}
+    """
+    systems = {}
+    for entry in entries:
+        name, equals, folder = entry.partition("=")
+        if not (name and equals and folder):
+            raise ValueError(f"systems: {entry!r}; write name=folder, as in base=runs/eval_base.")
+        systems[name] = Path(folder)
+    return systems

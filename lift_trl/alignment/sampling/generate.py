@@ -1,0 +1,346 @@
+"""Prompts to a `generated/` artefact of videos through any pipeline that has an adapter: sharded, batched, resumable."""
+
+import hashlib
+import inspect
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import diffusers
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.logging import get_logger
+from diffusers import SchedulerMixin
+from numpy.typing import NDArray
+
+from ...hub.lora.loading import FoundLora, find_loras, load_lora
+from ...prefetch import behind
+from ...records import VideoSample, content_id, seed_from
+from ...runtime import process_state
+from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, naming_what_failed
+from ...store.sharding import chunks, share
+from ...store.tables import TABLE_SUFFIXES, table_rows, text_lines
+from ...store.video_io import write_video
+from ...video_models import PipelineSource
+from ...video_models.source import release_memory
+from ..data.cache import encoding_dtype
+from ..data.text_cache import TextCache
+from .settings import Sampling, reusing_blocks
+from .validation import TILING_PIXELS
+
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+logger = get_logger(__name__)
+
+VIDEOS_DIR = "videos"
+_WORK_DIR = ".text"
+_SEED_RANGE = 2**32
+_AS_TRAINED = Sampling()
+
+
+class PromptSeed(NamedTuple):
+    """One video to make. `number` counts the videos of a prompt."""
+
+    prompt: str
+    seed: int
+    number: int = 0
+
+    @property
+    def id(self) -> str:
+        """16 hex digits of (prompt, seed), the same for every model, so that two models' videos are compared by it."""
+        return content_id(self.prompt, self.seed)
+
+
+def read_prompts(path: Path | str, *, videos_per_prompt: int = 1, seed: int = 0) -> list[PromptSeed]:
+    """
+    The videos that a file asks for.
+
+    Args:
+        path: a text file with one prompt a line; or a table (JSON lines, CSV, or a folder with `metadata.jsonl` such as a
+            plan of `lift-trl eval plan`) with `prompt` and optionally `seed` in each row.
+        videos_per_prompt: videos of a prompt that comes without a seed. Each gets a seed made of (`seed`, prompt, index).
+
+    Raises:
+        FileNotFoundError, ValueError: naming file and row.
+    """
+    file = Path(path)
+    file = file / METADATA_FILE if file.is_dir() else file
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file}: missing. Name a text file with one prompt a line, or a folder that eval plan wrote."
+        )
+    if file.suffix not in TABLE_SUFFIXES:
+        return plan_videos(text_lines(file), videos_per_prompt=videos_per_prompt, seed=seed)
+    videos: list[PromptSeed] = []
+    for number, row in enumerate(table_rows(file), start=1):
+        if isinstance(row, str):
+            raise ValueError(f"{file}, row {number}: {row}")
+        prompt, own_seed = row.get("prompt"), row.get("seed")
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ValueError(f"{file}, row {number}: no prompt; fill the column prompt, or delete the row.")
+        if own_seed is None:
+            videos += plan_videos([prompt], videos_per_prompt=videos_per_prompt, seed=seed)
+        else:
+            is_text = file.suffix in (".csv", ".tsv")  # where a number is one, too
+            where = f"{file}, row {number}"
+            numbers = [_whole(f"{where}: {name}", row.get(name) or 0, is_text=is_text) for name in ("seed", "index")]
+            videos.append(PromptSeed(prompt.strip(), *numbers))
+    return videos
+
+
+def _whole(what: str, value: Any, *, is_text: bool) -> int:
+    """`value` as a whole number."""
+    found = int(value) if is_text and isinstance(value, str) and value.strip().isdecimal() else value
+    if type(found) is not int or not 0 <= found < 2**63:
+        raise ValueError(f"{what} {value!r} is not a whole number from 0 to 2^63 - 1.")
+    return found
+
+
+def plan_videos(prompts: Iterable[str], *, videos_per_prompt: int = 1, seed: int = 0) -> list[PromptSeed]:
+    """
+    `videos_per_prompt` videos of each prompt, a prompt's videos together; empty prompts and repeats are left out.
+
+    A video's seed depends on (`seed`, prompt, index) alone: more videos or other prompts change no video.
+
+    >>> len(plan_videos(["a fox", "a bird", "a fox"], videos_per_prompt=2))
+    4
+    """
+    if videos_per_prompt < 1:
+        raise ValueError(f"videos_per_prompt={videos_per_prompt}; give 1 or more.")
+    texts = dict.fromkeys(prompt.strip() for prompt in prompts if prompt.strip())
+    return [
+        PromptSeed(text, seed_from(seed, text, index) % _SEED_RANGE, index)
+        for text in texts
+        for index in range(videos_per_prompt)
+    ]
+
+
+def generate_videos(
+    model: "str | Path | DiffusionPipeline | PipelineSource",
+    videos: Sequence[PromptSeed],
+    output_dir: Path | str,
+    *,
+    sampling: Sampling = _AS_TRAINED,
+    adapter: str | Path | Sequence[str | Path] | None = None,
+    state: PartialState | None = None,
+) -> Path:
+    """
+    Samples every video of `videos`; returns `output_dir`, an artefact with one row (`VideoSample`) a video. Videos of other
+    prompts and seeds that are there already, made with the same settings, stay in it.
+
+    Kill it at any time, with any number of processes, and call it again: a finished video is not sampled again, and what
+    comes out is what an uninterrupted run would have made. Each prompt is embedded once, and the text encoder has left
+    before transformer and VAE are loaded. A video's noise depends on its seed alone.
+
+    Args:
+        adapter: folder or repo of a LoRA that `load_lora_weights` reads, put on top of `model`; of a model with two networks
+            also two, one of each. A pipeline stays as it is.
+
+    Raises:
+        ValueError: if nothing is asked for, two videos have prompt and seed in common, the size does not suit the model,
+            `output_dir` holds videos of other settings, `adapter` fits no network or not in full, or a video is not finite.
+    """
+    source = model if isinstance(model, PipelineSource) else PipelineSource(model)
+    state = state or process_state()
+    sampling = sampling.sized(source)
+    folder = Path(output_dir)
+    ids = _distinct_ids(videos)
+    dtype = encoding_dtype(source, state)
+    manifest = Manifest(folder, rank=state.process_index)
+    with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
+        loras, settings = _settings(source, sampling, adapter, dtype)
+    done = _done(manifest, settings)
+    # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
+    todo = [batch for batch in chunks(list(videos), sampling.batch_size) if not done.issuperset(v.id for v in batch)]
+    state.wait_for_everyone()
+    (folder / ARTIFACT_FILE).unlink(missing_ok=True)
+    logger.info("%d videos, %d of %d batches to sample", len(ids), len(todo), -(-len(ids) // sampling.batch_size))
+    texts = TextCache(folder / _WORK_DIR, content_id(source.fingerprint(*source.adapter.text_components), dtype))
+    prompts = [video.prompt for batch in todo for video in batch]
+    texts.embed(source, [*prompts, *_negative(sampling)] if prompts else [], state, dtype)
+    if mine := share(todo, rank=state.process_index, world_size=state.num_processes):
+        pipe = load_pipeline(source, loras, sampling, dtype, state)
+        started_s = time.monotonic()
+        with behind() as put:  # x264 and hashing do not hold the sampler up
+            for number, batch in enumerate(mine, start=1):
+                frames = sample_batch(pipe, source, batch, texts, sampling, dtype, state.device)
+                for video, clip in zip(batch, frames, strict=True):
+                    if video.id not in done:
+                        put(_store, manifest, video, clip, source, sampling, loras, settings)
+                left_s = (time.monotonic() - started_s) / number * (len(mine) - number)
+                logger.info("batch %d of %d, %.1f minutes left", number, len(mine), left_s / 60)
+        del pipe
+        release_memory()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _finish(manifest, ids, source, sampling, loras)
+    state.wait_for_everyone()
+    return folder
+
+
+def _distinct_ids(videos: Sequence[PromptSeed]) -> list[str]:
+    """Their ids; raises `ValueError` if there is none, or one stands twice."""
+    ids = [video.id for video in videos]
+    if not ids:
+        raise ValueError("no prompt to sample from: the list is empty.")
+    if twice := next((video for video, unit in zip(videos, ids, strict=True) if ids.count(unit) > 1), None):
+        raise ValueError(f"{twice} stands twice; delete one.")
+    return ids
+
+
+def _settings(
+    source: PipelineSource,
+    sampling: Sampling,
+    adapter: str | Path | Sequence[str | Path] | None,
+    dtype: torch.dtype,
+) -> tuple[tuple[FoundLora, ...], str]:
+    """The LoRAs' files, and the key of all that makes the videos, beside prompt and seed."""
+    model = source.adapter
+    loras = find_loras(adapter, model.networks)
+    weights = source.fingerprint(*model.text_components, *model.networks, "vae", "scheduler")
+    # Their content only: the folder of a LoRA may be moved.
+    contents = {lora.network: lora.identity.rpartition("@")[2] for lora in loras}
+    content = " ".join(text if name == "transformer" else f"{name} {text}" for name, text in contents.items()) or None
+    return loras, content_id(weights, content, sampling.key, dtype)
+
+
+def _done(manifest: Manifest, settings: str) -> set[str]:
+    """Ids of finished videos."""
+    rows = manifest.rows()
+    if any(row.get("settings") != settings for row in rows):
+        raise ValueError(
+            f"{manifest.folder}: holds videos of another model, adapter or settings. Name a new output_dir, or delete "
+            "this one."
+        )
+    return {row["id"] for row in rows}
+
+
+def load_pipeline(
+    source: PipelineSource, loras: Sequence[FoundLora], sampling: Sampling, dtype: torch.dtype, state: PartialState
+) -> Any:
+    """The pipeline without its text encoder, with the LoRAs on."""
+    networks = source.adapter.networks
+    pipe: Any = source.load(
+        *networks,
+        "vae",
+        dtype=dtype,
+        device=state.device,
+        private=len(loras) > 0,
+        quantization=sampling.quantization,
+    )
+    for lora in loras:
+        load_lora(pipe, lora, name="lift")
+    assert sampling.height is not None and sampling.width is not None
+    if sampling.height * sampling.width > TILING_PIXELS:
+        pipe.vae.enable_tiling()
+    pipe.set_progress_bar_config(disable=True)
+    if sampling.scheduler is not None:
+        pipe.scheduler = _scheduler(sampling.scheduler).from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    if unknown := sampling.pipeline_options.keys() - inspect.signature(type(pipe).__call__).parameters.keys():
+        raise ValueError(f"pipeline_options: a call of {type(pipe).__name__} has no {', '.join(sorted(unknown))}.")
+    assert sampling.guidance_scale is not None
+    source.adapter.prepare_sampling(pipe, sampling.guidance_scale)
+    return pipe
+
+
+def _scheduler(name: str) -> Any:
+    """The scheduler class of diffusers that is called so."""
+    found = getattr(diffusers, name, None)
+    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+        raise ValueError(f"scheduler={name!r}: diffusers has no such scheduler; DPMSolverMultistepScheduler is one.")
+    return found
+
+
+def _negative(sampling: Sampling) -> list[str]:
+    """The negative prompt, where there is guidance."""
+    return [sampling.negative_prompt or ""] if sampling.is_guided else []
+
+
+@torch.no_grad()
+def sample_batch(
+    pipe: Any,
+    source: PipelineSource,
+    batch: Sequence[PromptSeed],
+    texts: TextCache,
+    sampling: Sampling,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> NDArray[np.uint8]:
+    """One batch, [B, F, H, W, 3]."""
+    assert sampling.num_frames and sampling.height and sampling.width and sampling.guidance_scale is not None
+    text = texts.batch([video.prompt for video in batch], device, dtype)
+    negative = texts.batch(_negative(sampling) * len(batch), device, dtype) if sampling.is_guided else None
+    # On the CPU, so that a seed means the same noise on every device.
+    generators = [torch.Generator().manual_seed(video.seed) for video in batch]
+    with reusing_blocks(pipe, source.adapter.networks, sampling.first_block_cache):
+        frames = pipe(
+            num_inference_steps=sampling.num_inference_steps,
+            generator=generators,
+            output_type="np",
+            **source.adapter.pipeline_text(text, negative),
+            **source.adapter.sampling_arguments(
+                sampling.num_frames, sampling.height, sampling.width, sampling.guidance_scale
+            ),
+            **sampling.pipeline_options,
+        ).frames
+    if not np.isfinite(frames).all():
+        bad = next(video for video, clip in zip(batch, frames, strict=True) if not np.isfinite(clip).all())
+        raise ValueError(f"{bad}: the video is not finite in {dtype}. What was finished is kept.")
+    video: NDArray[np.uint8] = (np.asarray(frames) * 255).round().clip(0, 255).astype(np.uint8)
+    return video.repeat(sampling.enlarge, axis=2).repeat(sampling.enlarge, axis=3)
+
+
+def _store(
+    manifest: Manifest,
+    video: PromptSeed,
+    clip: NDArray[np.uint8],
+    source: PipelineSource,
+    sampling: Sampling,
+    loras: Sequence[FoundLora],
+    settings: str,
+) -> None:
+    """The file first, then its row: a row means that the file is whole."""
+    name = f"{VIDEOS_DIR}/{video.id}.mp4"
+    path = manifest.folder / name
+    with naming_what_failed(path, "The video was not written; those with a row are kept"):
+        write_video(path, clip, fps=source.adapter.fps)
+    assert sampling.num_frames and sampling.height and sampling.width and sampling.guidance_scale is not None
+    sample = VideoSample(
+        id=video.id,
+        prompt=video.prompt,
+        video=name,
+        seed=video.seed,
+        model=source.identity,
+        adapter=", ".join(lora.identity.rpartition("@")[0] for lora in loras) or None,
+        num_frames=sampling.num_frames,
+        height=sampling.height,
+        width=sampling.width,
+        fps=source.adapter.fps,
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+    )
+    # `load_dataset` looks for file_name.
+    row = {"file_name": name, **asdict(sample), "index": video.number}
+    del row["video"]
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest.append({**row, "enlarge": sampling.enlarge, "sha256": sha256, "settings": settings})
+
+
+def _finish(
+    manifest: Manifest, ids: Sequence[str], source: PipelineSource, sampling: Sampling, loras: Sequence[FoundLora]
+) -> None:
+    """The artefact's own page last: a folder with `artifact.yaml` is whole."""
+    asked = set(ids)
+    rows = manifest.merge([*ids, *(row["id"] for row in manifest.rows() if row["id"] not in asked)])
+    parents = {"model": source.identity} | {
+        role: lora.identity for role, lora in zip(("adapter", "adapter_2"), loras, strict=False)
+    }
+    config = {**asdict(sampling), "num_videos": len(rows), "num_prompts": len({row["prompt"] for row in rows})}
+    Artifact(kind="generated", config=config, parents=parents).save(manifest.folder)
+    shutil.rmtree(manifest.folder / _WORK_DIR, ignore_errors=True)

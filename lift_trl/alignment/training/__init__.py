@@ -1,0 +1,1 @@
+"""What the trainer is made of: draws, policies, precision, logged sums, the guard, and what is saved."""

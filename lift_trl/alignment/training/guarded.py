@@ -1,0 +1,139 @@
+"""The guard within one training: a limit of the distance to the reference, and both judges at each validation."""
+
+from collections.abc import Mapping
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate.logging import get_logger
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
+
+from ...store.manifest import METADATA_FILE, write_rows
+from ...video_models.source import release_memory
+from ..guard import CriticSource, Curves, Guard, Verdicts
+from .policies import OldPolicyFollows
+
+
+if TYPE_CHECKING:
+    from ..reward_weighted_config import RewardWeightedVideoConfig
+
+
+logger = get_logger(__name__)
+
+_BASE = "base"
+
+
+class StopsFarAway(TrainerCallback):
+    """Ends a training whose logged distance to the reference, as a share of the reference's error, is above `limit`."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        """Of a line of training; all processes have the same figures."""
+        for name in ("kl_fraction", "kl_old_fraction"):
+            share = (logs or {}).get(name, 0.0)
+            if share > self.limit:
+                logger.warning(
+                    "step %d: %s=%.3f is above max_kl_fraction=%s: training ends here",
+                    *(state.global_step, name, share, self.limit),
+                )
+                control.should_training_stop = True
+
+
+def policy_callbacks(args: "RewardWeightedVideoConfig", *, old_moves: bool) -> list[TrainerCallback]:
+    """What moves the old policy, and what watches how far the trained one is from it."""
+    found: list[TrainerCallback] = []
+    if old_moves:
+        found.append(OldPolicyFollows(args.ref_model_sync_steps, args.ref_model_mixup_alpha))
+    if args.max_kl_fraction is not None:
+        found.append(StopsFarAway(args.max_kl_fraction))
+    return found
+
+
+class GuardedValidation(TrainerCallback):
+    """
+    Gives the validation videos of each step, and the base's, to the critic that gave the rewards and to the guard's judge;
+    warns, or ends the training, where the guard fires. `guard.md` in `output_dir` has both curves.
+
+    A judge is in memory only while it scores, beside the model in training, on the main process.
+
+    Args:
+        guard: its judge and action; `"best"` ends the training and names the step that the judge likes best.
+        critic: the one that gave the rewards.
+    """
+
+    def __init__(self, guard: Guard, critic: CriticSource) -> None:
+        self.guard, self.critic = guard, critic
+        self.curves: Curves | None = None
+        self.judged: set[int] = set()
+        self.last_step = -1
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """
+        Raises:
+            ValueError: if there are too few validation videos to be sure of anything.
+        """
+        if len(args.validation_prompts or ()) < 2:
+            raise ValueError(
+                "a guard judges the validation videos: give two validation_prompts or more, better twenty."
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After the validation of this step, if it had one."""
+        if args.validation_steps and state.global_step % args.validation_steps == 0:
+            self._look(args, state, control)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After the last validation."""
+        if state.global_step != self.last_step:
+            self._look(args, state, control)
+
+    def _look(self, args: Any, state: Any, control: Any) -> None:
+        self.last_step = state.global_step
+        fires = [self._fires(args, state.global_step) if state.is_world_process_zero else False]
+        if broadcast_object_list(fires)[0] and self.guard.action != "warn":
+            control.should_training_stop = True
+
+    def _fires(self, args: Any, step: int) -> bool:
+        """Whether the guard fires at `step`. A run that was resumed judges its earlier steps again, for their curves."""
+        folder = Path(args.output_dir)
+        clips = {clip.parent.name: clip for clip in sorted(folder.glob(f"validation/*/{_BASE}.mp4"))}
+        prompts = {name: args.validation_prompts[int(name.split("-")[0])] for name in clips}
+        if self.curves is None:
+            self.curves = Curves(*self._verdicts(folder, _BASE, prompts), unit="step")
+        fires, found = False, {int(path.stem.split("-")[1]) for path in folder.glob("validation/*/step-*.mp4")}
+        for number in sorted(number for number in found - self.judged if number <= step):
+            name = f"step-{number}"
+            reward, judge = self._verdicts(folder, name, prompts)
+            drift = self.guard.drift
+            warnings = () if drift is None else drift(folder / "guard" / _BASE, folder / "guard" / name)
+            check = self.curves.add(reward, judge, warnings, number=number)
+            for text in (*check.reasons, *warnings):
+                logger.warning("%s: %s", name, text)
+            fires = bool(check.reasons)
+            self.judged.add(number)
+        self.curves.save(folder)
+        return fires
+
+    def _verdicts(self, folder: Path, name: str, prompts: Mapping[str, str]) -> tuple[Verdicts, Verdicts]:
+        """Rewards of the videos `name` by prompt, of the critic and of the other judge."""
+        rows = [
+            {"id": key, "prompt": text, "file_name": f"../../validation/{key}/{name}.mp4"}
+            for key, text in prompts.items()
+        ]
+        write_rows(folder / "guard" / name / METADATA_FILE, rows)
+        videos = [folder / "validation" / key / f"{name}.mp4" for key in prompts]
+        return self._rewards(self.critic, videos, prompts), self._rewards(self.guard.judge, videos, prompts)
+
+    @staticmethod
+    def _rewards(source: CriticSource, videos: list[Path], prompts: Mapping[str, str]) -> Verdicts:
+        judge = source.load()
+        scores = judge.score(videos, list(prompts.values()))
+        del judge
+        release_memory()
+        rewards = {key: score.reward for key, score in zip(prompts, scores, strict=True)}
+        return {key: reward for key, reward in rewards.items() if not isnan(reward)}

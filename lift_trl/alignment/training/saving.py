@@ -1,0 +1,255 @@
+"""What `RewardWeightedVideoTrainer` leaves behind: model, card and the run's settings; what of it is pushed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from accelerate.logging import get_logger
+from huggingface_hub import HfApi, upload_folder
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import Trainer
+from transformers.trainer_utils import HubStrategy
+from transformers.utils.hub import PushInProgress
+
+from ...hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
+from ...hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora
+from ...hub.pushed_base import check_base
+from ...records import content_id
+from ...runtime import ResumableTrainer, last_checkpoint
+from ...store.manifest import RUN_FILE
+from ...video_models import PipelineSource
+from ..data.video_dataset import CachedVideoDataset
+from ..objectives import Objective
+from ..reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
+from .policies import OLD, TRAINED, load_old_policy, save_old_policy
+
+
+logger = get_logger(__name__)
+
+TRANSFORMER_DIR = "transformer"
+_TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
+#: All that is pushed of a run: the model and its card. The cache, videos and state beside them stay here.
+PUSHED_FILES = ("README.md", DIFFUSERS_LORA_FILE, "adapter_config.json", "adapter_model.safetensors", "transformer/*")
+
+
+class SavingTrainer(ResumableTrainer, Trainer):
+    """Saves, resumes and pushes a LoRA or a whole transformer of a diffusers pipeline."""
+
+    source: PipelineSource
+    config: RewardWeightedVideoConfig
+    output_dir: Path
+    objective: Objective
+    _adapter_identity: str | None
+
+    @property
+    def _old_policy_moves(self) -> bool:
+        """Whether the old policy follows the trained one within the run."""
+        return self.config.sync_ref_model and self.config.ref_model_sync_steps > 0
+
+    # ---- Saving ------------------------------------------------------------------------------------------------
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """LoRA: PEFT's adapter (to resume) and diffusers' file (to use). Full: `transformer/` as diffusers saves it."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.output_dir)
+        if isinstance(self.model, PeftModel):
+            # Without the flag PEFT asks the Hub whether the base has a vocabulary, at every save.
+            self.model.save_pretrained(
+                str(folder), state_dict=state_dict, save_embedding_layers=False, selected_adapters=[TRAINED]
+            )
+            if self._old_policy_moves and OLD in self.model.peft_config:
+                save_old_policy(self.model, folder)
+            export_diffusers_lora(folder, folder, network=self.source.network)
+        else:
+            model = self.accelerator.unwrap_model(self.model)
+            model.save_config(str(folder / TRANSFORMER_DIR))
+            weights = model.state_dict() if state_dict is None else state_dict
+            contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+            save_file(contiguous, folder / TRANSFORMER_DIR / _TRANSFORMER_FILE)
+        # Not stock's training_args.bin: a pickle with paths and tokens that nothing reads.
+        (folder / RUN_FILE).write_text(json.dumps(self._run(), indent=1) + "\n", encoding="utf-8")
+        self.create_model_card(output_dir=folder)
+
+    def create_model_card(self, *args: Any, output_dir: Path | str | None = None, **kwargs: Any) -> None:
+        """Writes the card of what was trained so far, with a snippet that works, into `output_dir`."""
+        if not self.is_world_process_zero():
+            return
+        dataset = self.train_dataset if isinstance(self.train_dataset, CachedVideoDataset) else None
+        adapter = self.source.adapter
+        clip = dataset.artifact.config if dataset else {}
+        frames, height, width = (clip[n] for n in ("num_frames", "height", "width")) if clip else adapter.default_size
+        call = adapter.sampling_arguments(frames, height, width, adapter.guidance_scale)
+        AlignedModelCard(
+            repo=self.hub_model_id or self.config.hub_model_id or str(self.output_dir),
+            base=BaseModel(
+                self.config.hub_base_model or self.source.name,
+                self.source.identity,
+                str(adapter.dtype),
+                {**call, **({"negative_prompt": adapter.negative_prompt} if adapter.negative_prompt else {})},
+                adapter.fps,
+                on_hub=self.source.on_hub or self.config.hub_base_model is not None,
+                network=self.source.network,
+                pipeline=self.source.class_name,
+            ),
+            args=self.config,
+            objective=self._objective_facts(dataset),
+            adapter=self._adapter_identity,
+            lora=self.model.peft_config["default"].to_dict() if isinstance(self.model, PeftModel) else None,
+            ratings=dataset.ratings._asdict() if dataset else {},
+            cache=dataset.artifact if dataset else None,
+            log_history=self.state.log_history,
+        ).save(Path(output_dir or self.output_dir) / "README.md")
+
+    def _objective_facts(self, dataset: CachedVideoDataset | None) -> ObjectiveFacts:
+        """The objective for the card; `beta` is the value that was used, the objective's own where none was given."""
+        settings = {name: getattr(self.config, name) for name in self.objective.options}
+        settings |= {"beta": self.config.strength} if "beta" in settings else {}
+        given = {name: value for name, value in settings.items() if value is not None}
+        in_pairs = dataset is not None and len(dataset.training_rows.pairs) > 0
+        return ObjectiveFacts(self.objective.name, self.objective.words, given, "pairs" if in_pairs else "clips")
+
+    # ---- Resuming ----------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """
+        Stock, from a checkpoint of this very run.
+
+        Raises:
+            ValueError: if the checkpoint is of a run with other settings; names them.
+        """
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
+            checkpoint = last_checkpoint(self.output_dir)
+        if checkpoint:
+            self._check_same_run(Path(str(checkpoint)))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _run(self) -> dict[str, Any]:
+        """What makes this run the one that it is, as JSON."""
+        run = {name: getattr(self.config, name) for name in (*RUN_SETTINGS, *self.objective.options)}
+        run["objective"] = self.objective.name
+        # Names without folders: what was moved is the same.
+        run["network"] = self.source.network
+        run |= {
+            "model": Path(self.source.identity).name,
+            "adapter": Path(self._adapter_identity or "").name,
+        }
+        if isinstance(self.train_dataset, CachedVideoDataset):
+            rows = self.train_dataset
+            chosen = rows.training_rows
+            signs = (*chosen.advantage.tolist(), *chosen.preference.tolist(), *chosen.pairs.flatten().tolist())
+            run["clips_and_weights"] = content_id(*(video.id for video in rows.videos), *rows.weight.tolist(), *signs)
+        if isinstance(self.model, PeftModel):
+            lora = self.model.peft_config["default"].to_dict()
+            targets = lora["target_modules"]
+            run |= {"lora_r": lora["r"], "lora_alpha": lora["lora_alpha"]}
+            run["lora_target_modules"] = targets if isinstance(targets, str) else sorted(targets)
+        return dict(json.loads(json.dumps(run)))
+
+    def _check_same_run(self, checkpoint: Path) -> None:
+        if not (checkpoint / RUN_FILE).is_file():
+            raise ValueError(
+                f"{checkpoint}: no {RUN_FILE}, so it is no checkpoint of this trainer. Name one that it saved."
+            )
+        before, now = json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8")), self._run()
+        differences = [
+            f"{name}={before.get(name)!r} there, {now.get(name)!r} here"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+        if differences:
+            raise ValueError(
+                f"{checkpoint} is of a run with other settings: {'; '.join(differences)}. Set them back to resume it, or "
+                "name another output_dir to start anew."
+            )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Stock for a LoRA; a full model is read from `transformer/`."""
+        weights = Path(resume_from_checkpoint) / TRANSFORMER_DIR / _TRANSFORMER_FILE
+        if isinstance(self.model, PeftModel) or not weights.is_file():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if isinstance(self.model, PeftModel) and self._old_policy_moves and OLD in self.model.peft_config:
+                load_old_policy(self.model, Path(resume_from_checkpoint))
+        else:
+            network: Any = model or self.model
+            network.load_state_dict(load_file(weights))
+
+    def _load_best_model(self) -> None:
+        if self.state.best_model_checkpoint is not None:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    # ---- Pushing -----------------------------------------------------------------------------------------------
+
+    def _check_base(self, token: str | None) -> None:
+        """Raises `ValueError` where the base is not on the Hub, under a name of its own or `hub_base_model`."""
+        check_base(HfApi(token=token), self.output_dir, self.source.name, self.config.hub_base_model)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Saves, and pushes model and card; stock would push all of `output_dir`.
+
+        Raises:
+            ValueError: if the base is a folder of this machine, and `hub_base_model` does not name it on the Hub.
+        """
+        self._check_base(token or self.args.hub_token)
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        return self._upload(
+            self.output_dir, commit_message, run_as_future=not blocking, token=token, revision=revision
+        )
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Pushes model and card of a checkpoint, and as `hub_strategy` asks the checkpoint itself to resume from."""
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        last: Any = self.push_in_progress
+        running = last is not None and not last.is_done()
+        if running and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        message = f"Training in progress, step {self.state.global_step}"
+        jobs = [self._upload(checkpoint_folder, message, run_as_future=True)]
+        whole = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: Path(checkpoint_folder).name}
+        if name := whole.get(HubStrategy(self.args.hub_strategy)):
+            jobs.append(self._upload(checkpoint_folder, message, run_as_future=True, path_in_repo=name, files=None))
+        in_progress: Any = PushInProgress()
+        in_progress.jobs = [*last.jobs, *jobs] if running else jobs
+        self.push_in_progress = in_progress
+
+    def _upload(
+        self,
+        folder: Path | str,
+        message: str | None,
+        *,
+        run_as_future: bool,
+        token: str | None = None,
+        revision: str | None = None,
+        path_in_repo: str | None = None,
+        files: tuple[str, ...] | None = PUSHED_FILES,
+    ) -> Any:
+        options: dict[str, Any] = {
+            "repo_id": self.hub_model_id,
+            "path_in_repo": path_in_repo,
+            "commit_message": message,
+            "token": token or self.args.hub_token,
+            "run_as_future": run_as_future,
+            "allow_patterns": None if files is None else list(files),
+            "revision": revision or self.args.hub_revision,
+        }
+        return upload_folder(folder_path=folder, **options)

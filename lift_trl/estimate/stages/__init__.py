@@ -1,0 +1,1 @@
+"""What each stage takes: the project's own code, run under the meter."""

@@ -1,0 +1,1 @@
+"""LoRA files: written so that diffusers reads them, and loaded into a pipeline."""

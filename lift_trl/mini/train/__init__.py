@@ -1,0 +1,1 @@
+"""How the mini world's checkpoints came to be: VAE, denoiser and VLM, trained from nothing."""

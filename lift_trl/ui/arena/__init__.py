@@ -1,0 +1,1 @@
+"""Blind votes between two systems, and their results."""

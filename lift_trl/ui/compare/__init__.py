@@ -1,0 +1,1 @@
+"""Base and aligned clip of one prompt and seed side by side, ready or made on demand."""
