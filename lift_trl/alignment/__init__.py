@@ -1,1 +1,1 @@
-"""Stage 3: generate (`sampling`), score, cache (`data`), align (the trainer, `objectives`, `training`), again (`iterate`)."""
+"""Stage 3: generate (`sampling`), score, cache (`data`), align (trainer, `objectives`, `training`), again (`iterate`)."""
