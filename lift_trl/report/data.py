@@ -60,7 +60,8 @@ class CalibrationBin(NamedTuple):
 class Paired(NamedTuple):
     """
     `a` minus `b` in one measure of one judge, over `n` prompts; `ci95` is None where there is one prompt only. `p_value` is
-    of the sign-flip test over prompts, uncorrected.
+    of the sign-flip test over prompts, uncorrected. `b_value` is the mean of `b` on the same clips; people's preferences
+    have none.
     """
 
     judge: str
@@ -71,6 +72,7 @@ class Paired(NamedTuple):
     ci95: tuple[float, float] | None
     n: int
     p_value: float
+    b_value: float | None = None
 
     @property
     def estimate(self) -> Estimate:

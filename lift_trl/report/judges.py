@@ -137,10 +137,19 @@ def _dimensions(judged: Judged) -> list[str]:
     return [name for name in names if name != "reward"]
 
 
-def _both(judged: Judged, a: str, b: str, measure: str) -> list[tuple[str, str, float]]:
-    """(key, prompt, a minus b) of the clips that both systems have `measure` of."""
+class _Both(NamedTuple):
+    """A clip that two systems have, and what the judge says of each one's."""
+
+    key: str
+    prompt: str
+    a: float
+    b: float
+
+
+def _both(judged: Judged, a: str, b: str, measure: str) -> list[_Both]:
+    """The clips that both systems have `measure` of."""
     return [
-        (key, judged[a][key].prompt, judged[a][key].measures[measure] - judged[b][key].measures[measure])
+        _Both(key, judged[a][key].prompt, judged[a][key].measures[measure], judged[b][key].measures[measure])
         for key in sorted(judged[a].keys() & judged[b].keys())
         if measure in judged[a][key].measures and measure in judged[b][key].measures
     ]
@@ -152,9 +161,10 @@ def paired_differences(judge: str, judged: Judged) -> Iterator[Paired]:
         for measure in ("reward", *_dimensions(judged)):
             found = _both(judged, a, b, measure)
             if found:
-                differences, prompts = [d for _, _, d in found], [prompt for _, prompt, _ in found]
+                differences, prompts = [clip.a - clip.b for clip in found], [clip.prompt for clip in found]
                 estimate = bootstrap_mean(differences, prompts)
-                yield Paired(judge, a, b, str(measure), *estimate, sign_flip_p(differences, prompts))
+                b_value = sum(clip.b for clip in found) / len(found)
+                yield Paired(judge, a, b, str(measure), *estimate, sign_flip_p(differences, prompts), b_value)
 
 
 def judge_ballots(judge: str, judged: Judged) -> Ballots:
@@ -162,9 +172,9 @@ def judge_ballots(judge: str, judged: Judged) -> Ballots:
     ballots: dict[tuple[str, str], list[Vote]] = {}
     for a, b in system_pairs(list(judged)):
         for dimension in (*_dimensions(judged), None):
-            for key, prompt, change in _both(judged, a, b, dimension or "reward"):
-                outcome = 0 if abs(change) <= REWARD_MARGIN else 1 if change > 0 else -1
-                ballots.setdefault((a, b), []).append(Vote(prompt, key, dimension, outcome, judge))
+            for clip in _both(judged, a, b, dimension or "reward"):
+                outcome = 0 if abs(clip.a - clip.b) <= REWARD_MARGIN else 1 if clip.a > clip.b else -1
+                ballots.setdefault((a, b), []).append(Vote(clip.prompt, clip.key, dimension, outcome, judge))
     return ballots
 
 

@@ -23,9 +23,13 @@ from .verdict import (
     SystemVerdict,
     default_summary,
     difference_in_words,
+    interval_in_words,
     drift_in_words,
+    means_in_words,
     sample_in_words,
+    side_effects,
     system_verdicts,
+    unit_in_words,
 )
 
 
@@ -119,6 +123,8 @@ def to_html(report: Report, parts: list[Section]) -> str:
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["svg_uri"] = lambda svg: _data_uri(svg.encode(), "image/svg+xml")
     environment.filters |= {"difference": difference_in_words, "drift": drift_in_words, "sample": sample_in_words}
+    environment.filters |= {"means": means_in_words, "side_effects": side_effects, "interval": interval_in_words}
+    environment.filters["unit"] = unit_in_words
     verdicts = system_verdicts(report)
     clips = list(dict.fromkeys(path for row in _clip_rows(verdicts, parts) for path in row.clips.values()))
     return environment.get_template("report.html.j2").render(

@@ -114,8 +114,10 @@ def compare_means(
 
 
 def describe_clip(clip: SystemClip) -> str:
-    """A clip's reward and labels in one line, empty where it has none."""
+    """A clip's reward and labels in one line (`reward 0.90, all Good`), empty where it has none."""
     parts = [] if clip.reward is None else [f"reward {clip.reward:.2f}"]
-    if clip.labels:
+    if clip.labels and len(clip.labels) > 1 and len(set(clip.labels.values())) == 1:
+        parts.append(f"all {next(iter(clip.labels.values()))}")
+    elif clip.labels:
         parts += [f"{words(dimension)} {label}" for dimension, label in clip.labels.items()]
     return ", ".join(parts)

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from ..statistics.drift import MEASURES, DriftAlarm
+from ..statistics.drift import MEASURES, DriftAlarm, Level
 from ..statistics.holm import LEVEL, holm
 from ..statistics.intervals import FEW_UNITS
 from .data import TRAINING_JUDGE, ClipRow, Paired, Report, SystemFacts
@@ -100,13 +100,39 @@ def _between(found: dict[tuple[str, str, str], Paired], judge: str, a: str, b: s
         return found.get((judge, a, b))
     other = found[judge, b, a]
     ci95 = None if other.ci95 is None else (-other.ci95[1], -other.ci95[0])
-    return other._replace(a=a, b=b, value=-other.value, ci95=ci95)
+    b_value = None if other.b_value is None else other.b_value + other.value
+    return other._replace(a=a, b=b, value=-other.value, ci95=ci95, b_value=b_value)
 
 
 def difference_in_words(found: Paired) -> str:
     """`+0.131 (95% interval +0.105 to +0.158)`."""
-    bounds = f" (95% interval {found.ci95[0]:+.3f} to {found.ci95[1]:+.3f})" if found.ci95 else ""
+    bounds = f" (95% interval {interval_in_words(found)})" if found.ci95 else ""
     return f"{found.value:+.3f}{bounds}"
+
+
+def interval_in_words(found: Paired) -> str:
+    """`+0.105 to +0.158`; nothing where there is one prompt only."""
+    return f"{found.ci95[0]:+.3f} to {found.ci95[1]:+.3f}" if found.ci95 else ""
+
+
+def unit_in_words(report: Report) -> str:
+    """What the deciding judge's differences are of."""
+    of_votes = any(p.judge == report.judge and p.measure == "preference" for p in report.paired)
+    return "wins minus losses (-1 to 1)" if of_votes else "mean reward"
+
+
+def means_in_words(found: Paired) -> str:
+    """`from 0.606 to 0.756`; nothing of what has no mean, people's preferences."""
+    return "" if found.b_value is None else f"from {found.b_value:.3f} to {found.b_value + found.value:.3f}"
+
+
+def side_effects(verdict: SystemVerdict) -> dict[Level, str]:
+    """What drifted to its limit or beyond by level, the worst first: `{"alarm": "motion energy -33%, sharpness -25%"}`."""
+    levels = dict.fromkeys(alarm.level for alarm in verdict.raised)
+    return {
+        level: ", ".join(f"{MEASURES[a.measure].title} {a.change_in_short}" for a in verdict.raised if a.level == level)
+        for level in levels
+    }
 
 
 def sample_in_words(verdict: SystemVerdict) -> str:

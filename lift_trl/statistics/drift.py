@@ -83,13 +83,22 @@ class DriftAlarm:
     level: Level
 
     @property
-    def change_in_words(self) -> str:
-        """The relative change with its interval; the two means where there is no relative change."""
+    def change_in_short(self) -> str:
+        """The relative change; the two means where there is none."""
         if math.isnan(self.change.value):
             return f"from {self.base_value:.2g} to {self.value:.2g}"
-        # Adding 0 turns a rounded -0 into 0.
-        shown, *bounds = (f"{round(x, 2) + 0.0:+.0%}" for x in (self.change.value, *(self.change.ci95 or ())))
-        return f"{shown} ({' to '.join(bounds)})" if bounds else shown
+        return _signed_percent(self.change.value)
+
+    @property
+    def change_in_words(self) -> str:
+        """The relative change with its interval; the two means where there is no relative change."""
+        bounds = " to ".join(map(_signed_percent, self.change.ci95 or ()))
+        return f"{self.change_in_short} ({bounds})" if bounds else self.change_in_short
+
+
+def _signed_percent(value: float) -> str:
+    # Adding 0 turns a rounded -0 into 0.
+    return f"{round(value, 2) + 0.0:+.0%}"
 
 
 def clip_statistics(video: VideoSource | str) -> ClipStatistics:
