@@ -9,7 +9,7 @@ from typing import Any
 
 from ..records import EvalRow, content_id
 from ..statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
-from ..store.manifest import Artifact, library_versions, read_json
+from ..store.manifest import STATE_FILE, Artifact, library_versions, read_json
 from ..store.rated_videos import raw_rows
 from ..store.system_clips import SystemClip, load_system, num_unscored, pair_systems, prompts_of
 from ..store.tables import table_rows
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 #: What a guard writes (`recipes/iterate.py`, `recipes/align.py`).
 GUARD_FILE = "guard.json"
-#: What a Trainer writes.
-STATE_FILE = "trainer_state.json"
 
 
 @dataclass
@@ -47,7 +45,9 @@ class ReportArguments:
     title: str = field(default="Evaluation", metadata={"help": "Heading of the report."})
     vbench: list[str] = field(default_factory=list, metadata={"help": "name=FOLDER of VBench's *_eval_results.json."})
     protocol: Protocol = field(default="vbench", metadata={"help": "vbench, vbench-long or vbench-custom."})
-    votes: list[str] = field(default_factory=list, metadata={"help": "judge=FILE of comparisons, JSON lines."})
+    votes: list[str] = field(
+        default_factory=list, metadata={"help": "judge=PATH of comparisons: a file of JSON lines or a folder of such."}
+    )
     figures: list[str] = field(default_factory=list, metadata={"help": "FILE of other figures, JSON lines."})
     training: list[str] = field(
         default_factory=list, metadata={"help": "name=FOLDER or trainer_state.json of a training, or a guard.json."}

@@ -8,17 +8,19 @@ from typing import Any, NamedTuple
 
 from ..records import EvalRow
 from ..rubric import words
-from ..store.manifest import ARTIFACT_FILE, RUN_FILE, Artifact, read_json
+from ..store.manifest import ARTIFACT_FILE, RUN_FILE, STATE_FILE, Artifact, read_json
 from ..store.system_clips import SystemClip
 from ..vbench.score import PairedDelta
 from .data import SystemFacts, mean_row, paired_delta
 
 
 _PLAIN = "sft"
+#: How long a run was, of its Trainer's state.
+_STEPS = ("max_steps", "train_batch_size")
 #: What a run and its control share; the clips' weights are what they differ in.
 _SHARED = (
-    *("model", "adapter", "network", "real_weight", "learning_rate", "caption_dropout", "seed"),
-    *("lora_r", "lora_alpha", "lora_target_modules"),
+    *("model", "adapter", "network", "clips", "real_weight", "learning_rate", "caption_dropout", "seed"),
+    *("lora_r", "lora_alpha", "lora_target_modules", *_STEPS),
 )
 
 
@@ -49,8 +51,8 @@ def system_facts(name: str, clips: Sequence[SystemClip]) -> SystemFacts:
 
 def plain_controls(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, str]:
     """
-    System -> the plain fine-tuning with the same settings (objective `sft`), where one is among `systems`: what it gains as
-    well, the rewards did not teach.
+    System -> the plain fine-tuning of the same clips with the same settings (objective `sft`), where one is among `systems`:
+    what it gains as well, the rewards did not teach.
     """
     trained = {name: found for name, clips in systems.items() if (found := _training(_made(clips)))}
     return {
@@ -85,8 +87,11 @@ def _adapter(made: Artifact | None) -> str:
 def _training(made: Artifact | None) -> Mapping[str, Any]:
     """What the LoRA's folder says of its training; nothing where it lies elsewhere by now."""
     adapter = _adapter(made)
-    file = Path(adapter) / RUN_FILE
-    return read_json(file) if adapter and file.is_file() else {}
+    file, steps = Path(adapter) / RUN_FILE, Path(adapter) / STATE_FILE
+    if not (adapter and file.is_file()):
+        return {}
+    state = read_json(steps) if steps.is_file() else {}
+    return {**read_json(file), **{name: state.get(name) for name in _STEPS}}
 
 
 def values_of(

@@ -130,7 +130,9 @@ def side_effects(verdict: SystemVerdict) -> dict[Level, str]:
     """What drifted to its limit or beyond by level, the worst first: `{"alarm": "motion energy -33%, sharpness -25%"}`."""
     levels = dict.fromkeys(alarm.level for alarm in verdict.raised)
     return {
-        level: ", ".join(f"{MEASURES[a.measure].title} {a.change_in_short}" for a in verdict.raised if a.level == level)
+        level: ", ".join(
+            f"{MEASURES[a.measure].title} {a.change_in_short}" for a in verdict.raised if a.level == level
+        )
         for level in levels
     }
 

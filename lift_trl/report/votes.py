@@ -5,15 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from ..records import Comparison
 from ..rubric import LIFT, Rubric
 from ..statistics.holm import sign_flip_p
 from ..statistics.intervals import bootstrap_mean
 from ..statistics.win_rate import Vote, WinRate, agreement, bradley_terry, dimensions_of, to_votes, win_rates
-from ..store.manifest import read_rows
 from ..store.system_clips import SystemClip, rubric_of_systems
+from ..store.votes import VoteRow, read_votes
 from .data import JudgeAgreement, Paired, Strength
 
 
@@ -31,24 +30,21 @@ def system_pairs(systems: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def read_comparisons(path: Path, rubric: Rubric = LIFT) -> list[Comparison]:
     """
-    The comparisons of a JSON-lines file, the arena's log for instance, by the dimensions of `rubric`; other columns are left
-    alone.
+    The comparisons in a file or folder of votes (`read_votes`), by the dimensions of `rubric`; other columns are left alone.
 
     Raises:
-        ValueError: naming the line, if a column is missing or the dimension unknown.
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the line, if a column is missing, an id stands twice, or the dimension is unknown.
     """
-    return [_comparison(path, number, row, rubric) for number, row in enumerate(read_rows(path), start=1)]
+    return [_comparison(vote, rubric) for vote in read_votes(path, _FIELDS)]
 
 
-def _comparison(path: Path, number: int, row: Mapping[str, Any], rubric: Rubric) -> Comparison:
-    missing = [name for name in _FIELDS if name not in row]
-    if missing:
-        raise ValueError(f"{path}, line {number}: no {', '.join(missing)}; a vote has {', '.join(_FIELDS)}.")
-    dimension = row["dimension"]
+def _comparison(vote: VoteRow, rubric: Rubric) -> Comparison:
+    dimension = vote.row["dimension"]
     if dimension is not None and dimension not in rubric.dimensions:
         known = ", ".join(rubric.dimensions)
-        raise ValueError(f"{path}, line {number}: dimension {dimension!r}; use null or one of {known}.")
-    return Comparison(**{name: row[name] for name in _FIELDS})
+        raise ValueError(f"{vote.where}: dimension {dimension!r}; use null or one of {known}.")
+    return Comparison(**{name: vote.row[name] for name in _FIELDS})
 
 
 def read_ballots(path: Path, systems: Mapping[str, Sequence[SystemClip]]) -> tuple[Ballots, int]:

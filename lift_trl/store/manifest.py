@@ -24,6 +24,8 @@ METADATA_FILE = "metadata.jsonl"
 PARTS_DIR = ".parts"
 #: The settings of the run that trained it, beside each saved model.
 RUN_FILE = "run.json"
+#: What a Trainer writes beside it.
+STATE_FILE = "trainer_state.json"
 #: Artefacts that mean nothing under another rubric: ratings, what was taught with them, what follows from either.
 RATED_KINDS = ("hra", "critic", "scored", "cache", "correction")
 #: What to do about an artefact that cannot be read.

@@ -14,11 +14,11 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ..records import content_id
 from .digest import file_digest
+from .manifest import STATE_FILE
 
 
 _SHOWN_KEYS = 3
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin")
-_STATE_FILE = "trainer_state.json"
 #: Where the optimiser's state is: alone, of FSDP (one file or a folder), of DeepSpeed.
 _OPTIMIZER_FILES = ("optimizer.", "optimizer_", "global_step")
 
@@ -67,7 +67,7 @@ def broken_file(checkpoint: Path) -> Path | None:
     for path in files.values():
         if not (_is_json(path) if path.suffix == ".json" else is_whole(path)):
             return path
-    wanted = [_STATE_FILE]
+    wanted = [STATE_FILE]
     if "scheduler.pt" in files and not any(name.startswith(_OPTIMIZER_FILES) for name in files):
         wanted.append("optimizer.pt")
     if "optimizer.pt" in files:

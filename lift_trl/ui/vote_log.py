@@ -24,14 +24,13 @@ from huggingface_hub.hf_api import RepoFile
 
 from ..records import content_id
 from ..store.manifest import read_rows
+from ..store.votes import VOTES_DIR
 
 
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 
-#: Folder of the segments in the dataset repository.
-VOTES_DIR = "votes"
 #: The Hub limits commits to a repository (128 an hour); one a minute at most stays well below.
 COMMIT_INTERVAL_S = 60.0
 MAX_BACKOFF_S = 600.0

@@ -149,9 +149,11 @@ def test_an_arenas_votes_are_pairs_for_dpo_and_ballots_of_the_report(tmp_path, s
         ("base/1.mp4", "tuned/1.mp4"), ("tuned/0.mp4", "base/0.mp4"), ("tuned/2.mp4", "base/2.mp4"),
     ]  # fmt: skip
     (segment,) = (tmp_path / "votes").rglob("*.jsonl")
+    # A folder of votes, and the page's own, where the journal of what was shown lies too.
+    assert [names(load_preferences(path, systems)) for path in (segment, tmp_path)] == [names(found)] * 2
     arguments = ReportArguments(
         str(tmp_path / "report"), [f"{name}={path}" for name, path in systems.items()], drift=False,
-        votes=[f"people={segment}"],
+        votes=[f"people={tmp_path}"],
     )  # fmt: skip
     rates = build_report(arguments).win_rates
     assert [(rate.first, rate.win.value, rate.loss.value) for rate in rates if rate.dimension is None] == [

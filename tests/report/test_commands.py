@@ -13,6 +13,7 @@ import yaml
 
 from lift_trl.report.commands import evaluate, report
 from lift_trl.report.inputs import ReportArguments, build_report, named_paths
+from lift_trl.report.systems import describe_clip
 from lift_trl.rubric import Dimension
 from lift_trl.store.system_clips import load_system
 from lift_trl.store.video_io import write_video
@@ -92,6 +93,9 @@ def test_labels_and_unrated_clips(tmp_path, make_clip):
     clips = load_system(rated)
     assert [clip.key for clip in clips] == ["p#0", "p#1"]
     assert [clip.reward for clip in clips] == pytest.approx([0.9, 0.05])
+    assert [describe_clip(clip) for clip in clips] == ["reward 0.90, all Good", "reward 0.05, all Bad"]
+    mixed = clips[0]._replace(labels={**clips[0].labels, Dimension.VIDEO_FIDELITY: "Bad"}, reward=None)
+    assert describe_clip(mixed) == "semantic consistency Good, motion smoothness Good, video fidelity Bad"
     plain = write_system(tmp_path / "b", make_clip, [("p", None)])
     assert load_system(plain)[0].reward is None
     made = build_report(ReportArguments(str(tmp_path / "r"), [f"base={plain}", f"rwl={rated}"], drift=False))
@@ -359,6 +363,7 @@ def test_a_second_judge(tmp_path, make_clip):
     assert paired["critic", "rwl", "base", "reward"]["ci95"] == pytest.approx([0.85, 0.85])
     assert paired["eye", "rwl", "base", "reward"]["value"] == pytest.approx(0.85 * 2 / 3)
     assert paired["eye", "rwl", "sft", "reward"]["value"] == pytest.approx(0.85 / 3)
+    assert paired["eye", "rwl", "sft", "reward"]["b_value"] == pytest.approx((0.9 + 0.05 + 0.05) / 3)
     wins = {(w["judge"], w["first"], w["second"], w["dimension"]): w["win"]["value"] for w in data["win_rates"]}
     assert wins["eye", "sft", "base", None] == pytest.approx(1 / 3) and wins["critic", "rwl", "sft", None] > 0.3
     rows = {(row["suite"], row["metric"], row["system"]): row["value"] for row in data["rows"]}

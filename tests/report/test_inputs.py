@@ -101,7 +101,7 @@ def three(tmp_path, make_clip):
 
 def test_the_arenas_votes_count(three, tmp_path):
     rows = [
-        vote(i, f"prompt {i}", *sides, choice)
+        vote(f"{i} {sides[0]}", f"prompt {i}", *sides, choice)
         for i in range(10)
         for sides, choice in (
             ((f"rwl/videos/{i}.mp4", f"base/videos/{i}.mp4"), "a" if i < 8 else "b"),
@@ -132,6 +132,40 @@ def test_the_arenas_votes_count(three, tmp_path):
     assert "| strength by | base | rwl | sft |" in markdown
 
 
+def test_a_folder_of_votes_counts_as_the_file_of_all(three, tmp_path):
+    """A page's `DATA_DIR`: two segments, of which one holds a vote of the other again, and beside them what was shown."""
+    rows = [
+        vote(i, f"prompt {i}", f"rwl/videos/{i}.mp4", f"base/videos/{i}.mp4", "a" if i < 7 else "b") for i in range(10)
+    ]
+    again = {**rows[2], "video_a": rows[2]["video_b"], "video_b": rows[2]["video_a"], "choice": "b"}
+    for name, part in (("all", rows), ("data/votes/one", rows[:6]), ("data/votes/two", [again, *rows[6:]])):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_votes(tmp_path / f"{name}.jsonl", part)
+    (tmp_path / "data" / "shown").mkdir()
+    (tmp_path / "data" / "shown" / "0f.jsonl").write_text(json.dumps({"id": "0", "person": "v", "item": "0"}) + "\n")
+    systems = pair_systems({name: load_system(tmp_path / name) for name in ("base", "rwl", "sft")})
+    found = [read_ballots(tmp_path / name, systems) for name in ("all.jsonl", "data", "data/votes")]
+    assert found[0] == found[1] == found[2] and len(found[0][0]["rwl", "base"]) == 10
+    made = build_report(
+        ReportArguments(str(tmp_path / "r"), three, votes=[f"people={tmp_path / 'data'}"], drift=False)
+    )
+    people = [rate for rate in made.win_rates if rate.judge == "people"]
+    assert [(rate.first, rate.win.value) for rate in people] == [("rwl", 0.7)]
+
+
+def test_an_id_of_two_votes_is_named(three, tmp_path):
+    """Whose file numbers its pairs: another voter's vote on the pair is no repetition of the first one's."""
+    systems = pair_systems({name: load_system(tmp_path / name) for name in ("base", "rwl", "sft")})
+    first = vote(0, "prompt 0", "rwl/videos/0.mp4", "base/videos/0.mp4", "a")
+    write_votes(tmp_path / "votes.jsonl", [first, {**first, "voter": "w"}])
+    with pytest.raises(
+        ValueError, match=r"votes.jsonl, line 2: id '0' is that of another vote in .*votes.jsonl, line 1"
+    ):
+        read_ballots(tmp_path / "votes.jsonl", systems)
+    with pytest.raises(FileNotFoundError, match="no votes"):
+        read_ballots(tmp_path / "nowhere", systems)
+
+
 def test_the_clips_follow_the_rule(tmp_path, make_clip):
     """By the independent judge, whatever the critic says: the worst loss of any system, then the largest gain."""
     gains = {"rwl": [0, 0.3, 0.1, 0, 0, 0], "sft": [0, 0, 0, -0.4, 0.2, 0]}
@@ -159,10 +193,19 @@ def test_the_clips_follow_the_rule(tmp_path, make_clip):
 
 def test_a_run_is_compared_with_plain_fine_tuning_of_the_same_settings(tmp_path, make_clip):
     systems = {}
-    for name, objective, rate in (("rwl", "rwl", 0.1), ("sft", "sft", 0.1), ("fast", "sft", 0.2)):
+    settings = {"learning_rate": 0.1, "real_weight": 0.3, "clips": "0f", "seed": 3}
+    for name, objective, changed, steps in (
+        ("rwl", "rwl", {}, 200),
+        ("sft", "sft", {}, 200),
+        ("fast", "sft", {"learning_rate": 0.2}, 200),
+        ("heavy", "sft", {"real_weight": 1.0}, 200),
+        ("others", "sft", {"clips": "1f"}, 200),
+        ("short", "sft", {}, 100),
+    ):
         lora = tmp_path / f"lora_{name}"
         lora.mkdir()
-        (lora / "run.json").write_text(json.dumps({"objective": objective, "learning_rate": rate, "seed": 3}))
+        (lora / "run.json").write_text(json.dumps({"objective": objective, **settings, **changed}))
+        (lora / "trainer_state.json").write_text(json.dumps({"max_steps": steps, "train_batch_size": 4}))
         folder = write_rows(tmp_path / name, make_clip, [{"prompt": p, "seed": 7} for p in "aab"])
         config = {"num_frames": 9, "width": 48, "height": 32, "guidance_scale": 2.5}
         Artifact("generated", config, parents={"model": "tiny", "adapter": f"{lora}@0f"}).save(folder)

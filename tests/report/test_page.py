@@ -28,7 +28,7 @@ from lift_trl.report.judges import clip_label_rates
 from lift_trl.report.page import save_report, to_html
 from lift_trl.report.sections import sections
 from lift_trl.report.tables import critic_table, paper, vbench_table
-from lift_trl.report.verdict import default_summary, system_verdicts
+from lift_trl.report.verdict import default_summary, means_in_words, side_effects, system_verdicts, unit_in_words
 from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from lift_trl.statistics.intervals import Estimate
@@ -104,6 +104,7 @@ def full(tmp_path, make_clip):
             *drift_rows(statistics, prompts),
             *(mean_row("reward", "mean_reward", name, values, prompts) for name, values in rewards.items()),
             *(EvalRow("vbench", f"vbench/{d}", s, 0.9, 5, (0.8, 1.0)) for d in list(DIMENSIONS)[:4] for s in rewards),
+            EvalRow("vbench", f"vbench/{list(DIMENSIONS)[4]}", "rwl", 0.9, 5, (0.8, 1.0)),
             EvalRow("videoscore", "videoscore/VQ", "rwl", 2.5, 4),
             EvalRow("critic", "critic/overall/accuracy", "tiny", 0.75, 40, (0.6, 0.85)),
             EvalRow("critic against oracle", "overall/auc_good", "critic", 0.88, 10, (0.8, 0.9)),
@@ -215,17 +216,30 @@ def test_the_page_is_the_same_each_time(full):
 
 def test_the_verdicts(full):
     """By the judge that gave no reward, corrected for two systems; the training reward only agrees or does not."""
+    full = replace(full, drift=(alarm("rwl", -0.4, "alarm"), alarm("rwl", 0.1, "ok", "saturation"),
+                                alarm("rwl", -0.26, "watch", "sharpness"), alarm("sft", 0.0, "ok")))  # fmt: skip
     rwl, sft = system_verdicts(full)
     assert (rwl.word, sft.word) == ("better", "no clear difference")
     assert (rwl.p_value, sft.p_value) == (0.002, 0.4)
     assert rwl.difference.judge == "oracle" and rwl.training.judge == "critic" and rwl.agrees
     assert rwl.control.value == 0.14 and rwl.control.b == "sft" and sft.control is None
+    assert side_effects(rwl) == {"alarm": "motion energy -40%", "watch": "sharpness -26%"} and side_effects(sft) == {}
     told = default_summary(full)
     assert told[0].startswith(
         "rwl against base: better; +0.150 (95% interval +0.100 to +0.200) by oracle, which gave no "
     )
     assert "10 prompts x 2 seeds, Holm's p 0.002; training reward (critic) +0.100" in told[0]
     assert "against plain fine-tuning (sft) +0.140" in told[0]
+
+
+def test_a_control_that_was_compared_the_other_way_round(full):
+    """The report compares the systems in their order; a control that stands first is still the one that is taken off."""
+    turned = pair("oracle", "sft", "rwl", -0.14)._replace(ci95=(-0.2, -0.1), b_value=0.7)
+    (rwl, _) = system_verdicts(replace(full, paired=(*full.paired[:2], turned, *full.paired[3:])))
+    assert (rwl.control.a, rwl.control.b, rwl.control.value, rwl.control.ci95) == ("rwl", "sft", 0.14, (0.1, 0.2))
+    assert means_in_words(rwl.control) == "from 0.560 to 0.700" and means_in_words(rwl.difference) == ""
+    people = replace(full, judge="eve", paired=(pair("eve", "rwl", "base", 0.2, measure="preference"),))
+    assert (unit_in_words(full), unit_in_words(people)) == ("mean reward", "wins minus losses (-1 to 1)")
 
 
 @pytest.mark.parametrize(
@@ -371,6 +385,71 @@ def test_the_real_pairs(real_report, real_data):
 
 #: A laptop's and a phone's screen, and how many of them the report may take unfolded.
 SCREENS = (((1280, 800), 6), ((390, 844), 9))
+
+
+@pytest.fixture
+def five(full):
+    """Five systems as the quickstart has them, without VBench: each with its pairs of clips, drift, and all rows."""
+    names = ("rwl", "sft", "kto", "guided")
+    rows = {name: tuple(ClipRow(r.prompt, {"base": r.clips["base"], name: r.clips["rwl"]}, {}, r.why)
+                        for r in full.verdict_clips["rwl"]) for name in names}  # fmt: skip
+    notes = dict.fromkeys(
+        names, "reward 0.62, semantic consistency Good, motion smoothness Normal, video fidelity Bad"
+    )
+    measures = ("motion_energy", "sharpness", "saturation", "brightness", "diversity")
+    return replace(
+        full,
+        systems=tuple(full.systems[0]._replace(name=name) for name in ("base", *names)),
+        controls={"rwl": "sft", "kto": "sft"},
+        rows=tuple(row for row in full.rows if row.suite not in ("vbench", "videoscore")),
+        verdict_clips=rows,
+        paired=tuple(
+            pair(judge, name, "base", 0.1 + 0.01 * i, measure=measure)
+            for judge in ("oracle", "critic")
+            for i, name in enumerate(names)
+            for measure in ("reward", *map(str, Dimension))
+        ),
+        drift=tuple(
+            alarm(name, -0.4, "alarm" if i < 2 else "ok", measure, (-0.45, -0.35))
+            for name in names
+            for i, measure in enumerate(measures)
+        ),
+        clips=tuple(
+            ClipRow(r.prompt, {n: r.clips.get(n, r.clips["sft"]) for n in ("base", *names)}, notes, r.why)
+            for r in full.clips
+        ),
+    )
+
+
+@pytest.mark.browser
+def test_the_first_screen_answers_for_five_systems(five, tmp_path, chromium):
+    """Did each help, by how much by the judge that gave no reward, at what side effect: on a laptop and on a phone."""
+    from playwright.sync_api import sync_playwright
+
+    page_file = save_report(five, tmp_path / "report")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for (width, height), num_screens in SCREENS:
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.goto(page_file.as_uri())
+            assert page.evaluate("document.documentElement.scrollHeight") <= num_screens * height
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            table = page.get_by_role("table", name="Each system at a glance")
+            rows = table.get_by_role("row").all()[1:]
+            assert [row.get_by_role("rowheader").inner_text().split()[0] for row in rows] == [
+                "rwl",
+                "sft",
+                "kto",
+                "guided",
+            ]
+            for row, gain in zip(rows, ("+0.100", "+0.110", "+0.120", "+0.130")):
+                text = " ".join(row.inner_text().split())
+                assert "better" in text and gain in text and "alarm: motion energy -40%, sharpness -40%" in text
+            box = table.bounding_box()
+            assert box["y"] + box["height"] < height and box["x"] + box["width"] <= width
+            page.get_by_role("link", name="guided").click()
+            page.wait_for_function("document.querySelector('#system-4').getBoundingClientRect().top < innerHeight")
+        browser.close()
 
 
 @pytest.mark.browser

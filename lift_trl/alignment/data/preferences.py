@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from ...records import RatedVideo, content_id
 from ...store.clip_rows import video_digest
-from ...store.manifest import read_rows, write_rows
+from ...store.manifest import write_rows
 from ...store.tables import table_rows
+from ...store.votes import read_votes
 from .cache_format import PAIRS_FILE
 
 
@@ -104,25 +105,13 @@ def _csv_choices(path: Path, dimension: str | None) -> Iterator[_Choice]:
 
 
 def _votes(path: Path, systems: Mapping[str, Path | str], dimension: str | None) -> Iterator[_Choice]:
-    files = sorted(path.glob("**/*.jsonl")) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
-        raise FileNotFoundError(f"{path}: no votes (*.jsonl). Name the arena's folder, or a CSV of pairs.")
-    seen: set[str] = set()
-    for file in files:
-        for number, row in enumerate(read_rows(file), start=1):
-            where = f"{file}, line {number}"
-            missing = [
-                name for name in ("id", "prompt", "video_a", "video_b", "choice", "dimension") if name not in row
-            ]
-            if missing:
-                raise ValueError(f"{where}: no {', '.join(missing)}; name a file of votes as the arena writes them.")
-            if row["dimension"] != dimension or row["id"] in seen:
-                continue
-            seen.add(row["id"])  # a vote counts once, in however many segments it stands
-            if row["choice"] not in ("a", "b", "tie"):
-                raise ValueError(f"{where}: choice {row['choice']!r}; use a, b or tie.")
-            first, second = (_voted_clip(where, str(row[name]), systems) for name in ("video_a", "video_b"))
-            yield _Choice(str(row["prompt"]).strip(), first, second, _SIGNS[row["choice"]])
+    for where, row in read_votes(path):
+        if row["dimension"] != dimension:
+            continue
+        if row["choice"] not in ("a", "b", "tie"):
+            raise ValueError(f"{where}: choice {row['choice']!r}; use a, b or tie.")
+        first, second = (_voted_clip(where, str(row[name]), systems) for name in ("video_a", "video_b"))
+        yield _Choice(str(row["prompt"]).strip(), first, second, _SIGNS[row["choice"]])
 
 
 def _voted_clip(where: str, name: str, systems: Mapping[str, Path | str]) -> Path:

@@ -141,6 +141,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
             rows = self.train_dataset
             chosen = rows.training_rows
             signs = (*chosen.advantage.tolist(), *chosen.preference.tolist(), *chosen.pairs.flatten().tolist())
+            run["clips"] = content_id(*sorted(video.id for video in rows.videos))
             run["clips_and_weights"] = content_id(*(video.id for video in rows.videos), *rows.weight.tolist(), *signs)
         if isinstance(self.model, PeftModel):
             lora = self.model.peft_config["default"].to_dict()

@@ -1,0 +1,59 @@
+"""Votes on pairs of clips as the pages write them: a folder of JSON-lines segments, or one such file."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .manifest import read_rows
+
+
+#: Folder of the votes, in a page's `DATA_DIR` and in its dataset repository.
+VOTES_DIR = "votes"
+#: What every vote has; a report asks for the voter too.
+VOTE_COLUMNS = ("id", "prompt", "video_a", "video_b", "choice", "dimension")
+
+
+class VoteRow(NamedTuple):
+    """One vote and its place, `file, line 3`."""
+
+    where: str
+    row: Mapping[str, Any]
+
+
+def read_votes(source: Path | str, columns: tuple[str, ...] = VOTE_COLUMNS) -> Iterator[VoteRow]:
+    """
+    The votes of `source`, each id once: a segment that was sent twice, or by two machines, adds nothing.
+
+    Args:
+        source: a file of votes, or a folder with such files in it, in its `votes/` or below: a page's `DATA_DIR`, or a
+            snapshot of its `VOTES_REPO`.
+        columns: what each row must have.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming file and line, if a column is missing, or an id stands for two votes.
+    """
+    path = Path(source)
+    folder = path / VOTES_DIR if (path / VOTES_DIR).is_dir() else path  # beside it a page notes what it has shown
+    files = sorted(folder.glob("**/*.jsonl")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise FileNotFoundError(f"{path}: no votes (*.jsonl). Name a file of votes, or the folder of the arena's.")
+    seen: dict[str, VoteRow] = {}
+    for file in files:
+        for number, row in enumerate(read_rows(file), start=1):
+            vote = VoteRow(f"{file}, line {number}", row)
+            if missing := [name for name in columns if name not in row]:
+                raise ValueError(f"{vote.where}: no {', '.join(missing)}; a vote has {', '.join(columns)}.")
+            first = seen.setdefault(row["id"], vote)
+            if _what(first) != _what(vote):
+                raise ValueError(
+                    f"{vote.where}: id {row['id']!r} is that of another vote in {first.where}. Give each vote its own."
+                )
+            if first is vote:
+                yield vote
+
+
+def _what(vote: VoteRow) -> tuple[Any, ...]:
+    """Who answered which question on which clips; a vote that was sent again may stand on other sides, later."""
+    row = vote.row
+    return row.get("voter"), row["dimension"], row["prompt"], frozenset((row["video_a"], row["video_b"]))
