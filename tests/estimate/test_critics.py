@@ -32,7 +32,7 @@ def saved(family: str, folder) -> ConfiguredVLM:
     return ConfiguredVLM(str(folder))
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl", "llava_llama"])
 def test_products_of_scoring_are_those_of_a_real_batch(family, tmp_path):
     model, processor = build_vlm(family, save_directory=tmp_path)
     stages = CriticStages(ConfiguredVLM(str(tmp_path)), SETTINGS, 48, 64)

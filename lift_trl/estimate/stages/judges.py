@@ -16,7 +16,7 @@ from ...judges.native import NativeJudge, UnreadableAnswerError
 from ...judges.video_reward import RewardHead, VideoReward
 from ...judges.written import WrittenJudge
 from ...store.video_io import write_video
-from ..weightless.configured import Depths, default_dtype
+from ..weightless.configured import Depths, undrawn
 from ..weightless.configured_vlm import ConfiguredVLM
 from ..weightless.depth import FEW, MORE, at_full_depth
 from ..weightless.meter import Count, Meter, linear, metering
@@ -77,7 +77,7 @@ def _empty_judge(
     """The judge around a model that holds nothing, whose answers end after `num_tokens`."""
     if family is VideoReward:
         settings = json.loads((Path(vlm.folder) / "model_config.json").read_text(encoding="utf-8"))
-        with meter.taking("weights"), default_dtype(torch.bfloat16):
+        with meter.taking("weights"), undrawn(torch.bfloat16):
             head = RewardHead(vlm.config(depths), settings["model_config"]["output_dim"])
         return VideoReward(head.requires_grad_(False).eval(), vlm.processor, config=settings, name="counted")
     model = vlm.build(meter, torch.bfloat16, depths)

@@ -12,6 +12,7 @@ from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
 from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from transformers.initialization import no_init_weights
 
 from ...store.quantization import Quantization
 from ...video_models import PipelineSource
@@ -127,11 +128,12 @@ class ConfiguredSource(PipelineSource):
         assert self.meter is not None, "load under a meter"
         library, class_name = self._index[component]
         model_class, config = _find(library, class_name), self._read(component)
-        with self.meter.taking("weights"), default_dtype(dtype):
+        with self.meter.taking("weights"), undrawn(dtype):
             if library == "diffusers":
                 model = model_class.from_config(config)
             else:
                 model = model_class(model_class.config_class(**config))
+                model.tie_weights()
             torch.nn.Module.to(model, dtype)  # buffers too, as `from_pretrained` does
             # transformers keeps some layers of a float16 model in float32, diffusers those of any.
             if dtype != torch.float32 and (library == "diffusers" or self.released_dtype == torch.float16):
@@ -157,8 +159,15 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 @contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def undrawn(dtype: torch.dtype) -> Iterator[None]:
+    """
+    Models made here are of `dtype`, and nothing is drawn for their weights: without contents, torch would draw a truncated
+    normal again and again, for ever. Weights that transformers ties at the end of drawing are tied by `tie_weights`.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    yield
-    torch.set_default_dtype(before)
+    try:
+        with no_init_weights():
+            yield
+    finally:
+        torch.set_default_dtype(before)

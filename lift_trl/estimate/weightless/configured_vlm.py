@@ -16,7 +16,7 @@ from transformers import (
 
 from ...critic.settings import read_model_type
 from ...critic_models.vila import DownsampleProjector, VilaConfig, vila_processor
-from .configured import Depths, config_folder, default_dtype
+from .configured import Depths, config_folder, undrawn
 from .meter import Meter
 
 
@@ -99,8 +99,9 @@ class ConfiguredVLM:
 
     def build(self, meter: Meter, dtype: torch.dtype, depths: Depths | None = None) -> Any:
         """The model in evaluation mode, its memory counted as weights."""
-        with meter.taking("weights"), default_dtype(dtype):
+        with meter.taking("weights"), undrawn(dtype):
             model = self.empty(depths)
+            model.tie_weights()
         model.generation_config = GenerationConfig(eos_token_id=self.processor.tokenizer.eos_token_id)
         return model.requires_grad_(False).eval()
 
