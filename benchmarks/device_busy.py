@@ -28,7 +28,7 @@ from lift_trl.mini.checkpoints import WEIGHTS, build_tiny_pipeline
 from lift_trl.records import LatentPosterior
 from lift_trl.store.manifest import write_rows
 from lift_trl.store.video_io import write_video
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import PipelineSource, open_pipeline
 
 
 class SleepingDevice:
@@ -125,7 +125,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clips, out = Path(folder) / "clips", Path(folder)
         write_clips(clips, number, size)
-        source = PipelineSource(build_tiny_pipeline(seed=0))
+        source = open_pipeline(build_tiny_pipeline(seed=0))
         for name, device in (
             ("cache", caching(source, clips, size, out / "cache")),
             ("generate", generation(source, number, size, out / "generated")),

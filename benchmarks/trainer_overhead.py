@@ -39,7 +39,7 @@ from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.records import content_id
 from lift_trl.runtime import process_state
 from lift_trl.store.manifest import METADATA_FILE, Artifact, write_rows
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import open_pipeline
 
 
 SIZE = ClipSize(9, 64, 64, 8.0)
@@ -49,7 +49,7 @@ ROWS_PER_SHARD = 100
 
 def write_cache(folder: Path, pipeline: Path, num_rows: int) -> Path:
     """A finished cache of `num_rows` random posteriors; what a VAE would write, without waiting for one."""
-    source = PipelineSource(pipeline)
+    source = open_pipeline(pipeline)
     keys = CacheKeys.of(source, SIZE, encoding_dtype(source, process_state()))
     TextCache(folder / TEXT_DIR, keys.text).embed(source, [""], process_state(), keys.dtype)
     text = TextCache(folder / TEXT_DIR, keys.text).stored("")

@@ -87,21 +87,21 @@ def _export(args: argparse.Namespace) -> int:
 
     from .hub.lora.files import export_comfyui_lora, export_diffusers_lora
     from .hub.lora.loading import base_model, export_merged_pipeline
-    from .video_models import PipelineSource
+    from .video_models import StoredPipeline
 
     output = args.output or args.lora
     check_writable(output)
     if args.format == "diffusers":
         written = export_diffusers_lora(args.lora, output)
     elif args.format == "comfyui":
-        family = PipelineSource(args.base or base_model(args.lora)).adapter
+        family = StoredPipeline(args.base or base_model(args.lora)).adapter
         written = export_comfyui_lora(args.lora, output, module_name=family.comfyui_name)
     elif args.base is None:
         raise ValueError("--format merged needs --base: the Hub id or folder of the model that was tuned.")
     elif args.output is None:
         raise ValueError("--format merged needs --output: the folder of the new pipeline.")
     else:
-        dtype = getattr(torch, args.dtype) if args.dtype else PipelineSource(args.base).adapter.dtype
+        dtype = getattr(torch, args.dtype) if args.dtype else StoredPipeline(args.base).adapter.dtype
         written = export_merged_pipeline(args.lora, args.base, args.output, dtype=dtype)
     print(written)
     return 0

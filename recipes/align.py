@@ -54,7 +54,7 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
     from lift_trl.critic.lift_critic import LiFTCritic
     from lift_trl.hub.lora.loading import loading_call
     from lift_trl.statistics.drift import alarms_in_words
-    from lift_trl.video_models import PipelineSource
+    from lift_trl.video_models import StoredPipeline
 
     setup_logging(training_args.distributed_state)
     callbacks: list[TrainerCallback] = []
@@ -67,7 +67,7 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
         )
         callbacks = [GuardedValidation(Guard(judge, script_args.guard_action, alarms_in_words), critic)]
     trainer = RewardWeightedVideoTrainer(
-        model=PipelineSource(
+        model=StoredPipeline(
             script_args.model_name_or_path, revision=script_args.model_revision, network=script_args.network
         ),
         args=training_args,

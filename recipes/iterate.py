@@ -70,7 +70,7 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
     from lift_trl.alignment.iterate import iterate
     from lift_trl.critic.lift_critic import LiFTCritic
     from lift_trl.statistics.drift import alarms_in_words
-    from lift_trl.video_models import PipelineSource
+    from lift_trl.video_models import StoredPipeline
 
     setup_logging(training_args.distributed_state)
     peft_config = lora_args.lora_config()
@@ -87,7 +87,7 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
     else:
         logger.warning("no second_judge is given: nothing tells a better model from an exploited reward")
     lora = iterate(
-        PipelineSource(
+        StoredPipeline(
             script_args.model_name_or_path, revision=script_args.model_revision, network=script_args.network
         ),
         critic(script_args.critic, script_args.critic_revision),

@@ -16,7 +16,7 @@ from ..records import content_id, seed_from
 from ..runtime import fit
 from ..store.manifest import ARTIFACT_FILE, Artifact
 from ..store.rated_videos import load_rated_videos
-from ..video_models import PipelineSource
+from ..video_models import PipelineSource, open_pipeline
 from ..video_models.source import release_memory
 from .data.cache import cache_videos, clip_parents
 from .data.video_dataset import CachedVideoDataset
@@ -79,7 +79,7 @@ def iterate(
         RuntimeError: if the guard fires before any round is better than the base, and is to go back to the best.
         ValueError: if an argument does not apply, or a finished artefact was made with other settings.
     """
-    source = model if isinstance(model, PipelineSource) else PipelineSource(model)
+    source = open_pipeline(model)
     _check(source, args, rounds)
     sampling, state = sampling.sized(source), args.distributed_state
     seeds = [seed_from("round", args.seed, number) % 2**32 for number in range(1, rounds + 1)]
@@ -171,7 +171,7 @@ class _Watch:
 def _check(source: PipelineSource, args: RewardWeightedVideoConfig, rounds: int) -> None:
     refused = [
         (rounds < 1, f"rounds={rounds}; give 1 or more."),
-        (source.pipeline is not None, "every round loads the model anew: give its folder or Hub id, not a pipeline."),
+        (not source.reloads, "every round loads the model anew: give its folder or Hub id, not a pipeline."),
         (args.resume_from_checkpoint is not None, "resume_from_checkpoint: rounds find their own; leave it out."),
         (args.push_to_hub, "push_to_hub: there is a LoRA a round; leave it out and `lift-trl push` the one you want."),
     ]

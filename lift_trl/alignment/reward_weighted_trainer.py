@@ -19,7 +19,7 @@ from ..hub.lora.files import adapter_identity, load_adapter
 from ..hub.lora.options import check_lora_options
 from ..records import TextCondition, TrainBatch
 from ..runtime import strategy
-from ..video_models import PipelineSource
+from ..video_models import PipelineSource, open_pipeline
 from .data.cache import encoding_dtype
 from .data.text_cache import TextCache
 from .data.training_set import CACHE_DIR, first_dataset, prepare_dataset, prepare_evaluation
@@ -288,7 +288,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
 
     def _open(self, model: "str | Path | DiffusionPipeline | PipelineSource") -> None:
         """The base, which others must have too where the run is pushed."""
-        self.source = model if isinstance(model, PipelineSource) else PipelineSource(model)
+        self.source = open_pipeline(model)
         if self.config.push_to_hub:
             self._check_base(self.config.hub_token)
 

@@ -12,7 +12,7 @@ from ..records import seed_from
 from ..rubric import LIFT, Dimension
 from ..store.manifest import METADATA_FILE, read_rows, write_text
 from ..store.video_io import read_video, write_video
-from ..video_models import PipelineSource
+from ..video_models import StoredPipeline
 from .annotator import first_reason, pooled_labels, rate_clip
 from .checkpoints import VIDEO_MODELS, build_tiny_pipeline, build_tiny_vlm, load_pipeline, load_vlm
 from .oracle import judge
@@ -82,7 +82,7 @@ def build_world(
         build(world.video_model, seed=seed)
         build_tiny_vlm(world.vlm, seed=seed)
     world.prompts.write_text("".join(f"{scene.prompt}\n" for scene in SCENES), encoding="utf-8")
-    fps = PipelineSource(str(world.video_model)).adapter.fps
+    fps = StoredPipeline(str(world.video_model)).adapter.fps
     rng = np.random.default_rng([seed, 1])
     write_clips(world.rated, (draw_clip(rng, DefectRates(), _scene(i)) for i in range(num_rated)), fps=fps)
     rate_folder(world.rated, world.rated)

@@ -39,10 +39,10 @@ def generator(plan: Plan) -> PairGenerator:
     from torch import float32
 
     from lift_trl.critic.lift_critic import LiFTCritic
-    from lift_trl.video_models import PipelineSource
+    from lift_trl.video_models import StoredPipeline
 
     zero_gpu = bool(os.environ.get("SPACES_ZERO_GPU"))
-    source = PipelineSource(os.environ["BASE"])
+    source = StoredPipeline(os.environ["BASE"])
     device = "cpu" if plan.how == "cpu" else "cuda"
     pipe = DiffusionPipeline.from_pretrained(source.name, dtype=float32 if plan.how == "cpu" else source.adapter.dtype)
     pipe.enable_model_cpu_offload() if plan.how == "offload" else pipe.to(device)

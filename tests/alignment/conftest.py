@@ -16,7 +16,7 @@ from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.records import RatedVideo
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.video_io import write_video
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import StoredPipeline
 
 
 SIZE = {"num_frames": 9, "height": 32, "width": 32}
@@ -46,7 +46,7 @@ def moving_square(path: Path, seed: int, *, num_frames: int = 9, size: int = 32,
     return path
 
 
-class WatchedSource(PipelineSource):
+class WatchedSource(StoredPipeline):
     """A source that remembers what was loaded, and allows no load while a network of an earlier one is in memory."""
 
     def __init__(self, model) -> None:

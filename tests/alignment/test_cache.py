@@ -21,7 +21,7 @@ from lift_trl.alignment.data.cache_stream import stream_cached_videos
 from lift_trl.alignment.data.clips import ClipSize, load_clip, read_clip
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.mini.checkpoints import build_tiny_pipeline
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import open_pipeline
 from tests.alignment.conftest import SIZE, WatchedSource, moving_square
 
 
@@ -30,7 +30,7 @@ def shard_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def test_posterior_and_text_equal_the_pipelines_own(cached, pipeline_dir, rated_videos):
-    source = PipelineSource(pipeline_dir)
+    source = open_pipeline(pipeline_dir)
     pipe = source.load("tokenizer", "text_encoder", "vae", dtype=torch.float32)
     for index in (0, 4, 7):
         video, row = rated_videos[index], cached[index]
@@ -77,11 +77,17 @@ def test_a_second_run_encodes_nothing(cache_dir, pipeline_dir, rated_videos):
 
 
 def test_the_text_encoder_has_left_before_the_vae_comes_and_the_vae_at_the_end(tmp_path, pipeline_dir, rated_videos):
-    source = WatchedSource(pipeline_dir)
-    cache_videos(source, rated_videos[:2], tmp_path / "c", **SIZE)
-    assert list(dict.fromkeys(source.loads)) == [("tokenizer", "text_encoder"), ("vae",)]
-    assert source.loads.count(("vae",)) == 1 and source.loads[-1] == ("vae",)
+    source, prompt = WatchedSource(pipeline_dir), rated_videos[0].prompt
+    cache_videos(source, rated_videos[:2], tmp_path / "c", **SIZE, extra_prompts=["a fox", prompt])
+    assert source.loads == [("tokenizer", "text_encoder"), ("vae",)]
     assert source.in_memory() == []
+    # A prompt of a clip that validation samples too stands in a shard and beside it; no other clip's does.
+    texts = CachedVideoDataset(tmp_path / "c").text_cache()
+    assert texts.missing(["", "a fox", prompt, rated_videos[1].prompt]) == [rated_videos[1].prompt]
+    assert len(list(texts.folder.iterdir())) == 3
+    assert_close(dict(texts.load(prompt)), dict(CachedVideoDataset(tmp_path / "c")[0]["text"]))
+    cache_videos(source, rated_videos[:2], tmp_path / "c", **SIZE, extra_prompts=["a fox", "a bird"])
+    assert source.loads[2:] == [("tokenizer", "text_encoder")] and texts.missing(["a bird"]) == []
 
 
 def test_new_ratings_reencode_nothing_and_a_new_clip_only_itself(tmp_path, pipeline_dir, rated_videos):
@@ -190,7 +196,7 @@ def test_the_next_clips_are_decoded_while_the_vae_encodes_also_across_shards(
         return read_clip(video, size, model)
 
     monkeypatch.setattr("lift_trl.alignment.data.cache.read_clip", watched)
-    source = PipelineSource(pipeline_dir)
+    source = open_pipeline(pipeline_dir)
     encode, encoded = source.adapter.encode_video, []
 
     def waiting(pipe, clip):
@@ -309,7 +315,7 @@ def test_what_no_row_uses_is_gone_at_the_end(tmp_path, pipeline_dir, rated_video
 def test_every_row_of_a_shard_has_the_text_of_its_own_prompt(tmp_path, pipeline_dir, rated_videos):
     """Also behind the second prompt of a shard."""
     dataset = CachedVideoDataset(cache_videos(pipeline_dir, rated_videos, tmp_path / "one_shard", **SIZE))
-    source = PipelineSource(pipeline_dir)
+    source = open_pipeline(pipeline_dir)
     pipe = source.load(*source.adapter.text_components, dtype=torch.float32)
     assert len({video.prompt for video in dataset.videos}) == 3
     for row, video in zip((dataset[index] for index in range(len(dataset))), dataset.videos, strict=True):

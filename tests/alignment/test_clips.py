@@ -6,13 +6,13 @@ import torch
 
 from lift_trl.alignment.data.clips import ClipSize, check_clips, load_clip
 from lift_trl.store.video_io import write_video
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import open_pipeline
 from tests.alignment.conftest import moving_square
 
 
 @pytest.fixture
 def model(pipeline_dir):
-    return PipelineSource(pipeline_dir).adapter
+    return open_pipeline(pipeline_dir).adapter
 
 
 def test_range_and_shape(tmp_path, model):

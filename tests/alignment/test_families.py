@@ -21,7 +21,7 @@ from lift_trl.records import RatedVideo
 from lift_trl.store.manifest import read_rows
 from lift_trl.store.video_io import read_video, write_video
 from lift_trl.ui.compare.generation import PairGenerator
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import HeldPipeline, open_pipeline
 from lift_trl.video_models.source import ADAPTERS
 from tests.alignment.conftest import make_trainer, moving_square, trainable
 from tests.contracts.toy_family import Toy, build_toy
@@ -53,7 +53,7 @@ def test_the_chain(family, toy, tmp_path):
     model = pipe
     if family != "toy":  # whose class from_pretrained does not know
         pipe.save_pretrained(model := tmp_path / "model")
-    source = PipelineSource(model)
+    source = open_pipeline(model)
     if family == "hunyuan-1.5":  # of a real checkpoint they are the class's own
         model = pipe
     cache = cache_videos(model, rated(tmp_path / "clips", source.adapter.fps), tmp_path / "cache", **SIZE)
@@ -90,7 +90,7 @@ def own_call(pipe, family, videos, **options):
 def test_the_videos_are_the_pipelines_own_call(family, tmp_path):
     """At guidance 3, with the family's negative prompt, of the second prompt too; the 5B by DPM with dynamic guidance."""
     pipe = VIDEO_MODELS[family]()
-    source, videos, guidance = PipelineSource(pipe), plan_videos(PROMPTS, seed=3), 3.0
+    source, videos, guidance = open_pipeline(pipe), plan_videos(PROMPTS, seed=3), 3.0
     negative, options, sampler = source.adapter.negative_prompt, {}, {}
     if family == "cogvideox-5b":
         options = {"use_dynamic_cfg": True}
@@ -204,11 +204,11 @@ def test_diffusers_reads_the_comfyui_file_of_wan_without_difference(wan_lora, tm
 
 
 def test_comfyui_names_that_are_not_known_are_refused():
-    adapter = PipelineSource(build_wan()).adapter
+    adapter = open_pipeline(build_wan()).adapter
     with pytest.raises(ValueError, match="condition_embedder.time_proj: ComfyUI's name for it is not known"):
         adapter.comfyui_name("condition_embedder.time_proj")
     with pytest.raises(ValueError, match="names for HunyuanVideo15 are not known here"):
-        PipelineSource(VIDEO_MODELS["hunyuan-1.5"]()).adapter.comfyui_name("transformer_blocks.0.attn.to_q")
+        open_pipeline(VIDEO_MODELS["hunyuan-1.5"]()).adapter.comfyui_name("transformer_blocks.0.attn.to_q")
 
 
 def test_a_text_to_video_lora_serves_image_to_video_of_the_same_network(wan_lora):
@@ -233,12 +233,12 @@ def test_two_networks_are_never_trained_as_one(tmp_path):
     ):
         make_trainer(pipe, tmp_path / "a", cache)
     with pytest.raises(ValueError, match="network='unet': .* has transformer and transformer_2"):
-        PipelineSource(pipe, network="unet")
+        HeldPipeline(pipe, network="unet")
     with pytest.raises(ValueError, match="sampling takes both networks"):
-        make_trainer(PipelineSource(pipe, network="transformer"), tmp_path / "a", cache, validation_prompts=["a fox"])
+        make_trainer(HeldPipeline(pipe, network="transformer"), tmp_path / "a", cache, validation_prompts=["a fox"])
     seen = {}
     for network, (low, high) in (("transformer", (875, 1000)), ("transformer_2", (0, 875))):
-        trainer = make_trainer(PipelineSource(pipe, network=network), tmp_path / network, cache, max_steps=6)
+        trainer = make_trainer(HeldPipeline(pipe, network=network), tmp_path / network, cache, max_steps=6)
         own = trainer.video_model.corrupt
         trainer.video_model.corrupt = lambda *args, own=own, network=network: (
             seen.setdefault(network, []).append(noisy := own(*args)) or noisy
@@ -266,7 +266,7 @@ def test_image_to_video_checkpoints_of_wan_are_refused(change, message):
     pipe = build_wan()
     pipe.transformer.register_to_config(**change)
     with pytest.raises(ValueError, match=message):
-        PipelineSource(pipe)
+        open_pipeline(pipe)
 
 
 @pytest.mark.parametrize(
@@ -277,14 +277,14 @@ def test_checkpoints_of_hunyuan_that_are_no_plain_text_to_video_are_refused(chan
     pipe = VIDEO_MODELS["hunyuan-1.5"]()
     pipe.transformer.register_to_config(**change)
     with pytest.raises(ValueError, match=message):
-        PipelineSource(pipe)
+        open_pipeline(pipe)
 
 
 def test_an_unknown_family_is_told_which_there_are():
     with pytest.raises(
         ValueError, match="no adapter for ToyPipeline; there is one for .*WanPipeline.*add_a_video_model.md"
     ):
-        PipelineSource(build_toy())
+        open_pipeline(build_toy())
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 12.0])
@@ -305,7 +305,7 @@ def test_noise_levels_are_the_schedulers_own_tables(shift):
 @pytest.mark.parametrize("name", ["ltx", "hunyuan-1.5"])
 def test_the_scheduler_of_a_distilled_checkpoint_is_refused(name):
     pipe, latents = VIDEO_MODELS[name](), torch.zeros(1, 1, 1, 1, 1)
-    corrupt = PipelineSource(pipe).adapter.corrupt
+    corrupt = open_pipeline(pipe).adapter.corrupt
     corrupt(pipe.scheduler, latents, latents, torch.tensor([7]))
     pipe.scheduler.register_to_config(stochastic_sampling=True)
     with pytest.raises(ValueError, match="stochastic_sampling.*Use the checkpoint that was not distilled"):
@@ -319,7 +319,7 @@ def test_two_processes_equal_one_on_a_flow(family, tmp_path):
     """Two clips in one step: one process with both, or two with one each."""
     model = tmp_path / "model"
     BUILDERS[family]().save_pretrained(model)
-    clips = rated(tmp_path / "clips", PipelineSource(model).adapter.fps)
+    clips = rated(tmp_path / "clips", open_pipeline(model).adapter.fps)
     cache = cache_videos(model, clips, tmp_path / "cache", **SIZE)
     options = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "max_steps": 2}
     runs = {"two": ("cpu_2.yaml", 1), "one": ("cpu.yaml", 2)}

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.training.precision import base_dtype, in_mixed_precision, with_precision
 from lift_trl.rubric import Dimension
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import open_pipeline
 from tests.alignment.conftest import make_trainer
 
 
@@ -49,7 +49,7 @@ class OnAGPU:
 
 
 def test_the_base_trains_in_its_familys_precision_on_an_accelerator(pipeline_dir):
-    family = PipelineSource(pipeline_dir).adapter.dtype
+    family = open_pipeline(pipeline_dir).adapter.dtype
     chosen = with_precision(OnAGPU(), family, "tiny")
     assert family == torch.float16 and (chosen.fp16, chosen.bf16) == (True, False)
 

@@ -12,7 +12,7 @@ from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.store import quantization
 from lift_trl.store.manifest import Artifact, read_rows
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import open_pipeline
 from tests.alignment.conftest import SIZE, make_trainer
 
 
@@ -68,7 +68,7 @@ def test_a_lora_trained_on_8_bits_goes_on_any_base(tmp_path, pipeline_dir, cache
 
 def test_a_pipeline_in_memory_stays_as_it_was():
     pipe = build_tiny_pipeline(seed=0)
-    loaded = PipelineSource(pipe).load("transformer", "vae", dtype=torch.float32, quantization="int8")
+    loaded = open_pipeline(pipe).load("transformer", "vae", dtype=torch.float32, quantization="int8")
     assert in_8_bits(loaded.transformer) and not in_8_bits(pipe.transformer) and not in_8_bits(loaded.vae)
 
 

@@ -20,7 +20,7 @@ from lift_trl.records import RatedVideo, content_id
 from lift_trl.store.digest import file_digest
 from lift_trl.store.manifest import Artifact
 from lift_trl.store.rated_videos import load_rated_videos
-from lift_trl.video_models import PipelineSource, source
+from lift_trl.video_models import open_pipeline, source
 from tests.alignment.conftest import SIZE, make_trainer, moving_square, trainable
 from tests.fake_device import DEVICE, fake_device
 from tests.waits import host_waits
@@ -112,7 +112,7 @@ def test_every_file_is_hashed_once(tmp_path, pipeline_dir, rated_videos, monkeyp
     for number, video in enumerate(rated_videos[:3]):
         (tmp_path / f"{number}.mp4").write_bytes(video.video.read_bytes())
     (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
-    encoder = PipelineSource(pipeline_dir)
+    encoder = open_pipeline(pipeline_dir)
     cache_videos(encoder, load_rated_videos(tmp_path), tmp_path / "cache", **SIZE)
     generate_videos(
         encoder,
@@ -148,7 +148,7 @@ def test_a_repo_is_resolved_once_for_all_videos(tmp_path, pipeline_dir, hub, mon
         return fetch(*args, **options)
 
     monkeypatch.setattr(source, "snapshot_download", counted)
-    encoder = PipelineSource("dev/tiny-video")
+    encoder = open_pipeline("dev/tiny-video")
     sampling = Sampling(num_inference_steps=1, guidance_scale=1)
     generate_videos(
         encoder, plan_videos(["a fox", "a bird"], videos_per_prompt=3), tmp_path / "out", sampling=sampling
@@ -159,7 +159,7 @@ def test_a_repo_is_resolved_once_for_all_videos(tmp_path, pipeline_dir, hub, mon
 
 def test_a_large_clip_is_encoded_in_tiles_and_its_key_says_so(pipeline_dir):
     """Tiles change the latents where they meet: a cache that was encoded whole is another one."""
-    encoder = PipelineSource(pipeline_dir)
+    encoder = open_pipeline(pipeline_dir)
     whole, tiled = ClipSize(9, 480, 832, 8.0), ClipSize(9, 480, 848, 8.0)
     assert (is_tiled(whole), is_tiled(tiled)) == (False, True)
     size = [encoder.fingerprint("vae"), torch.float32]
@@ -172,7 +172,7 @@ def test_a_large_clip_is_the_pipelines_own_tiled_encoding(tmp_path, pipeline_dir
     video = RatedVideo("a", clip, "a red circle", None, 0.5)
     cache = cache_videos(pipeline_dir, [video], tmp_path / "cache", num_frames=1, height=640, width=640)
     assert Artifact.load(cache).config["vae_tiling"] is True
-    encoder = PipelineSource(pipeline_dir)
+    encoder = open_pipeline(pipeline_dir)
     pixels = load_clip(clip, ClipSize(1, 640, 640, encoder.adapter.fps), encoder.adapter).unsqueeze(0)
     pipe, means = encoder.load("vae", dtype=torch.float32), []
     for tiles in (False, True):

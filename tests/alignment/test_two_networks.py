@@ -27,7 +27,7 @@ from lift_trl.mini.checkpoints import build_tiny_vlm
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.store.manifest import Artifact, read_rows
 from lift_trl.store.video_io import read_video, write_video
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import StoredPipeline, open_pipeline
 from recipes import generate as recipe
 from recipes import iterate as rounds
 from tests.alignment.conftest import make_trainer
@@ -46,7 +46,7 @@ def a14b(tmp_path_factory) -> Path:
     build_wan(experts=True).save_pretrained(folder / "model")
     cache = cache_videos(folder / "model", rated(folder / "clips", fps=16, num=2), folder / "cache", **SIZE)
     for network, name in zip(NETWORKS, ("high", "low"), strict=True):
-        source = PipelineSource(folder / "model", network=network)
+        source = StoredPipeline(folder / "model", network=network)
         options = {"max_steps": 1, "learning_rate": 0.3}
         trainer = make_trainer(source, folder / name, CachedVideoDataset(cache), **options)
         trainer.train()
@@ -62,7 +62,7 @@ def own_frames(a14b, videos, loras, tmp_path) -> list[np.ndarray]:
     for network, folder in loras.items():
         options = {"load_into_transformer_2": True} if network == "transformer_2" else {}
         pipe.load_lora_weights(folder, weight_name=DIFFUSERS_LORA_FILE, **options)
-    negative = PipelineSource(pipe).adapter.negative_prompt
+    negative = open_pipeline(pipe).adapter.negative_prompt
     stored = []
     for clip in own_call(pipe, "wan-2.2", videos, negative_prompt=[negative] * len(videos), guidance_scale=3.0):
         write_video(tmp_path / "own.mp4", (clip * 255).round().clip(0, 255).astype(np.uint8), fps=16)
@@ -143,7 +143,7 @@ def test_a_lora_that_names_no_network_is_never_guessed(a14b, tmp_path):
 
 
 def test_training_goes_on_from_a_lora_of_its_own_network_only(a14b, tmp_path):
-    cache, source = CachedVideoDataset(a14b / "cache"), PipelineSource(a14b / "model", network="transformer_2")
+    cache, source = CachedVideoDataset(a14b / "cache"), StoredPipeline(a14b / "model", network="transformer_2")
     with pytest.raises(ValueError, match="high: is a LoRA of transformer, and this run trains transformer_2"):
         make_trainer(source, tmp_path, cache, adapter=a14b / "high")
     make_trainer(source, tmp_path, cache, adapter=a14b / "low")
@@ -166,7 +166,7 @@ def test_what_is_exported_is_of_the_same_network(a14b, tmp_path, name, network):
 
 
 def test_the_card_of_a_whole_network_names_it(a14b, tmp_path):
-    source = PipelineSource(a14b / "model", network="transformer_2")
+    source = StoredPipeline(a14b / "model", network="transformer_2")
     trainer = make_trainer(source, tmp_path, CachedVideoDataset(a14b / "cache"), peft_config=None, max_steps=1)
     trainer.create_model_card()
     assert "pipe.transformer_2 = type(pipe.transformer_2).from_pretrained" in (tmp_path / "README.md").read_text()

@@ -12,7 +12,7 @@ from lift_trl.alignment.data.clips import scaled
 from lift_trl.alignment.objectives import per_sample_loss
 from lift_trl.alignment.training.draws import draw_rows
 from lift_trl.records import TextCondition
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import open_pipeline
 from tests.contracts.video_models import VIDEO_MODELS
 from tests.fake_device import DEVICE, fake_device
 
@@ -24,7 +24,7 @@ FRAMES, HEIGHT, WIDTH = 9, 32, 64
 def family(request):
     """A source whose network and VAE are on the device, the shape of its latents, and an embedded prompt on the CPU."""
     pipe = VIDEO_MODELS[request.param]()
-    source = PipelineSource(pipe)
+    source = open_pipeline(pipe)
     encoded = source.adapter.encode_video(pipe, torch.zeros(1, FRAMES, 3, HEIGHT, WIDTH))
     text = source.adapter.encode_text(pipe, ["a red fox"])
     for name in ("vae", *source.adapter.networks):

@@ -9,7 +9,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from lift_trl.mini.checkpoints import build_tiny_pipeline
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import open_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_a_part_that_is_not_all_in_its_file_is_refused(tmp_path, folder, compone
         weights[key if change == "another shape" else "other.weight"] = torch.ones(3)
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(ValueError, match="other.weight" if change == "one left over" else key.replace(".", r"\.")):
-        PipelineSource(broken).load(component, "tokenizer", dtype=torch.float32)
+        open_pipeline(broken).load(component, "tokenizer", dtype=torch.float32)
 
 
 def weights_of(pipe) -> dict:
@@ -45,7 +45,7 @@ def test_what_is_done_to_the_parts_is_not_done_to_the_callers_pipeline(folder, d
     pipe = CogVideoXPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(desc="mine")
     before = weights_of(pipe)
-    loaded = PipelineSource(pipe).load("transformer", "vae", dtype=dtype, private=True)
+    loaded = open_pipeline(pipe).load("transformer", "vae", dtype=dtype, private=True)
     assert loaded.text_encoder is None and loaded.transformer.dtype == loaded.vae.dtype == dtype
     loaded.transformer.add_adapter(LoraConfig(target_modules=["to_q"]))
     loaded.vae.enable_tiling()
@@ -59,26 +59,26 @@ def test_what_is_done_to_the_parts_is_not_done_to_the_callers_pipeline(folder, d
 
 def test_weights_are_shared_where_nothing_is_changed(folder):
     pipe = CogVideoXPipeline.from_pretrained(folder)
-    shared = PipelineSource(pipe).load("vae", dtype=torch.float32).vae
+    shared = open_pipeline(pipe).load("vae", dtype=torch.float32).vae
     assert shared is not pipe.vae
     assert {p.data_ptr() for p in shared.parameters()} == {p.data_ptr() for p in pipe.vae.parameters()}
 
 
 def test_a_pipeline_with_a_lora_on_is_another_model(folder):
     pipe = CogVideoXPipeline.from_pretrained(folder)
-    plain = PipelineSource(pipe).fingerprint("transformer")
-    assert plain == PipelineSource(folder).fingerprint("transformer")
+    plain = open_pipeline(pipe).fingerprint("transformer")
+    assert plain == open_pipeline(folder).fingerprint("transformer")
     pipe.transformer.add_adapter(LoraConfig(target_modules=["to_q"], init_lora_weights=False))
-    assert PipelineSource(pipe).fingerprint("transformer") != plain
+    assert open_pipeline(pipe).fingerprint("transformer") != plain
 
 
 def test_a_pipeline_with_another_scheduler_is_another_sampler(folder):
     """Its videos would be taken for finished ones of the checkpoint's own scheduler."""
     pipe = CogVideoXPipeline.from_pretrained(folder)
-    own = PipelineSource(pipe).fingerprint("scheduler")
-    assert own == PipelineSource(folder).fingerprint("scheduler")
+    own = open_pipeline(pipe).fingerprint("scheduler")
+    assert own == open_pipeline(folder).fingerprint("scheduler")
     found = {own}
     for scheduler in (CogVideoXDPMScheduler, CogVideoXDDIMScheduler):
         pipe.scheduler = scheduler.from_config(pipe.scheduler.config, timestep_spacing="leading")
-        found.add(PipelineSource(pipe).fingerprint("scheduler"))
+        found.add(open_pipeline(pipe).fingerprint("scheduler"))
     assert len(found) == 3

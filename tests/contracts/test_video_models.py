@@ -15,7 +15,7 @@ from lift_trl.alignment.objectives import per_sample_loss
 from lift_trl.hub.lora.files import export_diffusers_lora
 from lift_trl.hub.lora.loading import find_lora, load_lora
 from lift_trl.records import NoisySample, TextCondition
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import HeldPipeline, open_pipeline
 from tests.contracts.video_models import VIDEO_MODELS
 
 
@@ -24,8 +24,8 @@ PROMPT, OTHER = "a red circle moving left", "a blue square moving up"
 
 
 @pytest.fixture(scope="module", params=VIDEO_MODELS)
-def source(request) -> PipelineSource:
-    return PipelineSource(VIDEO_MODELS[request.param]())
+def source(request) -> HeldPipeline:
+    return HeldPipeline(VIDEO_MODELS[request.param]())
 
 
 def clips():
@@ -82,7 +82,7 @@ FPS = {
 
 def test_the_frame_rate_is_that_of_the_authors():
     """At another rate everything moves too fast or too slowly, and no shape tells."""
-    assert {name: PipelineSource(build()).adapter.fps for name, build in VIDEO_MODELS.items()} == FPS
+    assert {name: open_pipeline(build()).adapter.fps for name, build in VIDEO_MODELS.items()} == FPS
 
 
 # ---- Text and video ------------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def corrupted(source, latents, quantiles):
     return source.adapter.corrupt(scheduler, latents, noise_like(latents), torch.tensor(quantiles))
 
 
-def fresh_transformer(source: PipelineSource) -> torch.nn.Module:
+def fresh_transformer(source: HeldPipeline) -> torch.nn.Module:
     """A fresh copy of the pipeline's transformer."""
     original = source.pipeline.transformer
     copy = type(original).from_config(original.config)
@@ -297,7 +297,7 @@ def test_an_exported_lora_loads_into_the_pipeline_with_equal_outputs(source, enc
     model.save_pretrained(str(tmp_path), save_embedding_layers=False)
     export_diffusers_lora(tmp_path, tmp_path)
     noisy = corrupted(source, latents, [400, 400])
-    pipe = PipelineSource(source.pipeline).load("transformer", dtype=torch.float32, private=True)
+    pipe = open_pipeline(source.pipeline).load("transformer", dtype=torch.float32, private=True)
     pipe.transformer.requires_grad_(False)
     with torch.no_grad():
         trained = source.adapter.predict(model, noisy, text)
@@ -336,7 +336,7 @@ def test_a_pipeline_in_memory_keeps_what_its_class_keeps_in_float32(source, tmp_
     source.pipeline.save_pretrained(tmp_path)
     parts = ("transformer", "text_encoder")
     for dtype in (torch.bfloat16, torch.float16):
-        stored, held = (PipelineSource(model).load(*parts, dtype=dtype) for model in (tmp_path, source.pipeline))
+        stored, held = (open_pipeline(model).load(*parts, dtype=dtype) for model in (tmp_path, source.pipeline))
         for part in parts:
             one_way, other = (pipe.components[part].state_dict() for pipe in (stored, held))
             for name, tensor in one_way.items():

@@ -22,7 +22,7 @@ from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTraine
 from lift_trl.estimate.stages.stand_in import write_cache
 from lift_trl.estimate.stages.video import VideoStages
 from lift_trl.mini.checkpoints import build_tiny_pipeline
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import open_pipeline
 
 
 SIZE = ClipSize(9, 96, 128, 8.0)
@@ -77,7 +77,7 @@ class Watch(TrainerCallback):
 
 
 def run(pipe, folder: Path, batch: int, checkpointing: bool, shapes) -> Watch:
-    source = PipelineSource(pipe)
+    source = open_pipeline(pipe)
     write_cache(folder / "cache", source, SIZE, 6 * batch, shapes, torch.float32)
     watch, dataset = Watch(), CachedVideoDataset(folder / "cache")
     trainer = RewardWeightedVideoTrainer(

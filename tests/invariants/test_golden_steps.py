@@ -15,7 +15,7 @@ from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset, collate
 from lift_trl.records import RatedVideo, seed_from
 from lift_trl.rubric import Dimension, Label
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import open_pipeline
 from tests.alignment.conftest import make_trainer, moving_square
 from tests.contracts.video_models import VIDEO_MODELS
 
@@ -210,7 +210,7 @@ def step(family, objective, cached, tmp_path):
         caption_dropout=CAPTION_DROPOUT,
         seed=SEED,
     )
-    dataset, adapter = trainer.train_dataset, PipelineSource(pipe).adapter
+    dataset, adapter = trainer.train_dataset, open_pipeline(pipe).adapter
     batch = collate([dataset[index] for index in range(len(dataset))])
     assert_close(batch["weight"], torch.tensor(WEIGHTS[objective]))
     kept = KEPT[objective]

@@ -8,7 +8,7 @@ from lift_trl.mini.checkpoints import VIDEO_MODELS, build_vae, load_pipeline
 from lift_trl.mini.shapes import SCENES
 from lift_trl.mini.train import base as train_base
 from lift_trl.mini.wan import build_vae as build_wan_vae
-from lift_trl.video_models import PipelineSource
+from lift_trl.video_models import open_pipeline
 
 
 SHAPES = {"cogvideox": (3, 8, 12, 12), "wan": (8, 3, 12, 12)}
@@ -31,7 +31,7 @@ def small(request, tmp_path_factory):
     """Family, pipeline of one layer and adapter."""
     folder = odd_vae(request.param, tmp_path_factory.mktemp(request.param))
     pipeline = train_base.build_pipeline(request.param, folder, num_layers=1, seed=0)
-    return request.param, pipeline, PipelineSource(pipeline).adapter
+    return request.param, pipeline, open_pipeline(pipeline).adapter
 
 
 def test_a_corpus_is_encoded_once_in_the_denoisers_scale_and_goes_on_after_a_kill(small, tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_killed_training_goes_on_and_ends_in_a_checkpoint(family, tmp_path, mo
     vae = odd_vae(family, tmp_path / "vae")
 
     def weights(out):
-        model = PipelineSource(tmp_path / out / "video_model").load("transformer", dtype=torch.float32).transformer
+        model = open_pipeline(tmp_path / out / "video_model").load("transformer", dtype=torch.float32).transformer
         return model.state_dict()
 
     settings = {"batch_size": 2, "num_layers": 1, "seed": 0}

@@ -32,7 +32,7 @@ from ...store.manifest import (
 from ...store.rated_videos import hub_dataset, load_rated_videos
 from ...store.sharding import chunks, share
 from ...store.video_io import describe
-from ...video_models import PipelineSource
+from ...video_models import PipelineSource, open_pipeline
 from ...video_models.source import release_memory
 from .cache_format import (
     ENCODING_VERSION,
@@ -129,7 +129,7 @@ def cache_videos(
     Raises:
         ValueError: naming every clip that cannot be read or is too short, or two rubrics, before a model is loaded.
     """
-    source = model if isinstance(model, PipelineSource) else PipelineSource(model)
+    source = open_pipeline(model)
     state = state or process_state()
     rated = list(videos) if isinstance(videos, list | tuple) else load_rated_videos(videos)
     size = ClipSize.of(source.adapter, num_frames, height, width, fps)
@@ -147,15 +147,16 @@ def cache_videos(
     plan = _plan(folder, rated, rows, rows_per_shard, state)
     logger.info("%d clips, %d shards to encode of at most %d rows", len(rows), len(plan), rows_per_shard)
     check_clips((video.video for shard in plan for _, video in shard), size, source.adapter)
-    work = TextCache(folder / _WORK_DIR, keys.text)
-    permanent = TextCache(folder / TEXT_DIR, keys.text)
-    work.embed(source, [video.prompt for shard in plan for _, video in shard], state, keys.dtype)
-    permanent.embed(source, ["", source.adapter.negative_prompt, *extra_prompts], state, keys.dtype)
+    # One load of the text encoder for all: shards carry the texts of their clips, those that stand alone are kept as files.
+    texts, alone = TextCache(folder / _WORK_DIR, keys.text), TextCache(folder / TEXT_DIR, keys.text)
+    lacking = alone.missing(["", source.adapter.negative_prompt, *extra_prompts])
+    texts.embed(source, [*(video.prompt for shard in plan for _, video in shard), *lacking], state, keys.dtype)
     mine = share(plan, rank=state.process_index, world_size=state.num_processes)
     if mine:
-        _encode_shards(folder, mine, work, source, keys, state)
+        _encode_shards(folder, mine, texts, source, keys, state)
     state.wait_for_everyone()
     if state.is_main_process:
+        texts.move(lacking, alone)
         _finish(folder, rows, source, keys, parents or {}, rubric)
     state.wait_for_everyone()
     return folder

@@ -91,6 +91,12 @@ class TextCache:
             release_memory()
         state.wait_for_everyone()
 
+    def move(self, prompts: Sequence[str], target: "TextCache") -> None:
+        """Gives the embeddings of `prompts` to another folder of the same file system."""
+        target.folder.mkdir(parents=True, exist_ok=True)
+        for prompt in prompts:
+            self.path(prompt).replace(target.path(prompt))
+
 
 def _is_whole(path: Path) -> bool:
     """Whether there is such a file, as long as its header says; its tensors are not read."""

@@ -25,7 +25,7 @@ from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, 
 from ...store.sharding import chunks, share
 from ...store.tables import TABLE_SUFFIXES, table_rows, text_lines
 from ...store.video_io import write_video
-from ...video_models import PipelineSource
+from ...video_models import PipelineSource, open_pipeline
 from ...video_models.source import release_memory
 from ..data.cache import encoding_dtype
 from ..data.text_cache import TextCache
@@ -146,7 +146,7 @@ def generate_videos(
         ValueError: if nothing is asked for, two videos have prompt and seed in common, the size does not suit the model,
             `output_dir` holds videos of other settings, `adapter` fits no network or not in full, or a video is not finite.
     """
-    source = model if isinstance(model, PipelineSource) else PipelineSource(model)
+    source = open_pipeline(model)
     state = state or process_state()
     sampling = sampling.sized(source)
     folder = Path(output_dir)

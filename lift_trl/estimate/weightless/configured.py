@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
 from ...store.quantization import Quantization
-from ...video_models import PipelineSource
+from ...video_models import StoredPipeline
 from .meter import Meter
 
 
@@ -33,9 +33,9 @@ def config_folder(name_or_path: str, revision: str | None = None) -> Path:
     return Path(snapshot_download(name_or_path, revision=revision, allow_patterns=["*.json", "*.jinja"]))
 
 
-class ConfiguredSource(PipelineSource):
+class ConfiguredSource(StoredPipeline):
     """
-    A `PipelineSource` whose models are built from their configurations under a meter.
+    A `StoredPipeline` whose models are built from their configurations under a meter.
 
     Args:
         name_or_path: Hub id, or folder with at least the configuration files.
@@ -75,7 +75,7 @@ class ConfiguredSource(PipelineSource):
             }
 
     def _class(self, component: str) -> type | None:
-        """As `PipelineSource._class`; also of what diffusers names by its own module, as guiders."""
+        """As `StoredPipeline._class`; also of what diffusers names by its own module, as guiders."""
         library, class_name = self._index[component]
         return _find(library, class_name) if str(library).startswith("diffusers.") else super()._class(component)
 

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ...protocols import VideoModel
 from ...records import TextCondition
 from ...rubric import Label
-from ...video_models import PipelineSource
+from ...video_models import HeldPipeline
 from ..checkpoints import MAX_TEXT_TOKENS, build_tiny_pipeline
 from ..oracle import observe
 from ..shapes import ATTRIBUTES, NUM_FRAMES, SCENES, SIZE, Clip, DefectRates, draw_clip
@@ -135,7 +135,7 @@ def build_pipeline(family: str, vae: Path, num_layers: int, seed: int) -> Diffus
 def train(family: str, vae: Path, out: Path, num_steps: int, batch_size: int, num_layers: int, seed: int) -> None:
     """Trains for `num_steps` steps in all, or what is left of them, and saves the pipeline to `out/video_model`."""
     pipeline = build_pipeline(family, vae, num_layers, seed)
-    adapter = PipelineSource(pipeline).adapter
+    adapter = HeldPipeline(pipeline).adapter
     latents, captions = encode_corpus(pipeline, adapter, out / "corpus", seed, NUM_CLIPS)
     flawless = flawless_rows(seed, NUM_CLIPS)
     # Every scene and, last, the empty caption.
