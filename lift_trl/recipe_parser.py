@@ -22,10 +22,18 @@ class RecipeParser(TrlParser):
         )
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
-        """As TRL's: the YAML's values become the defaults."""
+        """
+        As TRL's: the YAML's values become the defaults.
+
+        Raises:
+            ValueError: for a value that is none of the argument's choices.
+        """
         # argparse 3.11 to 3.14 and TRL 1.9 keep the arguments in `_actions`; a test fails once they do not.
         for action in self._actions:
             value = kwargs.get(action.dest)
+            # argparse compares what stands on the command line only.
+            if value is not None and action.choices is not None and value not in action.choices:
+                raise ValueError(f"{action.dest}={value!r}; use one of {', '.join(map(str, action.choices))}.")
             if action.nargs in ("+", "*") and value is not None and not isinstance(value, list):
                 kwargs[action.dest] = [value]
         remaining: list[str] = super().set_defaults_with_config(**kwargs)

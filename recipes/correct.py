@@ -11,6 +11,7 @@
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from accelerate.utils import gather_object
 from datasets import Dataset
@@ -27,7 +28,7 @@ from lift_trl.store.rubrics.of_data import find_rubric
 class CorrectArguments:
     hra: str = field(metadata={"help": "Ratings: a folder or a dataset repository that load_hra reads."})
     split: str = field(default="train", metadata={"help": "The split to correct."})
-    bad_rows: str = field(
+    bad_rows: Literal["raise", "drop"] = field(
         default="raise", metadata={"help": "raise, or drop: go on without rows that cannot be used, and list them."}
     )
     min_caption_words: int = field(

@@ -13,12 +13,12 @@ videos beside it: videogen-rewardbench.csv of KwaiVGI/VideoGen-RewardBench, the 
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from accelerate import PartialState
 
 from lift_trl.hub.artifact_cards import EVALUATION_FILE
-from lift_trl.judges import JUDGES, load_judge
+from lift_trl.judges import JUDGES, JudgeName, load_judge
 from lift_trl.judges.audit import audit
 from lift_trl.judges.preference_benchmarks import (
     BENCHMARKS,
@@ -45,14 +45,16 @@ if TYPE_CHECKING:
 class EvaluateCriticArguments:
     output_dir: str = field(metadata={"help": "Folder of the figures."})
     critic: str | None = field(default=None, metadata={"help": "Folder or repo of a critic or chat VLM."})
-    judge: str | None = field(
+    judge: JudgeName | None = field(
         default=None, metadata={"help": f"Released judge in place of a critic, on benchmarks: {', '.join(JUDGES)}."}
     )
     hra: str | None = field(
         default=None, metadata={"help": "LiFT-HRA with a split test, or any rated clips with test_fraction."}
     )
     test_fraction: float | None = field(default=None, metadata={"help": "As in training, for the same split."})
-    bad_rows: str = field(default="raise", metadata={"help": "raise or drop, as in training, for the same split."})
+    bad_rows: Literal["raise", "drop"] = field(
+        default="raise", metadata={"help": "raise or drop, as in training, for the same split."}
+    )
     batch_size: int = field(default=8, metadata={"help": "Clips that run through the critic together."})
     num_audit_clips: int = field(default=32, metadata={"help": "Clips of the sanity suite; 0 leaves it out."})
     videogen_rewardbench: str | None = field(default=None, metadata={"help": "File videogen-rewardbench.csv."})

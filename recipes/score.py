@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lift_trl.judges import JUDGES, load_judge
+from lift_trl.judges import JUDGES, JudgeName, load_judge
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import LIFT
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
@@ -26,7 +26,7 @@ class ScoreArguments:
     critic: str | None = field(
         default=None, metadata={"help": "Folder or repo of a critic or chat VLM; with base_url the served name."}
     )
-    judge: str | None = field(
+    judge: JudgeName | None = field(
         default=None,
         metadata={"help": f"Released judge in place of a critic: {', '.join(JUDGES)}; critic its weights."},
     )

@@ -10,6 +10,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from trl import ModelConfig, get_peft_config
 
@@ -27,7 +28,7 @@ class TrainCriticArguments:
         default=None,
         metadata={"help": "Share of the videos held out; empty uses the splits train and test as they are."},
     )
-    bad_rows: str = field(
+    bad_rows: Literal["raise", "drop"] = field(
         default="raise", metadata={"help": "raise, or drop: go on without rows that cannot be used, and list them."}
     )
     adapter: str | None = field(

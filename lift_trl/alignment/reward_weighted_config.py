@@ -8,6 +8,7 @@ from typing import Any
 from peft import LoraConfig
 from transformers import TrainingArguments
 
+from ..documented import documented
 from ..runtime import PROCESS_TIMEOUT, check_world, has_accelerator, process_state
 from ..store.quantization import Quantization, check_quantization
 from .objectives import OBJECTIVES, ObjectiveArguments
@@ -22,22 +23,33 @@ RUN_SETTINGS = (
 )
 
 
+@documented
 @dataclass
 class LoraArguments:
-    """What is trained: a LoRA, a LoRA that goes on from an earlier one, or the whole transformer."""
+    """
+    What is trained: a LoRA, a LoRA that goes on from an earlier one, or the whole transformer.
 
-    use_peft: bool = field(default=True, metadata={"help": "Train a LoRA; false trains the whole transformer."})
-    adapter: str | None = field(
-        default=None,
-        metadata={"help": "Folder or repo of an earlier LoRA that training goes on from; lora_r etc. are as there."},
-    )
-    lora_r: int = field(default=128, metadata={"help": "Rank of the LoRA."})
-    lora_alpha: int = field(default=128, metadata={"help": "The LoRA's output is scaled by alpha / rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the LoRA."})
-    lora_target_modules: list[str] | None = field(
-        default=None,
-        metadata={"help": "Names of the adapted modules; by default the model family's attention layers."},
-    )
+    Args:
+        use_peft (`bool`, *optional*, defaults to `True`):
+            Train a LoRA; false trains the whole transformer.
+        adapter (`str` or `None`, *optional*, defaults to `None`):
+            Folder or repo of an earlier LoRA that training goes on from; lora_r etc. are as there.
+        lora_r (`int`, *optional*, defaults to `128`):
+            Rank of the LoRA.
+        lora_alpha (`int`, *optional*, defaults to `128`):
+            The LoRA's output is scaled by alpha / rank.
+        lora_dropout (`float`, *optional*, defaults to `0.0`):
+            Dropout before the LoRA.
+        lora_target_modules (`list[str]` or `None`, *optional*, defaults to `None`):
+            Names of the adapted modules; by default the model family's attention layers.
+    """
+
+    use_peft: bool = True
+    adapter: str | None = None
+    lora_r: int = 128
+    lora_alpha: int = 128
+    lora_dropout: float = 0.0
+    lora_target_modules: list[str] | None = None
 
     def lora_config(self) -> LoraConfig | None:
         """What PEFT takes, `None` for the whole transformer."""
@@ -51,14 +63,64 @@ class LoraArguments:
         )
 
 
+@documented
 @dataclass
 class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     """
-    Configuration of [`RewardWeightedVideoTrainer`]: all of `TrainingArguments` that makes sense for a denoiser, and the
-    fields below. `help` of each field is its description.
+    Configuration of [`RewardWeightedVideoTrainer`]: all of `TrainingArguments` that makes sense for a denoiser, what
+    [`ObjectiveArguments`] has, and the following.
 
     Defaults that differ from `TrainingArguments`: `learning_rate` 1e-4, `logging_steps` 10, `remove_unused_columns` False,
     `label_names` [], `ddp_find_unused_parameters` False, `use_cpu` True where there is no accelerator.
+
+    Args:
+        caption_dropout (`float`, *optional*, defaults to `0.1`):
+            Probability of training a row on the empty prompt, for classifier-free guidance.
+        num_frames (`int` or `None`, *optional*, defaults to `None`):
+            Frames of every clip; by default the model's own.
+        height (`int` or `None`, *optional*, defaults to `None`):
+            Pixels; by default the model's own.
+        width (`int` or `None`, *optional*, defaults to `None`):
+            Pixels; by default the model's own.
+        fps (`float` or `None`, *optional*, defaults to `None`):
+            Frames a second to read clips at; by default the model family's own.
+        cache_dir (`str` or `None`, *optional*, defaults to `None`):
+            Where raw rows are encoded to. By default _cache in output_dir.
+        validation_prompts (`list[str]` or `None`, *optional*, defaults to `None`):
+            Prompts of the videos that are sampled in training and once from the base model.
+        validation_steps (`int` or `None`, *optional*, defaults to `None`):
+            Sample validation videos every so many optimiser steps, and at the end.
+        validation_seed (`int`, *optional*, defaults to `0`):
+            Seed of the validation videos, equal for base and tuned.
+        validation_num_inference_steps (`int`, *optional*, defaults to `50`):
+            Denoising steps of a validation video.
+        validation_guidance_scale (`float` or `None`, *optional*, defaults to `None`):
+            Classifier-free guidance, by default the family's; 1 switches it off.
+        validation_negative_prompt (`str` or `None`, *optional*, defaults to `None`):
+            What guidance leads away from; by default the family's own text, if any.
+        hub_base_model (`str` or `None`, *optional*, defaults to `None`):
+            The base as others find it on the Hub (user/name), where it is a folder of this machine.
+        quantization (`str` or `None`, *optional*, defaults to `None`):
+            Hold the frozen base under a LoRA in 8 bits: int8 or float8 (torchao).
+        clips_per_step (`int` or `None`, *optional*, defaults to `None`):
+            Clips of one optimiser step, all processes together. gradient_accumulation_steps follows from it, so that
+            the run is the same on one card or on eight.
+        by_memory (`dict[int, dict[str, Any]]` or `str` or `None`, *optional*, defaults to `None`):
+            Settings by the memory of a card: those of the largest number of GB up to memory_gb hold.
+        memory_gb (`int` or `None`, *optional*, defaults to `None`):
+            Memory of a card in GB, for by_memory.
+        learning_rate (`float`, *optional*, defaults to `1e-4`):
+            Initial learning rate; 1e-5 suits full fine-tuning.
+        logging_steps (`float`, *optional*, defaults to `10`):
+            Log every so many optimiser steps.
+        remove_unused_columns (`bool`, *optional*, defaults to `False`):
+            Must stay False: the columns are not the model's.
+        label_names (`list[str]` or `None`, *optional*, defaults to `[]`):
+            Must stay empty: a denoiser has none.
+        ddp_timeout (`int`, *optional*, defaults to `604800`):
+            Seconds that a process waits for the others; days, as stages share their work out unevenly.
+        ddp_find_unused_parameters (`bool` or `None`, *optional*, defaults to `False`):
+            Every parameter takes part.
 
     Raises:
         ValueError: for a value that is not allowed, or an option that does not apply to a denoiser; says which to use.
@@ -66,87 +128,39 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "dimension_weights", "by_memory"]
 
-    caption_dropout: float = field(
-        default=0.1,
-        metadata={"help": "Probability of training a row on the empty prompt, for classifier-free guidance."},
-    )
+    caption_dropout: float = 0.1
 
     # Data: used when the trainer encodes raw rows itself; a cached dataset has its own size
-    num_frames: int | None = field(
-        default=None, metadata={"help": "Frames of every clip; by default the model's own."}
-    )
-    height: int | None = field(default=None, metadata={"help": "Pixels; by default the model's own."})
-    width: int | None = field(default=None, metadata={"help": "Pixels; by default the model's own."})
-    fps: float | None = field(
-        default=None, metadata={"help": "Frames a second to read clips at; by default the model family's own."}
-    )
-    cache_dir: str | None = field(
-        default=None, metadata={"help": "Where raw rows are encoded to. By default _cache in output_dir."}
-    )
+    num_frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    fps: float | None = None
+    cache_dir: str | None = None
 
     # Validation videos
-    validation_prompts: list[str] | None = field(
-        default=None,
-        metadata={"help": "Prompts of the videos that are sampled in training and once from the base model."},
-    )
-    validation_steps: int | None = field(
-        default=None, metadata={"help": "Sample validation videos every so many optimiser steps, and at the end."}
-    )
-    validation_seed: int = field(
-        default=0, metadata={"help": "Seed of the validation videos, equal for base and tuned."}
-    )
-    validation_num_inference_steps: int = field(
-        default=50, metadata={"help": "Denoising steps of a validation video."}
-    )
-    validation_guidance_scale: float | None = field(
-        default=None, metadata={"help": "Classifier-free guidance, by default the family's; 1 switches it off."}
-    )
-    validation_negative_prompt: str | None = field(
-        default=None, metadata={"help": "What guidance leads away from; by default the family's own text, if any."}
-    )
+    validation_prompts: list[str] | None = None
+    validation_steps: int | None = None
+    validation_seed: int = 0
+    validation_num_inference_steps: int = 50
+    validation_guidance_scale: float | None = None
+    validation_negative_prompt: str | None = None
 
     # The Hub
-    hub_base_model: str | None = field(
-        default=None,
-        metadata={"help": "The base as others find it on the Hub (user/name), where it is a folder of this machine."},
-    )
+    hub_base_model: str | None = None
 
     # Memory and batch
-    quantization: Quantization | None = field(
-        default=None,
-        metadata={"help": "Hold the frozen base under a LoRA in 8 bits: int8 or float8 (torchao)."},
-    )
-    clips_per_step: int | None = field(
-        default=None,
-        metadata={
-            "help": "Clips of one optimiser step, all processes together. gradient_accumulation_steps follows from it, so "
-            "that the run is the same on one card or on eight."
-        },
-    )
-    by_memory: dict[int, dict[str, Any]] | str | None = field(
-        default=None,
-        metadata={"help": "Settings by the memory of a card: those of the largest number of GB up to memory_gb hold."},
-    )
-    memory_gb: int | None = field(default=None, metadata={"help": "Memory of a card in GB, for by_memory."})
+    quantization: Quantization | None = None
+    clips_per_step: int | None = None
+    by_memory: dict[int, dict[str, Any]] | str | None = None
+    memory_gb: int | None = None
 
     # Overridden defaults
-    learning_rate: float = field(
-        default=1e-4, metadata={"help": "Initial learning rate; 1e-5 suits full fine-tuning."}
-    )
-    logging_steps: float = field(default=10, metadata={"help": "Log every so many optimiser steps."})
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay False: the columns are not the model's."}
-    )
-    label_names: list[str] | None = field(
-        default_factory=list, metadata={"help": "Must stay empty: a denoiser has none."}
-    )
-    ddp_timeout: int = field(
-        default=int(PROCESS_TIMEOUT.total_seconds()),
-        metadata={
-            "help": "Seconds that a process waits for the others; days, as stages share their work out unevenly."
-        },
-    )
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Every parameter takes part."})
+    learning_rate: float = 1e-4
+    logging_steps: float = 10
+    remove_unused_columns: bool = False
+    label_names: list[str] | None = field(default_factory=list)
+    ddp_timeout: int = int(PROCESS_TIMEOUT.total_seconds())
+    ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self) -> None:
         if not has_accelerator():

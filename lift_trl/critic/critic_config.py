@@ -1,18 +1,20 @@
 """`LiFTCriticConfig`: TRL's `SFTConfig` with the paper's values, and what concerns clips."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.utils import get_quantization_config
 
+from ..documented import documented
 from ..rubric import LIFT, Rubric
 from ..runtime import PROCESS_TIMEOUT, has_accelerator, process_state
 from .settings import CriticSettings
 
 
+@documented
 @dataclass
 class LiFTCriticConfig(SFTConfig):
     """
@@ -21,62 +23,63 @@ class LiFTCriticConfig(SFTConfig):
     Defaults that differ from `SFTConfig`: `learning_rate` 1e-5, `lr_scheduler_type` cosine, `warmup_steps` 0.03 of the run,
     `num_train_epochs` 20 (arXiv 2412.04814), `max_length` and `remove_unused_columns` off. Without an accelerator,
     `use_cpu` is on and `bf16` off unless it is asked for.
+
+    Args:
+        learning_rate (`float`, *optional*, defaults to `1e-5`):
+            Initial learning rate of AdamW (paper: 1e-5).
+        lr_scheduler_type (`str`, *optional*, defaults to `"cosine"`):
+            Schedule of the learning rate (paper: cosine).
+        warmup_steps (`float`, *optional*, defaults to `0.03`):
+            Steps of warm-up, or below 1 the share of all steps (paper: 0.03).
+        num_train_epochs (`float`, *optional*, defaults to `20.0`):
+            Passes over the data (paper: 20).
+        max_length (`int` or `None`, *optional*, defaults to `None`):
+            Must stay empty: cutting a row cuts frames.
+        remove_unused_columns (`bool`, *optional*, defaults to `False`):
+            Must stay off: the clips of a row are read when it is used.
+        num_frames (`int`, *optional*, defaults to `8`):
+            Frames spread uniformly over a clip (paper: 8).
+        with_reason (`bool`, *optional*, defaults to `True`):
+            Teach label and reason; off teaches the label only (ablation of the paper).
+        native_video (`bool` or `None`, *optional*, defaults to `None`):
+            Frames as one video with timestamps, or as images; empty leaves it to the model family.
+        processor_kwargs (`dict[str, Any]` or `str` or `None`, *optional*, defaults to `None`):
+            Options of the processor's call, such as {'crop_to_patches': False} for frames without tiles.
+        mismatched_captions (`float`, *optional*, defaults to `0.0`):
+            Negatives with another clip's caption, as a share of the semantic rows.
+        balanced_labels (`bool`, *optional*, defaults to `False`):
+            Show each label of a dimension equally often, the rare ones several times an epoch.
+        vision_learning_rate (`float` or `None`, *optional*, defaults to `None`):
+            Adapt vision tower and projector too, at this rate; empty keeps them frozen (paper).
+        frame_cache_gb (`float`, *optional*, defaults to `4.0`):
+            Memory for decoded frames, in GB for each process or data worker.
+        eval_label_accuracy (`bool`, *optional*, defaults to `True`):
+            At each evaluation, also score the clips as LiFTCritic does.
+        hub_base_model (`str` or `None`, *optional*, defaults to `None`):
+            The base as others find it on the Hub (user/name), where it is a folder of this machine.
+        ddp_timeout (`int`, *optional*, defaults to `604800`):
+            Seconds that a process waits for the others; days, as clips are shared out unevenly.
     """
 
     _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "processor_kwargs"]
 
-    learning_rate: float = field(default=1e-5, metadata={"help": "Initial learning rate of AdamW (paper: 1e-5)."})
-    lr_scheduler_type: str = field(
-        default="cosine", metadata={"help": "Schedule of the learning rate (paper: cosine)."}
-    )
-    warmup_steps: float = field(
-        default=0.03, metadata={"help": "Steps of warm-up, or below 1 the share of all steps (paper: 0.03)."}
-    )
-    num_train_epochs: float = field(default=20.0, metadata={"help": "Passes over the data (paper: 20)."})
-    max_length: int | None = field(default=None, metadata={"help": "Must stay empty: cutting a row cuts frames."})
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay off: the clips of a row are read when it is used."}
-    )
-    num_frames: int = field(default=8, metadata={"help": "Frames spread uniformly over a clip (paper: 8)."})
-    with_reason: bool = field(
-        default=True, metadata={"help": "Teach label and reason; off teaches the label only (ablation of the paper)."}
-    )
-    native_video: bool | None = field(
-        default=None,
-        metadata={"help": "Frames as one video with timestamps, or as images; empty leaves it to the model family."},
-    )
-    processor_kwargs: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={
-            "help": "Options of the processor's call, such as {'crop_to_patches': False} for frames without tiles."
-        },
-    )
-    mismatched_captions: float = field(
-        default=0.0,
-        metadata={"help": "Negatives with another clip's caption, as a share of the semantic rows."},
-    )
-    balanced_labels: bool = field(
-        default=False,
-        metadata={"help": "Show each label of a dimension equally often, the rare ones several times an epoch."},
-    )
-    vision_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Adapt vision tower and projector too, at this rate; empty keeps them frozen (paper)."},
-    )
-    frame_cache_gb: float = field(
-        default=4.0, metadata={"help": "Memory for decoded frames, in GB for each process or data worker."}
-    )
-    eval_label_accuracy: bool = field(
-        default=True, metadata={"help": "At each evaluation, also score the clips as LiFTCritic does."}
-    )
-    hub_base_model: str | None = field(
-        default=None,
-        metadata={"help": "The base as others find it on the Hub (user/name), where it is a folder of this machine."},
-    )
-    ddp_timeout: int = field(
-        default=int(PROCESS_TIMEOUT.total_seconds()),
-        metadata={"help": "Seconds that a process waits for the others; days, as clips are shared out unevenly."},
-    )
+    learning_rate: float = 1e-5
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 0.03
+    num_train_epochs: float = 20.0
+    max_length: int | None = None
+    remove_unused_columns: bool = False
+    num_frames: int = 8
+    with_reason: bool = True
+    native_video: bool | None = None
+    processor_kwargs: dict[str, Any] | str | None = None
+    mismatched_captions: float = 0.0
+    balanced_labels: bool = False
+    vision_learning_rate: float | None = None
+    frame_cache_gb: float = 4.0
+    eval_label_accuracy: bool = True
+    hub_base_model: str | None = None
+    ddp_timeout: int = int(PROCESS_TIMEOUT.total_seconds())
 
     def __post_init__(self) -> None:
         if not has_accelerator():

@@ -27,12 +27,17 @@ class CriticSettings:
     """
     How a critic sees a clip.
 
-    Attributes:
-        num_frames: frames spread uniformly over the clip. Source: 8 in CodeGoat24/LiFT.
-        with_reason: whether it was taught to give reasons (the ablation without is in arXiv 2412.04814).
-        native_video: frames as one video (`True`) or as images; `None` leaves it to the family.
-        processor_kwargs: options of the processor's call.
-        rubric: what it was taught to answer.
+    Args:
+        num_frames (`int`, *optional*, defaults to `8`):
+            Frames spread uniformly over the clip. Source: CodeGoat24/LiFT.
+        with_reason (`bool`, *optional*, defaults to `True`):
+            Whether it was taught to give reasons (the ablation without is in arXiv 2412.04814).
+        native_video (`bool` or `None`, *optional*, defaults to `None`):
+            Frames as one video (`True`) or as images; `None` leaves it to the family.
+        processor_kwargs (`Mapping[str, Any]`, *optional*, defaults to `{}`):
+            Options of the processor's call.
+        rubric (`Rubric`, *optional*, defaults to `LIFT`):
+            What it was taught to answer.
     """
 
     num_frames: int = 8

@@ -6,7 +6,7 @@ Their names cost no torch, so that a command line is read before anything is loa
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 
 if TYPE_CHECKING:
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from .native import NativeJudge
 
-#: What `judge` of the recipes may say, each the module of its class -> the class.
-JUDGES: Mapping[str, str] = MappingProxyType(
+#: What `judge` of the recipes may say.
+JudgeName = Literal["video_reward", "unified_reward", "video_score2"]
+#: Each the module of its class -> the class.
+JUDGES: Mapping[JudgeName, str] = MappingProxyType(
     {"video_reward": "VideoReward", "unified_reward": "UnifiedReward", "video_score2": "VideoScore2"}
 )
 #: What the five outputs of VideoScore (`video_score`, a judge that is named by its repo) are, in order, by the paper's

@@ -1,9 +1,10 @@
 """Which second judge an evaluation asks for. Read before anything is loaded."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..documented import documented
 from . import JUDGES, load_judge
 
 
@@ -14,28 +15,36 @@ if TYPE_CHECKING:
     from .video_score import RegressionJudge
 
 
+@documented
 @dataclass
 class SecondJudgeArguments:
-    """Which second judge rates the clips, if any."""
+    """
+    Which second judge rates the clips, if any.
 
-    judge: str | None = field(
-        default=None,
-        metadata={"help": f"Second judge: {', '.join(JUDGES)}, or a folder or repo like TIGER-Lab/VideoScore."},
-    )
-    judge_model: str | None = field(
-        default=None,
-        metadata={"help": f"Folder or repo of the weights of {', '.join(JUDGES)}; the released by default."},
-    )
-    judge_scale: str | None = field(
-        default=None,
-        metadata={"help": "Native values of these to [0, 1]: linear:1:5 or normal:0:1; their own by default."},
-    )
-    judge_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the judge's repo."})
-    judge_dir: str = field(default="runs/second_judge", metadata={"help": "Where its scores go, by system."})
-    judge_frames: int = field(default=16, metadata={"help": "Frames of a clip (VideoScore: 16; v1.1: 48)."})
-    judge_prompt: str | None = field(
-        default=None, metadata={"help": "Text file of the judge's own question with {prompt}; without, one of ours."}
-    )
+    Args:
+        judge (`str` or `None`, *optional*, defaults to `None`):
+            Second judge: video_reward, unified_reward, video_score2, or a folder or repo like TIGER-Lab/VideoScore.
+        judge_model (`str` or `None`, *optional*, defaults to `None`):
+            Folder or repo of the weights of video_reward, unified_reward, video_score2; the released by default.
+        judge_scale (`str` or `None`, *optional*, defaults to `None`):
+            Native values of these to [0, 1]: linear:1:5 or normal:0:1; their own by default.
+        judge_revision (`str` or `None`, *optional*, defaults to `None`):
+            Branch, tag or commit of the judge's repo.
+        judge_dir (`str`, *optional*, defaults to `"runs/second_judge"`):
+            Where its scores go, by system.
+        judge_frames (`int`, *optional*, defaults to `16`):
+            Frames of a clip (VideoScore: 16; v1.1: 48).
+        judge_prompt (`str` or `None`, *optional*, defaults to `None`):
+            Text file of the judge's own question with {prompt}; without, one of ours.
+    """
+
+    judge: str | None = None
+    judge_model: str | None = None
+    judge_scale: str | None = None
+    judge_revision: str | None = None
+    judge_dir: str = "runs/second_judge"
+    judge_frames: int = 16
+    judge_prompt: str | None = None
 
     def load(self, device: "torch.device | str") -> "RegressionJudge | NativeJudge":
         """

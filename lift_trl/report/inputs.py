@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..documented import documented
 from ..records import EvalRow, content_id
 from ..statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from ..store.manifest import STATE_FILE, Artifact, library_versions, read_json
@@ -29,35 +30,51 @@ logger = logging.getLogger(__name__)
 GUARD_FILE = "guard.json"
 
 
+@documented
 @dataclass
 class ReportArguments:
-    """Which folders a report is made of. Lists hold `name=path`; the first system is the base."""
+    """
+    Which folders a report is made of. Lists hold `name=path`; the first system is the base.
 
-    report_dir: str = field(metadata={"help": "Folder of report.html, report.md and report.json."})
-    systems: list[str] = field(
-        default_factory=list,
-        metadata={"help": "name=FOLDER of clips with metadata (generated/ or scored/), the base first."},
-    )
-    judges: list[str] = field(
-        default_factory=list,
-        metadata={"help": "judge/system=FOLDER: the same clips rated by another judge."},
-    )
-    title: str = field(default="Evaluation", metadata={"help": "Heading of the report."})
-    vbench: list[str] = field(default_factory=list, metadata={"help": "name=FOLDER of VBench's *_eval_results.json."})
-    protocol: Protocol = field(default="vbench", metadata={"help": "vbench, vbench-long or vbench-custom."})
-    votes: list[str] = field(
-        default_factory=list, metadata={"help": "judge=PATH of comparisons: a file of JSON lines or a folder of such."}
-    )
-    figures: list[str] = field(default_factory=list, metadata={"help": "FILE of other figures, JSON lines."})
-    training: list[str] = field(
-        default_factory=list, metadata={"help": "name=FOLDER or trainer_state.json of a training, or a guard.json."}
-    )
-    cards: list[str] = field(
-        default_factory=list,
-        metadata={"help": "name=FOLDER of a trained model whose card takes the system's figures (model-index)."},
-    )
-    num_clips: int = field(default=8, metadata={"help": "Prompts whose clips are shown side by side."})
-    drift: bool = field(default=True, metadata={"help": "Measure drift alarms (about 0.3 s a clip)."})
+    Args:
+        report_dir (`str`):
+            Folder of report.html, report.md and report.json.
+        systems (`list[str]`, *optional*, defaults to `[]`):
+            name=FOLDER of clips with metadata (generated/ or scored/), the base first.
+        judges (`list[str]`, *optional*, defaults to `[]`):
+            judge/system=FOLDER: the same clips rated by another judge.
+        title (`str`, *optional*, defaults to `"Evaluation"`):
+            Heading of the report.
+        vbench (`list[str]`, *optional*, defaults to `[]`):
+            name=FOLDER of VBench's *_eval_results.json.
+        protocol (`str`, *optional*, defaults to `"vbench"`):
+            vbench, vbench-long or vbench-custom.
+        votes (`list[str]`, *optional*, defaults to `[]`):
+            judge=PATH of comparisons: a file of JSON lines or a folder of such.
+        figures (`list[str]`, *optional*, defaults to `[]`):
+            FILE of other figures, JSON lines.
+        training (`list[str]`, *optional*, defaults to `[]`):
+            name=FOLDER or trainer_state.json of a training, or a guard.json.
+        cards (`list[str]`, *optional*, defaults to `[]`):
+            name=FOLDER of a trained model whose card takes the system's figures (model-index).
+        num_clips (`int`, *optional*, defaults to `8`):
+            Prompts whose clips are shown side by side.
+        drift (`bool`, *optional*, defaults to `True`):
+            Measure drift alarms (about 0.3 s a clip).
+    """
+
+    report_dir: str
+    systems: list[str] = field(default_factory=list)
+    judges: list[str] = field(default_factory=list)
+    title: str = "Evaluation"
+    vbench: list[str] = field(default_factory=list)
+    protocol: Protocol = "vbench"
+    votes: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+    training: list[str] = field(default_factory=list)
+    cards: list[str] = field(default_factory=list)
+    num_clips: int = 8
+    drift: bool = True
 
 
 def named_paths(entries: Sequence[str]) -> dict[str, Path]:

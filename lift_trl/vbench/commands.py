@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..documented import documented
 from ..records import content_id
 from ..store.manifest import check_writable, write_text
 from ..store.system_clips import load_system
@@ -36,28 +37,42 @@ Runner = Literal["venv", "python", "docker", "hf-jobs", "none"]
 RUNNERS: tuple[Runner, ...] = ("venv", "python", "docker", "hf-jobs", "none")
 
 
+@documented
 @dataclass
 class PlanArguments:
-    """`lift-trl eval plan`: which clips VBench needs."""
+    """
+    `lift-trl eval plan`: which clips VBench needs.
 
-    suite: str = field(
-        metadata={"help": "VBench_full_info.json, LiFT's Vbench_full_info_opt.json, or a VBench folder."}
-    )
-    output: str = field(metadata={"help": "Folder of the plan."})
-    prompts: PromptSet = field(default="original", metadata={"help": "original, lift_opt or vbench_longer."})
-    longer_prompts: str | None = field(default=None, metadata={"help": "VBench's all_dimension_longer.txt."})
-    dims: list[str] = field(
-        default_factory=lambda: ["all"],
-        metadata={"help": "all, no-detectron, quality, semantic, custom6, or names of dimensions."},
-    )
-    samples: int = field(default=SAMPLES_READ, metadata={"help": "Clips a prompt. VBench's protocol is 5."})
-    flicker_samples: int = field(
-        default=FLICKER_SAMPLES, metadata={"help": "Clips a prompt of temporal flickering (protocol: 25)."}
-    )
-    limit_per_dimension: int | None = field(
-        default=None, metadata={"help": "Draw this many prompts of each dimension instead of all."}
-    )
-    base_seed: int = field(default=0, metadata={"help": "Of the draw and of every clip's own seed."})
+    Args:
+        suite (`str`):
+            VBench_full_info.json, LiFT's Vbench_full_info_opt.json, or a VBench folder.
+        output (`str`):
+            Folder of the plan.
+        prompts (`str`, *optional*, defaults to `"original"`):
+            original, lift_opt or vbench_longer.
+        longer_prompts (`str` or `None`, *optional*, defaults to `None`):
+            VBench's all_dimension_longer.txt.
+        dims (`list[str]`, *optional*, defaults to `["all"]`):
+            all, no-detectron, quality, semantic, custom6, or names of dimensions.
+        samples (`int`, *optional*, defaults to `5`):
+            Clips a prompt. VBench's protocol is 5.
+        flicker_samples (`int`, *optional*, defaults to `25`):
+            Clips a prompt of temporal flickering (protocol: 25).
+        limit_per_dimension (`int` or `None`, *optional*, defaults to `None`):
+            Draw this many prompts of each dimension instead of all.
+        base_seed (`int`, *optional*, defaults to `0`):
+            Of the draw and of every clip's own seed.
+    """
+
+    suite: str
+    output: str
+    prompts: PromptSet = "original"
+    longer_prompts: str | None = None
+    dims: list[str] = field(default_factory=lambda: ["all"])
+    samples: int = SAMPLES_READ
+    flicker_samples: int = FLICKER_SAMPLES
+    limit_per_dimension: int | None = None
+    base_seed: int = 0
 
 
 def plan(args: PlanArguments) -> str:
@@ -78,30 +93,54 @@ def plan(args: PlanArguments) -> str:
     return "\n".join([*lines, *(f"  note: {note}" for note in suite.notes)])
 
 
+@documented
 @dataclass
 class VBenchArguments:
-    """Where and how VBench runs."""
+    """
+    Where and how VBench runs.
 
-    plan: str | None = field(default=None, metadata={"help": "Folder written by `lift-trl eval plan`."})
-    dims: list[str] = field(default_factory=list, metadata={"help": "Run only these dimensions (of the plan's)."})
-    runner: Runner = field(default="none", metadata={"help": "venv, python, docker, hf-jobs or none."})
-    venv: str = field(default="runs/vbench_env", metadata={"help": "Environment made for runner=venv (about 6 GB)."})
-    python: str | None = field(
-        default=None,
-        metadata={"help": "Interpreter that has vbench; for runner=venv the one that makes it (Python 3.9 to 3.11)."},
-    )
-    vbench_checkout: str | None = field(
-        default=None, metadata={"help": "Git checkout of VBench; VBench-Long needs it."}
-    )
-    vbench_cache: str | None = field(default=None, metadata={"help": "Folder of VBench's weights."})
-    vbench_dir: str = field(
-        default="runs/vbench", metadata={"help": "Where links, results and logs go, by system and protocol."}
-    )
-    fetch: bool = field(default=False, metadata={"help": "Download missing weights first, and record their sha256."})
-    static_filter: bool = field(default=True, metadata={"help": "Flickering on static clips only (protocol; CUDA)."})
-    device: str = field(default="cuda", metadata={"help": "cuda or cpu."})
-    bucket: str | None = field(default=None, metadata={"help": "Hub bucket of results, for runner=hf-jobs."})
-    video_frames: int = field(default=49, metadata={"help": "Frames that every clip must have; 0 to allow any."})
+    Args:
+        plan (`str` or `None`, *optional*, defaults to `None`):
+            Folder written by `lift-trl eval plan`.
+        dims (`list[str]`, *optional*, defaults to `[]`):
+            Run only these dimensions (of the plan's).
+        runner (`str`, *optional*, defaults to `"none"`):
+            venv, python, docker, hf-jobs or none.
+        venv (`str`, *optional*, defaults to `"runs/vbench_env"`):
+            Environment made for runner=venv (about 6 GB).
+        python (`str` or `None`, *optional*, defaults to `None`):
+            Interpreter that has vbench; for runner=venv the one that makes it (Python 3.9 to 3.11).
+        vbench_checkout (`str` or `None`, *optional*, defaults to `None`):
+            Git checkout of VBench; VBench-Long needs it.
+        vbench_cache (`str` or `None`, *optional*, defaults to `None`):
+            Folder of VBench's weights.
+        vbench_dir (`str`, *optional*, defaults to `"runs/vbench"`):
+            Where links, results and logs go, by system and protocol.
+        fetch (`bool`, *optional*, defaults to `False`):
+            Download missing weights first, and record their sha256.
+        static_filter (`bool`, *optional*, defaults to `True`):
+            Flickering on static clips only (protocol; CUDA).
+        device (`str`, *optional*, defaults to `"cuda"`):
+            cuda or cpu.
+        bucket (`str` or `None`, *optional*, defaults to `None`):
+            Hub bucket of results, for runner=hf-jobs.
+        video_frames (`int`, *optional*, defaults to `49`):
+            Frames that every clip must have; 0 to allow any.
+    """
+
+    plan: str | None = None
+    dims: list[str] = field(default_factory=list)
+    runner: Runner = "none"
+    venv: str = "runs/vbench_env"
+    python: str | None = None
+    vbench_checkout: str | None = None
+    vbench_cache: str | None = None
+    vbench_dir: str = "runs/vbench"
+    fetch: bool = False
+    static_filter: bool = True
+    device: str = "cuda"
+    bucket: str | None = None
+    video_frames: int = 49
 
     def __post_init__(self) -> None:
         if self.runner not in RUNNERS:
@@ -134,18 +173,39 @@ class VBenchArguments:
         return VBenchEnvironment(python, self.cache, checkout)
 
 
+@documented
 @dataclass
 class CheckArguments:
-    """`lift-trl eval check`: is everything there, before a GPU is rented?"""
+    """
+    `lift-trl eval check`: is everything there, before a GPU is rented?
 
-    plan: str = field(metadata={"help": "Folder written by `lift-trl eval plan`."})
-    videos: str = field(metadata={"help": "The generated/ folder, or a folder of clips under VBench's names."})
-    video_frames: int = field(default=49, metadata={"help": "Frames that every clip must have; 0 to allow any."})
-    python: str | None = field(default=None, metadata={"help": "Also check this interpreter's packages and weights."})
-    vbench_checkout: str | None = field(default=None, metadata={"help": "Git checkout of VBench, if one is used."})
-    vbench_cache: str | None = field(default=None, metadata={"help": "Folder of VBench's weights."})
-    static_filter: bool = field(default=True, metadata={"help": "Flickering on static clips only (protocol; CUDA)."})
-    protocol: Protocol = field(default="vbench", metadata={"help": "vbench, or vbench-long with its own packages."})
+    Args:
+        plan (`str`):
+            Folder written by `lift-trl eval plan`.
+        videos (`str`):
+            The generated/ folder, or a folder of clips under VBench's names.
+        video_frames (`int`, *optional*, defaults to `49`):
+            Frames that every clip must have; 0 to allow any.
+        python (`str` or `None`, *optional*, defaults to `None`):
+            Also check this interpreter's packages and weights.
+        vbench_checkout (`str` or `None`, *optional*, defaults to `None`):
+            Git checkout of VBench, if one is used.
+        vbench_cache (`str` or `None`, *optional*, defaults to `None`):
+            Folder of VBench's weights.
+        static_filter (`bool`, *optional*, defaults to `True`):
+            Flickering on static clips only (protocol; CUDA).
+        protocol (`str`, *optional*, defaults to `"vbench"`):
+            vbench, vbench-long with its own packages, or vbench-custom.
+    """
+
+    plan: str
+    videos: str
+    video_frames: int = 49
+    python: str | None = None
+    vbench_checkout: str | None = None
+    vbench_cache: str | None = None
+    static_filter: bool = True
+    protocol: Protocol = "vbench"
 
 
 def check(args: CheckArguments) -> CheckResult:

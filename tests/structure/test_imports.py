@@ -17,6 +17,7 @@ from tests.structure.source import PACKAGE, ROOT, Import, imports, name_of, pyth
 LEVELS = {
     "lift_trl": 0,  # __version__; the public names are looked up lazily
     "lift_trl.rubric": 0,
+    "lift_trl.documented": 0,
     "lift_trl.records": 10,
     "lift_trl.protocols": 11,
     "lift_trl.prefetch": 12,

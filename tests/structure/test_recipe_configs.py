@@ -88,6 +88,23 @@ def test_unknown_key_is_refused(path, tmp_path):
         parse_config(load_recipe(recipe_of(path)).ARGUMENTS, wrong)
 
 
+@pytest.mark.parametrize("path", SCRIPTS, ids=relative)
+def test_a_value_that_is_no_choice_is_refused_with_those_that_are(path, tmp_path):
+    """On the command line by argparse; in a YAML, argparse does not look."""
+    arguments = load_recipe(path).ARGUMENTS
+    base = yaml.safe_load(min(y for y in YAMLS if recipe_of(y) == path).read_text(encoding="utf-8"))
+    chosen = [action for action in RecipeParser(arguments)._actions if action.choices is not None]
+    for action in chosen:
+        config = tmp_path / f"{action.dest}.yaml"
+        config.write_text(yaml.safe_dump({**base, action.dest: "wrong"}))
+        with pytest.raises(ValueError, match=f"{action.dest}='wrong'; use one of .*{list(action.choices)[-1]}"):
+            parse_config(arguments, config)
+    ours = {"objective", "loss_type", "quantization", "guard_action", "judge", "bad_rows", "runner", "protocol"}
+    fields = {field.name: field.type for part in arguments for field in dataclasses.fields(part)}
+    own = {name for name in ours.intersection(fields) if not (name == "judge" and path.stem == "evaluate")}
+    assert own <= {action.dest for action in chosen}
+
+
 @pytest.mark.parametrize("path", [p for p in YAMLS if p.parent.name != "mini"], ids=relative)
 def test_every_number_names_its_origin(path):
     """[P]aper, [R]eference repository or [O]urs."""

@@ -18,19 +18,33 @@ class Sampling:
     """
     How videos are sampled and stored.
 
-    Attributes:
-        num_frames, height, width: size of a video, frames and pixels; the checkpoint's own for `None`.
-        num_inference_steps: steps of the sampler.
-        guidance_scale: classifier-free guidance, the family's own for `None`; 1 or less does without.
-        negative_prompt: what guidance leads away from, the family's own for `None`.
-        scheduler: a scheduler class of diffusers instead of the checkpoint's own, with its settings and trailing time steps.
-        pipeline_options: further arguments of the pipeline's call, such as `{"use_dynamic_cfg": True}`.
-        batch_size: videos that are sampled together. Batches are fixed by the list of videos, so it belongs to the
-            settings: other batches may change the last bits.
-        enlarge: each pixel is stored as so many by so many, which keeps H.264 from deciding the looks of tiny videos.
-        first_block_cache: the relative change of the first block's output below which a step takes what the other blocks
-            gave in an earlier step; saves their time, changes the videos.
-        quantization: of the denoising network's linear layers, in 8 bits; saves memory, changes the videos.
+    Args:
+        num_frames (`int` or `None`, *optional*, defaults to `None`):
+            Frames of a video; the checkpoint's own for `None`.
+        height (`int` or `None`, *optional*, defaults to `None`):
+            Pixels; the checkpoint's own for `None`.
+        width (`int` or `None`, *optional*, defaults to `None`):
+            Pixels; the checkpoint's own for `None`.
+        num_inference_steps (`int`, *optional*, defaults to `50`):
+            Steps of the sampler.
+        guidance_scale (`float` or `None`, *optional*, defaults to `None`):
+            Classifier-free guidance, the family's own for `None`; 1 or less does without.
+        negative_prompt (`str` or `None`, *optional*, defaults to `None`):
+            What guidance leads away from, the family's own for `None`.
+        scheduler (`str` or `None`, *optional*, defaults to `None`):
+            A scheduler class of diffusers instead of the checkpoint's own, with its settings and trailing time steps.
+        pipeline_options (`dict[str, Any]`, *optional*, defaults to `{}`):
+            Further arguments of the pipeline's call, such as `{"use_dynamic_cfg": True}`.
+        batch_size (`int`, *optional*, defaults to `1`):
+            Videos that are sampled together. Batches are fixed by the list of videos, so it belongs to the settings: other
+            batches may change the last bits.
+        enlarge (`int`, *optional*, defaults to `1`):
+            Each pixel is stored as so many by so many, which keeps H.264 from deciding the looks of tiny videos.
+        quantization (`str` or `None`, *optional*, defaults to `None`):
+            int8 or float8: the denoising network's linear layers in 8 bits; saves memory, changes the videos.
+        first_block_cache (`float` or `None`, *optional*, defaults to `None`):
+            The relative change of the first block's output below which a step takes what the other blocks gave in an
+            earlier step; saves their time, changes the videos.
     """
 
     num_frames: int | None = None

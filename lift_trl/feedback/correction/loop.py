@@ -53,9 +53,11 @@ class CorrectionConfig:
     """
     Settings of the correction.
 
-    Attributes:
-        min_caption_words: captions with fewer words (characters, in scripts without spaces) are dropped [ours].
-        seed: decides which videos are in which half.
+    Args:
+        min_caption_words (`int`, *optional*, defaults to `3`):
+            Captions with fewer words (characters, in scripts without spaces) are dropped [ours].
+        seed (`int`, *optional*, defaults to `0`):
+            Decides which videos are in which half.
     """
 
     min_caption_words: int = 3
