@@ -1,7 +1,9 @@
 import json
+import subprocess
 
 import pytest
 
+import lift_trl
 from lift_trl.cli import main
 from lift_trl.rubric import Dimension
 from tests.alignment.conftest import moving_square
@@ -112,3 +114,45 @@ def test_recipes_are_copied_and_never_over_something(tmp_path, capsys):
     ).is_file()
     assert main(["recipes", str(tmp_path / "r")]) == 1
     assert "nothing was overwritten" in capsys.readouterr().err
+
+
+def completions(script: str, *words: str, folder) -> list[str]:
+    """What bash offers for the last of `words`, as its completion calls the function of `lift-trl`."""
+    program = f"""{script}
+COMP_WORDS=({" ".join(f"'{word}'" for word in words)}); COMP_CWORD={len(words) - 1}
+function=$(complete -p lift-trl | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+$function lift-trl "${{COMP_WORDS[COMP_CWORD]}}"
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    run = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True, cwd=folder)
+    return run.stdout.split()
+
+
+def test_bash_completes_commands_options_choices_and_files(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--print-completion", "bash"])
+    script = capsys.readouterr().out
+    assert left.value.code == 0
+    (tmp_path / "rated").mkdir()
+    (tmp_path / "rates.yaml").touch()
+    assert completions(script, "lift-trl", "in", folder=tmp_path) == ["inspect"]
+    assert set(completions(script, "lift-trl", "mini", folder=tmp_path)) == {"mini-world", "mini-rate"}
+    assert completions(script, "lift-trl", "convert", "--bad", folder=tmp_path) == ["--bad-rows"]
+    assert completions(script, "lift-trl", "convert", "a", "b", "--bad-rows", "d", folder=tmp_path) == ["drop"]
+    assert set(completions(script, "lift-trl", "validate", "ra", folder=tmp_path)) == {"rated", "rates.yaml"}
+    assert completions(script, "lift-trl", "estimate", "--rates", "rates", folder=tmp_path) == ["rates.yaml"]
+    assert completions(script, "lift-trl", "eval", "p", folder=tmp_path) == ["plan"]
+
+
+def test_zsh_has_the_same_commands(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--print-completion", "zsh"])
+    script = capsys.readouterr().out
+    assert left.value.code == 0 and script.startswith("#compdef lift-trl")
+    assert all(f" {name}:'" in script for name in ("validate", "mini-rate")) and "(raise drop)" in script
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"lift-trl {lift_trl.__version__}\n"

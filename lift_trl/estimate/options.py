@@ -3,9 +3,9 @@
 import argparse
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Config, card and how much there is to do."""
-    parser.add_argument("--config", required=True, help="YAML of a recipe")
+def add_options(parser: argparse.ArgumentParser) -> tuple[argparse.Action, ...]:
+    """Config, card and how much there is to do; returns those that name files."""
+    config = parser.add_argument("--config", required=True, help="YAML of a recipe")
     parser.add_argument("--gpu", required=True, help="rtx4090, a100-80, h100, ...: a card of the table or of --rates")
     parser.add_argument("--num-gpus", type=int, default=1, help="cards that share the work (default: 1)")
     parser.add_argument("--sharded", action="store_true", help="weights spread over the cards, by ZeRO-3 or FSDP2")
@@ -14,5 +14,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", type=int, default=1000, help="clips to train on, cache or score (default: 1000)")
     parser.add_argument("--videos", type=int, default=1000, help="videos to generate (default: 1000)")
     parser.add_argument("--prompts", type=int, default=1000, help="different prompts among them (default: 1000)")
-    parser.add_argument("--rates", help="YAML of cards with rates of your own, as benchmarks/gpu.py writes it")
+    rates = parser.add_argument("--rates", help="YAML of cards with rates of your own, as benchmarks/gpu.py writes it")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    return config, rates

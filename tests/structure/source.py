@@ -106,10 +106,11 @@ def string_constants(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def cli_commands() -> list[str]:
-    """The commands of `lift-trl`, read from the `command("...", ...)` calls of cli.py."""
+    """The commands of `lift-trl`, read from the `command("...", ...)` calls of cli/."""
     return sorted(
         node.args[0].value
-        for node in ast.walk(parse(PACKAGE / "cli.py"))
+        for path in (PACKAGE / "cli").glob("*.py")
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id == "command"

@@ -1,0 +1,8 @@
+"""`python -m lift_trl.cli`."""
+
+import sys
+
+from . import main
+
+
+sys.exit(main())

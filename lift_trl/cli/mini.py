@@ -1,0 +1,38 @@
+"""Commands of the mini world."""
+
+import argparse
+
+from ..store.manifest import check_writable
+from .command import Command, files
+
+
+def add_commands(command: Command) -> None:
+    world = command("mini-world", _mini_world)
+    files(world.add_argument("path", help="new folder"))
+    world.add_argument(
+        "--family", choices=["cogvideox", "wan"], default="cogvideox", help="of the video model (default: cogvideox)"
+    )
+    rate = command("mini-rate", _mini_rate)
+    files(rate.add_argument("clips", help="folder of clips of the mini world, with metadata.jsonl"))
+    files(rate.add_argument("path", help="folder of the ratings"))
+    rate.add_argument("--oracle", action="store_true", help="the oracle's labels and rewards instead of the raters'")
+
+
+def _mini_world(args: argparse.Namespace) -> int:
+    """The mini world: tiny checkpoints, rated clips and prompts."""
+    from ..mini.world import build_world
+
+    check_writable(args.path)
+    build_world(args.path, family=args.family)
+    print(f"mini world in {args.path}")
+    return 0
+
+
+def _mini_rate(args: argparse.Namespace) -> int:
+    """The mini world's raters, or its oracle, rate a folder of its clips."""
+    from ..mini.world import rate_folder
+
+    check_writable(args.path)
+    number = rate_folder(args.clips, args.path, oracle=args.oracle, controls=not args.oracle)
+    print(f"{number} clips rated by {'the oracle' if args.oracle else 'the raters'} in {args.path}")
+    return 0

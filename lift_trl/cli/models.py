@@ -1,0 +1,105 @@
+"""Commands on models: export, audit, serve."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..store.manifest import check_writable
+from .command import Command, files
+
+
+def add_commands(command: Command) -> None:
+    export = command("export", _export)
+    files(export.add_argument("lora", help="output_dir of align.py, or a checkpoint in it"))
+    export.add_argument("--format", required=True, choices=["diffusers", "merged", "comfyui"])
+    files(export.add_argument("--base", help="Hub id or folder of the base model; merged needs it"))
+    files(export.add_argument("--output", help="folder to write to; by default beside the LoRA"))
+    export.add_argument(
+        "--dtype", choices=["float32", "float16", "bfloat16"], help="of a merged pipeline; the family's by default"
+    )
+    audit = command("audit", _audit)
+    files(
+        audit.add_argument(
+            "critic", help="Hub id or folder of a critic; or video_reward, unified_reward, video_score2"
+        )
+    )
+    files(audit.add_argument("clips", help="folder of clips that suit their captions, with a metadata file"))
+    serve = command("serve", _serve)
+    files(
+        serve.add_argument(
+            "critic", help="Hub id or folder of a critic; or video_reward, unified_reward, video_score2"
+        )
+    )
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="others than this machine need a token (default: 127.0.0.1)"
+    )
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--batch-size", type=int, default=8, help="clips that run together (default: 8)")
+    serve.add_argument("--token-env", default="LIFT_TRL_TOKEN", metavar="NAME", help="variable with the token")
+    serve.add_argument(
+        "--allow-url",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="fetch clips below this URL; may be repeated",
+    )
+
+
+def _export(args: argparse.Namespace) -> int:
+    """A LoRA for other tools."""
+    import torch
+
+    from ..hub.lora.files import export_comfyui_lora, export_diffusers_lora
+    from ..hub.lora.loading import base_model, export_merged_pipeline
+    from ..video_models import StoredPipeline
+
+    output = args.output or args.lora
+    check_writable(output)
+    if args.format == "diffusers":
+        written = export_diffusers_lora(args.lora, output)
+    elif args.format == "comfyui":
+        family = StoredPipeline(args.base or base_model(args.lora)).adapter
+        written = export_comfyui_lora(args.lora, output, module_name=family.comfyui_name)
+    elif args.base is None:
+        raise ValueError("--format merged needs --base: the Hub id or folder of the model that was tuned.")
+    elif args.output is None:
+        raise ValueError("--format merged needs --output: the folder of the new pipeline.")
+    else:
+        dtype = getattr(torch, args.dtype) if args.dtype else StoredPipeline(args.base).adapter.dtype
+        written = export_merged_pipeline(args.lora, args.base, args.output, dtype=dtype)
+    print(written)
+    return 0
+
+
+def _audit(args: argparse.Namespace) -> int:
+    """The critic's sanity suite: swapped captions, blank video, repeated run, frames reversed, another size."""
+    from ..alignment.score import read_jobs
+    from ..judges.audit import audit
+
+    jobs = read_jobs(args.clips, Path(args.clips))
+    captions = [job.caption for job in jobs]
+    checks = audit(_reward_model(args.critic), [job.source() for job in jobs], captions)
+    for check in checks:
+        verdict = {None: "", True: "ok", False: "FAILED"}[check.passed]
+        between = "" if check.ci95 is None else f" [{check.ci95[0]:.4f}, {check.ci95[1]:.4f}]"
+        print(f"{check.name}: {check.value:.4f}{between} {verdict}  ({check.meaning})")
+    return int(any(check.passed is False for check in checks))
+
+
+def _serve(args: argparse.Namespace) -> int:
+    """A critic or judge behind HTTP: mp4 or URL in, JSON out (docs/judges.md)."""
+    from ..serving.server import find_token, serve
+
+    token = find_token(args.token_env, args.host)
+    model = _reward_model(args.critic)
+    print(f"{model.name} at http://{args.host}:{args.port}, {'with' if token else 'without'} a token", flush=True)
+    serve(model, args.host, args.port, token=token, batch_size=args.batch_size, allow_urls=args.allow_url)
+    return 0
+
+
+def _reward_model(name: str) -> Any:
+    from ..critic.lift_critic import LiFTCritic
+    from ..judges import JUDGES, load_judge
+    from ..runtime import process_state
+
+    return load_judge(name, device=process_state().device) if name in JUDGES else LiFTCritic.from_pretrained(name)
