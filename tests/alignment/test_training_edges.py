@@ -20,7 +20,7 @@ from lift_trl.records import RatedVideo, content_id
 from lift_trl.store.digest import file_digest
 from lift_trl.store.manifest import Artifact
 from lift_trl.store.rated_videos import load_rated_videos
-from lift_trl.video_models import open_pipeline, source
+from lift_trl.video_models import files, open_pipeline
 from tests.alignment.conftest import SIZE, make_trainer, moving_square, trainable
 from tests.fake_device import DEVICE, fake_device
 from tests.waits import host_waits
@@ -139,7 +139,7 @@ def test_a_repo_is_resolved_once_for_all_videos(tmp_path, pipeline_dir, hub, mon
     api = hub.api()
     api.create_repo("dev/tiny-video", exist_ok=True)
     first = api.upload_folder(repo_id="dev/tiny-video", folder_path=pipeline_dir).oid
-    calls, fetch = [], source.snapshot_download
+    calls, fetch = [], files.snapshot_download
 
     def counted(*args, **options):
         if len(calls) == 1:  # somebody pushes between two of our calls
@@ -147,7 +147,7 @@ def test_a_repo_is_resolved_once_for_all_videos(tmp_path, pipeline_dir, hub, mon
         calls.append(options["revision"])
         return fetch(*args, **options)
 
-    monkeypatch.setattr(source, "snapshot_download", counted)
+    monkeypatch.setattr(files, "snapshot_download", counted)
     encoder = open_pipeline("dev/tiny-video")
     sampling = Sampling(num_inference_steps=1, guidance_scale=1)
     generate_videos(
