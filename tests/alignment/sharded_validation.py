@@ -3,7 +3,6 @@
 accelerate itself turns FSDP2 on a CPU into DDP, so its own preparation is called here with what it reads of an accelerator.
 """
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,8 +32,8 @@ def shard(model: torch.nn.Module) -> torch.nn.Module:
     return fsdp2_prepare_model(accelerator, model)
 
 
-def main(pipeline_dir: str, cache_dir: str, output_dir: str) -> None:
-    trainer = validating_trainer(pipeline_dir, Path(output_dir), CachedVideoDataset(cache_dir))
+def main(pipeline_dir: Path, cache_dir: Path, output_dir: Path) -> None:
+    trainer = validating_trainer(pipeline_dir, output_dir, CachedVideoDataset(cache_dir))
     model = shard(trainer.model)
     assert torch.distributed.get_world_size() == 2
     print("timeout:", torch.distributed.group.WORLD._get_backend(torch.device("cpu")).options._timeout)
@@ -45,7 +44,3 @@ def main(pipeline_dir: str, cache_dir: str, output_dir: str) -> None:
     callback.on_train_end(trainer.args, trainer.state, trainer.control, model=model)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,9 +1,6 @@
 import math
-import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +20,7 @@ from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.video_models import open_pipeline
 from tests.alignment.conftest import SIZE, WatchedSource, moving_square
+from tests.processes import Job
 
 
 def shard_bytes(folder: Path) -> dict[str, bytes]:
@@ -212,23 +210,17 @@ def test_the_next_clips_are_decoded_while_the_vae_encodes_also_across_shards(
     assert shard_bytes(folder) == shard_bytes(whole)
 
 
+def cache_on_a_full_disk(*args):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))
+    cache_videos(*args, **SIZE)
+
+
 def test_full_disk_is_named_and_nothing_half_written_stays(tmp_path, pipeline_dir, rated_videos):
     folder = tmp_path / "c"
     cache_videos(pipeline_dir, rated_videos[:1], folder, **SIZE)
-    code = (
-        "import resource, sys, pickle\n"
-        "from lift_trl.alignment.data.cache import cache_videos\n"
-        "model, folder, videos = pickle.load(sys.stdin.buffer)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))\n"
-        "cache_videos(model, videos, folder, num_frames=9, height=32, width=32)\n"
-    )
-    import pickle
-
     done = shard_bytes(folder)
-    run = subprocess.run(
-        [sys.executable, "-c", code], input=pickle.dumps((pipeline_dir, folder, rated_videos)), capture_output=True
-    )
-    assert run.returncode != 0 and b"The shard was not written; finished shards are kept" in run.stderr
+    run = Job(tmp_path / "log", cache_on_a_full_disk, pipeline_dir, rated_videos, folder)
+    assert run.wait() == [1] and "The shard was not written; finished shards are kept" in run.output
     assert shard_bytes(folder) == done
     assert [path.name for path in (folder / "shards").iterdir()] == list(done)
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
@@ -238,23 +230,11 @@ def test_killed_runs_resume_to_the_same_bytes(tmp_path, pipeline_dir, rated_vide
     """kill -9 after each of the first shards, then finish: shards and metadata equal those of one whole run."""
     whole = cache_videos(pipeline_dir, rated_videos, tmp_path / "whole", **SIZE, rows_per_shard=2)
     folder = tmp_path / "killed"
-    code = (
-        "import pickle, sys\n"
-        "from lift_trl.alignment.data.cache import cache_videos\n"
-        "model, folder, videos = pickle.load(sys.stdin.buffer)\n"
-        "cache_videos(model, videos, folder, num_frames=9, height=32, width=32, rows_per_shard=2)\n"
-    )
-    import pickle
-
-    payload = pickle.dumps((pipeline_dir, folder, rated_videos))
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    process.stdin.write(payload)
-    process.stdin.close()
+    job = Job(tmp_path / "log", cache_videos, pipeline_dir, rated_videos, folder, **SIZE, rows_per_shard=2)
     deadline = time.monotonic() + 120
-    while not shard_paths(folder) and process.poll() is None and time.monotonic() < deadline:
+    while not shard_paths(folder) and job.running() and time.monotonic() < deadline:
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert job.kill() == [-signal.SIGKILL]
     assert 1 <= len(shard_paths(folder)) < 4 and not (folder / "metadata.jsonl").exists()
     cache_videos(pipeline_dir, rated_videos, folder, **SIZE, rows_per_shard=2)
     assert shard_bytes(folder) == shard_bytes(whole)

@@ -26,7 +26,7 @@ from lift_trl.video_models.source import ADAPTERS
 from tests.alignment.conftest import make_trainer, moving_square, trainable
 from tests.contracts.toy_family import Toy, build_toy
 from tests.contracts.video_models import VIDEO_MODELS, build_wan
-from tests.invariants.test_trajectories import finish, launch
+from tests.invariants.test_trajectories import align
 
 
 PROMPTS = ("a red circle moving left", "a blue square moving up")
@@ -322,9 +322,11 @@ def test_two_processes_equal_one_on_a_flow(family, tmp_path):
     clips = rated(tmp_path / "clips", open_pipeline(model).adapter.fps)
     cache = cache_videos(model, clips, tmp_path / "cache", **SIZE)
     options = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "max_steps": 2}
-    runs = {"two": ("cpu_2.yaml", 1), "one": ("cpu.yaml", 2)}
-    for name, (config, batch) in runs.items():
-        finish(launch(config, model, cache, tmp_path / name, **options, per_device_train_batch_size=batch))
+    for name, number in (("two", 2), ("one", 1)):
+        batch = 2 // number
+        align(
+            model, cache, tmp_path / name, num_processes=number, **options, per_device_train_batch_size=batch
+        ).finish()
     one, two = (load_file(tmp_path / name / DIFFUSERS_LORA_FILE) for name in ("one", "two"))
     for name, value in one.items():
         assert_close(two[name], value, rtol=1e-5, atol=1e-7)

@@ -24,7 +24,7 @@ from lift_trl.records import CriticScore, Judgement
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import Artifact, read_rows, write_rows
 from tests.alignment.conftest import moving_square
-from tests.alignment.test_recipes import launch, write
+from tests.alignment.test_recipes import start, write
 
 
 PROMPTS = ("a red circle moving left", "a blue square moving up")
@@ -230,9 +230,8 @@ def test_what_one_process_left_in_the_second_round_two_finish(world, whole, tmp_
         "sampling_batch_size": 2, "critic_batch_size": 2, "lora_r": 4, "lora_alpha": 16, "rounds": 2,
         "output_dir": folder,
     }  # fmt: skip
-    run = launch("iterate.py", write(tmp_path / "iterate.yaml", **settings), "cpu_2.yaml")
-    assert run.returncode == 0, run.stderr
-    assert f"The LoRA of the last round is {folder / 'round_2' / 'lora'}" in run.stdout
+    printed = start("iterate", write(tmp_path / "iterate.yaml", **settings), num_processes=2).finish()
+    assert f"The LoRA of the last round is {folder / 'round_2' / 'lora'}" in printed
     mine, others = (rows_of(root / "round_2" / "scored") for root in (folder, whole))
     assert [row["reward"] for row in mine] == [row["reward"] for row in others]
     assert [row["expected_reward"] for row in mine] == pytest.approx([row["expected_reward"] for row in others])

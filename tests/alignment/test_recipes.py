@@ -1,7 +1,5 @@
-"""The recipes as a user starts them: `accelerate launch recipes/... --config ...`, with good and bad settings."""
+"""The recipes as a user starts them: `recipes/... --config ...`, with good and bad settings."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,17 +7,12 @@ import yaml
 
 from lift_trl.alignment.data.cache_format import shard_paths
 from tests.alignment.conftest import moving_square
+from tests.processes import Job, recipe
 
 
-ROOT = Path(__file__).parents[2]
-ACCELERATE = ROOT / "recipes" / "configs" / "accelerate"
-
-
-def launch(recipe: str, config: Path, accelerate: str = "cpu.yaml") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE / accelerate)]
-    return subprocess.run(
-        [*command, str(ROOT / "recipes" / recipe), "--config", str(config)], capture_output=True, text=True, cwd=ROOT
-    )
+def start(name: str, config: Path, num_processes: int = 1) -> Job:
+    """`recipes/NAME.py --config CONFIG`; what it prints is in a file beside the YAML."""
+    return Job(config.with_suffix(".log"), recipe, name, config=config, num_processes=num_processes)
 
 
 @pytest.fixture
@@ -44,24 +37,23 @@ def test_cache_by_two_processes_then_one_gives_the_same_shards(tmp_path, clips, 
     """Two processes with a bad clip at the end keep what they finished; one process goes on where they stopped."""
     settings = {"model_name_or_path": pipeline_dir, "num_frames": 9, "height": 32, "width": 32, "rows_per_shard": 2}
     settings["videos"] = [str(clips)]
-    two = launch("cache.py", write(tmp_path / "two.yaml", **settings, output_dir=tmp_path / "two"), "cpu_2.yaml")
-    assert two.returncode == 0, two.stderr
+    two = start("cache", write(tmp_path / "two.yaml", **settings, output_dir=tmp_path / "two"), num_processes=2)
+    printed = two.finish()
     shards = {path.name: path.read_bytes() for path in shard_paths(tmp_path / "two")}
-    assert len(shards) == 3 and "6 clips cached" in two.stdout
+    assert len(shards) == 3 and "6 clips cached" in printed
     for path in shard_paths(tmp_path / "two")[1:]:
         path.unlink()  # as if two of three had not been finished
     (tmp_path / "two" / "metadata.jsonl").unlink()
-    one = launch("cache.py", write(tmp_path / "one.yaml", **settings, output_dir=tmp_path / "two"))
-    assert one.returncode == 0, one.stderr
+    start("cache", write(tmp_path / "one.yaml", **settings, output_dir=tmp_path / "two")).finish()
     assert {path.name: path.read_bytes() for path in shard_paths(tmp_path / "two")} == shards
 
 
 def test_a_bad_row_stops_the_recipe_and_is_named(tmp_path, clips, pipeline_dir):
     (clips / "3.mp4").unlink()
     settings = {"model_name_or_path": pipeline_dir, "num_frames": 9, "height": 32, "width": 32, "videos": [str(clips)]}
-    run = launch("cache.py", write(tmp_path / "c.yaml", **settings, output_dir=tmp_path / "cache"))
-    assert run.returncode != 0
-    assert "metadata.csv, row 4" in run.stderr and "3.mp4: no such video file" in run.stderr
+    run = start("cache", write(tmp_path / "c.yaml", **settings, output_dir=tmp_path / "cache"))
+    assert run.wait() == [1]
+    assert "metadata.csv, row 4" in run.output and "3.mp4: no such video file" in run.output
 
 
 @pytest.mark.parametrize(
@@ -77,8 +69,5 @@ def test_wrong_settings_of_align_are_named(tmp_path, pipeline_dir, cache_dir, se
     settings = {
         "model_name_or_path": pipeline_dir, "cache": cache_dir, "output_dir": tmp_path / "out", **setting
     }  # fmt: skip
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "recipes" / "align.py"), "--config", str(write(tmp_path / "a.yaml", **settings))],
-        capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
-    assert run.returncode != 0 and message in run.stderr
+    run = start("align", write(tmp_path / "a.yaml", **settings))
+    assert run.wait() != [0] and message in run.output

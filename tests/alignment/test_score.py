@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -16,10 +12,12 @@ from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import CriticSettings
 from lift_trl.records import CriticScore, Judgement
 from lift_trl.rubric import REWARDS, Dimension, Label
+from lift_trl.runtime import process_state
 from lift_trl.store.manifest import METADATA_FILE, Artifact, read_rows, write_rows
 from lift_trl.store.rated_videos import load_rated_videos
 from tests.critic.rendered_clips import write_square
 from tests.critic.tiny_models import build_vlm
+from tests.processes import Job, recipe
 
 
 class LengthJudge:
@@ -101,15 +99,9 @@ def test_real_clips_pass_without_a_score(folder, tmp_path):
 def test_the_recipe_scores_a_folder(folder, tmp_path):
     """`recipes/score.py` as a user runs it; the artefact is what the library gives."""
     build_vlm("idefics3", save_directory=tmp_path / "critic")
-    root = Path(__file__).resolve().parents[2]
     options = {"critic": tmp_path / "critic", "videos": folder, "output_dir": tmp_path / "scored", "batch_size": 3}
-    command = [sys.executable, "recipes/score.py", *(f"--{name}={value}" for name, value in options.items())]
-    run = subprocess.run(
-        [*command, "--with_reason=false"], cwd=root, env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert f"Scores are in {tmp_path / 'scored'}" in run.stdout
+    printed = Job(tmp_path / "log", recipe, "score", **options, with_reason=False).finish()
+    assert f"Scores are in {tmp_path / 'scored'}" in printed
     critic = LiFTCritic.from_pretrained(tmp_path / "critic")
     here = scored_rows(score_videos(critic, folder, tmp_path / "here", batch_size=3))
     rows = scored_rows(tmp_path / "scored")
@@ -164,30 +156,17 @@ def test_a_critic_scores_a_folder_as_it_scores_its_clips(folder, tmp_path):
         assert row["expected_reward"] == pytest.approx(score.expected_reward, abs=1e-4)
 
 
+def score_a_part(folder, out):
+    state, judge = process_state(), LengthJudge()
+    score_videos(judge, folder, out, batch_size=1, state=state)
+    Path(out, f".asked{state.process_index}").write_text(json.dumps(judge.asked))
+    state.destroy_process_group()
+
+
 def test_two_processes_share_the_work(folder, tmp_path):
     """Two real processes of one gloo job, each scoring its part into one folder."""
-    script = tmp_path / "run.py"
-    script.write_text(
-        textwrap.dedent(
-            """
-            import json, sys
-            from pathlib import Path
-            from lift_trl.alignment.score import score_videos
-            from lift_trl.runtime import process_state
-            from tests.alignment.test_score import LengthJudge
-            state, judge = process_state(), LengthJudge()
-            score_videos(judge, sys.argv[1], sys.argv[2], batch_size=1, state=state)
-            Path(sys.argv[2], f".asked{state.process_index}").write_text(json.dumps(judge.asked))
-            state.destroy_process_group()
-            """
-        )
-    )
-    root = str(Path(__file__).resolve().parents[2])
-    config = "recipes/configs/accelerate/cpu_2.yaml"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, str(script)]
     out = tmp_path / "scored"
-    environment = {**os.environ, "PYTHONPATH": root}
-    subprocess.run([*command, str(folder), str(out)], check=True, cwd=root, env=environment, timeout=120)
+    Job(tmp_path / "log", score_a_part, folder, out, num_processes=2).finish()
     asked = [json.loads((out / f".asked{rank}").read_text()) for rank in range(2)]
     assert [len(a) for a in asked] == [3, 2] and len(scored_rows(out)) == 5
     single = score_videos(LengthJudge(), folder, tmp_path / "single", state=PartialState(cpu=True))

@@ -1,12 +1,10 @@
 """One of two gloo processes: the accuracy of a critic's labels while its model is sharded as accelerate's FSDP2 shards it.
 
-accelerate itself turns FSDP2 on a CPU into DDP, so its own preparation is called here. Run with the folders of the base and
-of the output.
+accelerate itself turns FSDP2 on a CPU into DDP, so its own preparation is called here.
 """
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -33,8 +31,7 @@ def accuracy_trainer(base: str, folder: Path) -> LiFTCriticTrainer:
     )
 
 
-def main(base: str, output_dir: str) -> None:
-    folder = Path(output_dir)
+def main(base: str, folder: Path) -> None:
     rank = os.environ["RANK"]
     trainer = accuracy_trainer(base, folder / rank)
     assert torch.distributed.get_world_size() == 2
@@ -50,7 +47,3 @@ def main(base: str, output_dir: str) -> None:
     assert all(p.grad is not None for p in trainer.model.parameters() if p.requires_grad)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

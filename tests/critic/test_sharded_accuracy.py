@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.alignment.test_sharded_validation import run_two
-from tests.critic.sharded_accuracy import accuracy_trainer
+from tests.critic.sharded_accuracy import accuracy_trainer, main
 from tests.critic.tiny_models import build_vlm
+from tests.processes import Job
 
 
 @pytest.mark.slow
@@ -15,7 +15,7 @@ def test_a_sharded_critic_has_the_accuracy_of_a_whole_one(family, tmp_path):
     """Its outermost weights are gathered only if the call goes through it: "mixed torch.Tensor and DTensor" otherwise."""
     base = str(tmp_path / "vlm")
     build_vlm(family, save_directory=base)
-    run_two(["-m", "tests.critic.sharded_accuracy", base, str(tmp_path)])
+    Job(tmp_path / "log", main, base, tmp_path, num_processes=2).finish(400)
     trainer = accuracy_trainer(base, tmp_path / "one")
     whole = trainer.label_accuracy()
     assert whole["num_unscored"] == 0 and whole["label_mass"] > 0

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,10 +18,26 @@ from torch.testing import assert_close
 from lift_trl.alignment.objectives import OBJECTIVES
 from lift_trl.hub.lora.files import PEFT_WEIGHTS_FILE
 from tests.alignment.conftest import make_trainer, trainable
+from tests.processes import Job, free_port, recipe
 
 
 ROOT = Path(__file__).parents[2]
 ACCELERATE = ROOT / "recipes" / "configs" / "accelerate"
+
+
+def settings_of(pipeline_dir: Path, cache_dir: Path, output_dir: Path, **options) -> dict[str, object]:
+    """Of a small LoRA with one learning rate."""
+    return {
+        "model_name_or_path": pipeline_dir, "cache": cache_dir, "output_dir": output_dir, "lora_r": 4, "lora_alpha": 16,
+        "learning_rate": 0.01, "lr_scheduler_type": "constant", "report_to": "none", "logging_steps": 1, "max_steps": 4,
+        "per_device_train_batch_size": 4, "save_strategy": "no", **options,
+    }  # fmt: skip
+
+
+def align(pipeline_dir: Path, cache_dir: Path, output_dir: Path, *, num_processes: int = 1, **options) -> Job:
+    """`recipes/align.py` with [`settings_of`]; what it prints is in a file beside `output_dir`."""
+    settings = settings_of(pipeline_dir, cache_dir, output_dir, **options)
+    return Job(output_dir.with_suffix(".log"), recipe, "align", num_processes=num_processes, **settings)
 
 
 def launch(
@@ -35,17 +50,9 @@ def launch(
     launcher: Sequence[str] = (),
     **options,
 ) -> subprocess.Popen:
-    """`accelerate launch recipes/align.py` with a small LoRA and one learning rate; `launcher` are further options of it."""
-    settings = {
-        "model_name_or_path": pipeline_dir, "cache": cache_dir, "output_dir": output_dir, "lora_r": 4, "lora_alpha": 16,
-        "learning_rate": 0.01, "lr_scheduler_type": "constant", "report_to": "none", "logging_steps": 1, "max_steps": 4,
-        "per_device_train_batch_size": 4, "save_strategy": "no", **options,
-    }  # fmt: skip
-    arguments = [
-        text
-        for name, value in settings.items()
-        for text in (f"--{name}", *(value if isinstance(value, list) else [str(value)]))
-    ]
+    """`accelerate launch recipes/align.py` with [`settings_of`]; `launcher` are further options of it."""
+    settings = settings_of(pipeline_dir, cache_dir, output_dir, **options)
+    arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE / config)]
     if num_processes:
         command += ["--num_processes", str(num_processes), "--main_process_port", "0"]
@@ -65,12 +72,6 @@ def finish(process: subprocess.Popen, timeout_s: float = 240) -> str:
         raise
     assert process.returncode == 0, output
     return output
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def slow(case: str):
@@ -151,15 +152,16 @@ def test_resumed_training_is_bit_identical(tmp_path, pipeline_dir, cached, objec
 
 
 def test_two_processes_equal_one(tmp_path, pipeline_dir, cache_dir):
-    """Eight rows in steps of six and two: one process of the two repeats rows, which may not count."""
+    """
+    Eight rows in steps of six and two: one process of the two repeats rows, which may not count. Two are started by
+    `accelerate launch`, each with its own seed of `hash()`.
+    """
     settings = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "save_strategy": "steps", "save_steps": 2}
     pair = {**settings, "per_device_train_batch_size": 3}
     two = launch("cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "two", **pair)
-    one = launch(
-        "cpu.yaml", pipeline_dir, cache_dir, tmp_path / "one", **settings, per_device_train_batch_size=6
-    )  # fmt: skip
+    one = align(pipeline_dir, cache_dir, tmp_path / "one", **settings, per_device_train_batch_size=6)
     log = finish(two)
-    finish(one)
+    one.finish()
     assert "strategy: DDP (gloo), 2 process(es) on cpu" in log
     logged = [
         [
@@ -172,7 +174,7 @@ def test_two_processes_equal_one(tmp_path, pipeline_dir, cache_dir):
     for alone, together in zip(*logged, strict=True):
         assert together == pytest.approx(alone, rel=1e-4)
     shutil.copytree(tmp_path / "two" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
-    log = finish(launch("cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "resumed", **pair))
+    log = align(pipeline_dir, cache_dir, tmp_path / "resumed", num_processes=2, **pair).finish()
     assert "resuming from" in log
     assert_same_weights(
         load_file(tmp_path / "two" / PEFT_WEIGHTS_FILE),
@@ -199,14 +201,17 @@ def test_two_processes_equal_one_in_every_objective(tmp_path, pipeline_dir, cach
         "sync_ref_model": True, "ref_model_sync_steps": 1,
     }  # fmt: skip
     size = 2 if objective == "dpo" else 3
-    pair = launch(
-        "cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "two", per_device_train_batch_size=size, **settings
-    )
-    one = launch(
-        "cpu.yaml", pipeline_dir, cache_dir, tmp_path / "one", per_device_train_batch_size=2 * size, **settings
-    )
-    finish(pair)
-    finish(one)
+    runs = {"two": (2, size), "one": (1, 2 * size)}
+    for name, (number, batch) in runs.items():
+        job = align(
+            pipeline_dir,
+            cache_dir,
+            tmp_path / name,
+            num_processes=number,
+            per_device_train_batch_size=batch,
+            **settings,
+        )
+        job.finish()
     logs = [json.loads((tmp_path / run / "trainer_state.json").read_text())["log_history"] for run in ("one", "two")]
     for alone, together in zip(*logs, strict=True):
         assert together.keys() == alone.keys()
@@ -234,7 +239,7 @@ def test_two_machines_equal_one_process(tmp_path, pipeline_dir, cache_dir):
         for rank in (0, 1)
     ]  # fmt: skip
     logs = [finish(node) for node in nodes]
-    finish(launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "one", **settings))
+    align(pipeline_dir, cache_dir, tmp_path / "one", **settings).finish()
     assert "strategy: DDP (gloo), 2 process(es) on cpu" in logs[0]
     assert_same_weights(
         load_file(tmp_path / "one" / PEFT_WEIGHTS_FILE),
@@ -247,11 +252,11 @@ def test_two_machines_equal_one_process(tmp_path, pipeline_dir, cache_dir):
 def test_validation_is_shared_by_the_processes(tmp_path, pipeline_dir, cache_dir):
     """Three prompts on two processes: every video is there once, and both processes sample equally often."""
     prompts = ["a red circle moving left", "a blue square moving up", "a green triangle moving down"]
-    process = launch(
-        "cpu_2.yaml", pipeline_dir, cache_dir, tmp_path / "out", max_steps=1, validation_prompts=prompts,
+    job = align(
+        pipeline_dir, cache_dir, tmp_path / "out", num_processes=2, max_steps=1, validation_prompts=prompts,
         validation_num_inference_steps=1, validation_guidance_scale=1.0,
     )  # fmt: skip
-    finish(process)
+    job.finish()
     folders = sorted((tmp_path / "out" / "validation").iterdir())
     assert [sorted(path.name for path in folder.iterdir()) for folder in folders] == [
         ["base.mp4", "prompt.txt", "step-1.mp4"]
@@ -267,17 +272,15 @@ def test_a_killed_launch_resumes_bit_for_bit(tmp_path, pipeline_dir, cache_dir, 
         "objective": objective, "max_steps": 12, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2,
         "sync_ref_model": True, "ref_model_sync_steps": 3,
     }  # fmt: skip
-    whole = launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "whole", **options)
-    finish(whole)
-    killed = launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "killed", **options)
+    align(pipeline_dir, cache_dir, tmp_path / "whole", **options).finish()
+    killed = align(pipeline_dir, cache_dir, tmp_path / "killed", **options)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed").glob("checkpoint-*/trainer_state.json")):
-        assert killed.poll() is None and time.monotonic() < deadline
+        assert killed.running() and time.monotonic() < deadline
         time.sleep(0.01)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    assert killed.kill() == [-signal.SIGKILL]
     assert not (tmp_path / "killed" / PEFT_WEIGHTS_FILE).exists()
-    log = finish(launch("cpu.yaml", pipeline_dir, cache_dir, tmp_path / "killed", **options))
+    log = align(pipeline_dir, cache_dir, tmp_path / "killed", **options).finish()
     assert "resuming from" in log
     one, two = (load_file(tmp_path / name / PEFT_WEIGHTS_FILE) for name in ("whole", "killed"))
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -1,0 +1,15 @@
+"""What the server of tests/processes.py imports before it forks."""
+
+import gc
+
+import transformers.models.idefics3.modeling_idefics3
+import transformers.models.t5.modeling_t5  # noqa: F401
+
+import lift_trl.alignment.iterate
+import lift_trl.alignment.reward_weighted_trainer
+import lift_trl.critic.lift_critic
+import lift_trl.recipe_parser
+import lift_trl.report.commands  # noqa: F401
+
+
+gc.freeze()

@@ -1,0 +1,108 @@
+"""
+Processes of a job that start at once: forks of a server that has imported the libraries.
+
+A process of its own imports for 10 CPU seconds before it does anything. These share what was imported and nothing else:
+no test ran in the server. They share the seed of `hash()`, too, so at least one test of two processes has to go through
+`accelerate launch` (tests/invariants/test_trajectories.py).
+"""
+
+import multiprocessing
+import os
+import runpy
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+
+ROOT = Path(__file__).parents[1]
+_ENVIRONMENT = dict(os.environ)  # before any test
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.preloaded"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Job:
+    """`function(*args, **options)` in new processes, which find one another as those of `accelerate launch` do."""
+
+    def __init__(
+        self, log: Path, function: Callable[..., object], *args: Any, num_processes: int = 1, **options: Any
+    ) -> None:
+        self.log = log
+        world = {"WORLD_SIZE": num_processes, "LOCAL_WORLD_SIZE": num_processes}
+        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        places = [{**world, "RANK": rank, "LOCAL_RANK": rank} for rank in range(num_processes)]
+        self.processes = [
+            _CONTEXT.Process(
+                target=_run, args=(place if num_processes > 1 else {}, log, function, args, options), daemon=True
+            )
+            for place in places
+        ]
+        log.touch()
+        for process in self.processes:
+            process.start()
+
+    @property
+    def output(self) -> str:
+        """What all of them printed so far."""
+        return self.log.read_text()
+
+    def running(self) -> bool:
+        return all(process.is_alive() for process in self.processes)
+
+    def kill(self) -> list[int | None]:
+        """kill -9; returns the exit codes."""
+        for process in self.processes:
+            process.kill()
+            process.join()
+        return [process.exitcode for process in self.processes]
+
+    def wait(self, timeout_s: float = 240) -> list[int | None]:
+        """The exit codes; the first that fails, or the end of the time, ends the others."""
+        deadline = time.monotonic() + timeout_s
+        running = {process.sentinel: process for process in self.processes}
+        while running:
+            ended = [running.pop(one) for one in connection.wait(list(running), max(0.0, deadline - time.monotonic()))]
+            for process in ended:
+                process.join()
+            if not ended or any(process.exitcode for process in ended):
+                for process in running.values():
+                    process.kill()
+        return [process.exitcode for process in self.processes]
+
+    def finish(self, timeout_s: float = 240) -> str:
+        """The output of a job that must succeed."""
+        codes = self.wait(timeout_s)
+        assert codes == [0] * len(codes), f"{codes}\n{self.output}"
+        return self.output
+
+
+def recipe(name: str, **settings: object) -> None:
+    """The target of a [`Job`]: `python recipes/NAME.py` with options, of which a list is several words."""
+    words = [
+        word
+        for option, value in settings.items()
+        for word in (f"--{option}", *map(str, value if isinstance(value, list) else [value]))
+    ]
+    sys.argv = [str(ROOT / "recipes" / f"{name}.py"), *words]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _run(
+    place: Mapping[str, object], log: Path, function: Callable[..., object], args: tuple, options: dict[str, Any]
+) -> None:
+    os.environ.clear()
+    os.environ.update({**_ENVIRONMENT, **{name: str(value) for name, value in place.items()}})
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    os.chdir(ROOT)
+    function(*args, **options)
