@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from lift_trl.records import content_id
-from lift_trl.rubric import Dimension, Label
+from lift_trl.rubric import LIFT, Dimension, Label, Rubric
 from lift_trl.store.manifest import read_rows, write_rows
 from lift_trl.store.rated_videos import BadRowsError
+from lift_trl.store.rubrics.of_data import write_rubric
 from lift_trl.store.video_io import write_video
 from lift_trl.ui.annotate.ratings import AnnotationQueue, Rating, export_ratings
 from lift_trl.ui.annotate.review import ReviewQueue
@@ -22,6 +23,7 @@ from lift_trl.ui.compare.votes import Compare, Gallery
 from lift_trl.ui.identity import Identity
 from lift_trl.ui.page import ClipError, clip_player, preload_html
 from lift_trl.ui.vote_log import VoteLog, vote_id
+from tests.own_rubric import OWN
 
 
 MOTION = Dimension.MOTION_SMOOTHNESS
@@ -370,3 +372,46 @@ def test_clips_that_are_ready_are_shown_where_others_are_made(tmp_path):
     assert compare.vote(voter, pair, "tie") is True
     (row,) = compare.log.rows()
     assert (row["video_a"], row["video_b"]) == ("base/1.mp4", "lift/1.mp4")
+
+
+def scored_by(root: Path, name: str, rubric: Rubric, labels: tuple[str, ...]) -> Path:
+    """Scored rows of one system's clips, probabilities .7 for the label and the rest shared out."""
+    rest = 0.3 / (len(rubric.labels) - 1)
+    given = dict(zip(rubric.dimensions, labels, strict=True))
+    probs = {d: {one: 0.7 if one == label else rest for one in rubric.labels} for d, label in given.items()}
+    rows = [{"id": f"{name}-{n}", "critic": "mine@1", **given, "probs": probs} for n in range(2)]
+    write_rows(root / f"scored-{name}" / "metadata.jsonl", rows)
+    write_rubric(rubric, root / f"scored-{name}")
+    return root / f"scored-{name}"
+
+
+def test_the_comparison_shows_the_verdicts_of_a_rubric_of_ones_own(tmp_path):
+    """Its dimensions and labels, the rewards of its ends, and the difference of its rewards; no two rubrics on a page."""
+    sources = {name: str(folder(tmp_path / name, 50 + 50 * n)) for n, name in enumerate(("base", "lift"))}
+    for name, source in sources.items():
+        rows = [row | {"id": f"{name}-{n}"} for n, row in enumerate(read_rows(Path(source) / "metadata.jsonl"))]
+        write_rows(Path(source) / "metadata.jsonl", rows)
+    scored = {
+        "base": str(scored_by(tmp_path, "base", OWN, ("Poor", "Awful"))),
+        "lift": str(scored_by(tmp_path, "lift", OWN, ("Great", "Fair"))),
+    }
+    gallery = Gallery.load(sources, scored)
+    rewards = [score.reward for score in gallery.get("lift", "prompt 1", "1").clips.scores]
+    assert rewards == [pytest.approx((0.25 + 0.0) / 2), pytest.approx((1.0 + 0.6) / 2)]
+    compare, shelf = (
+        Compare(["lift"], VoteLog(tmp_path / "data" / "votes"), Identity(b"salt")),
+        ClipShelf(Identity(b"s")),
+    )
+    page = compare_page(compare, shelf, why="", gallery=gallery, make=lambda *given: pytest.fail("not made"))
+    events = {event.name: event.fn for event in page.fns.values()}
+    request = SimpleNamespace(headers={}, client=SimpleNamespace(host="h"), session_hash="s", query_params={})
+    pair = events["look"]("prompt 1", "lift", request)[3]
+    shown = events["send"](pair, "tie", request, None)[2]
+    assert shown.count("Colour match") == shown.count("Steadiness") == 2
+    assert 'lift-rank2">Great' in shown and 'lift-rank1">Fair' in shown and 'lift-rank0">Awful' in shown
+    assert shown.count("70 %") == 4 and shown.count("10 %") == 12
+    assert "Difference of the rewards: 0.68. " in shown and "0 if all are Awful, 1 if all are Great" in shown
+    assert not any(word in shown for word in ("Good", "Normal", "Bad", "Motion"))
+    scored["base"] = str(scored_by(tmp_path, "base", LIFT, ("Good", "Bad", "Good")))
+    with pytest.raises(ValueError, match="the rubrics of the verdicts differ"):
+        Gallery.load(sources, scored)
