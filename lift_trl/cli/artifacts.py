@@ -16,6 +16,7 @@ def add_commands(command: Command) -> None:
     )
     files(validate.add_argument("--videos", help="folder of the clips of a LiFT-HRA file, if not beside it"))
     validate.add_argument("--missing-videos", choices=["raise", "keep", "drop"], default="raise")
+    _add_rubric(validate, "PATH")
     convert = command("convert", _convert)
     files(convert.add_argument("src", help="folder, file or Hub dataset"))
     files(convert.add_argument("dst", help="new folder"))
@@ -28,11 +29,7 @@ def add_commands(command: Command) -> None:
     convert.add_argument("--bad-rows", choices=["raise", "drop"], default="raise", help="drop lists them in a file")
     convert.add_argument("--test-fraction", type=float, help="share of the clips that form the split test")
     convert.add_argument("--train-on", help="HRA whose clips form train; the rest is test")
-    files(
-        convert.add_argument(
-            "--rubric", help="YAML of your own rubric; that of rubric.yaml in SRC, or LiFT's, by default"
-        )
-    )
+    _add_rubric(convert, "SRC")
     inspect = command("inspect", _inspect)
     files(inspect.add_argument("path", help="an artefact, a folder of clips, or a LoRA folder"))
     prompts = command("prompts", _prompts)
@@ -42,11 +39,22 @@ def add_commands(command: Command) -> None:
     prompts.add_argument("--model", help="chat model that words them; a template without")
 
 
+def _add_rubric(parser: argparse.ArgumentParser, data: str) -> None:
+    words = f"YAML of your own rubric; that of rubric.yaml in {data}, or LiFT's, by default"
+    files(parser.add_argument("--rubric", help=words))
+
+
 def _validate(args: argparse.Namespace) -> int:
     """Lists every bad row of a folder of clips or of LiFT-HRA with the reason, and what the others are good for."""
     from ..feedback.validate import validate
 
-    checked = validate(args.path, video_dir=args.videos, missing_videos=args.missing_videos, decode=not args.no_decode)
+    checked = validate(
+        args.path,
+        video_dir=args.videos,
+        missing_videos=args.missing_videos,
+        rubric=args.rubric,
+        decode=not args.no_decode,
+    )
     for problem in checked.problems():
         print(problem)
     if checked.alignment is not None:

@@ -8,9 +8,11 @@ from datasets import load_dataset
 
 from lift_trl.cli import main
 from lift_trl.feedback.hra import load_hra
-from lift_trl.rubric import Dimension
+from lift_trl.rubric import LIFT, Dimension
 from lift_trl.store.rated_videos import BadRowsError, load_rated_videos
+from lift_trl.store.rubrics.of_data import write_rubric
 from tests.feedback.conftest import write_authors_json, write_clip
+from tests.own_rubric import OWN
 
 
 SEMANTIC, MOTION, FIDELITY = Dimension
@@ -102,6 +104,26 @@ def test_a_clip_that_is_not_rated_in_full_keeps_no_other_out(tmp_path: Path, cap
     assert alignment == "for alignment: 2 clips can be used (0 real), 1 bad rows"
     assert hra == "as LiFT-HRA: 2 clips with 4 ratings can be used, 1 bad rows"
     assert not refuses(load_rated_videos, tmp_path) and refuses(load_hra, tmp_path)
+
+
+def test_labels_of_a_rubric_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Named, as beside the metadata; without it they are no labels, and a rubric that the folder contradicts is refused."""
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips" / "a.mp4")
+    row = ROW | {"colour_match": "Fair", "steadiness": "Great", "reasons": {"colour_match": "It is orange."}}
+    (tmp_path / "clips" / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    write_rubric(OWN, tmp_path)
+    named = ["--rubric", str(tmp_path / "rubric.yaml")]
+    assert main(["validate", str(tmp_path / "clips")]) == 1
+    assert "no rating" in capsys.readouterr().out
+    assert main(["validate", str(tmp_path / "clips"), *named]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "for alignment: 1 clips can be used (0 real), 0 bad rows",
+        "as LiFT-HRA: 1 clips with 2 ratings can be used, 0 bad rows",
+    ]
+    write_rubric(LIFT, tmp_path / "clips")
+    assert main(["validate", str(tmp_path / "clips"), *named]) == 1
+    assert "differ: " in (said := capsys.readouterr().err) and "colour_match" in said and "motion_smoothness" in said
 
 
 def test_clips_elsewhere_and_missing_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
