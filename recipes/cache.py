@@ -45,7 +45,8 @@ ARGUMENTS = (CacheArguments,)
 def main(args: CacheArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
     from lift_trl.alignment.data.cache import cache_videos, clip_parents
-    from lift_trl.alignment.data.preferences import load_preferences, parse_systems, save_pairs
+    from lift_trl.alignment.data.cache_format import save_pairs
+    from lift_trl.judges.preferences import load_preferences, parse_systems
     from lift_trl.store.rated_videos import load_rated_videos
 
     state = process_state()

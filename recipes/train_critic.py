@@ -35,6 +35,13 @@ class TrainCriticArguments:
         default=None,
         metadata={"help": "Folder or repo of a trained critic to go on from; its LoRA is taken as it is."},
     )
+    preferences: str | None = field(
+        default=None,
+        metadata={"help": "Pairs to learn from too: the arena's votes, or a CSV like VideoGen-RewardBench's."},
+    )
+    systems: list[str] = field(
+        default_factory=list, metadata={"help": "name=folder of each system that votes in preferences compare."}
+    )
     rubric: str | None = field(
         default=None, metadata={"help": "YAML of your own rubric; what the ratings say, or LiFT's, by default."}
     )
@@ -46,20 +53,28 @@ ARGUMENTS = (TrainCriticArguments, LiFTCriticConfig, ModelConfig)
 def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, model_args: ModelConfig) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
     from lift_trl.critic.critic_trainer import LiFTCriticTrainer
+    from lift_trl.critic.pairs.reading import read_pairs
     from lift_trl.feedback.hra import load_hra
     from lift_trl.hub.parents import hub_parent
+    from lift_trl.judges.preferences import parse_systems
 
     setup_logging(training_args.distributed_state)
     name, revision = script_args.hra, script_args.hra_revision
     rubric = find_rubric(name, script_args.rubric, revision=revision)
     options = {"bad_rows": script_args.bad_rows, "test_fraction": script_args.test_fraction}
     hra = load_hra(name, revision=revision, rubric=rubric, **options)
+    pairs = (
+        read_pairs(script_args.preferences, parse_systems(script_args.systems), rubric)
+        if script_args.preferences
+        else []
+    )
     training_args.model_init_kwargs = model_init_kwargs(model_args, training_args.model_init_kwargs)
     trainer = LiFTCriticTrainer(
         model=model_args.model_name_or_path,
         args=training_args,
         train_dataset=hra["train"],
         eval_dataset=hra.get("test"),
+        pairs=pairs,
         peft_config=None if script_args.adapter else get_peft_config(model_args),
         adapter=script_args.adapter,
         parents=None if Path(name).exists() else {"ratings": hub_parent(name, repo_type="dataset", revision=revision)},

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from ..rubric import format_answer
 from ..store.clip_rows import video_digest
 from ..store.video_io import Clip, sample_frames
 from .conversation import answer_tokens, render_answer, render_prompt
+from .pairs.loss import PairBatch, find_tokens, pair_signs, written_labels
+from .pairs.reading import Pair
+from .prefix import LabelTokens, label_tokens
 from .settings import CriticSettings
 
 
@@ -60,7 +64,8 @@ class FrameCache:
 @dataclass
 class CriticCollator:
     """
-    Rows of `lazy_dataset` to a batch: `input_ids`, `attention_mask` and `labels` [B, L], padded on the right, and pixels.
+    Rows of `lazy_dataset` to a batch: `input_ids`, `attention_mask` and `labels` [B, L], padded on the right, and pixels;
+    and where pairs go with the rows, `pairs`.
 
     The prompt goes through the same `encode` as in scoring, and the answer's tokens follow it, so training and scoring
     see equal inputs. Labels are the answer and its end of turn; all else is -100.
@@ -71,7 +76,7 @@ class CriticCollator:
     settings: CriticSettings
     frames: FrameCache
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         clips = [self.frames.read(row["video"]) for row in rows]
         tokenizer = self.processor.tokenizer
         prompts, answers = [], []
@@ -84,7 +89,31 @@ class CriticCollator:
             written = render_answer(self.adapter, self.processor, frames, text, answer)
             answers.append(answer_tokens(tokenizer, prompts[-1], written))
         inputs = dict(self.adapter.encode(self.processor, prompts, clips))
-        return append_answers(inputs, answers, pad_id=tokenizer.pad_token_id)
+        batch = append_answers(inputs, answers, pad_id=tokenizer.pad_token_id)
+        pairs = [pair for row in rows for pair in row.get("pairs", ())]
+        return {**batch, "pairs": self._compare(pairs)} if pairs else batch
+
+    @cached_property
+    def _label_tokens(self) -> dict[str, LabelTokens]:
+        return label_tokens(self.adapter, self.processor, self.settings.rubric)
+
+    def _compare(self, pairs: Sequence[Pair]) -> PairBatch:
+        """Each question about each clip of `pairs`, as often as the labels have beginnings."""
+        prompts, clips = [], []
+        for pair in pairs:
+            for side in (pair.chosen, pair.rejected):
+                clip = self.frames.read(side.video)
+                for dimension in pair.dimensions:
+                    text = self.settings.rubric.question(dimension, side.prompt)
+                    prompts.append(render_prompt(self.adapter, self.processor, list(clip.frames), text))
+                    clips.append(clip)
+        written = written_labels(self._label_tokens)
+        inputs = self.adapter.encode(
+            self.processor, [p for p in prompts for _ in written], [c for c in clips for _ in written]
+        )
+        inputs = append_answers(dict(inputs), written * len(prompts), pad_id=self.processor.tokenizer.pad_token_id)
+        starts = (inputs.pop("labels") != IGNORED).int().argmax(dim=1).tolist()
+        return PairBatch(inputs=inputs, tokens=find_tokens(self._label_tokens, starts), signs=pair_signs(pairs))
 
 
 def append_answers(inputs: dict[str, Any], answers: Sequence[Sequence[int]], *, pad_id: int) -> dict[str, Any]:

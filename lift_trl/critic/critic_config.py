@@ -51,6 +51,10 @@ class LiFTCriticConfig(SFTConfig):
             Show each label of a dimension equally often, the rare ones several times an epoch.
         vision_learning_rate (`float` or `None`, *optional*, defaults to `None`):
             Adapt vision tower and projector too, at this rate; empty keeps them frozen (paper).
+        pair_beta (`float`, *optional*, defaults to `10.0`):
+            What the difference of a pair's expected rewards is multiplied by before the sigmoid.
+        pair_weight (`float`, *optional*, defaults to `1.0`):
+            Weight of a pair's loss beside that of a rated row, where pairs are given.
         frame_cache_gb (`float`, *optional*, defaults to `4.0`):
             Memory for decoded frames, in GB for each process or data worker.
         eval_label_accuracy (`bool`, *optional*, defaults to `True`):
@@ -76,6 +80,8 @@ class LiFTCriticConfig(SFTConfig):
     mismatched_captions: float = 0.0
     balanced_labels: bool = False
     vision_learning_rate: float | None = None
+    pair_beta: float = 10.0
+    pair_weight: float = 1.0
     frame_cache_gb: float = 4.0
     eval_label_accuracy: bool = True
     hub_base_model: str | None = None
@@ -104,6 +110,9 @@ class LiFTCriticConfig(SFTConfig):
             raise ValueError(
                 f"vision_learning_rate={self.vision_learning_rate}; give a rate above 0, or leave it out."
             )
+        for name in ("pair_beta", "pair_weight"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}; give a number above 0.")
         if self.frame_cache_gb < 0:
             raise ValueError(f"frame_cache_gb={self.frame_cache_gb}; give 0 or more.")
         self.critic_settings()

@@ -1,25 +1,21 @@
 """`LiFTCriticTrainer`: TRL's `SFTTrainer` on ratings, with the accuracy of the labels that scoring would give."""
 
 import shutil
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from huggingface_hub import HfApi
-from peft import LoraConfig, PeftConfig, PeftModel
+from peft import LoraConfig, PeftModel
 from transformers import AutoConfig, AutoProcessor
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import HubStrategy
 from trl.trainer.sft_trainer import SFTTrainer
 
 from ..hub.artifact_cards import artifact_card
-from ..hub.lora.options import check_lora_start
 from ..hub.pushed_base import check_base
-from ..protocols import CriticModel
 from ..records import content_id
 from ..rubric import LIFT, Rubric
 from ..runtime import ResumableTrainer, check_world
@@ -42,13 +38,14 @@ from .examples import (
 )
 from .gate import check_config
 from .lift_critic import LiFTCritic, apply_adapter
-from .settings import find_revision, load_settings
+from .pairs.loss import PairBatch, pair_losses, pair_margins
+from .pairs.reading import Pair, without_controls
+from .settings import find_revision
+from .trained_weights import check_lora, check_precision, completed_lora, freeze_vision, starting_lora
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-logger = get_logger(__name__)
 
 _CARD = "README.md"
 
@@ -57,14 +54,17 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
     """
     Tunes a vision-language model into a critic that answers with a label and a reason.
 
-    The loss is that of the answer's tokens (equation 1). Without `vision_learning_rate` the vision tower and the projector
-    stay frozen: a LoRA without target modules adapts the linear layers of the language model. What it saves,
-    `LiFTCritic.from_pretrained` loads.
+    The loss is that of the answer's tokens (equation 1). With `pairs`, that of Bradley and Terry on the expected rewards is
+    added: its sum over the step's pairs by the step's rated rows, times `pair_weight`. Without `vision_learning_rate` the
+    vision tower and the projector stay frozen: a LoRA without target modules adapts the linear layers of the language
+    model. What it saves, `LiFTCritic.from_pretrained` loads.
 
     Args:
         model: a name, or a loaded image-text-to-text model.
         args: a `LiFTCriticConfig`.
         train_dataset, eval_dataset: LiFT-HRA rows, tidy or one a clip (`read_examples`).
+        pairs: clips that people compared (`critic.pairs.reading.read_pairs`), dealt out to the rows: an epoch shows each
+            once.
         processing_class: the processor; that of `model` by default.
         peft_config: for instance `LoraConfig(r=128, lora_alpha=256)`; without one the whole language model is trained.
         adapter: a trained critic (a LoRA's folder or repository) to go on from, in place of `peft_config`.
@@ -100,6 +100,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         *,
         train_dataset: "Dataset",
         eval_dataset: "Dataset | None" = None,
+        pairs: Sequence[Pair] = (),
         processing_class: Any = None,
         peft_config: LoraConfig | None = None,
         adapter: str | Path | None = None,
@@ -108,8 +109,8 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         check_world(args.world_size)
-        peft_config = _started(peft_config, adapter, model, rubric)
-        _check_lora(args, model, peft_config)
+        peft_config = starting_lora(peft_config, adapter, model, rubric)
+        check_lora(args, model, peft_config)
         options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
         revision = options.get("revision")
         config = AutoConfig.from_pretrained(model, revision=revision) if isinstance(model, str) else model.config
@@ -122,16 +123,19 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
         check_config(config, options.get("attn_implementation"))
         controls = control_tokens(processor.tokenizer)
-        peft_config = peft_config and _completed(peft_config, revision, family, args.vision_learning_rate)
+        peft_config = peft_config and completed_lora(peft_config, revision, family, args.vision_learning_rate)
         examples = without_control_tokens(read_examples(train_dataset, rubric), controls)
         self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
+        self._pairs = without_controls(pairs, controls)
+        if self._pairs:
+            self._parents["pairs"] = content_id(*((a.id, b.id, *asked) for a, b, asked in self._pairs))
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
         super().__init__(
             model=model,
             args=args,
             data_collator=CriticCollator(family, processor, self.critic_settings, frames),
-            train_dataset=lazy_dataset(train_dataset, _shown(examples, args, rubric)),
+            train_dataset=lazy_dataset(train_dataset, _shown(examples, args, rubric), self._pairs),
             eval_dataset=self._hold_out(eval_dataset, controls),
             processing_class=processor,
             peft_config=peft_config,
@@ -141,6 +145,11 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         # (Qwen-VL), every micro-batch and process would else weigh the same, however many answer tokens it holds.
         self.model_accepts_loss_kwargs = True
         self._prepare_weights(adapter)
+        if self._pairs and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            raise ValueError(
+                "pairs: with weights spread over processes (FSDP, DeepSpeed) all must run the same forwards, and a process "
+                "without a pair in its batch has fewer. Train a LoRA with DDP, or leave the pairs out."
+            )
         # Where the weights are spread over processes no forward works before the training has begun.
         self._critic = None if self.is_deepspeed_enabled or self.is_fsdp_enabled else self._make_critic()
 
@@ -189,6 +198,38 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
             if seeing:
                 optimizer.add_param_group({**group, "params": seeing, "lr": self.args.vision_learning_rate})
         return optimizer
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """As `SFTTrainer.get_batch_samples`; with pairs, also counts the step's rated rows over all processes."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._pairs:
+            rows = torch.tensor(sum(len(batch["input_ids"]) for batch in batches), device=device)
+            self._step_rows = self.accelerator.reduce(rows, reduction="sum")
+        return batches, num_items
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As `SFTTrainer.compute_loss`, and the loss of the pairs that go with the rows."""
+        pairs: PairBatch | None = inputs.pop("pairs", None)
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if not self._pairs or not model.training:
+            return loss
+        margins = torch.zeros(0, device=loss.device)
+        if pairs is not None:
+            rubric = self.critic_settings.rubric
+            rewards = torch.tensor([rubric.rewards[label] for label in rubric.labels], device=loss.device)
+            # Past DDP, whose forward waits for the other processes: their batches may hold no pair.
+            margins = pair_margins(self.accelerator.unwrap_model(model), pairs, rewards)
+        losses = pair_losses(margins, self.args.pair_beta)
+        sums = torch.stack([losses.detach().sum(), (margins > 0).sum(), losses.new_tensor(len(losses))])
+        total, right, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        if count:
+            self._metrics["train"]["pair_loss"].append(total / count)
+            self._metrics["train"]["pair_accuracy"].append(right / count)
+        # DDP averages over processes what must be one mean over all their rows.
+        share = losses.sum() * self.accelerator.num_processes / self._step_rows
+        return loss + self.args.pair_weight * share
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As `SFTTrainer.evaluate`, with the accuracy of the labels on the clips of `eval_dataset`."""
@@ -308,70 +349,11 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         write_text(folder / _CARD, card)
 
 
-def _check_lora(args: LiFTCriticConfig, model: Any, peft_config: LoraConfig | None) -> None:
-    """Raises `ValueError` for a LoRA that cannot start, or none where the settings need one."""
-    if peft_config is not None:
-        check_lora_start(peft_config)
-    elif args.vision_learning_rate is not None and not isinstance(model, PeftModel):
-        raise ValueError("vision_learning_rate adapts the tower by a LoRA, and there is none: use_peft: true.")
-
-
 def _shown(examples: Sequence[Example], args: LiFTCriticConfig, rubric: Rubric) -> list[Example]:
     """What is trained on: `examples`, negatives made of them, and rare labels several times."""
     made = mismatched_examples(examples, args.mismatched_captions, seed=args.seed, rubric=rubric)
     shown = [*examples, *made]
     return balanced_examples(shown, seed=args.seed) if args.balanced_labels else shown
-
-
-def _started(
-    peft_config: LoraConfig | None, adapter: str | Path | None, model: Any, rubric: Rubric
-) -> LoraConfig | None:
-    """`peft_config`, or that of the trained critic `adapter`; raises `ValueError` for one of another base or rubric."""
-    if adapter is None:
-        return peft_config
-    if peft_config is not None:
-        raise ValueError(f"adapter={adapter} brings its own LoRA: leave peft_config and the lora options out.")
-    load_settings(str(adapter), rubric=rubric)
-    config = PeftConfig.from_pretrained(str(adapter))
-    name = model if isinstance(model, str) else model.config._name_or_path
-    if not isinstance(config, LoraConfig) or config.base_model_name_or_path != name:
-        raise ValueError(
-            f"adapter={adapter} is a {type(config).__name__} of {config.base_model_name_or_path}, and the model is {name}. "
-            "Name the model that it was trained on."
-        )
-    config.inference_mode = False
-    return config
-
-
-def _completed(
-    peft_config: LoraConfig, revision: str | None, family: CriticModel, vision_learning_rate: float | None
-) -> LoraConfig:
-    """The caller's configuration, copied, with the base's revision and the family's targets where it names none."""
-    config = deepcopy(peft_config)
-    config.revision = revision  # the adapter is loaded on the base that it was trained on
-    if config.target_modules is None:
-        # All linear layers but the head's are those of the language model, the tower and the projector.
-        config.target_modules = family.lora_target_modules if vision_learning_rate is None else "all-linear"
-        logger.info("LoRA on %s", config.target_modules)
-    return config
-
-
-def check_precision(model: Any) -> None:
-    """Raises `ValueError` where weights that are trained have too few digits for steps of 1e-5."""
-    coarse = {p.dtype for p in model.parameters() if p.requires_grad and torch.finfo(p.dtype).bits < 32}
-    if coarse:
-        raise ValueError(
-            f"the language model would be trained in {', '.join(str(d).removeprefix('torch.') for d in coarse)}, which "
-            "rounds away most steps of this size. Load it with dtype: float32 (bf16: true still computes in bfloat16), or "
-            "train a LoRA (use_peft: true), whose own weights are float32."
-        )
-
-
-def freeze_vision(model: Any) -> None:
-    """Makes the language model and its head trainable, and nothing else."""
-    model.requires_grad_(False)
-    model.get_decoder().requires_grad_(True)
-    model.get_output_embeddings().requires_grad_(True)
 
 
 def summarise(rows: list[dict[str, Any]], dimensions: Sequence[str]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from accelerate.logging import get_logger
 
 from ..records import StoredVideo
 from ..rubric import LIFT, Dimension, Rubric, folded
+from .pairs.reading import Pair
 
 
 if TYPE_CHECKING:
@@ -174,21 +175,23 @@ def rated_clips(examples: Iterable[Example]) -> list[RatedClip]:
     return list(clips.values())
 
 
-def lazy_dataset(source: "Dataset", examples: Sequence[Example]) -> "Dataset":
+def lazy_dataset(source: "Dataset", examples: Sequence[Example], pairs: Sequence[Pair] = ()) -> "Dataset":
     """
     A dataset of `examples` whose column `video` is read from `source` on use, so that no clip is stored twice.
 
-    Rows: the fields of `Example` and `video` (a path, or where the bytes are stored).
+    Rows: the fields of `Example`, `video` (a path, or where the bytes are stored) and `pairs`, which are dealt out in turn:
+    an epoch shows each once.
     """
     from datasets import Dataset
 
     source = undecoded(source)
 
     def read(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return {**batch, "video": [video_of(source, row) for row in batch["row"]]}
+        dealt = [list(pairs[place :: len(examples)]) for place in batch["place"]]
+        return {**batch, "video": [video_of(source, row) for row in batch["row"]], "pairs": dealt}
 
     columns = {name: [getattr(example, name) for example in examples] for name in Example._fields}
-    return Dataset.from_dict(columns).with_transform(read)
+    return Dataset.from_dict({**columns, "place": range(len(examples))}).with_transform(read)
 
 
 def undecoded(dataset: "Dataset") -> "Dataset":

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from lift_trl.alignment.data.preferences import load_preferences, parse_systems
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+from lift_trl.judges.preferences import load_preferences, parse_systems
 from lift_trl.report.inputs import ReportArguments, build_report
 from lift_trl.store.clip_rows import video_digest
 from lift_trl.store.inspect import inspect_artifact

@@ -13,7 +13,7 @@ texts safetensors: named tensors in the precision that they were embedded in, wi
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch import Tensor
 from ...records import RatedVideo, TextCondition
 from ...rubric import Rubric
 from ...store.inspect import PAIRS_FILE as PAIRS_FILE
+from ...store.manifest import write_rows
 
 
 SHARDS_DIR = "shards"
@@ -151,3 +152,12 @@ def open_shard(path: Path) -> pq.ParquetFile:
 def shard_paths(folder: Path | str) -> list[Path]:
     """The finished shards of a cache, in a fixed order."""
     return sorted((Path(folder) / SHARDS_DIR).glob("*.parquet"))
+
+
+def save_pairs(folder: Path | str, pairs: Sequence[tuple[str, str]]) -> None:
+    """Writes the pairs into a cache's folder, before the cache is finished; none removes those of an earlier run."""
+    path = Path(folder) / PAIRS_FILE
+    if pairs:
+        write_rows(path, [{"chosen": chosen, "rejected": rejected} for chosen, rejected in pairs])
+    else:
+        path.unlink(missing_ok=True)

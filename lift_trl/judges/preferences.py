@@ -1,21 +1,20 @@
-"""Pairs of clips that people compared, for DPO: the arena's votes, or a CSV with VideoGen-RewardBench's columns."""
+"""Pairs of clips that people compared: the arena's votes, or a CSV with VideoGen-RewardBench's columns."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ...records import RatedVideo, content_id
-from ...store.clip_rows import video_digest
-from ...store.manifest import write_rows
-from ...store.tables import table_rows
-from ...store.votes import read_votes
-from .cache_format import PAIRS_FILE
+from ..records import RatedVideo, content_id
+from ..store.clip_rows import video_digest
+from ..store.tables import table_rows
+from ..store.votes import read_votes
 
 
 logger = logging.getLogger(__name__)
 
-_OVERALL = "Overall"
+#: The benchmark's card calls its last column Overall, its evaluation script ALL.
+_OVERALL = ("Overall", "ALL")
 _SIGNS = {"a": 1, "b": -1, "tie": 0, "A": 1, "B": -1, "same": 0}
 
 
@@ -47,6 +46,21 @@ def load_preferences(
     source: Path | str, systems: Mapping[str, Path | str] | None = None, *, dimension: str | None = None
 ) -> Preferences:
     """
+    As `read_preferences`.
+
+    Raises:
+        ValueError: also if no pair is left.
+    """
+    found = read_preferences(source, systems, dimension=dimension)
+    if not found.pairs:
+        raise ValueError(f"{source}: no pair in which one clip is preferred ({found.ties} ties). Collect more votes.")
+    return found
+
+
+def read_preferences(
+    source: Path | str, systems: Mapping[str, Path | str] | None = None, *, dimension: str | None = None
+) -> Preferences:
+    """
     The pairs of `source`, all voters together: the clip that more of them chose.
 
     Args:
@@ -56,7 +70,7 @@ def load_preferences(
         dimension: which question counts, by the name that the rows have; by default the overall one.
 
     Raises:
-        ValueError: naming the row, if a choice or a system is unknown, or no pair is left.
+        ValueError: naming the row, if a choice or a system is unknown.
         FileNotFoundError: naming the row, if a clip is not there.
     """
     path = Path(source)
@@ -77,23 +91,33 @@ def load_preferences(
             key, sign = ((first, second), choice.sign) if first < second else ((second, first), -choice.sign)
             balance[key] = balance.get(key, 0) + sign
     pairs = [pair if sign > 0 else pair[::-1] for pair, sign in balance.items() if sign]
-    if not pairs:
-        raise ValueError(
-            f"{source}: no pair in which one clip is preferred ({len(balance)} ties). Collect more votes."
-        )
     used = {name for pair in pairs for name in pair}
     logger.info("%s: %d pairs, %d ties left out, %d clips", source, len(pairs), len(balance) - len(pairs), len(used))
     return Preferences([videos[name] for name in videos if name in used], pairs, len(balance) - len(pairs))
 
 
+def questions_of(source: Path | str) -> list[str | None]:
+    """
+    What the choices of `source` may be on: every `dimension` of votes, `None` for the overall question; every column of a
+    CSV.
+
+    Raises:
+        ValueError, FileNotFoundError: as `read_preferences`.
+    """
+    path = Path(source)
+    if path.suffix == ".csv":
+        first = next(iter(table_rows(path)), {})
+        return [] if isinstance(first, str) else [None if name in _OVERALL else name for name in first]
+    return list(dict.fromkeys(row["dimension"] for _, row in read_votes(path)))
+
+
 def _csv_choices(path: Path, dimension: str | None) -> Iterator[_Choice]:
-    column = dimension or _OVERALL
+    column = dimension or _OVERALL[0]
     for number, row in enumerate(table_rows(path), start=2):
         where = f"{path}, line {number}"
         if isinstance(row, str):
             raise ValueError(f"{where}: {row}")
-        # The benchmark's evaluation script calls the last column ALL, its card Overall.
-        value = row.get(column, row.get("ALL") if column == _OVERALL else None)
+        value = row.get(column) if dimension else next((row[name] for name in _OVERALL if name in row), None)
         missing = [name for name in ("path_A", "path_B", "prompt") if not row.get(name)]
         if missing or value not in ("A", "B", "same"):
             raise ValueError(
@@ -131,15 +155,6 @@ def _existing(where: str, path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{where}: {path} is not there. Correct the path, or leave the row out.")
     return path
-
-
-def save_pairs(folder: Path | str, pairs: Sequence[tuple[str, str]]) -> None:
-    """Writes the pairs into a cache's folder, before the cache is finished; none removes those of an earlier run."""
-    path = Path(folder) / PAIRS_FILE
-    if pairs:
-        write_rows(path, [{"chosen": chosen, "rejected": rejected} for chosen, rejected in pairs])
-    else:
-        path.unlink(missing_ok=True)
 
 
 def parse_systems(entries: Sequence[str]) -> dict[str, Path]:

@@ -1,0 +1,1 @@
+"""Pairs of clips that people compared, as training data of a critic."""

@@ -1,0 +1,77 @@
+"""Which weights of a critic are trained, and where they start: a LoRA, another critic's, or the whole language model."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.logging import get_logger
+from peft import LoraConfig, PeftConfig, PeftModel
+
+from ..hub.lora.options import check_lora_start
+from ..protocols import CriticModel
+from ..rubric import Rubric
+from .critic_config import LiFTCriticConfig
+from .settings import load_settings
+
+
+logger = get_logger(__name__)
+
+
+def check_lora(args: LiFTCriticConfig, model: Any, peft_config: LoraConfig | None) -> None:
+    """Raises `ValueError` for a LoRA that cannot start, or none where the settings need one."""
+    if peft_config is not None:
+        check_lora_start(peft_config)
+    elif args.vision_learning_rate is not None and not isinstance(model, PeftModel):
+        raise ValueError("vision_learning_rate adapts the tower by a LoRA, and there is none: use_peft: true.")
+
+
+def starting_lora(
+    peft_config: LoraConfig | None, adapter: str | Path | None, model: Any, rubric: Rubric
+) -> LoraConfig | None:
+    """`peft_config`, or that of the trained critic `adapter`; raises `ValueError` for one of another base or rubric."""
+    if adapter is None:
+        return peft_config
+    if peft_config is not None:
+        raise ValueError(f"adapter={adapter} brings its own LoRA: leave peft_config and the lora options out.")
+    load_settings(str(adapter), rubric=rubric)
+    config = PeftConfig.from_pretrained(str(adapter))
+    name = model if isinstance(model, str) else model.config._name_or_path
+    if not isinstance(config, LoraConfig) or config.base_model_name_or_path != name:
+        raise ValueError(
+            f"adapter={adapter} is a {type(config).__name__} of {config.base_model_name_or_path}, and the model is {name}. "
+            "Name the model that it was trained on."
+        )
+    config.inference_mode = False
+    return config
+
+
+def completed_lora(
+    peft_config: LoraConfig, revision: str | None, family: CriticModel, vision_learning_rate: float | None
+) -> LoraConfig:
+    """The caller's configuration, copied, with the base's revision and the family's targets where it names none."""
+    config = deepcopy(peft_config)
+    config.revision = revision  # the adapter is loaded on the base that it was trained on
+    if config.target_modules is None:
+        # All linear layers but the head's are those of the language model, the tower and the projector.
+        config.target_modules = family.lora_target_modules if vision_learning_rate is None else "all-linear"
+        logger.info("LoRA on %s", config.target_modules)
+    return config
+
+
+def check_precision(model: Any) -> None:
+    """Raises `ValueError` where weights that are trained have too few digits for steps of 1e-5."""
+    coarse = {p.dtype for p in model.parameters() if p.requires_grad and torch.finfo(p.dtype).bits < 32}
+    if coarse:
+        raise ValueError(
+            f"the language model would be trained in {', '.join(str(d).removeprefix('torch.') for d in coarse)}, which "
+            "rounds away most steps of this size. Load it with dtype: float32 (bf16: true still computes in bfloat16), or "
+            "train a LoRA (use_peft: true), whose own weights are float32."
+        )
+
+
+def freeze_vision(model: Any) -> None:
+    """Makes the language model and its head trainable, and nothing else."""
+    model.requires_grad_(False)
+    model.get_decoder().requires_grad_(True)
+    model.get_output_embeddings().requires_grad_(True)
