@@ -124,11 +124,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         check_config(config, options.get("attn_implementation"))
         controls = control_tokens(processor.tokenizer)
         peft_config = peft_config and completed_lora(peft_config, revision, family, args.vision_learning_rate)
-        examples = without_control_tokens(read_examples(train_dataset, rubric), controls)
-        self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
-        self._pairs = without_controls(pairs, controls)
-        if self._pairs:
-            self._parents["pairs"] = content_id(*((a.id, b.id, *asked) for a, b, asked in self._pairs))
+        examples = self._take_data(train_dataset, pairs, controls, parents)
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
         super().__init__(
@@ -145,11 +141,6 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         # (Qwen-VL), every micro-batch and process would else weigh the same, however many answer tokens it holds.
         self.model_accepts_loss_kwargs = True
         self._prepare_weights(adapter)
-        if self._pairs and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            raise ValueError(
-                "pairs: with weights spread over processes (FSDP, DeepSpeed) all must run the same forwards, and a process "
-                "without a pair in its batch has fewer. Train a LoRA with DDP, or leave the pairs out."
-            )
         # Where the weights are spread over processes no forward works before the training has begun.
         self._critic = None if self.is_deepspeed_enabled or self.is_fsdp_enabled else self._make_critic()
 
@@ -162,8 +153,24 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         bases = {args.hub_base_model: None, name: revision}
         self._parents = {base: find_revision(base, commit) for base, commit in bases.items() if base}
 
+    def _take_data(
+        self, dataset: "Dataset", pairs: Sequence[Pair], controls: Sequence[str], parents: Mapping[str, str] | None
+    ) -> list[Example]:
+        """The ratings that are trained on, and the pairs; remembers what both are."""
+        examples = without_control_tokens(read_examples(dataset, self.critic_settings.rubric), controls)
+        self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
+        self._pairs = without_controls(pairs, controls)
+        if self._pairs:
+            self._parents["pairs"] = content_id(*((a.id, b.id, *asked) for a, b, asked in self._pairs))
+        return examples
+
     def _prepare_weights(self, adapter: str | Path | None) -> None:
         """Of a LoRA, where it starts and what it says that it is loaded on; of a whole model, what is trained."""
+        if self._pairs and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            raise ValueError(
+                "pairs: with weights spread over processes (FSDP, DeepSpeed) all must run the same forwards, and a process "
+                "without a pair in its batch has fewer. Train a LoRA with DDP, or leave the pairs out."
+            )
         if adapter is not None:
             apply_adapter(self.model, str(adapter))
             self._parents[str(adapter)] = find_revision(str(adapter))
