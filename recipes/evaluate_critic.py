@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from accelerate import PartialState
 
-from lift_trl.hub.artifact_cards import EVALUATION_FILE
+from lift_trl.hub.artifact_cards import EVALUATION_FIGURES, EVALUATION_FILE
 from lift_trl.judges import JUDGES, JudgeName, load_judge
 from lift_trl.judges.audit import audit
 from lift_trl.judges.preference_benchmarks import (
@@ -104,11 +104,14 @@ def main(args: EvaluateCriticArguments) -> None:
     if not state.is_main_process:
         return
     folder = Path(args.output_dir)
-    write_rows(folder / "figures.jsonl", [asdict(row) for row in figures])
+    rows = [asdict(row) for row in figures]
+    write_rows(folder / "figures.jsonl", rows)
     report = "\n".join(part for part in parts if part)
     write_text(folder / "report.md", report)
     if (Path(args.system) / ARTIFACT_FILE).is_file():
-        write_text(Path(args.system) / EVALUATION_FILE, report)  # for the critic's card, which the next push makes
+        # For the critic's card, which the next push makes.
+        write_text(Path(args.system) / EVALUATION_FILE, report)
+        write_rows(Path(args.system) / EVALUATION_FIGURES, rows)
     print(report)
     print(f"Figures are in {folder}. Next: recipes/score.py --{'judge' if args.judge else 'critic'} {args.system}")
 

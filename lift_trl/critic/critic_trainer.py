@@ -15,6 +15,7 @@ from transformers.trainer_utils import HubStrategy
 from trl.trainer.sft_trainer import SFTTrainer
 
 from ..hub.artifact_cards import artifact_card
+from ..hub.front_matter import with_licence
 from ..hub.pushed_base import check_base
 from ..records import content_id
 from ..rubric import LIFT, Rubric
@@ -85,6 +86,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
     model: Any
     _evaluated: "Dataset | None"
     _eval_clips: list[RatedClip]
+    _pushes_by: HfApi | None = None
     _tag_names = ["trl", "sft", "lift-critic"]
     _name = "LiFT-Critic"
     _paper = {
@@ -324,6 +326,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
             ValueError: if the base of a LoRA is a folder of this machine, and `hub_base_model` does not name it on the Hub.
         """
         self._check_base(self.args, token)
+        self._pushes_by = HfApi(token=token or self.args.hub_token)
         return super().push_to_hub(commit_message, blocking, token, *args, **kwargs)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
@@ -353,7 +356,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
             tags=[*self._tag_names, *added],
             datasets=[dataset_name] if dataset_name else [],
         )
-        write_text(folder / _CARD, card)
+        write_text(folder / _CARD, card if self._pushes_by is None else with_licence(self._pushes_by, card))
 
 
 def _shown(examples: Sequence[Example], args: LiFTCriticConfig, rubric: Rubric) -> list[Example]:

@@ -9,18 +9,24 @@ from typing import Any, NamedTuple
 
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
+from huggingface_hub.repocard_data import model_index_to_eval_results
 from jinja2 import Template
 
+from ..records import EvalRow
 from ..rubric import LIFT, Rubric, words
 from ..store.manifest import METADATA_FILE, Artifact, library_versions, read_rows
 from .front_matter import TASKS, pretty_name, size_category
 from .front_matter import tags as kind_tags
+from .model_index import model_index
 from .parents import hub_parents, parent_table
+from .pushed_base import ADAPTER_CONFIG
 from .tables import markdown_table
 
 
-#: What recipes/evaluate_critic.py leaves in a critic's folder for its card.
-EVALUATION_FILE = "evaluation.md"
+#: What recipes/evaluate_critic.py leaves in a critic's folder for its card: words and tables, and rows of figures.
+EVALUATION_FILE, EVALUATION_FIGURES = "evaluation.md", "evaluation.jsonl"
+#: The measures of `critic/{part}/{measure}` that stand in a critic's `model-index`: is it right, and is its order?
+_INDEXED = ("accuracy", "balanced_accuracy", "spearman", "auc_good", "auc_bad")
 TEMPLATES = Path(__file__).parent / "templates"
 CITATION = """```bibtex
 @article{wang2024lift,
@@ -241,8 +247,24 @@ def _critic(folder: Path, artifact: Artifact) -> CardPart:
         "figures": _pairs(figures) if figures else "Not evaluated." if evaluated is None else "",
         "evaluation": evaluated or "",
     }
-    data = {"library_name": "lift_trl", "pipeline_tag": "video-text-to-text"}
-    return CardPart(fields, _CRITIC, data | ({"base_model": base} if base else {}))
+    data: dict[str, Any] = {"library_name": "lift_trl", "pipeline_tag": _CRITIC_TASK[0]}
+    data["base_model_relation"] = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "finetune"
+    return CardPart(fields, _CRITIC, data | ({"base_model": base} if base else {}) | _critic_index(folder))
+
+
+_CRITIC_TASK = ("video-text-to-text", "Video-Text-to-Text")
+
+
+def _critic_index(folder: Path) -> dict[str, Any]:
+    """The figures of the critic's evaluation as `model-index`; nothing of one that was not evaluated."""
+    file = folder / EVALUATION_FIGURES
+    figures = [EvalRow(**{**row, "system": folder.name}) for row in read_rows(file)] if file.is_file() else []
+    shown = [row for row in figures if row.metric.rpartition("/")[2] in _INDEXED]
+    if not shown:
+        return {}
+    index = model_index(shown, model_name=folder.name, task=_CRITIC_TASK)
+    name, results = model_index_to_eval_results(index)
+    return {"model_name": name, "eval_results": results}
 
 
 def _report(folder: Path, artifact: Artifact) -> CardPart:

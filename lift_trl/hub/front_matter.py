@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 
 
 TAGS = ("lift-trl", "text-to-video", "human-feedback")
@@ -43,17 +43,26 @@ def pretty_name(repo_id: str) -> str:
 
 def licence_of(api: HfApi, base_model: str) -> dict[str, Any]:
     """
-    The licence that a model which was made from `base_model` inherits: its name and link where it has its own terms; where
-    the base names none, `other` with a link to the base; nothing of a base that cannot be seen.
+    The licence that a model which was made from `base_model` inherits, with name and link where it has terms of its own: the
+    base's, or else the base itself; nothing of a base that cannot be seen.
     """
     if not api.repo_exists(base_model):
         return {}
     data = api.model_info(base_model).card_data
     found = data.to_dict() if data else {}
-    if not found.get("license"):
-        return {
-            "license": "other",
-            "license_name": "same-as-base-model",
-            "license_link": f"{api.endpoint}/{base_model}",
-        }
-    return {name: found[name] for name in ("license", "license_name", "license_link") if found.get(name)}
+    license, name, link = (found.get(field) for field in ("license", "license_name", "license_link"))
+    if license not in (None, "other"):
+        return {"license": license}
+    page = f"{api.endpoint}/{base_model}"
+    if link and "://" not in link:  # a file of the base's repository, which the tuned model's does not have
+        link = f"{page}/blob/main/{link}"
+    return {"license": "other", "license_name": name or "same-as-base-model", "license_link": link or page}
+
+
+def with_licence(api: HfApi, text: str) -> str:
+    """The model's card with the licence of its base, where it names the base and no licence of its own."""
+    card: Any = ModelCard(text)
+    if card.data.base_model and card.data.license in (None, "other") and not card.data.get("license_link"):
+        for name, value in licence_of(api, card.data.base_model).items():
+            setattr(card.data, name, value)
+    return str(card)

@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import yaml
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, RepoCard, SpaceCardData
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # httpx's own
 
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact
 from .artifact_cards import artifact_card
-from .front_matter import licence_of, pretty_name, tags
+from .front_matter import pretty_name, tags, with_licence
 from .gallery import GALLERY, gallery_files, validation_pairs, with_gallery
 from .pushed_base import check_pushed_base, with_base
 
@@ -127,7 +126,8 @@ def push(
     Raises:
         FileNotFoundError: if the folder holds no finished artefact.
         ValueError: if it is a Space, which needs `push_space`; if the repository is there and not as `private` as it should
-            be; if a folder has more files than the Hub takes; or if a critic's or LoRA's base is not on the Hub.
+            be; if a folder has more files than the Hub takes; if a critic's or LoRA's base is not on the Hub; or if the Hub
+            refuses the card, for a `license` that it does not know for instance, or the card shows a clip that is not there.
     """
     path, kind = Path(folder), artifact_kind(folder)
     if kind == "space":
@@ -139,9 +139,10 @@ def push(
         else artifact_card(path, repo_id, license=license or "other")
     )
     files = {name: CommitOperationAdd(name, path / name) for name in artifact_files(path)}
-    if kind == "lora" and not (path / GALLERY).is_dir() and (pairs := validation_pairs(path)):
-        files |= {name: CommitOperationAdd(name, clip) for name, clip in gallery_files(pairs).items()}
-        card = with_gallery(card, pairs)
+    if kind == "lora":
+        card, clips = _gallery(path, card)
+        others = {name: file for name, file in files.items() if not name.startswith(f"{GALLERY}/")}
+        files = others | {name: CommitOperationAdd(name, clip) for name, clip in clips.items()}
     files[README] = CommitOperationAdd(README, card.encode())
     _check_folders(path, files)
     api = HfApi(token=token)
@@ -152,8 +153,9 @@ def push(
         changed = with_base(path, card, base_model) if base_model else {}
         files |= {name: CommitOperationAdd(name, content) for name, content in changed.items()}
         if license is None:
-            card = changed.get(README, card.encode()).decode()
-            files[README] = CommitOperationAdd(README, _with_licence(api, card).encode())
+            card = with_licence(api, changed.get(README, card.encode()).decode())
+            files[README] = CommitOperationAdd(README, card.encode())
+    insist(lambda: RepoCard(card).validate(repo_type))  # the Hub's own check, before anything is sent
     open_repo(api, repo_id, repo_type, private=default_private if private is None else private)
     if len(files) > _BATCH:
         _commit_payload(api, repo_id, repo_type, files, f"Push {kind}")
@@ -170,13 +172,34 @@ def push(
     return Pushed(f"{api.endpoint}/{prefix}{repo_id}", repo_id, repo_type, commit)
 
 
+def _gallery(folder: Path, card: str) -> tuple[str, Mapping[str, Path]]:
+    """
+    The card with its clips, and these by their names in the repository: those that it shows, else those of the training's
+    validation. What an earlier report left in the folder, and the card no longer shows, stays here.
+
+    Raises:
+        ValueError: if the card shows a clip that is not there.
+    """
+    widget = ModelCard(card).data.to_dict().get("widget") or []
+    shown = [entry["output"]["url"] for entry in widget if "output" in entry]
+    local = {name: folder / name for name in shown if "://" not in name}
+    if gone := [name for name, clip in local.items() if not clip.is_file()]:
+        raise ValueError(
+            f"{folder / README} shows {', '.join(gone)}, which {'is' if len(gone) == 1 else 'are'} not there. Write the "
+            "clips anew (lift-trl eval report --cards), or take `widget` out of the card."
+        )
+    pairs = [] if shown else validation_pairs(folder)
+    return (with_gallery(card, pairs), gallery_files(pairs)) if pairs else (card, local)
+
+
 def _push_page(api: HfApi, folder: Path, repo_id: str, private: bool | None) -> None:
     """The report's page as a static Space of the same name, where it opens and its clips play."""
     open_repo(api, repo_id, "space", private=private, space_sdk="static")
-    front = yaml.safe_dump({"title": pretty_name(repo_id), "sdk": "static", "tags": tags("report")}, sort_keys=False)
-    readme = (
-        f"---\n{front}---\n\nThe page of the report in the dataset [{repo_id}]({api.endpoint}/datasets/{repo_id}).\n"
+    data = SpaceCardData(
+        title=pretty_name(repo_id), sdk="static", license="other", tags=tags("report"), datasets=[repo_id]
     )
+    text = f"The page of the report in the dataset [{repo_id}]({api.endpoint}/datasets/{repo_id})."
+    readme = f"---\n{data.to_yaml()}\n---\n\n{text}\n"
     files = [CommitOperationAdd("index.html", folder / REPORT_PAGE), CommitOperationAdd(README, readme.encode())]
     commit_files(api, repo_id, "space", files, message="Push the report's page")
 
@@ -244,15 +267,6 @@ def _lora_card(folder: Path, repo_id: str, license: str | None) -> str:
         return text
     card: Any = ModelCard(text)
     card.data.license = license
-    return str(card)
-
-
-def _with_licence(api: HfApi, text: str) -> str:
-    """The card with the licence of its base, where it names the base and no licence of its own."""
-    card: Any = ModelCard(text)
-    if card.data.base_model and card.data.license in (None, "other") and not card.data.get("license_link"):
-        for name, value in licence_of(api, card.data.base_model).items():
-            setattr(card.data, name, value)
     return str(card)
 
 

@@ -8,8 +8,8 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from ..hub.gallery import MAX_PAIRS, Pair, save_gallery
+from ..hub.model_index import model_index
 from ..store.manifest import write_text
-from ..vbench.export import model_index
 from ..vbench.suite import PROTOCOLS
 from .data import REWARD_SUITE, VIDEOSCORE_SUITE, Report
 

@@ -1,52 +1,13 @@
-"""VBench results for others: `model-index` of a model card, and the zip that the leaderboard takes."""
+"""VBench results as the zip that the leaderboard takes."""
 
 import json
-import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from ..records import EvalRow
 from .results import DimensionResult
 from .score import IncompleteResultsError, aggregate
 from .suite import DIMENSIONS
-
-
-def model_index(rows: Sequence[EvalRow], *, model_name: str) -> list[dict[str, Any]]:
-    """
-    The `model-index` entry of a model card for the figures `rows` of one system, one dataset a suite.
-
-    The protocol stands in the dataset's name, the interval and the number of prompts in each metric's name.
-
-    Raises:
-        ValueError: if `rows` are of several systems, or empty.
-    """
-    systems = sorted({row.system for row in rows})
-    if len(systems) != 1:
-        raise ValueError(f"rows of systems {systems}; a card holds the figures of one model.")
-    results = []
-    for suite in dict.fromkeys(row.suite for row in rows):
-        metrics = [
-            {"type": row.metric, "name": _metric_name(row), "value": round(row.value, 6)}
-            for row in rows
-            if row.suite == suite
-        ]
-        results.append(
-            {
-                "task": {"type": "text-to-video", "name": "Text-to-Video"},
-                "dataset": {"type": re.sub(r"[^a-z0-9-]", "-", suite), "name": suite},
-                "metrics": metrics,
-            }
-        )
-    return [{"name": model_name, "results": results}]
-
-
-def _metric_name(row: EvalRow) -> str:
-    name = row.metric.removeprefix(f"{row.suite}/").replace("_", " ")
-    if row.ci95 is None:
-        return f"{name} (n={row.n})"
-    return f"{name} (95% interval {row.ci95[0]:.4f} to {row.ci95[1]:.4f}, n={row.n})"
 
 
 def write_leaderboard_zip(results: Mapping[str, DimensionResult], path: Path | str) -> Path:

@@ -28,6 +28,8 @@ def base_repo(local_hub, pipeline_dir) -> str:
     api = local_hub.api(local_hub.token)
     api.create_repo("dev/tiny-cogvideox", exist_ok=True)
     api.upload_folder(repo_id="dev/tiny-cogvideox", folder_path=pipeline_dir)
+    terms = b"---\nlicense: other\nlicense_name: tiny-terms\nlicense_link: LICENSE\n---\n"
+    api.upload_file(path_or_fileobj=terms, path_in_repo="README.md", repo_id="dev/tiny-cogvideox")
     return "dev/tiny-cogvideox"
 
 
@@ -47,6 +49,8 @@ def test_pushed_lora_loads_by_name_and_the_cards_snippet_runs(hub, tmp_path, bas
     card = ModelCard.load("dev/tiny-lift")
     assert card.data.base_model == base_repo and card.data.library_name == "diffusers"
     assert {"lift-trl", "lift-lora", "lora"} <= set(card.data.tags)
+    assert (card.data.license, card.data.license_name) == ("other", "tiny-terms")
+    assert card.data.license_link == f"{hub.endpoint}/{base_repo}/blob/main/LICENSE"
     assert "6 sampled, 2 real; 9 frames of 32x32 px at 8 fps" in card.text
     commit = HfApi().model_info(base_repo).sha
     assert f"| [base model]({hub.endpoint}/{base_repo}/tree/{commit}) | `{base_repo}@{commit}` |" in card.text

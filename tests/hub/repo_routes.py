@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from tests.hub.access import caller, readable_repo, state_of, writable_repo, writer
+from tests.hub.card_rules import problems
 from tests.hub.errors import HubError, entry_not_found, revision_not_found
 from tests.hub.space_routes import new_space_settings, runtime
 from tests.hub.storage import KINDS, Commit, Repo, lfs_pointer
@@ -83,15 +84,17 @@ def _repo_info(repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[str, 
 
 @router.post("/api/validate-yaml")
 async def validate_yaml(request: Request) -> Response:
-    front_matter, found = split_front_matter((await request.json())["content"])
+    body = await request.json()
+    front_matter, found = split_front_matter(body["content"])
     if not found:
         warning = {"message": "empty or missing yaml metadata in repo card"}
         return JSONResponse({"errors": [], "warnings": [warning]})
     try:
-        yaml.safe_load(front_matter)
+        found = list(problems(yaml.safe_load(front_matter) or {}, body["repoType"]))
     except yaml.YAMLError as error:
-        return JSONResponse({"errors": [{"message": str(error)}], "warnings": []}, status_code=400)
-    return JSONResponse({"errors": [], "warnings": []})
+        found = [str(error)]
+    answer = {"errors": [{"message": message} for message in found], "warnings": []}
+    return JSONResponse(answer, status_code=400 if found else 200)
 
 
 @router.post("/api/repos/create")

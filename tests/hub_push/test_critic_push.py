@@ -38,6 +38,7 @@ def base_repo(local_hub: LocalHub, base_dir: Path) -> str:
     api = local_hub.api()
     api.create_repo("dev/tiny-vlm", exist_ok=True)
     api.upload_folder(repo_id="dev/tiny-vlm", folder_path=base_dir)
+    api.upload_file(path_or_fileobj=b"---\nlicense: gemma\n---\n", path_in_repo="README.md", repo_id="dev/tiny-vlm")
     return "dev/tiny-vlm"
 
 
@@ -96,6 +97,7 @@ def test_the_trainers_card_is_a_critics_and_works(hub: LocalHub, tmp_path: Path,
     trainer.push_to_hub(dataset_name="dev/ratings", tags="mine")
     card = ModelCard.load(repo)
     assert card.data.base_model == base_repo and card.data.library_name == "lift_trl"
+    assert card.data.license == "gemma" and card.data.base_model_relation == "adapter"
     assert card.data.pipeline_tag == "video-text-to-text" and card.data.datasets == ["dev/ratings"]
     assert {"lift-critic", "mine"} <= set(card.data.tags)
     accuracy = trainer.state.log_history[-1]["eval_accuracy"]

@@ -379,67 +379,6 @@ def test_a_cache_streams_back(tiny_pipeline: Path, hub: LocalHub, tmp_path: Path
     assert run_snippet(card, tmp_path).strip() == "a red circle"
 
 
-@pytest.fixture
-def lora_with_clips(tmp_path: Path, hub: LocalHub) -> Path:
-    """A LoRA of a base with terms of its own; the second prompt's training was cut before its first validation."""
-    base = "dev/gallery-base"
-    hub.api().create_repo(base, exist_ok=True)
-    terms = "license: other\nlicense_name: cog-license\nlicense_link: https://example.org/terms"
-    hub.api().upload_file(path_or_fileobj=f"---\n{terms}\n---\n".encode(), path_in_repo="README.md", repo_id=base)
-    folder = tmp_path / "lora"
-    for number, (name, prompt) in enumerate(
-        [
-            ("00-aa/base", "a fox"),
-            ("00-aa/step-9", "a fox"),
-            ("00-aa/step-10", "a fox"),
-            ("01-bb/base", "a hen"),
-            ("02-cc/base", "a cow"),
-            ("02-cc/step-10", "a cow"),
-        ]
-    ):
-        path = clip(folder / "validation" / f"{name}.mp4", 40 * number)
-        (path.parent / "prompt.txt").write_text(prompt)
-    (folder / "pytorch_lora_weights.safetensors").write_bytes(b"weights")
-    card = f"---\nbase_model: {base}\nlicense: other\n---\n# runs/lora\n\nA LoRA.\n\n## Use\n\nSo.\n"
-    (folder / "README.md").write_text(card)
-    return folder
-
-
-def test_a_loras_card_shows_clips_of_the_base_beside_its_own(lora_with_clips: Path, hub: LocalHub):
-    push(lora_with_clips, "dev/gallery-lora")
-    card = ModelCard.load("dev/gallery-lora")
-    assert (card.data.license, card.data.license_name) == ("other", "cog-license")
-    assert card.data.license_link == "https://example.org/terms"
-    assert "A LoRA.\n\n<Gallery />\n\n## Use" in card.text
-    # Two prompts have both clips; of the steps the last by number.
-    assert [(entry["text"], entry["output"]["url"]) for entry in card.data.widget] == [
-        ("a fox (base model)", "gallery/00-base.mp4"), ("a fox (this model)", "gallery/00-aligned.mp4"),
-        ("a cow (base model)", "gallery/01-base.mp4"), ("a cow (this model)", "gallery/01-aligned.mp4"),
-    ]  # fmt: skip
-    validation = lora_with_clips / "validation"
-    assert hub.read("dev/gallery-lora", "gallery/00-aligned.mp4") == (validation / "00-aa/step-10.mp4").read_bytes()
-    assert hub.read("dev/gallery-lora", "gallery/01-base.mp4") == (validation / "02-cc/base.mp4").read_bytes()
-    push(lora_with_clips, "dev/gallery-lora", license="mit")
-    again = ModelCard.load("dev/gallery-lora")
-    assert again.data.license == "mit" and again.text.count("<Gallery />") == 1
-
-
-@pytest.mark.browser
-def test_the_clips_of_a_card_play(lora_with_clips: Path, hub: LocalHub, chromium: str):
-    from playwright.sync_api import sync_playwright
-
-    push(lora_with_clips, "dev/gallery-play", private=False)
-    urls = [entry["output"]["url"] for entry in ModelCard.load("dev/gallery-play").data.widget]
-    clips = [f"{hub.endpoint}/dev/gallery-play/resolve/main/{url}" for url in urls]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_content("".join(f'<video src="{url}" muted autoplay loop></video>' for url in clips))
-        page.wait_for_function("[...document.querySelectorAll('video')].every((v) => v.currentTime > 0)")
-        assert page.evaluate("document.querySelectorAll('video').length") == 4
-        browser.close()
-
-
 def test_a_reports_page_opens_as_a_space(artefacts, hub: LocalHub, tmp_path: Path):
     folder = shutil.copytree(artefacts["report"], tmp_path / "report")
     (folder / "report.html").write_text("<h1>It helped</h1>")
@@ -449,11 +388,3 @@ def test_a_reports_page_opens_as_a_space(artefacts, hub: LocalHub, tmp_path: Pat
     assert readme.data.to_dict()["sdk"] == "static" and "datasets/dev/report-page" in readme.text
     assert hub.api().space_info("dev/report-page").private
     assert RepoCard.load("dev/report-page", repo_type="dataset").data.pretty_name == "report page"
-
-
-def test_cards_say_what_they_are_to_the_hubs_search(artefacts):
-    for kind, tasks in (("hra", ["video-classification", "text-to-video"]), ("generated", ["text-to-video"])):
-        data = RepoCard(artifact_card(artefacts[kind], "user/lift-clips")).data.to_dict()
-        assert data["task_categories"] == tasks and data["size_categories"] == ["n<1K"]
-        assert data["pretty_name"] == "lift clips"
-        assert data["tags"] == ["lift-trl", "text-to-video", "human-feedback", f"lift-{kind}"]

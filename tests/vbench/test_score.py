@@ -5,7 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from lift_trl.vbench.export import model_index, write_leaderboard_zip
+from lift_trl.hub.model_index import model_index
+from lift_trl.vbench.export import write_leaderboard_zip
 from lift_trl.vbench.results import read_results
 from lift_trl.vbench.score import (
     IncompleteResultsError,

@@ -14,6 +14,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
 from ...hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
+from ...hub.front_matter import with_licence
 from ...hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora
 from ...hub.pushed_base import check_base
 from ...records import content_id
@@ -210,6 +211,9 @@ class SavingTrainer(ResumableTrainer, Trainer):
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
+        card = self.output_dir / "README.md"
+        licensed = with_licence(HfApi(token=token or self.args.hub_token), card.read_text(encoding="utf-8"))
+        card.write_text(licensed, encoding="utf-8")
         self._finish_current_push()
         return self._upload(
             self.output_dir, commit_message, run_as_future=not blocking, token=token, revision=revision
