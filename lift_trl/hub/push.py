@@ -133,28 +133,12 @@ def push(
     if kind == "space":
         raise ValueError(f"{folder} is a Space; push_space sets its variables, secrets and hardware too.")
     repo_type, default_private = KINDS[kind]
-    card = (
-        _lora_card(path, repo_id, license)
-        if kind == "lora"
-        else artifact_card(path, repo_id, license=license or "other")
-    )
-    files = {name: CommitOperationAdd(name, path / name) for name in artifact_files(path)}
-    if kind == "lora":
-        card, clips = _gallery(path, card)
-        others = {name: file for name, file in files.items() if not name.startswith(f"{GALLERY}/")}
-        files = others | {name: CommitOperationAdd(name, clip) for name, clip in clips.items()}
-    files[README] = CommitOperationAdd(README, card.encode())
-    _check_folders(path, files)
     api = HfApi(token=token)
     if base_model and kind not in ("critic", "lora"):
         raise ValueError(f"base_model: {folder} is a {kind} artefact, which is loaded on no model. Leave it out.")
-    if kind in ("critic", "lora"):
-        check_pushed_base(api, path, card, base_model)
-        changed = with_base(path, card, base_model) if base_model else {}
-        files |= {name: CommitOperationAdd(name, content) for name, content in changed.items()}
-        if license is None:
-            card = with_licence(api, changed.get(README, card.encode()).decode())
-            files[README] = CommitOperationAdd(README, card.encode())
+    card, contents = _contents(api, path, repo_id, kind, license, base_model)
+    files = {name: CommitOperationAdd(name, content) for name, content in contents.items()}
+    _check_folders(path, files)
     insist(lambda: RepoCard(card).validate(repo_type))  # the Hub's own check, before anything is sent
     open_repo(api, repo_id, repo_type, private=default_private if private is None else private)
     if len(files) > _BATCH:
@@ -170,6 +154,25 @@ def push(
         add_to_collection(api, collection, repo_id, repo_type, note=kind)
     prefix = "" if repo_type == "model" else f"{repo_type}s/"
     return Pushed(f"{api.endpoint}/{prefix}{repo_id}", repo_id, repo_type, commit)
+
+
+def _contents(
+    api: HfApi, folder: Path, repo_id: str, kind: str, license: str | None, base_model: str | None
+) -> tuple[str, Mapping[str, Path | bytes]]:
+    """The card, and every file by its name in the repository, the card among them."""
+    files: dict[str, Path | bytes] = {name: folder / name for name in artifact_files(folder)}
+    if kind == "lora":
+        card, clips = _gallery(folder, _lora_card(folder, repo_id, license))
+        files = {name: file for name, file in files.items() if not name.startswith(f"{GALLERY}/")} | dict(clips)
+    else:
+        card = artifact_card(folder, repo_id, license=license or "other")
+    if kind in ("critic", "lora"):
+        check_pushed_base(api, folder, card, base_model)
+        changed = with_base(folder, card, base_model) if base_model else {}
+        files |= changed
+        card = changed.get(README, card.encode()).decode()
+        card = with_licence(api, card) if license is None else card
+    return card, files | {README: card.encode()}
 
 
 def _gallery(folder: Path, card: str) -> tuple[str, Mapping[str, Path]]:
