@@ -14,6 +14,7 @@ from lift_trl.statistics.drift import alarms_in_words
 from lift_trl.store.manifest import read_rows
 from tests.alignment.conftest import make_trainer
 from tests.alignment.test_iterate import Fashion, World
+from tests.alignment.test_sharded_validation import run_two
 
 
 def verdicts(mean, seed, spread=0.2, number=96):
@@ -129,6 +130,17 @@ def test_a_training_ends_where_its_reward_is_exploited(tmp_path, pipeline_dir, c
         and table[3].startswith("| 2 | 0.806 |")
         and "other judge: the base." in table[-1]
     )
+
+
+def test_two_processes_end_together_and_the_first_alone_judges(tmp_path, pipeline_dir, cache_dir):
+    first, second = run_two(
+        ["-m", "tests.alignment.guarded_validation", *map(str, (pipeline_dir, cache_dir, tmp_path))]
+    )
+    assert "ended at step 2" in first and "ended at step 2" in second
+    # The base and the step, by both judges, of all three prompts, whichever process sampled them.
+    assert [first.count(f"{name} scores 3") for name in ("critic", "other")] == [2, 2] and "scores" not in second
+    table = (tmp_path / "guard.md").read_text().splitlines()
+    assert table[3].startswith("| 2 | 0.806 |") and "the reward rose by 0.622" in table[3] and len(table) == 6
 
 
 @pytest.mark.slow
