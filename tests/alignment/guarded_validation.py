@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lift_trl.alignment.video_dataset import CachedVideoDataset
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.rubric import Label
 from tests.alignment.test_guard import guarded
 from tests.alignment.test_iterate import Fashion

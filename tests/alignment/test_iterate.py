@@ -197,11 +197,12 @@ def test_a_killed_run_ends_in_the_same_lora_and_keeps_what_was_finished(world, w
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")} == kept
 
 
-def test_rounds_of_nft_hold_to_the_last_lora_and_resume_with_their_old_policy(world, tmp_path):
+@pytest.mark.parametrize("objective", ["nft", pytest.param("awm", marks=pytest.mark.slow)])
+def test_rounds_hold_to_the_last_lora_and_resume_with_their_old_policy(world, tmp_path, objective):
     """The old policy of round 2 starts as the LoRA of round 1, moves at every step, and is back after a kill."""
     critic = Fashion("critic", {"": Label.GOOD}).source()
     options = {
-        "critic": critic, "objective": "nft", "learning_rate": 1e-2, "optim": "adamw_torch", "sync_ref_model": True,
+        "critic": critic, "objective": objective, "learning_rate": 1e-2, "optim": "adamw_torch", "sync_ref_model": True,
         "ref_model_sync_steps": 1, "ref_model_mixup_alpha": 0.5,
     }  # fmt: skip
     last = world.iterate(tmp_path / "whole", **options)

@@ -205,6 +205,30 @@ def test_an_objective_of_ones_own_is_a_function(tmp_path, pipeline_dir, cached):
     assert len(make_trainer(pipeline_dir, tmp_path, cached, objective_of_own=mine).train_dataset) == 4
 
 
+#: Settings that each objective is given, and what its card says beside them: `beta` also where it is the objective's own.
+CARDS = {
+    "sft": ({}, {}), "rs": ({}, {}), "rwl": ({"normalize_rewards": True}, {}), "best_of_n": ({"keep_per_prompt": 2}, {}),
+    "exp": ({"reward_temperature": 0.3}, {}), "dpo": ({"beta": 70.0, "loss_type": "ipo"}, {"min_reward_gap": 0.05}),
+    "kto": ({"undesirable_weight": 0.3}, {"beta": 100.0}), "nft": ({"advantage_clip": 3.0}, {"beta": 0.02}),
+    "awm": ({"kl_coef": 0.1}, {"beta": 0.25}),
+}  # fmt: skip
+
+
+def test_a_card_names_its_objective_and_the_constants_that_it_had(tmp_path, pipeline_dir, cached):
+    assert CARDS.keys() == OBJECTIVES.keys()
+    for objective, (given, own) in CARDS.items():
+        trainer = make_trainer(pipeline_dir, tmp_path / objective, cached, objective=objective, **given)
+        trainer.create_model_card()
+        lines = (tmp_path / objective / "README.md").read_text().splitlines()
+        facts = dict(
+            line.strip("| ").split(" | ", 1) for line in lines if line.startswith(("| objective", "| constants"))
+        )
+        assert facts["objective"] == f"`{objective}` ({OBJECTIVES[objective].words})"
+        said = dict(item.split(" = ") for item in facts.get("constants", "").split(", ") if item)
+        assert said.items() >= {name: str(value) for name, value in (given | own).items()}.items()
+        assert said.keys() <= set(OBJECTIVES[objective].options)
+
+
 def test_settings_that_the_objective_does_not_read_are_warned_of(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         RewardWeightedVideoConfig(str(tmp_path), objective="kto", beta=3.0, min_reward_gap=0.2, loss_type="ipo")

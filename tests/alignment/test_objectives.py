@@ -188,5 +188,35 @@ def test_health_says_which_way_winners_and_losers_moved():
     assert_close(figures["rewards/chosen"][::2], -10 * 3 * l0[::2])
     assert figures["rewards/chosen"][1::2].isnan().all() and figures["rewards/rejected"][::2].isnan().all()
     assert_close(figures["rewards/rejected"][1::2], 10 * l0[1::2])
-    assert figures["rewards/accuracies"].tolist() == [0] * B and (figures["rewards/margins"] < 0).all()
+    assert figures["rewards/accuracies"].tolist() == [0] * B
+    assert_close(figures["rewards/margins"][::2], figures["rewards/chosen"][::2] - figures["rewards/rejected"][1::2])
     assert_close(figures["kl"], mse(step.v, step.v0))
+    assert_close(figures["reference_error"], l0)
+
+
+def test_ktos_health_is_in_units_of_beta_and_counts_what_is_on_its_side():
+    step = Step()
+    figures = OBJECTIVES["kto"].health(step.rows, ObjectiveArguments(objective="kto", beta=13.0))
+    reward = 13 * (mse(step.v0, step.target) - mse(step.v, step.target))
+    assert_close(figures["rewards/chosen"][::2], reward[::2])
+    assert_close(figures["rewards/rejected"][1::2], reward[1::2])
+    assert figures["rewards/accuracies"].tolist() == (step.preference * reward > 0).tolist()
+    assert 0 < figures["rewards/accuracies"].mean() < 1
+    assert_close(figures["kl"], mse(step.v, step.v0))
+
+
+@pytest.mark.parametrize("objective", ["nft", "awm"])
+def test_health_of_advantages_is_against_the_old_policy_and_the_kl_to_the_base(objective):
+    step = Step()
+    figures = OBJECTIVES[objective].health(step.rows, ObjectiveArguments(objective=objective, kl_coef=0.1))
+    fell = mse(step.old, step.target) - mse(step.v, step.target)
+    better, worse = step.advantage > 0, step.advantage < 0
+    assert_close(figures["rewards/chosen"][better], fell[better])
+    assert_close(figures["rewards/rejected"][worse], fell[worse])
+    flat = step.advantage == 0
+    assert figures["rewards/chosen"][~better].isnan().all() and figures["rewards/rejected"][flat].isnan().all()
+    assert_close(figures["kl_old"], mse(step.v, step.old))
+    assert_close(figures["kl"], mse(step.v, step.v0))
+    assert_close(figures["reference_error"], mse(step.old, step.target))
+    without = step.rows._replace(reference=None)
+    assert "kl" not in OBJECTIVES[objective].health(without, ObjectiveArguments(objective=objective))

@@ -62,6 +62,17 @@ def test_real_weight_zero_drops_real_rows():
     assert_close(chosen.weight[:3], rated().reward[:3])
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_real_term_enters_every_objective_alike(objective):
+    """lambda times the mean over the real rows, whatever is kept of the others; with 0 they are dropped."""
+    rows = rated((0.2, 0.9, 0.4, 0.5, 0.6, NAN, NAN), (0, 1, 0, 0, 1, 1, 0), "aaabbaa")
+    chosen = select(rows, objective=objective, real_weight=0.7)
+    number = 2 * len(chosen.pairs) or int(chosen.keep[:5].sum())
+    assert chosen.keep[5:].all() and chosen.preference[5:].eq(0).all() and chosen.advantage[5:].eq(0).all()
+    assert_close(chosen.weight[5:] / (number + 2), torch.tensor([0.7 / 2] * 2))
+    assert not select(rows, objective=objective, real_weight=0.0).keep[5:].any()
+
+
 def test_normalised_rewards_have_mean_one_over_the_dataset():
     weight = select(rated(), objective="rwl", normalize_rewards=True).weight
     assert_close((weight[:3] * 3 / 5).mean(), torch.tensor(1.0))
@@ -104,8 +115,14 @@ def test_pairs_stand_within_a_prompt_and_never_tie():
     found = pairs_by_reward(reward, "aaabba", "uvwxyz", min_gap=0.05)
     assert set(found.pairs) == {(1, 0), (1, 2), (3, 4)} and (found.prompts, found.ties) == (2, 1)
     assert pairs_by_reward(reward, "aaabba", "uvwxyz", min_gap=0.05, per_prompt=1).pairs == [(1, 0), (3, 4)]
+    at_the_limit = pairs_by_reward(torch.tensor([0.3, 0.25]), "aa", "uv", min_gap=0.05)  # in float32 a little more
+    assert at_the_limit.pairs == [] and at_the_limit.ties == 1
     chosen = select(rated((0.2, 0.9, 0.25, 0.9, 0.1, NAN), (0,) * 6, "aaabba"), objective="dpo", real_weight=0.5)
     assert chosen.notes == {"pairs": 3, "prompts": 2, "ties": 1}
+    few = select(
+        rated((0.2, 0.9, 0.25, NAN), (0,) * 4, "aaaa"), objective="dpo", pairs_per_prompt=1, min_reward_gap=0.01
+    )
+    assert few.pairs.tolist() == [[1, 0]] and few.notes["ties"] == 0
     assert_close(chosen.weight, torch.tensor([7 / 6] * 5 + [0.5 * 7]))  # six rows in pairs and a real one
     with pytest.raises(ValueError, match=r"'dpo': no two clips of one prompt differ .*=0.05 in reward \(1 ties\)"):
         select(rated((0.9, 0.9, NAN), (1, 1, 0), "aaa"), objective="dpo")
@@ -115,6 +132,8 @@ def test_pairs_that_people_chose_need_no_reward():
     rows = rated((NAN, NAN, NAN), (0,) * 3, "aaa", pairs=[(2, 0)])._replace(is_real=torch.zeros(3, dtype=torch.bool))
     chosen = select(rows, objective="dpo")
     assert chosen.pairs.tolist() == [[2, 0]] and chosen.keep.tolist() == [True, False, True]
+    both = select(rows._replace(pairs=[(2, 0), (1, 0)]), objective="dpo")
+    assert both.notes == {"pairs": 2, "prompts": 1, "ties": 0}
     with pytest.raises(ValueError, match="3 generated rows have no reward"):
         select(rows, objective="rwl")
 
@@ -128,8 +147,9 @@ def test_advantages_are_normalised_within_a_prompt_and_flat_prompts_are_left_out
     assert chosen.notes["groups"] == 2 and chosen.notes["flat_groups"] == 1
     others = select(rows, objective="nft", advantage_baseline="leave_one_out").advantage
     assert_close(others[:3], torch.tensor([0.2 - 0.65, 0.9 - 0.3, 0.4 - 0.55]))
-    clipped = select(rows, objective="awm", advantage_clip=1.1)
-    assert clipped.advantage.abs().max() == torch.tensor(1.1) and clipped.notes["clipped"] == pytest.approx(1 / 3)
+    clipped = select(rows, objective="awm", advantage_clip=0.9)
+    assert_close(clipped.advantage[:2], torch.tensor([-0.9, 0.9]))
+    assert clipped.advantage[2] == chosen.advantage[2] and clipped.notes["clipped"] == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="in each of 1 prompts all clips have the same reward"):
         select(rated((0.5, 0.5), (0, 0), "aa"), objective="awm")
 

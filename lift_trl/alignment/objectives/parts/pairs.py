@@ -59,9 +59,8 @@ def select_pairs(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
         ValueError: if there is no pair.
     """
     if rows.pairs is None:
-        reward = torch.where(rows.is_real, torch.nan, rows.reward)
         found = pairs_by_reward(
-            reward, rows.prompts, rows.ids, min_gap=args.min_reward_gap, per_prompt=args.pairs_per_prompt
+            rows.reward, rows.prompts, rows.ids, min_gap=args.min_reward_gap, per_prompt=args.pairs_per_prompt
         )
     else:
         found = FoundPairs(list(rows.pairs), len({rows.prompts[a] for a, _ in rows.pairs}), 0)
