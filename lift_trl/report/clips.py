@@ -23,10 +23,10 @@ def verdict_clips(systems: Systems, judged: Judged, judge: str) -> dict[str, tup
         if not order:
             continue
         both = {name: systems[name] for name in (base, system)}
-        chosen = {"typical": order[len(order) // 2]}
-        if order[0] != chosen["typical"]:
+        chosen = {"median gain": order[len(order) // 2]}
+        if order[0] != chosen["median gain"]:
             chosen["worst loss" if order[0][1] < 0 else "smallest gain"] = order[0]
-        rows = (_row(both, key, f"{words}, {gain:+.2f} by {judge}") for words, (key, gain) in chosen.items())
+        rows = (_row(both, key, f"{words} {gain:+.2f} by {judge}") for words, (key, gain) in chosen.items())
         found[system] = tuple(row for row in rows if row is not None)
     return found
 
@@ -92,8 +92,7 @@ def _drifts(statistics: Statistics, base: str, system: str, shared: set[str]) ->
             before = 0.0 if name == DIVERSITY else float(getattr(statistics[base][key], name))
             if before:
                 change = float(getattr(statistics[system][key], name)) / before - 1
-                limit = measure.lower if change < 0 or measure.upper is None else measure.upper
-                yield change / limit, key, f"{measure.title} of {system}, {change:+.0%}"
+                yield measure.share_of_limit(change), key, f"{measure.title} of {system}, {change:+.0%}"
 
 
 def _prompt(clips: Sequence[SystemClip], key: str) -> str:

@@ -133,7 +133,7 @@ class Report:
         summary: what a reader should know first, one sentence each; `verdict.default_summary` writes them from the figures.
         systems: what each system is, the base first.
         controls: system -> the plain fine-tuning of the same clips and weights that it is compared with besides the base.
-        verdict_clips: system -> a typical pair of clips with the base's, and the worst loss.
+        verdict_clips: system -> the pair of clips with the median gain over the base's, and the worst loss.
         rows: figures of any suite; those of VBench, VideoScore and the critic get the paper's tables.
         rewards: system -> reward of each clip, for the histogram.
         calibration: critic -> its bins (`calibration_bins`).

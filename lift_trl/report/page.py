@@ -25,7 +25,11 @@ from .verdict import (
     difference_in_words,
     drift_in_words,
     interval_in_words,
+    limits_in_words,
+    made_in_words,
     means_in_words,
+    nearest_limit,
+    p_in_words,
     sample_in_words,
     side_effects,
     system_verdicts,
@@ -124,7 +128,7 @@ def to_html(report: Report, parts: list[Section]) -> str:
     environment.filters["svg_uri"] = lambda svg: _data_uri(svg.encode(), "image/svg+xml")
     environment.filters |= {"difference": difference_in_words, "drift": drift_in_words, "sample": sample_in_words}
     environment.filters |= {"means": means_in_words, "side_effects": side_effects, "interval": interval_in_words}
-    environment.filters["unit"] = unit_in_words
+    environment.filters |= {"unit": unit_in_words, "nearest": nearest_limit, "p": p_in_words, "made": made_in_words}
     verdicts = system_verdicts(report)
     clips = list(dict.fromkeys(path for row in _clip_rows(verdicts, parts) for path in row.clips.values()))
     return environment.get_template("report.html.j2").render(
@@ -132,6 +136,7 @@ def to_html(report: Report, parts: list[Section]) -> str:
         parts=parts,
         verdicts=verdicts,
         marks=MARKS,
+        limits=limits_in_words(),
         place={path: number for number, path in enumerate(clips)},
         data=[_data_uri(path.read_bytes(), "video/mp4") for path in clips],
     )

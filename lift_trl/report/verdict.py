@@ -45,6 +45,11 @@ class SystemVerdict(NamedTuple):
         return [alarm for alarm in self.drift if alarm.level != "ok"]
 
     @property
+    def headline(self) -> str:
+        """The word, and beside it that something drifted beyond its limit: `better, drift alarm`."""
+        return f"{self.word}, drift alarm" if any(a.level == "alarm" for a in self.drift) else self.word
+
+    @property
     def agrees(self) -> bool | None:
         """Whether the training reward changed in the same direction; `None` where one of the two is missing."""
         if self.difference is None or self.training is None:
@@ -137,6 +142,36 @@ def side_effects(verdict: SystemVerdict) -> dict[Level, str]:
     }
 
 
+def nearest_limit(verdict: SystemVerdict) -> str:
+    """Where no limit is reached, the statistic that comes nearest: `nearest: sharpness -12%`."""
+    if not verdict.drift:
+        return ""
+    nearest = max(verdict.drift, key=lambda alarm: MEASURES[alarm.measure].share_of_limit(alarm.change.value))
+    return f"nearest: {MEASURES[nearest.measure].title} {nearest.change_in_short}"
+
+
+def limits_in_words() -> str:
+    """`motion energy -30%, sharpness -25% or +50%, ...`: the changes that are an alarm."""
+    return ", ".join(
+        f"{measure.title} {measure.lower:+.0%}" + (f" or {measure.upper:+.0%}" if measure.upper is not None else "")
+        for measure in MEASURES.values()
+    )
+
+
+def p_in_words(verdict: SystemVerdict) -> str:
+    """`Holm's p 0.012`; one near the smallest that the test can give is only said to be below 0.001."""
+    return f"Holm's p {verdict.p_value:.2g}" if verdict.p_value >= 0.001 else "Holm's p < 0.001"
+
+
+def made_in_words(verdict: SystemVerdict) -> str:
+    """What the system is: `LoRA trained with objective kto`, or the base with other settings."""
+    facts = verdict.facts
+    if facts is None or not (facts.adapter or facts.settings):
+        return ""
+    trained = f"LoRA trained with objective {facts.objective}" if facts.objective else "LoRA"
+    return trained if facts.adapter else f"no LoRA; {facts.settings}"
+
+
 def sample_in_words(verdict: SystemVerdict) -> str:
     """`48 prompts x 6 seeds`."""
     count = verdict.difference or verdict.training
@@ -158,11 +193,11 @@ def default_summary(report: Report) -> tuple[str, ...]:
 
 
 def _sentence(verdict: SystemVerdict) -> str:
-    parts = [f"{verdict.system} against {verdict.base}: {verdict.word}"]
+    parts = [f"{verdict.system} against {verdict.base}: {verdict.headline}"]
     if verdict.difference:
         parts.append(
             f"{difference_in_words(verdict.difference)} by {verdict.difference.judge}, which gave no training reward, "
-            f"{sample_in_words(verdict)}, Holm's p {verdict.p_value:.2g}"
+            f"{sample_in_words(verdict)}, {p_in_words(verdict)}"
         )
     if verdict.training:
         parts.append(f"training reward ({TRAINING_JUDGE}) {difference_in_words(verdict.training)}")

@@ -39,6 +39,11 @@ class DriftMeasure(NamedTuple):
     lower: float
     upper: float | None
 
+    def share_of_limit(self, change: float) -> float:
+        """How far a relative change went towards the limit on its side; 1 is there, and below 0 it has none."""
+        limit = self.lower if change < 0 or self.upper is None else self.upper
+        return change / limit
+
 
 DIVERSITY = "diversity"
 #: Thresholds are ours: changes of this size are plain to the eye on clips of 480 x 720 pixels.

@@ -187,7 +187,7 @@ def test_the_clips_follow_the_rule(tmp_path, make_clip):
         ("p0", "spread over the prompts"), ("p4", "spread over the prompts"),
     ]  # fmt: skip
     assert [[row.prompt, list(row.clips), row.why] for row in made.verdict_clips["sft"]] == [
-        ["p2", ["base", "sft"], "typical, +0.00 by eye"], ["p3", ["base", "sft"], "worst loss, -0.40 by eye"],
+        ["p2", ["base", "sft"], "median gain +0.00 by eye"], ["p3", ["base", "sft"], "worst loss -0.40 by eye"],
     ]  # fmt: skip
 
 

@@ -28,7 +28,17 @@ from lift_trl.report.judges import clip_label_rates
 from lift_trl.report.page import save_report, to_html
 from lift_trl.report.sections import sections
 from lift_trl.report.tables import critic_table, paper, vbench_table
-from lift_trl.report.verdict import default_summary, means_in_words, side_effects, system_verdicts, unit_in_words
+from lift_trl.report.verdict import (
+    default_summary,
+    limits_in_words,
+    made_in_words,
+    means_in_words,
+    nearest_limit,
+    p_in_words,
+    side_effects,
+    system_verdicts,
+    unit_in_words,
+)
 from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from lift_trl.statistics.intervals import Estimate
@@ -88,10 +98,10 @@ def full(tmp_path, make_clip):
         pair(j, a, "base", 0.1, measure=str(d)) for j in ("oracle", "critic") for a in names[1:] for d in Dimension
     ]
     typical = ClipRow(
-        "a square moves", {name: clips[name] for name in ("base", "rwl")}, {}, "typical, +0.10 by oracle"
+        "a square moves", {name: clips[name] for name in ("base", "rwl")}, {}, "median gain +0.10 by oracle"
     )
     worst = ClipRow(
-        "a square moves", {name: others[name] for name in ("base", "rwl")}, {}, "worst loss, -0.10 by oracle"
+        "a square moves", {name: others[name] for name in ("base", "rwl")}, {}, "worst loss -0.10 by oracle"
     )
     return Report(
         title="Base <b>against</b> tuned",
@@ -226,10 +236,34 @@ def test_the_verdicts(full):
     assert side_effects(rwl) == {"alarm": "motion energy -40%", "watch": "sharpness -26%"} and side_effects(sft) == {}
     told = default_summary(full)
     assert told[0].startswith(
-        "rwl against base: better; +0.150 (95% interval +0.100 to +0.200) by oracle, which gave no "
+        "rwl against base: better, drift alarm; +0.150 (95% interval +0.100 to +0.200) by oracle, which gave no "
     )
     assert "10 prompts x 2 seeds, Holm's p 0.002; training reward (critic) +0.100" in told[0]
     assert "against plain fine-tuning (sft) +0.140" in told[0]
+    assert (rwl.headline, sft.headline) == ("better, drift alarm", "no clear difference")
+    assert p_in_words(rwl._replace(p_value=0.0008)) == "Holm's p < 0.001"
+
+
+def test_what_comes_nearest_to_its_limit_is_named(full):
+    """By its own limit on its own side: brightness may fall by a quarter, sharpness rise by a half."""
+    drift = (alarm("rwl", -0.2, "ok"), alarm("rwl", 0.35, "ok", "sharpness"), alarm("rwl", -0.19, "ok", "brightness"))
+    (rwl, _) = system_verdicts(replace(full, drift=drift))
+    assert nearest_limit(rwl) == "nearest: brightness -19%"
+    assert nearest_limit(rwl._replace(drift=drift[:2])) == "nearest: sharpness +35%"
+    assert nearest_limit(rwl._replace(drift=())) == ""
+    assert "motion energy -30%, sharpness -25% or +50%, " in limits_in_words()
+
+
+def test_what_a_system_is_is_said(full):
+    (rwl, _) = system_verdicts(full)
+    facts = rwl.facts
+    assert made_in_words(rwl) == "no LoRA; 9 frames"
+    assert made_in_words(rwl._replace(facts=facts._replace(adapter="runs/lora"))) == "LoRA"
+    tuned = facts._replace(adapter="runs/lora", objective="kto")
+    assert made_in_words(rwl._replace(facts=tuned)) == "LoRA trained with objective kto"
+    assert (
+        made_in_words(rwl._replace(facts=facts._replace(settings=""))) == made_in_words(rwl._replace(facts=None)) == ""
+    )
 
 
 def test_a_control_that_was_compared_the_other_way_round(full):
