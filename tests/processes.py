@@ -19,7 +19,6 @@ from typing import Any
 
 
 ROOT = Path(__file__).parents[1]
-_ENVIRONMENT = dict(os.environ)  # before any test
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
@@ -37,14 +36,14 @@ class Job:
         self, log: Path, function: Callable[..., object], *args: Any, num_processes: int = 1, **options: Any
     ) -> None:
         self.log = log
-        world = {"WORLD_SIZE": num_processes, "LOCAL_WORLD_SIZE": num_processes}
-        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-        places = [{**world, "RANK": rank, "LOCAL_RANK": rank} for rank in range(num_processes)]
+        environments = [dict(os.environ)]
+        if num_processes > 1:
+            world = {**os.environ, "WORLD_SIZE": str(num_processes), "LOCAL_WORLD_SIZE": str(num_processes)}
+            world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+            environments = [{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
         self.processes = [
-            _CONTEXT.Process(
-                target=_run, args=(place if num_processes > 1 else {}, log, function, args, options), daemon=True
-            )
-            for place in places
+            _CONTEXT.Process(target=_run, args=(environment, log, function, args, options), daemon=True)
+            for environment in environments
         ]
         log.touch()
         for process in self.processes:
@@ -97,10 +96,10 @@ def recipe(name: str, **settings: object) -> None:
 
 
 def _run(
-    place: Mapping[str, object], log: Path, function: Callable[..., object], args: tuple, options: dict[str, Any]
+    environment: Mapping[str, str], log: Path, function: Callable[..., object], args: tuple, options: dict[str, Any]
 ) -> None:
     os.environ.clear()
-    os.environ.update({**_ENVIRONMENT, **{name: str(value) for name, value in place.items()}})
+    os.environ.update(environment)
     with log.open("ab") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

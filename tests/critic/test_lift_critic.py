@@ -1,8 +1,6 @@
 """`LiFTCritic` on files: what is unscored, what TRL gets, what is refused."""
 
 import math
-import subprocess
-import sys
 from threading import Event
 
 import av
@@ -20,6 +18,7 @@ from lift_trl.store.manifest import Artifact, read_rows, write_rows
 from lift_trl.store.video_io import write_video
 from tests.critic.rendered_clips import write_square
 from tests.critic.tiny_models import build_vlm
+from tests.processes import Job
 from tests.waits import host_waits
 
 
@@ -221,14 +220,14 @@ def test_a_critic_trained_again_in_the_same_folder_is_another_critic(tmp_path):
     assert names[0] == names[1] != names[2] and names[0].startswith(f"{tmp_path}@")
 
 
+def print_unscored(critic):
+    print(LiFTCritic.from_pretrained(critic).score(["none.mp4"], ["a"])[0].unscored)
+
+
 def test_a_critic_works_by_itself_in_a_fresh_process(checkpoint, tmp_path):
     """No launcher, no accelerate state: accelerate's logger would raise at the first warning."""
-    code = (
-        "import sys; from lift_trl.critic.lift_critic import LiFTCritic; "
-        "print(LiFTCritic.from_pretrained(sys.argv[1]).score(['none.mp4'], ['a'])[0].unscored)"
-    )
-    run = subprocess.run([sys.executable, "-c", code, str(checkpoint)], capture_output=True, text=True, check=True)
-    assert "no such video file" in run.stdout and "unscored: none.mp4" in run.stderr
+    output = Job(tmp_path / "log", print_unscored, checkpoint).finish()
+    assert "no such video file" in output and "unscored: none.mp4" in output
 
 
 def test_a_clip_that_the_processor_refuses_is_unscored_alone_and_the_run_goes_on(clips, tmp_path):

@@ -1,10 +1,10 @@
 """Every artefact kind goes to the Hub whole, with its card, and comes back by the real clients."""
 
 import json
+import os
 import re
 import shutil
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from lift_trl.store.manifest import Artifact, write_rows
 from lift_trl.store.video_io import write_video
 from lift_trl.ui.vote_log import VoteLog
 from tests.hub.fixtures import LocalHub
+from tests.processes import Job
 
 
 BASE_COMMIT, CRITIC_COMMIT, DATA_COMMIT = "a" * 40, "b" * 40, "c" * 40
@@ -91,13 +92,17 @@ def snippet(card: str) -> str:
     return str(code)
 
 
+def _print_to(path: Path, code: str) -> None:
+    os.chdir(path.parent)
+    with path.open("w") as file, redirect_stdout(file):
+        exec(code, {"__name__": "__main__"})
+
+
 def run_snippet(card: str, folder: Path) -> str:
     """What the card's snippet prints, run as it stands by somebody who has installed the package."""
-    done = subprocess.run(
-        [sys.executable, "-c", snippet(card)], cwd=folder, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    printed = folder / "printed.txt"
+    Job(folder / "snippet.log", _print_to, printed, snippet(card)).finish()
+    return printed.read_text()
 
 
 @pytest.mark.parametrize(
