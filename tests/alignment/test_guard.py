@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
+from accelerate import PartialState
 
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.guard import Curves, Guard, read_verdicts
 from lift_trl.alignment.training.guarded import GuardedValidation
 from lift_trl.mini.judges import OracleJudge, StillnessJudge
@@ -14,7 +17,7 @@ from lift_trl.statistics.drift import alarms_in_words
 from lift_trl.store.manifest import read_rows
 from tests.alignment.conftest import make_trainer
 from tests.alignment.test_iterate import Fashion, World
-from tests.alignment.test_sharded_validation import run_two
+from tests.processes import Job
 
 
 def verdicts(mean, seed, spread=0.2, number=96):
@@ -132,13 +135,31 @@ def test_a_training_ends_where_its_reward_is_exploited(tmp_path, pipeline_dir, c
     )
 
 
+class Heard(Fashion):
+    """Says when it scores, and in which process."""
+
+    def score(self, videos, captions, *, with_reason=False):
+        print(f"process {PartialState().process_index}: {self.name} scores {len(videos)}")
+        return super().score(videos, captions, with_reason=with_reason)
+
+
+def guarded_process(folder, pipeline_dir, cache_dir):
+    critic, other = Heard("critic", {"step-2": Label.GOOD}), Heard("other", {"step-2": Label.BAD})
+    dataset = CachedVideoDataset(cache_dir)
+    trainer = guarded(folder, pipeline_dir, dataset, critic=critic, other=other, per_device_train_batch_size=2)
+    assert trainer.args.world_size == 2
+    trainer.train()
+    print(f"process {trainer.args.process_index} ended at step {trainer.state.global_step}")
+    torch.distributed.destroy_process_group()
+
+
 def test_two_processes_end_together_and_the_first_alone_judges(tmp_path, pipeline_dir, cache_dir):
-    first, second = run_two(
-        ["-m", "tests.alignment.guarded_validation", *map(str, (pipeline_dir, cache_dir, tmp_path))]
-    )
-    assert "ended at step 2" in first and "ended at step 2" in second
+    output = Job(tmp_path / "log", guarded_process, tmp_path, pipeline_dir, cache_dir, num_processes=2).finish()
+    assert "process 0 ended at step 2" in output and "process 1 ended at step 2" in output
     # The base and the step, by both judges, of all three prompts, whichever process sampled them.
-    assert [first.count(f"{name} scores 3") for name in ("critic", "other")] == [2, 2] and "scores" not in second
+    for name in ("critic", "other"):
+        assert output.count(f"process 0: {name} scores 3") == 2
+    assert output.count(" scores ") == 4
     table = (tmp_path / "guard.md").read_text().splitlines()
     assert table[3].startswith("| 2 | 0.806 |") and "the reward rose by 0.622" in table[3] and len(table) == 6
 
