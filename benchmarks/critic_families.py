@@ -16,7 +16,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+)
 from transformers.cache_utils import DynamicCache
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -124,9 +129,9 @@ def difference(model: Any) -> float:
 def judge(family: str) -> Outcome:
     """What becomes of a family."""
     config = AutoConfig.for_model(family)
-    if type(config) not in AutoModelForImageTextToText._model_mapping:
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return Outcome(family, "refused", "its configuration names no model of pictures and text")
-    model_class = AutoModelForImageTextToText._model_mapping[type(config)]
+    model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     try:
         check_config(config)
     except ValueError as error:

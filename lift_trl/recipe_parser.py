@@ -28,7 +28,8 @@ class RecipeParser(TrlParser):
         Raises:
             ValueError: for a value that is none of the argument's choices.
         """
-        # argparse 3.11 to 3.14 and TRL 1.9 keep the arguments in `_actions`; a test fails once they do not.
+        # Private in argparse of Python 3.11 to 3.14, and what TRL 1.16 reads: _actions. When it goes,
+        # `test_one_value_for_a_list_is_a_list_of_one` fails.
         for action in self._actions:
             value = kwargs.get(action.dest)
             # argparse compares what stands on the command line only.

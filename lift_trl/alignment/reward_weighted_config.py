@@ -126,8 +126,6 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
         ValueError: for a value that is not allowed, or an option that does not apply to a denoiser; says which to use.
     """
 
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "dimension_weights", "by_memory"]
-
     caption_dropout: float = 0.1
 
     # Data: used when the trainer encodes raw rows itself; a cached dataset has its own size

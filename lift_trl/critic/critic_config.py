@@ -1,5 +1,6 @@
 """`LiFTCriticConfig`: TRL's `SFTConfig` with the paper's values, and what concerns clips."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,8 +66,6 @@ class LiFTCriticConfig(SFTConfig):
             Seconds that a process waits for the others; days, as clips are shared out unevenly.
     """
 
-    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "processor_kwargs"]
-
     learning_rate: float = 1e-5
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 0.03
@@ -119,6 +118,8 @@ class LiFTCriticConfig(SFTConfig):
 
     def critic_settings(self, rubric: Rubric = LIFT) -> CriticSettings:
         """What the critic must remember; raises `ValueError` for a number of frames below 1."""
+        if isinstance(self.processor_kwargs, str):
+            self.processor_kwargs = json.loads(self.processor_kwargs)
         options = self.processor_kwargs or {}
         if not isinstance(options, dict):
             raise ValueError(f"processor_kwargs={options!r}; give a mapping, as in {{crop_to_patches: false}}.")

@@ -52,6 +52,8 @@ def check_config(config: Any, attn_implementation: str | None = None) -> None:
             "a chat model such as Qwen2.5-VL, InternVL or Idefics3."
         )
     text = config.get_text_config(decoder=True)
+    # Private in transformers 5.24: _attn_implementation; when it goes,
+    # `test_attention_without_a_mask_of_its_own_is_refused` fails.
     used = attn_implementation or text._attn_implementation
     if used is not None and used not in ATTENTION:
         raise ValueError(

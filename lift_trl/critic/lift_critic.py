@@ -84,7 +84,7 @@ class LiFTCritic:
         # Not the base inside a LoRA: FSDP gathers the weights of its outermost module only where that is called.
         self.model = model
         self.processor = processor
-        self.name = name or str(model.config._name_or_path)
+        self.name = name or str(model.config.name_or_path)
         self.batch_size, self.max_reason_tokens = batch_size, max_reason_tokens
         self.rubric = self.settings.rubric
         # A tokenizer of Rust may not be used by two threads at once.

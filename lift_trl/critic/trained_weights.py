@@ -36,7 +36,7 @@ def starting_lora(
         raise ValueError(f"adapter={adapter} brings its own LoRA: leave peft_config and the lora options out.")
     load_settings(str(adapter), rubric=rubric)
     config = PeftConfig.from_pretrained(str(adapter))
-    name = model if isinstance(model, str) else model.config._name_or_path
+    name = model if isinstance(model, str) else model.config.name_or_path
     if not isinstance(config, LoraConfig) or config.base_model_name_or_path != name:
         raise ValueError(
             f"adapter={adapter} is a {type(config).__name__} of {config.base_model_name_or_path}, and the model is {name}. "

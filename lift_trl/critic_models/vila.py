@@ -148,7 +148,7 @@ def _load_base(name: str, dtype: torch.dtype, revision: str | None) -> tuple[Any
     model.model.vision_tower, model.model.multi_modal_projector = tower, projector
     model.model.language_model, model.lm_head = llm.model, llm.lm_head
     model.generation_config = llm.generation_config
-    model.config._name_or_path = name
+    model.config.name_or_path = name
     tokenizer = AutoTokenizer.from_pretrained(name, subfolder="llm", revision=revision)
     images = AutoImageProcessor.from_pretrained(name, subfolder="vision_tower", revision=revision)
     return model.eval(), vila_processor(images, tokenizer, tower.config.patch_size)

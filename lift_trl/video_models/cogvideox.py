@@ -155,6 +155,8 @@ class CogVideoX(VideoModel):
 
     def _make_rotary_embedding(self, num_frames: int, height: int, width: int, device: torch.device) -> Any:
         # The pipeline's own rule, which needs only a configuration and the VAE's factor.
+        # Private in diffusers 0.42: _prepare_rotary_positional_embeddings; when it goes,
+        # `test_the_adapter_calls_the_network_as_the_pipeline_does` fails.
         pipe = SimpleNamespace(
             transformer=SimpleNamespace(config=self._transformer_config), vae_scale_factor_spatial=self._spatial_factor
         )

@@ -34,7 +34,7 @@ class HeldPipeline(PipelineSource):
     def __init__(self, pipeline: DiffusionPipeline, *, network: str | None = None) -> None:
         self.pipeline = pipeline
         # A pipeline that was built in memory has no name.
-        name = pipeline.config.get("_name_or_path")
+        name = pipeline.name_or_path
         files = CheckpointFiles(str(name)) if name else None
         super().__init__(type(pipeline).__name__, pipeline.config, files=files, network=network)
 
@@ -94,7 +94,8 @@ class HeldPipeline(PipelineSource):
 
 def _cast(part: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """`part` with its weights in `dtype`, but for those that its class keeps in float32, as `from_pretrained` loads them."""
-    # Private in diffusers 0.42 and transformers 5; a test compares with `from_pretrained`.
+    # Private in diffusers 0.42 and transformers 5.24: _keep_in_fp32_modules, _keep_in_fp32_modules_strict. When they go,
+    # `test_a_pipeline_in_memory_keeps_what_its_class_keeps_in_float32` fails.
     kept: set[str] = set()
     if isinstance(part, ModelMixin):
         kept = set(part._keep_in_fp32_modules or ())

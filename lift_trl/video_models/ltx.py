@@ -114,7 +114,8 @@ class LTX(VideoModel):
     def predict(self, transformer: Any, noisy: NoisySample, text: TextCondition) -> Tensor:
         """The transformer's velocity, like `noisy.target`."""
         num_frames, height, width = noisy.x_t.shape[2:]
-        # Private in diffusers 0.42; the contract suite fails when they go.
+        # Private in diffusers 0.42: _pack_latents, _unpack_latents. When they go,
+        # `test_the_adapter_calls_the_network_as_the_pipeline_does` fails.
         prediction: Tensor = transformer(
             hidden_states=LTXPipeline._pack_latents(noisy.x_t, *self._patches),
             encoder_hidden_states=text["prompt_embeds"].to(noisy.x_t.dtype),

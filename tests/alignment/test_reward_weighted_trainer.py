@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import CogVideoXPipeline
 from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers.trainer_callback import TrainerCallback
 
@@ -300,6 +301,23 @@ def test_full_fine_tuning_resumes_and_loads_in_diffusers(tmp_path, pipeline_dir,
     loaded = type(whole.model).from_pretrained(tmp_path / "a" / "transformer")
     for name, value in loaded.state_dict().items():
         assert torch.equal(whole.model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("kind", ["default", None], ids=["lora", "whole"])
+def test_the_best_checkpoint_is_loaded_at_the_end(tmp_path, pipeline_dir, cached, kind):
+    """The rate is so high that the first step's model is the best."""
+    trainer = make_trainer(
+        pipeline_dir, tmp_path, cached, peft_config=kind, eval_dataset=cached, max_steps=3, learning_rate=0.3,
+        save_strategy="steps", save_steps=1, eval_strategy="steps", eval_steps=1, load_best_model_at_end=True,
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
+    file = "adapter_model.safetensors" if kind else "transformer/diffusion_pytorch_model.safetensors"
+    first, last = (load_file(tmp_path / f"checkpoint-{step}" / file) for step in (1, 3))
+    held = {name.replace(".default", ""): value for name, value in trainable(trainer).items()}
+    assert held.keys() == first.keys()
+    assert all(torch.equal(held[name], first[name]) for name in first)
+    assert any(not torch.equal(first[name], last[name]) for name in first)
 
 
 def test_checkpoints_hold_the_lora_and_never_the_base(tmp_path, pipeline_dir, cached):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import os
 import re
 import sys
@@ -114,6 +115,22 @@ def test_every_number_names_its_origin(path):
         if re.match(r"\w+:\s*[-\d.]", line) and not ORIGIN.search(line)
     ]
     assert unmarked == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option", "given"),
+    [
+        ("train_critic", "processor_kwargs", {"crop_to_patches": False, "max_patches": 3}),
+        ("align", "dimension_weights", {"motion_smoothness": 2.5}),
+    ],
+)
+def test_a_mapping_may_be_json_on_the_command_line(recipe, option, given):
+    arguments = load_recipe(RECIPES / f"{recipe}.py").ARGUMENTS
+    path = min(y for y in YAMLS if recipe_of(y).stem == recipe and y.parent.name == "mini")
+    parsed = parse_config(arguments, path, [f"--{option}", json.dumps(given)])
+    assert [getattr(part, option) for part in parsed if hasattr(part, option)] == [given]
+    with pytest.raises(ValueError, match="Expecting"):
+        parse_config(arguments, path, [f"--{option}", "{half"])
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=relative)

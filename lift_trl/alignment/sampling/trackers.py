@@ -41,4 +41,4 @@ def _log_tensorboard(videos: Mapping[str, Path], step: int, logging_dir: Path) -
             image = Summary.Image(
                 height=first.height, width=first.width, colorspace=3, encoded_image_string=buffer.getvalue()
             )
-            writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+            writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)

@@ -50,6 +50,8 @@ class SavingTrainer(ResumableTrainer, Trainer):
         return self.config.sync_ref_model and self.config.ref_model_sync_steps > 0
 
     # ---- Saving ------------------------------------------------------------------------------------------------
+    # Private in transformers 5.24: _save, _load_from_checkpoint, _load_best_model. When they go,
+    # `test_checkpoints_hold_the_lora_and_never_the_base` and `test_the_best_checkpoint_is_loaded_at_the_end` fail.
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """LoRA: PEFT's adapter (to resume) and diffusers' file (to use). Full: `transformer/` as diffusers saves it."""
@@ -184,6 +186,8 @@ class SavingTrainer(ResumableTrainer, Trainer):
             self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     # ---- Pushing -----------------------------------------------------------------------------------------------
+    # Private in transformers 5.24: _push_from_checkpoint, _finish_current_push. When they go,
+    # `test_every_save_pushes_the_lora_of_that_step` fails.
 
     def _check_base(self, token: str | None) -> None:
         """Raises `ValueError` where the base is not on the Hub, under a name of its own or `hub_base_model`."""

@@ -25,10 +25,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 
+# Private in torch 2.14: _subclasses, _python_dispatch, _pytree, _C, _current_graph_task_id, _schema, _cdata, _apply. When
+# they go, `test_backward_is_a_phase` fails.
 aten = torch.ops.aten
 # The caching allocator of a GPU hands out blocks of this many bytes.
 _BLOCK = 512
-# Inside a run of the autograd engine this is not -1. Private; torch 2.14. `test_backward_is_a_phase` fails when it goes.
+# Inside a run of the autograd engine this is not -1.
 _graph_task: Callable[[], int] = torch._C._current_graph_task_id
 # Attention of a CPU, which torch's table leaves out.
 _FLOPS = {
@@ -152,7 +154,7 @@ class Meter(TorchDispatchMode):
             return func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         is_fake = any(isinstance(tensor, FakeTensor) for tensor in tensors)
-        if torch.is_inference_mode_enabled() and func._overloadpacket not in _FLOPS:
+        if torch.is_inference_mode_enabled() and func.overloadpacket not in _FLOPS:
             with self:  # inference mode keeps compound operations whole
                 whole = func.decompose(*args, **kwargs)
             if whole is not NotImplemented:
@@ -164,9 +166,9 @@ class Meter(TorchDispatchMode):
                 if isinstance(leaf, Tensor):
                     self._track(leaf)
             return out
-        if is_fake and (answer := _unknown(func._overloadpacket, args)) is not None:
+        if is_fake and (answer := _unknown(func.overloadpacket, args)) is not None:
             return answer
-        if func._overloadpacket in (aten.index, aten.index_put, aten.index_put_, aten._unsafe_index):
+        if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_, aten._unsafe_index):
             args = (args[0], _places(args[1]), *args[2:])
         out = func(*args, **kwargs)
         results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
@@ -178,7 +180,7 @@ class Meter(TorchDispatchMode):
     def _add_work(
         self, func: Any, args: Any, kwargs: Any, out: Any, tensors: Sequence[Tensor], results: Sequence[Tensor]
     ) -> None:
-        packet, name = func._overloadpacket, str(func._overloadpacket)
+        packet, name = func.overloadpacket, str(func.overloadpacket)
         self._work["launches"] += 1
         if packet in _FLOPS:
             which = (
@@ -295,17 +297,17 @@ def _apply(module: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = Tr
         if applied is not parameter:
             parameter.data = applied
     for name, buffer in module.named_buffers(recurse=False):
-        module._buffers[name] = fn(buffer)
+        setattr(module, name, fn(buffer))
     return module
 
 
 def _is_known(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether an operation that takes no tensor makes integers, booleans or a number that Python gave."""
-    if func._overloadpacket is aten.scalar_tensor:
+    if func.overloadpacket is aten.scalar_tensor:
         return True
     if (dtype := kwargs.get("dtype")) is not None:
         return not (dtype.is_floating_point or dtype.is_complex)
-    return func._overloadpacket is aten.arange and all(isinstance(one, int) for one in args)
+    return func.overloadpacket is aten.arange and all(isinstance(one, int) for one in args)
 
 
 def _unknown(packet: Any, args: Any) -> Any:

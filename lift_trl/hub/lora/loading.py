@@ -128,6 +128,8 @@ def load_lora(pipe: Any, lora: FoundLora, *, name: str) -> str:
     transformer = getattr(pipe, network)
     given = _read(pipe, lora.file)
     _check_fit(transformer, given, lora.file)
+    # Private in diffusers 0.42: _hf_peft_config_loaded; when it goes,
+    # `test_a_second_lora_stands_beside_the_first_at_its_scale` fails.
     active = transformer.active_adapters() if transformer._hf_peft_config_loaded else []
     source: dict[str, Any] = {"weight_name": lora.file.name, "adapter_name": name}
     if isinstance(pipe, LoraBaseMixin):

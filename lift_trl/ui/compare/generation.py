@@ -236,7 +236,7 @@ class PairGenerator:
     def _path(self, prompt: str, seed: int, adapter: str | None) -> Path:
         weights = "" if adapter is None else self._revisions[adapter]
         settings = json.dumps({**self.arguments, "fps": self.fps}, sort_keys=True, default=str)
-        base = self.pipe.config.get("_name_or_path")
+        base = self.pipe.name_or_path
         return self.output_dir / f"{content_id(prompt, seed, weights, base, self.base_revision, settings)}.mp4"
 
     def _clip(self, prompt: str, seed: int, adapter: str | None) -> Path:
