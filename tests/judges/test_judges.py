@@ -1,7 +1,9 @@
 """The released judges at tiny size, against numbers that the published code gave on the same inputs.
 
 Golden numbers: KwaiVGI/VideoAlign at 219ab9d (`Qwen2VLRewardModelBT.forward` over PEFT's unmerged LoRA, its prompt, frames,
-sizes) and TIGER-AI-Lab/VideoScore2 (`ll_based_soft_score_normed`), run once outside of the project.
+sizes), TIGER-AI-Lab/VideoScore2 (`ll_based_soft_score_normed`) and CodeGoat24/UnifiedReward at ed52f98 (frames, question and
+message of its `point_score_APS_video_generation.py`, without JPEG, through stock processor and `generate`), run once outside
+of the project.
 """
 
 import hashlib
@@ -187,6 +189,23 @@ def test_unified_reward_shows_sixteen_frames_or_all(chat_model, tmp_path):
     for total, indices in ((49, [int(i * 49 / 16) for i in range(16)]), (5, [0, 1, 2, 3, 4])):
         write_video(tmp_path / f"{total}.mp4", np.zeros((total, 16, 32, 3), np.uint8), fps=8)
         assert np.rint(judge.frames(tmp_path / f"{total}.mp4").times_s * 8).tolist() == indices
+
+
+def test_unified_reward_asks_and_is_answered_as_published(chat_model, monkeypatch):
+    """37 frames, of which it is shown 16; greedy, so that each of the twelve tokens rests on those before it."""
+    frames = np.fromfunction(lambda f, y, x, c: (y * 5 + x * 2 + c * 40 + f * 17) % 256, (37, 64, 96, 3))
+    clip = Clip(frames.astype(np.uint8), np.arange(37) / 8, 8.0)
+    monkeypatch.setattr("lift_trl.judges.unified_reward.read_video", lambda _: clip)
+    judge = load_judge("unified_reward", model=str(chat_model))
+    judge.max_new_tokens = 12
+    written = []
+    monkeypatch.setattr(judge, "read", lambda *given: written.append(given) or {})
+    judge.judge(b"", PROMPT)
+    ((_, tokens, logits),) = written
+    assert tokens == [57, 295, 253, 401, 44, 36, 262, 473, 495, 428, 428, 428]
+    highest = logits[[0, 3, 7, 11]].max(dim=-1).values.tolist()
+    assert highest == pytest.approx([4.02541, 3.27664, 2.87701, 3.48518], abs=2e-5)
+    assert logits.mean(dim=-1)[:3].tolist() == pytest.approx([0.01368, -0.12815, -0.03898], abs=2e-5)
 
 
 def test_video_score2_reads_soft_scores_as_published(chat_model):
