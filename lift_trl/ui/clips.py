@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..records import content_id
+from ..store.hub_source import HubSource
 from ..store.rated_videos import METADATA_NAMES, BadRowsError, RowError, raw_rows
 from .identity import Identity
 
@@ -78,7 +80,7 @@ def load_clips(
     is_local = Path(source).is_dir()
     folder = (Path(source) if is_local else fetch(source, token)).absolute()
     cache = Path(cache_dir or tempfile.mkdtemp(prefix="lift_trl_clips_"))
-    name = system or Path(source if is_local else source.partition("@")[0]).name
+    name = system or Path(source if is_local else HubSource.parse(source).repo_id).name
     if "/" in name:
         raise ValueError(f"system {name!r}: votes name clips as system/path; leave the slash out of the name.")
     clips: dict[str, GalleryClip] = {}
@@ -99,9 +101,21 @@ def load_clips(
 
 
 def fetch(repo_id: str, token: str | None) -> Path:
-    """The files of a dataset repository (`user/name`, `user/name@revision`), on this machine."""
-    name, _, revision = repo_id.partition("@")
-    return Path(snapshot_download(name, repo_type="dataset", revision=revision or None, token=token))
+    """
+    The files of a dataset repository (`user/name`, `user/name@revision`), on this machine.
+
+    Raises:
+        ValueError: if there is no such repository or revision.
+    """
+    source = HubSource.parse(repo_id)
+    with source.named():
+        try:
+            return Path(snapshot_download(source.repo_id, repo_type="dataset", revision=source.revision, token=token))
+        except LocalEntryNotFoundError as error:
+            # The client takes whatever the Hub answers for a Hub that is down, a revision that is not there too.
+            if isinstance(error.__cause__, RevisionNotFoundError):
+                raise error.__cause__ from None
+            raise
 
 
 def _clip(folder: Path, row: Mapping[str, Any], system: str, cache: Path, *, is_local: bool) -> GalleryClip:

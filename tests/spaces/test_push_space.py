@@ -46,7 +46,7 @@ def wheel(tmp_path_factory) -> Path:
 def test_a_space_is_pushed_with_all_that_it_needs(hub: LocalHub, wheel: Path, tmp_path: Path):
     hub.api().create_repo("dev/space-base", exist_ok=True)
     hub.api().create_repo("dev/space-clips", repo_type="dataset", exist_ok=True)
-    variables = {"BASE": "dev/space-base", "ADAPTERS": "lift=dev/none", "GALLERY": "base=dev/space-clips"}
+    variables = {"BASE": "dev/space-base", "ADAPTERS": "lift=dev/none", "GALLERY": "base=dev/space-clips@v1"}
     with pytest.raises(ValueError, match="push_space"):
         push(ROOT / "spaces" / "compare", "dev/compare")
     hub.forget_requests()

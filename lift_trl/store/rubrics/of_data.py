@@ -8,6 +8,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from ...rubric import LIFT, Rubric
+from ..hub_source import HubSource
 from ..manifest import ARTIFACT_FILE, Artifact, write_text
 from .form import read_rubric, rubric_to_plain
 
@@ -40,7 +41,8 @@ def find_rubric(
         revision: branch, tag or commit of the repository.
 
     Raises:
-        ValueError: if `given` is not what the data was made with, or either cannot be read.
+        ValueError: if `given` is not what the data was made with, either cannot be read, or there is no such repository or
+            revision.
     """
     wanted = given if isinstance(given, Rubric | None) else read_rubric(given)
     found = _stored(data, revision) if isinstance(data, Path | str) else None
@@ -69,10 +71,10 @@ def _stored(data: Path | str, revision: str | None) -> Rubric | None:
     if path.exists():
         folder = path if path.is_dir() else path.parent
     else:
-        repo, _, named = str(data).partition("@")
-        if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
+        source = HubSource.parse(str(data))
+        if source.repo_id.count("/") != 1 or source.repo_id.startswith((".", "/", "~")):
             return None
-        fetched = _fetched(repo, revision or named or None)
+        fetched = _fetched(source._replace(revision=revision or source.revision))
         if fetched is None:
             return None
         folder = fetched
@@ -81,11 +83,13 @@ def _stored(data: Path | str, revision: str | None) -> Rubric | None:
     return read_rubric(folder / RUBRIC_FILE) if (folder / RUBRIC_FILE).is_file() else None
 
 
-def _fetched(repo: str, revision: str | None) -> Path | None:
+def _fetched(source: HubSource) -> Path | None:
     """The local folder of the file that tells a dataset's rubric; `None` where the repository has none."""
     for name in (ARTIFACT_FILE, RUBRIC_FILE):
         try:
-            return Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision)).parent
+            with source.named():
+                file = hf_hub_download(source.repo_id, name, repo_type="dataset", revision=source.revision)
+            return Path(file).parent
         except EntryNotFoundError:
             continue
     return None
