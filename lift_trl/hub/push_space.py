@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, Volume
 from packaging.requirements import Requirement
 
-from ..store.hub_source import HubSource
+from ..hub_source import HubSource
 from .push import README, Pushed, add_to_collection, artifact_files, artifact_kind, commit_files, insist, open_repo
 
 

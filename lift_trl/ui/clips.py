@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from ..hub_source import HubSource
 from ..records import content_id
-from ..store.hub_source import HubSource
 from ..store.rated_videos import METADATA_NAMES, BadRowsError, RowError, raw_rows
 from .identity import Identity
 

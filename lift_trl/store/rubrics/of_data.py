@@ -7,8 +7,8 @@ import yaml
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
+from ...hub_source import HubSource
 from ...rubric import LIFT, Rubric
-from ..hub_source import HubSource
 from ..manifest import ARTIFACT_FILE, Artifact, write_text
 from .form import read_rubric, rubric_to_plain
 
