@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: What `judge` of the recipes may say.
 JudgeName = Literal["video_reward", "unified_reward", "video_score2"]
 #: Each the module of its class -> the class.
-JUDGES: Mapping[JudgeName, str] = MappingProxyType(
+JUDGES: Mapping[str, str] = MappingProxyType(
     {"video_reward": "VideoReward", "unified_reward": "UnifiedReward", "video_score2": "VideoScore2"}
 )
 #: What the five outputs of VideoScore (`video_score`, a judge that is named by its repo) are, in order, by the paper's

@@ -16,9 +16,10 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from ..store.video_io import VideoInfo, probe_video
+from ..store.votes import VOTES_DIR
 from .clips import ClipShelf
 from .identity import VOTES_PER_MINUTE, Gate, Identity, load_salt
-from .vote_log import VOTES_DIR, VoteLog
+from .vote_log import VoteLog
 
 
 logger = logging.getLogger(__name__)
