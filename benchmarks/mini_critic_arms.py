@@ -12,6 +12,7 @@ difference to the baseline of the same seeds, clip by clip. Start it again to go
 """
 
 import argparse
+import csv
 import os
 import resource
 import subprocess
@@ -34,6 +35,9 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 BASELINE = "baseline"
 #: The first seed, that of the YAML.
 SEED = 42
+#: What raters prefer among 288 other samples of the base, three pairs a prompt, on each dimension, by their pooled labels.
+PAIRS = "pairs.csv"
+GOING_ON: Mapping[str, Any] = MappingProxyType({"adapter": BASELINE, "max_steps": 150, "learning_rate": 3e-4})
 #: Options of recipes/train_critic.py beside those of the quickstart's YAML.
 ARMS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -44,6 +48,10 @@ ARMS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "vision, balanced": {"vision_learning_rate": 6e-4, "balanced_labels": True},
         "label alone": {"with_reason": False},
         "900 steps": {"max_steps": 900},
+        "pairs": {"preferences": PAIRS},
+        # From the baseline's critic of the same seed: what another third of a training adds, alone and with pairs.
+        "goes on": GOING_ON,
+        "goes on, pairs": {**GOING_ON, "preferences": PAIRS},
     }
 )
 MEASURES = ("auc_good", "spearman")
@@ -73,6 +81,23 @@ class Arms:
             launch("generate", "generate_eval", options)
             rate_folder(out / "samples", out / "oracle", oracle=True)
         self.truth = {row["id"]: row for row in read_rows(out / "oracle" / METADATA_FILE)}
+        if not (out / PAIRS).is_file():
+            self._write_pairs()
+
+    def _write_pairs(self) -> None:
+        """The samples that the quickstart scores are of no other use here; nobody rated them."""
+        rate_folder(self.quickstart / "generated", self.out / "rated")
+        by_prompt: dict[str, list[Mapping[str, Any]]] = {}
+        for row in read_rows(self.out / "rated" / METADATA_FILE):
+            by_prompt.setdefault(row["prompt"], []).append(row)
+        with open(self.out / PAIRS, "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["path_A", "path_B", "prompt", *Dimension])
+            for prompt, rows in by_prompt.items():
+                for a, b in zip(rows[::2], rows[1::2], strict=True):
+                    ranks = [LIFT.rank(a[d]) - LIFT.rank(b[d]) for d in Dimension]
+                    paths = [f"rated/{row['file_name']}" for row in (a, b)]
+                    table.writerow([*paths, prompt, *("A" if r > 0 else "B" if r < 0 else "same" for r in ranks)])
 
     def run(self, arm: str, seed: int) -> dict[str, Any]:
         """Trains and scores; the row of the results."""
@@ -85,7 +110,12 @@ class Arms:
             "output_dir": folder / "critic",
             "seed": seed,
         }
-        launch("train_critic", "train_critic", {**options, **ARMS[arm]})
+        own = dict(ARMS[arm])
+        if "preferences" in own:
+            own["preferences"] = self.out / PAIRS
+        if "adapter" in own:
+            own["adapter"] = self.out / f"{BASELINE}, seed {seed}" / "critic"
+        launch("train_critic", "train_critic", {**options, **own})
         scored = {"critic": folder / "critic", "videos": self.out / "samples", "output_dir": folder / "scored"}
         launch("score", "score", scored)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -107,6 +137,7 @@ class Arms:
     def table(self, results: Sequence[Mapping[str, Any]]) -> str:
         """Every arm over its seeds, and its difference to the baseline of the same seeds."""
         seeds = {arm: [row["seed"] for row in results if row["arm"] == arm] for arm in ARMS}
+        seeds = {arm: own for arm, own in seeds.items() if own}
         prompts, place = np.unique([row["prompt"] for row in self.truth.values()], return_inverse=True)
         whole = np.ones((1, len(place)))
         drawn = np.concatenate([whole, resample_counts([0] * len(prompts))[:, place]])
@@ -117,15 +148,14 @@ class Arms:
             for dimension in Dimension:
                 for measure in MEASURES:
                     values = np.array([self.measured(arm, seed, dimension, measure, drawn) for seed in own])
-                    shared = [seed for seed in own if seed in seeds[BASELINE]] if arm != BASELINE else []
+                    shared = [seed for seed in own if arm != BASELINE and seed in seeds.get(BASELINE, ())]
                     cells.append(_cell(values))
                     if shared:
                         control = [self.measured(BASELINE, seed, dimension, measure, drawn) for seed in shared]
                         gain = values[[own.index(seed) for seed in shared]] - np.array(control)
                         cells[-1] += f"; {_cell(gain, '+')}"
-            if own:
-                cost = np.mean([row["cpu_s"] for row in results if row["arm"] == arm])
-                lines.append(f"| {arm} | {len(own)} | {cost:.0f} | {' | '.join(cells)} |")
+            cost = np.mean([row["cpu_s"] for row in results if row["arm"] == arm])
+            lines.append(f"| {arm} | {len(own)} | {cost:.0f} | {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
 
 

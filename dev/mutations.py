@@ -43,6 +43,7 @@ TRAINER, DRAWS = "lift_trl/alignment/reward_weighted_trainer.py", "lift_trl/alig
 GENERATE, VALIDATION = "lift_trl/alignment/sampling/generate.py", "lift_trl/alignment/sampling/validation.py"
 OBJECTIVES, FORMAT = "lift_trl/alignment/objectives", "lift_trl/alignment/data/cache_format.py"
 CORRECTION, TREE = "lift_trl/feedback/correction/loop.py", "lift_trl/critic/tree.py"
+PAIR_LOSS, PAIR_TESTS = "lift_trl/critic/pairs/loss.py", "tests/critic/test_pairs.py -k"
 STEP_TESTS = "tests/invariants/test_golden_steps.py"
 FAMILY_TESTS = f"{STEP_TESTS} tests/contracts/test_video_models.py"
 GENERATE_TESTS = "tests/alignment/test_generate.py -k pipelines_own"
@@ -310,16 +311,31 @@ MUTATIONS = (
     Mutation(
         "labels divided by their length",
         TREE,
-        "logprobs[row, before, tokens].sum()",
-        "logprobs[row, before, tokens].mean()",
+        "[part.sum() for part in parts]",
+        "[part.mean() for part in parts]",
         "tests/critic/test_lift_critic.py",
     ),
     Mutation(
         "logits of the node itself",
         TREE,
-        "for node in (root, *nodes[:-1])]",
-        "for node in nodes]",
+        "zip((root, *nodes[:-1]), nodes)",
+        "zip(nodes, nodes)",
         "tests/critic/test_lift_critic.py",
+    ),
+    Mutation("pairs turned round", PAIR_LOSS, "for side in (1, -1)", "for side in (-1, 1)", f"{PAIR_TESTS} margins"),
+    Mutation(
+        "labels of pairs read a place too late",
+        PAIR_LOSS,
+        "starts[row] - 1 + k",
+        "starts[row] + k",
+        f"{PAIR_TESTS} margins",
+    ),
+    Mutation(
+        "a step's pairs by their own number",
+        "lift_trl/critic/critic_trainer.py",
+        "self.accelerator.num_processes / self._step_rows",
+        "self.accelerator.num_processes / max(count, 1)",
+        f"{PAIR_TESTS} step_adds",
     ),
     Mutation(
         "dropout in label_accuracy",

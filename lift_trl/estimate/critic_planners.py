@@ -45,15 +45,18 @@ def plan_critic_training(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     part = Part("training step", count, steps, batch, (one, two), unit="rows", gathered=gathered)
     trained = count.peak.get("trained weights", 0.0)
     rows = batch * num_gpus * args.gradient_accumulation_steps
+    notes = [
+        f"{rows} rows a step, {len(Dimension)} rows a clip; clips of {_SIZE.height} x {_SIZE.width} pixels",
+        "evaluations, and decoding on the CPU, are not counted",
+    ]
+    if recipe.settings.get("preferences"):
+        notes.append("pairs are not counted: each is two prompts, without answers, for each dimension that it compares")
     return Plan(
         "train_critic",
         vlm.name_or_path,
         [part],
         {"a checkpoint (weights and optimiser)": 3 * trained},
-        [
-            f"{rows} rows a step, {len(Dimension)} rows a clip; clips of {_SIZE.height} x {_SIZE.width} pixels",
-            "evaluations, and decoding on the CPU, are not counted",
-        ],
+        notes,
     )
 
 

@@ -168,7 +168,8 @@ def test_a_critic_that_is_not_trained_yet_is_the_one_beside(tmp_path, capsys, mo
         "output_dir": "runs/critic",
     }
     (tmp_path / "a").mkdir()
-    write(tmp_path / "a" / "train_critic.yaml", bf16=True, per_device_train_batch_size=2, **common)
+    own = {"bf16": True, "per_device_train_batch_size": 2, "preferences": "runs/votes"}
+    write(tmp_path / "a" / "train_critic.yaml", **own, **common)
     score = write(tmp_path / "score.yaml", critic="runs/critic", videos="runs/x", output_dir="runs/y", batch_size=3)
     nested = tmp_path / "b" / "score.yaml"
     nested.parent.mkdir()
@@ -181,8 +182,9 @@ def test_a_critic_that_is_not_trained_yet_is_the_one_beside(tmp_path, capsys, mo
     with monkeypatch.context() as patched:
         patched.setattr(torch.accelerator, "is_available", lambda: True)  # no count may go to a GPU
         assert main(["estimate", "--config", str(tmp_path / "a" / "train_critic.yaml"), *options]) == 0
-    (part,) = json.loads(capsys.readouterr().out)["parts"]
+    (part,) = (report := json.loads(capsys.readouterr().out))["parts"]
     assert part["runs"] == 30 * 3 / 2 * 20 and part["unit"] == "rows"
+    assert any(note.startswith("pairs are not counted") for note in report["notes"])
     shared = ["--num-gpus", "4", "--sharded"]
     assert main(["estimate", "--config", str(tmp_path / "a" / "train_critic.yaml"), *options, *shared]) == 0
     (spread,) = json.loads(capsys.readouterr().out)["parts"]
