@@ -50,7 +50,9 @@ def plan_critic_training(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
         "evaluations, and decoding on the CPU, are not counted",
     ]
     if recipe.settings.get("preferences"):
-        notes.append("pairs are not counted: each is two prompts, without answers, for each dimension that it compares")
+        notes.append(
+            "pairs are not counted: each is two prompts, without answers, for each dimension that it compares"
+        )
     return Plan(
         "train_critic",
         vlm.name_or_path,
