@@ -383,8 +383,8 @@ MUTATIONS = (
     Mutation(
         "calibration error of the worst bin alone",
         "lift_trl/judges/verdicts.py",
-        "np.abs(_gaps(confidence, right).sum(axis=0)).sum() / len(right)",
-        "np.abs(_gaps(confidence, right).sum(axis=0)).max() / len(right)",
+        "np.abs((w @ gaps)[:, 1:]).sum(axis=-1)",
+        "np.abs((w @ gaps)[:, 1:]).max(axis=-1)",
         "tests/judges/test_verdicts.py",
     ),
     # A rubric of one's own

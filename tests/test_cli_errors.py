@@ -13,6 +13,7 @@ from lift_trl.cli import main
 from lift_trl.store.manifest import METADATA_FILE, Artifact, write_rows
 from tests.alignment.conftest import moving_square
 from tests.hub.fixtures import LocalHub
+from tests.structure.source import RECIPES
 
 
 #: Nothing can be written there, not even by root; `/proc` is a file system of the kernel's.
@@ -114,6 +115,28 @@ def test_a_damaged_artifact(command, text, tmp_path, capsys):
 def test_an_artifact_that_is_no_text(tmp_path, capsys):
     (tmp_path / "artifact.yaml").write_bytes(b"kind: scored\nconfig: \xff\xfe\n")
     assert str(tmp_path / "artifact.yaml") in fails(capsys, "inspect", str(tmp_path))
+
+
+NO_RECIPE = {"no UTF-8": b"critic: \xff\n", "half a YAML": b"critic: [runs/critic\n"}
+
+
+@pytest.mark.parametrize("content", NO_RECIPE.values(), ids=NO_RECIPE)
+def test_estimate_names_a_yaml_that_is_none_and_passes_over_others_beside_it(content, tmp_path, capsys):
+    options = ("--gpu", "h100")
+    broken = tmp_path / "a" / "score.yaml"
+    broken.parent.mkdir()
+    broken.write_bytes(content)
+    said = (
+        f"{broken}, line 1: byte 0xff is not UTF-8" if b"\xff" in content else f"{broken}: is no YAML (while parsing"
+    )
+    assert said in fails(capsys, "estimate", "--config", str(broken), *options)
+    rates = ("--rates", str(broken))
+    shipped = str(RECIPES / "configs" / "cogvideox-2b" / "align_rwl.yaml")
+    assert said in fails(capsys, "estimate", "--config", shipped, *options, *rates)
+    asked = tmp_path / "b" / "score.yaml"
+    asked.parent.mkdir()
+    asked.write_text("critic: runs/other/critic\nvideos: x\noutput_dir: y\n")
+    assert "no YAML beside this one writes it" in fails(capsys, "estimate", "--config", str(asked), *options)
 
 
 def test_push_while_the_hub_is_down(hub: LocalHub, tmp_path, capsys, monkeypatch):

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from ..store.tables import read_yaml
 from .weightless.meter import Count
 
 
@@ -59,9 +58,9 @@ def load_gpus(rates: Path | str | None = None) -> dict[str, Gpu]:
     Raises:
         FileNotFoundError, ValueError: naming file and card.
     """
-    table: dict[str, dict[str, float | str]] = yaml.safe_load(_TABLE.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, float | str]] = read_yaml(_TABLE)
     if rates is not None:
-        given = yaml.safe_load(Path(rates).read_text(encoding="utf-8"))
+        given = read_yaml(rates)
         if not isinstance(given, dict) or not all(isinstance(values, dict) for values in given.values()):
             raise ValueError(f"{rates}: no table of cards; write e.g. 'h100: {{matmul: 640, source: measured}}'.")
         table |= {name: {**table.get(name, {}), **values} for name, values in given.items()}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ..store.tables import read_yaml
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Recipe:
         Raises:
             FileNotFoundError, ValueError: naming the file.
         """
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        settings = read_yaml(path)
         if not isinstance(settings, dict):
             raise ValueError(f"{path}: holds no settings. Name the YAML of a recipe, as in recipes/configs.")
         return cls(Path(path), settings)
@@ -42,7 +42,10 @@ class Recipe:
         """The YAML in the same folder, or in one beside it, whose `output_dir` is `folder`."""
         own, others = self.path.parent, self.path.parent.parent.glob("*/*.yaml")
         for path in sorted(own.glob("*.yaml")) + sorted(path for path in others if path.parent != own):
-            text = path.read_text(encoding="utf-8")
-            if folder in text and (settings := yaml.safe_load(text)).get("output_dir") == folder:
-                return Recipe(path, settings)
+            # Files beside it need not be recipes, unless they name the folder.
+            if (
+                folder.encode() in path.read_bytes()
+                and (recipe := Recipe.read(path)).settings.get("output_dir") == folder
+            ):
+                return recipe
         return None

@@ -45,17 +45,6 @@ class FeedbackStatistics:
     annotators: Mapping[str, int]
     alpha: Mapping[str, float | None]
 
-    def as_dict(self) -> dict[str, Any]:
-        """All figures as plain data, for JSON and cards."""
-        return {
-            "num_videos": self.num_videos,
-            "num_ratings": self.num_ratings,
-            "labels": _plain(self.labels),
-            "labels_by_category": {name: _plain(table) for name, table in self.labels_by_category.items()},
-            "annotators": dict(self.annotators),
-            "alpha": {str(dimension): value for dimension, value in self.alpha.items()},
-        }
-
 
 def feedback_statistics(rows: Iterable[Row], rubric: Rubric = LIFT) -> FeedbackStatistics:
     """
@@ -164,7 +153,3 @@ def _stacked_bars(axes: Any, table: Mapping[str, Mapping[str, int]]) -> None:
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of ratings [%]")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _plain(table: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-    return {str(d): {str(label): count for label, count in counts.items()} for d, counts in table.items()}

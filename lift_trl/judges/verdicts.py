@@ -34,20 +34,8 @@ class Verdict(NamedTuple):
     rubric: Rubric = LIFT
 
 
-def calibration_error(confidence: Sequence[float], right: Sequence[bool]) -> float:
-    """
-    Expected calibration error: how far the probability of the chosen label is from how often it is right, in [0, 1].
-
-    >>> calibration_error([1.0, 1.0, 0.5, 0.5], [True, True, True, False])
-    0.0
-
-    Source: Guo et al., arXiv 1706.04599, equation 3 (10 equal bins).
-    """
-    return float(np.abs(_gaps(confidence, right).sum(axis=0)).sum() / len(right))
-
-
 def _gaps(confidence: Sequence[float], right: Sequence[bool]) -> np.ndarray:
-    """Confidence minus hit, in the column of its bin: [N, bins]."""
+    """Confidence minus hit, in the column of its bin: [N, bins]. Source: Guo et al., arXiv 1706.04599, equation 3."""
     values = np.asarray(confidence, float)
     gaps = np.zeros((len(values), NUM_BINS))
     gaps[np.arange(len(values)), np.minimum((values * NUM_BINS).astype(int), NUM_BINS - 1)] = values - np.asarray(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..records import Comparison, CriticScore
+from ..records import Comparison
 from ..rubric import LIFT
 from .intervals import Estimate, bootstrap_share, interval, resample_counts
 
@@ -72,7 +72,7 @@ def to_votes(
     Args:
         system_of: the system of a video, by its path.
         key_of: the key that clips of one prompt and seed share, by the video's path; with it the votes are of the same
-            pairs as `critic_votes` by that key. By default pairs are told apart by their paths.
+            pairs as the critic's are keyed. By default pairs are told apart by their paths.
 
     Raises:
         ValueError: if a choice is not `a`, `b` or `tie`.
@@ -216,36 +216,6 @@ def bradley_terry_pair(votes: Sequence[Vote], *, seed: int = 0) -> Estimate:
     return Estimate(2 * fitted.value, ci95, fitted.n)
 
 
-def critic_votes(
-    first: Mapping[str, CriticScore],
-    second: Mapping[str, CriticScore],
-    prompts: Mapping[str, str],
-    *,
-    margin: float = REWARD_MARGIN,
-) -> list[Vote]:
-    """
-    What a critic would vote: each pair's expected rewards compared by dimension and overall; unscored pairs are left out.
-
-    Args:
-        first, second: scores of the two systems by a key that pairs them (prompt and seed).
-        prompts: the prompt of each key.
-        margin: rewards that differ by no more are a tie.
-    """
-    votes = []
-    for key in first.keys() & second.keys():
-        pair = (first[key], second[key])
-        if any(score.unscored for score in pair):
-            continue
-        differences: dict[str | None, float] = {
-            d: pair[0][d].expected_reward - pair[1][d].expected_reward for d in pair[0].rubric.dimensions
-        }
-        differences[None] = pair[0].expected_reward - pair[1].expected_reward
-        for dimension, difference in differences.items():
-            outcome = 0 if abs(difference) <= margin else int(math.copysign(1, difference))
-            votes.append(Vote(prompts[key], key, dimension, outcome, pair[0].critic))
-    return sorted(votes, key=lambda vote: (vote.pair, str(vote.dimension)))
-
-
 class Agreement(NamedTuple):
     """
     How often a critic votes as the people's majority does.
@@ -264,7 +234,7 @@ class Agreement(NamedTuple):
 def agreement(people: Sequence[Vote], critic: Sequence[Vote]) -> Agreement:
     """
     Agreement of `critic` with the majority of `people` on the pairs (and dimensions) that both judged. The pairs of both
-    need the same keys: `to_votes` with `key_of`, `critic_votes` by that key.
+    need the same keys: `to_votes` with `key_of` gives those of the clips.
 
     Raises:
         ValueError: if they share none.
@@ -275,7 +245,7 @@ def agreement(people: Sequence[Vote], critic: Sequence[Vote]) -> Agreement:
     shared = sorted(theirs.keys() & ours.keys())
     if not shared:
         raise ValueError(
-            "people and critic judged no pair in common; give `to_votes` the key_of that `critic_votes` uses."
+            "people and critic judged no pair in common; give `to_votes` a key_of that gives the keys of the critic's pairs."
         )
     human = np.array([theirs[key] for key in shared])
     machine = np.array([ours[key].outcome for key in shared])

@@ -9,6 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 #: How pandas, Python and SQL write a missing value as text.
@@ -36,6 +38,19 @@ def text_lines(path: Path | str) -> Iterator[str]:
                     "(UTF-16, cp1252). Save the file as UTF-8 (in a spreadsheet: 'CSV UTF-8')."
                 ) from error
             yield text
+
+
+def read_yaml(path: Path | str) -> Any:
+    """
+    What a YAML holds that people wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file, and where it is no UTF-8 or no YAML.
+    """
+    try:
+        return yaml.safe_load("".join(text_lines(path)))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())}). Correct it.") from error
 
 
 def table_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:

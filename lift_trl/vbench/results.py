@@ -93,11 +93,12 @@ def find_results(paths: Path | str | Sequence[Path | str]) -> list[Path]:
     return found
 
 
-def read_results(
+def load_results(
     paths: Path | str | Sequence[Path | str], *, protocol: Protocol = "vbench"
-) -> dict[str, DimensionResult]:
+) -> tuple[dict[str, DimensionResult], list[str]]:
     """
-    The dimensions in the result files at `paths`, in official order; what `load_results` notes is logged.
+    The dimensions in the result files at `paths`, in official order, and a note on each dimension that is left out,
+    incomplete, or smaller than the protocol.
 
     Args:
         protocol: what was run; VBench's files do not say it, and figures of two protocols must not be mixed.
@@ -106,16 +107,6 @@ def read_results(
         ValueError: if a file is of another form, a dimension stands in two files with different values, or the
             `run.json` beside a file is of another protocol.
     """
-    results, notes = load_results(paths, protocol=protocol)
-    for note in notes:
-        logger.warning(note)
-    return results
-
-
-def load_results(
-    paths: Path | str | Sequence[Path | str], *, protocol: Protocol = "vbench"
-) -> tuple[dict[str, DimensionResult], list[str]]:
-    """As `read_results`, with a note on each dimension that is left out, incomplete, or smaller than the protocol."""
     results: dict[str, DimensionResult] = {}
     notes: list[str] = []
     for path in find_results(paths):

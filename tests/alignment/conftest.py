@@ -1,5 +1,6 @@
 """Small real things to train on: a tiny CogVideoX checkpoint, rendered clips, and a cache of them."""
 
+import json
 import weakref
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors import safe_open
 
 from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
@@ -65,6 +67,12 @@ class WatchedSource(StoredPipeline):
         parts = [pipe.components[name] for name in components]
         self._networks += [weakref.ref(part) for part in parts if isinstance(part, torch.nn.Module)]
         return pipe
+
+
+def lora_metadata(file: Path) -> dict:
+    """The adapter configuration (`transformer.r`, `transformer.lora_alpha`, ...) that a diffusers LoRA file carries."""
+    with safe_open(file, framework="pt") as content:
+        return json.loads(content.metadata()["lora_adapter_metadata"])
 
 
 @pytest.fixture(scope="session")

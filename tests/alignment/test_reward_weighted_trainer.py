@@ -14,10 +14,10 @@ from lift_trl.alignment.data.video_dataset import CachedVideoDataset, collate
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
 from lift_trl.alignment.training.draws import draw_rows
-from lift_trl.hub.lora.files import DIFFUSERS_LORA_FILE, lora_metadata
+from lift_trl.hub.lora.files import DIFFUSERS_LORA_FILE
 from lift_trl.rubric import Dimension
 from lift_trl.runtime import fit
-from tests.alignment.conftest import LABELS, REWARDS, SIZE, make_trainer, trainable
+from tests.alignment.conftest import LABELS, REWARDS, SIZE, lora_metadata, make_trainer, trainable
 
 
 def sample(pipe, **kwargs):

@@ -19,7 +19,6 @@ from lift_trl.hub.lora.files import (
     COMFYUI_LORA_FILE,
     DIFFUSERS_LORA_FILE,
     adapter_identity,
-    lora_metadata,
     lora_network,
 )
 from lift_trl.hub.lora.loading import find_lora, load_lora
@@ -30,7 +29,7 @@ from lift_trl.store.video_io import read_video, write_video
 from lift_trl.video_models import StoredPipeline, open_pipeline
 from recipes import generate as recipe
 from recipes import iterate as rounds
-from tests.alignment.conftest import make_trainer
+from tests.alignment.conftest import lora_metadata, make_trainer
 from tests.alignment.test_families import SIZE, own_call, rated
 from tests.contracts.video_models import build_wan
 

@@ -8,9 +8,10 @@ import torch
 from diffusers import CogVideoXPipeline
 from safetensors.torch import load_file, save_file
 
-from lift_trl.hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora, lora_metadata
+from lift_trl.hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora
 from lift_trl.hub.lora.loading import FoundLora, find_lora, load_lora
 from lift_trl.hub.push import push
+from tests.alignment.conftest import lora_metadata
 from tests.hub.test_lora_options import base, predict, trained  # noqa: F401  (fixture)
 
 

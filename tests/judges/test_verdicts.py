@@ -16,7 +16,6 @@ from lift_trl.judges.verdicts import (
     Verdict,
     accuracy,
     balanced_accuracy,
-    calibration_error,
     confusion,
     critic_report,
     evaluate_verdicts,
@@ -51,7 +50,13 @@ def test_a_constant_critic_is_seen_through_by_balanced_accuracy():
 
 def test_calibration_error_by_hand():
     # Bin 0.9-1.0: mean confidence 0.95, right half the time; bin 0.6-0.7: 0.65, always right. Weights 2/3 and 1/3.
-    assert calibration_error([0.95, 0.95, 0.65], [True, False, True]) == pytest.approx((2 * 0.45 + 0.35) / 3)
+    sure, less = (0.02, 0.03, 0.95), (0.65, 0.3, 0.05)
+    rows = [
+        Verdict(f"v{i}", SEMANTIC, truth, label, probs)
+        for i, (truth, label, probs) in enumerate(((GOOD, GOOD, sure), (BAD, GOOD, sure), (BAD, BAD, less)))
+    ]
+    figures = {row.metric: row.value for row in evaluate_verdicts(rows, system="tiny")}
+    assert figures["critic/overall/calibration_error"] == pytest.approx((2 * 0.45 + 0.35) / 3)
 
 
 def test_figures_and_intervals_over_videos():

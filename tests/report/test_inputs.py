@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lift_trl.report.inputs import ReportArguments, build_report, parents_of, read_figures
+from lift_trl.report.judges import JudgedClip, judge_ballots
 from lift_trl.report.page import save_report, to_markdown
 from lift_trl.report.sections import sections
 from lift_trl.report.systems import plain_controls, system_facts
@@ -29,6 +30,26 @@ def rated(rewards, prompt="p", **more):
     return [
         {"prompt": prompt, "reward": r, **({"unscored": "no label"} if r is None else {}), **more} for r in rewards
     ]
+
+
+def test_a_judge_votes_by_its_figures_and_a_difference_within_the_margin_is_a_tie():
+    motion = str(Dimension.MOTION_SMOOTHNESS)
+    first = {
+        "p#0": JudgedClip("p", {motion: 0.2, "reward": 0.5}),
+        "q#0": JudgedClip("q", {motion: 0.9, "reward": 0.3}),
+        "r#0": JudgedClip("r", {motion: 0.9}),  # no reward
+        "s#0": JudgedClip("s", {motion: 0.9, "reward": 0.9}),  # the other has none
+    }
+    second = {
+        "p#0": JudgedClip("p", {motion: 0.9, "reward": 0.5 - 1e-7}),
+        "q#0": JudgedClip("q", {motion: 0.2, "reward": 0.4}),
+        "r#0": JudgedClip("r", {motion: 0.9, "reward": 0.9}),
+    }
+    ((pair, votes),) = judge_ballots("oracle", {"rwl": first, "base": second}).items()
+    outcomes = {(vote.dimension, vote.prompt): vote.outcome for vote in votes}
+    own = {(motion, "p"): -1, (motion, "q"): 1, (motion, "r"): 0, (None, "p"): 0, (None, "q"): -1}
+    assert outcomes == (own if pair == ("rwl", "base") else {key: -outcome for key, outcome in own.items()})
+    assert {vote.voter for vote in votes} == {"oracle"} and {vote.pair for vote in votes} == {"p#0", "q#0", "r#0"}
 
 
 def test_an_unscored_clip_shifts_no_other(tmp_path, make_clip):

@@ -42,7 +42,7 @@ from lift_trl.report.verdict import (
 from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from lift_trl.statistics.intervals import Estimate
-from lift_trl.statistics.win_rate import Vote, critic_votes, win_rates
+from lift_trl.statistics.win_rate import Vote, win_rates
 from lift_trl.store.manifest import write_rows
 from lift_trl.store.system_clips import SystemClip
 from lift_trl.vbench.suite import DIMENSIONS
@@ -83,6 +83,10 @@ def full(tmp_path, make_clip):
     base, tuned = scores([bad] * 6 + [good] * 4), scores([bad] * 2 + [good] * 8)
     rewards = {name: {k: s.reward for k, s in found.items()} for name, found in (("base", base), ("rwl", tuned))}
     prompts = {key: key for key in base}
+    signs = {key: int(np.sign(tuned[key].reward - base[key].reward)) for key in base}
+    votes = [
+        Vote(key, key, dimension, sign, "critic") for key, sign in signs.items() for dimension in (*Dimension, None)
+    ]
     names = ("base", "rwl", "sft")
     clips = {name: make_clip(tmp_path / f"{name}.mp4", seed) for seed, name in enumerate(names)}
     others = {name: make_clip(tmp_path / f"{name}2.mp4", 9 + seed) for seed, name in enumerate(names)}
@@ -124,7 +128,7 @@ def full(tmp_path, make_clip):
         rewards={name: tuple(values.values()) for name, values in rewards.items()},
         deltas=(paired_delta("reward", "mean_reward", ("base", rewards["base"]), ("rwl", rewards["rwl"]), prompts),),
         paired=(*judges, *dimensions),
-        win_rates=tuple(win_rates(critic_votes(tuned, base, prompts), judge="critic", first="rwl", second="base")),
+        win_rates=tuple(win_rates(votes, judge="critic", first="rwl", second="base")),
         clips=tuple(
             ClipRow(f"clip {i}", clips if i % 2 else others, {"rwl": "reward 0.90"}, "spread") for i in range(6)
         ),

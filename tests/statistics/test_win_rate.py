@@ -4,14 +4,13 @@ import choix
 import numpy as np
 import pytest
 
-from lift_trl.records import Comparison, CriticScore, Judgement
-from lift_trl.rubric import Dimension, Label
+from lift_trl.records import Comparison
+from lift_trl.rubric import Dimension
 from lift_trl.statistics.win_rate import (
     ALPHA,
     Vote,
     agreement,
     bradley_terry,
-    critic_votes,
     fit_strengths,
     majority,
     to_votes,
@@ -90,22 +89,6 @@ def test_two_systems_agree_with_choix_and_a_clean_sweep_stays_finite():
     )
 
 
-def score(key, *labels, unscored=None):
-    if unscored:
-        return CriticScore(key, "critic", unscored=unscored)
-    return CriticScore(key, "critic", tuple(Judgement(d, label) for d, label in zip(Dimension, labels)))
-
-
-def test_critic_votes_by_expected_reward():
-    good, bad = Label.GOOD, Label.BAD
-    first = {"p": score("p", good, bad, good), "q": score("q", unscored="no video")}
-    second = {"p": score("p", good, good, bad), "q": score("q", good, good, good), "r": score("r", good, good, good)}
-    votes = {v.dimension: v.outcome for v in critic_votes(first, second, {"p": "a fox", "q": "a cat"})}
-    assert votes == {
-        Dimension.SEMANTIC_CONSISTENCY: 0, MOTION: -1, Dimension.VIDEO_FIDELITY: 1, None: 0,
-    }  # fmt: skip
-
-
 def test_agreement_with_people():
     people = [vote("p", 1), vote("p", 1, voter="w"), vote("q", -1), vote("r", 0), vote("s", 1)]
     critic = [vote("p", 1), vote("q", 1), vote("r", 0), vote("s", 0), vote("t", 1)]
@@ -117,7 +100,7 @@ def test_agreement_with_people():
 
 
 def test_people_and_critic_meet_in_one_key():
-    """Votes name paths, a critic's scores are by clip: the key of a clip joins them."""
+    """Votes name paths, a critic's are by clip: the key of a clip joins them."""
     rows = [
         comparison(1, "a fox", "lora/x.mp4", "base/x.mp4", "a"),
         comparison(2, "a cat", "base/y.mp4", "lora/y.mp4", "a"),
@@ -126,9 +109,7 @@ def test_people_and_critic_meet_in_one_key():
     people = to_votes(
         rows, lambda video: video.split("/")[0], first="lora", second="base", key_of=lambda video: video.split("/")[1]
     )
-    good, bad = score("k", *[Label.GOOD] * 3), score("k", *[Label.BAD] * 3)
-    scores = {"lora": {"x.mp4": good, "y.mp4": good}, "base": {"x.mp4": bad, "y.mp4": bad}}
-    critic = critic_votes(scores["lora"], scores["base"], {"x.mp4": "a fox", "y.mp4": "a cat"})
+    critic = [vote(prompt, 1, pair=key) for key, prompt in (("x.mp4", "a fox"), ("y.mp4", "a cat"))]
     found = agreement(people, critic)
     assert (found.with_ties.value, found.with_ties.n) == (0.5, 2)
 

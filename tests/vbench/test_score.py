@@ -7,7 +7,7 @@ import pytest
 
 from lift_trl.hub.model_index import model_index
 from lift_trl.vbench.export import write_leaderboard_zip
-from lift_trl.vbench.results import read_results
+from lift_trl.vbench.results import load_results
 from lift_trl.vbench.score import (
     IncompleteResultsError,
     aggregate,
@@ -16,6 +16,14 @@ from lift_trl.vbench.score import (
     vbench_rows,
 )
 from lift_trl.vbench.suite import DIMENSIONS
+
+
+def read_results(paths, **options):
+    return load_results(paths, **options)[0]
+
+
+def notes_of(paths) -> str:
+    return "\n".join(load_results(paths)[1])
 
 
 def write_dimension(folder, name, values, *, reported=None, long=False, prompts=None, samples=2, videos="/videos"):
@@ -142,21 +150,21 @@ def aggregates(folder, **options):
     return [name for name in names if "_score" in name]
 
 
-def test_a_file_with_one_clip_each_makes_no_total(tmp_path, caplog):
+def test_a_file_with_one_clip_each_makes_no_total(tmp_path):
     write_all(tmp_path, limit=1, samples=1)
     assert aggregates(tmp_path) == []
-    assert "scene has only 1 of 430 clips, 1 of 86 prompts; no total is made of it" in caplog.text
+    assert "scene has only 1 of 430 clips, 1 of 86 prompts; no total is made of it" in notes_of(tmp_path)
     with pytest.raises(IncompleteResultsError, match="scene: 1 of 430 clips"):
         write_leaderboard_zip(read_results(tmp_path), tmp_path / "x.zip")
 
 
-def test_a_mini_draw_is_an_estimate_and_a_hole_in_it_is_refused(tmp_path, caplog):
+def test_a_mini_draw_is_an_estimate_and_a_hole_in_it_is_refused(tmp_path):
     write_all(tmp_path, limit=4, samples=2)
     planned = {name: [4, 2, 8] for name in DIMENSIONS}
     write_run(tmp_path, {**planned, "temporal_flickering": [4, 25, 8]})
     assert aggregates(tmp_path) == [f"{name}_estimate" for name in AGGREGATES]
-    assert "scene is an estimate of VBench's figure: 4 of 86 prompts, 2 of 5 samples a prompt" in caplog.text
-    assert "temporal_flickering is an estimate of VBench's figure: 4 of 75 prompts." in caplog.text
+    assert "scene is an estimate of VBench's figure: 4 of 86 prompts, 2 of 5 samples a prompt" in notes_of(tmp_path)
+    assert "temporal_flickering is an estimate of VBench's figure: 4 of 75 prompts." in notes_of(tmp_path)
     with pytest.raises(IncompleteResultsError, match="scene: 4 of 86 prompts"):
         write_leaderboard_zip(read_results(tmp_path), tmp_path / "x.zip")
     write_dimension(tmp_path, "scene", [0.5] * 7)
@@ -187,11 +195,11 @@ def test_figures_cannot_be_restamped(tmp_path):
 
 
 @pytest.mark.parametrize("values", [[0.2, math.nan], []])
-def test_a_dimension_without_a_figure_is_left_out_alone(tmp_path, values, caplog):
+def test_a_dimension_without_a_figure_is_left_out_alone(tmp_path, values):
     write_all(tmp_path)
     write_dimension(tmp_path, "color", values, reported=0.5)
     assert aggregates(tmp_path) == ["quality_score"]
-    assert "color_eval_results.json: color is left out: " in caplog.text
+    assert "color_eval_results.json: color is left out: " in notes_of(tmp_path)
     write_dimension(tmp_path / "alone", "color", values, reported=0.5)
     (tmp_path / "alone" / "scene_eval_results.json").write_text('{"scene": [null, []]}')
     nothing = read_results(tmp_path / "alone")

@@ -58,7 +58,6 @@ class Count:
     Attributes:
         attention_flops, matmul_flops, conv_flops: floating-point operations, 2 a multiply-add.
         traffic_bytes: read and written by all other operations; products are bound by arithmetic.
-        launches: operations that a device would start.
         peaks: for each phase of the code, bytes in use at its highest point, by what they are.
     """
 
@@ -66,7 +65,6 @@ class Count:
     matmul_flops: float = 0.0
     conv_flops: float = 0.0
     traffic_bytes: float = 0.0
-    launches: float = 0.0
     peaks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
@@ -87,15 +85,6 @@ class Count:
     def scaled(self, factor: float) -> "Count":
         """The work of `factor` such runs, one after another: the peak stays."""
         return Count(**{name: factor * getattr(self, name) for name in WORK}, peaks=self.peaks)
-
-    def then(self, other: "Count") -> "Count":
-        """The work of both, one after the other; a phase of both has the higher peak."""
-        phases = {**self.peaks, **other.peaks}
-        peaks = {
-            name: max((c.peaks[name] for c in (self, other) if name in c.peaks), key=lambda kinds: sum(kinds.values()))
-            for name in phases
-        }
-        return Count(**{name: getattr(self, name) + getattr(other, name) for name in WORK}, peaks=peaks)
 
 
 #: The fields of a `Count` that add up.
@@ -181,7 +170,6 @@ class Meter(TorchDispatchMode):
         self, func: Any, args: Any, kwargs: Any, out: Any, tensors: Sequence[Tensor], results: Sequence[Tensor]
     ) -> None:
         packet, name = func.overloadpacket, str(func.overloadpacket)
-        self._work["launches"] += 1
         if packet in _FLOPS:
             which = (
                 "attention_flops" if _ATTENTION in name else "conv_flops" if _CONVOLUTION in name else "matmul_flops"

@@ -184,11 +184,6 @@ def export_comfyui_lora(adapter_dir: Path | str, output_dir: Path | str, *, modu
     return _write(converted, Path(output_dir) / COMFYUI_LORA_FILE, network, {})
 
 
-def lora_metadata(path: Path | str) -> dict[str, Any]:
-    """The adapter configuration (`transformer.r`, `transformer.lora_alpha`, ...) that a diffusers LoRA file carries."""
-    return dict(json.loads(_header(Path(path)).get(LORA_ADAPTER_METADATA_KEY, "{}")))
-
-
 def lora_network(file: Path) -> str | None:
     """
     The part of the pipeline that a LoRA's file, or else the `run.json` beside it, names: `transformer`, or `transformer_2`
