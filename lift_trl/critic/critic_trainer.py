@@ -64,7 +64,8 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
     Args:
         model: a name, or a loaded image-text-to-text model.
         args: a `LiFTCriticConfig`.
-        train_dataset, eval_dataset: LiFT-HRA rows, tidy or one a clip (`read_examples`).
+        train_dataset: LiFT-HRA rows, tidy or one a clip (`read_examples`).
+        eval_dataset: the same, of held-out clips.
         pairs: clips that people compared (`critic.pairs.reading.read_pairs`), dealt out to the rows: an epoch shows each
             once.
         processing_class: the processor; that of `model` by default.
