@@ -181,7 +181,7 @@ MUTATIONS = (
     ),
     Mutation(
         "advantages negated",
-        f"{OBJECTIVES}/groups.py",
+        f"{OBJECTIVES}/parts/groups.py",
         "advantage=found.value.clamp",
         "advantage=-found.value.clamp",
         OBJECTIVE_TESTS,
@@ -202,7 +202,7 @@ MUTATIONS = (
     ),
     Mutation(
         "real videos not weighed by lambda",
-        f"{OBJECTIVES}/weights.py",
+        f"{OBJECTIVES}/parts/weights.py",
         "real_weight * total / num_real",
         "total / num_real",
         "tests/alignment/test_row_weights.py",
