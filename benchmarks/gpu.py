@@ -135,7 +135,7 @@ def measure(work: Work, shapes: EncodedShapes, folder: Path, state: PartialState
     if work.stage == "generate":
         steps = settings["num_inference_steps"]
         sampling = Sampling(size.num_frames, size.height, size.width, steps, negative_prompt="").sized(source)
-        pipe, texts = load_pipeline(source, (), sampling, dtype, state), dataset.text_cache()
+        pipe, texts = load_pipeline(source, (), sampling, dtype, state.device), dataset.text_cache()
         return clock.run(lambda: sample_batch(pipe, source, [PromptSeed("", 0)], texts, sampling, dtype, device), 1)
     args = RewardWeightedVideoConfig(
         str(folder / "run"), max_steps=4, bf16=True, use_cpu=device.type == "cpu", report_to=[], save_strategy="no",

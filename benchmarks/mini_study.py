@@ -32,13 +32,13 @@ from benchmarks.mini_study_labels import equal, expected, noisy, shuffled
 from benchmarks.mini_study_tables import objectives_table, table
 from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
-from lift_trl.alignment.guard import CriticSource, Guard
+from lift_trl.alignment.guard import Guard
 from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
 from lift_trl.alignment.sampling.generate import generate_videos, plan_videos
 from lift_trl.alignment.sampling.settings import Sampling
-from lift_trl.alignment.score import score_videos
+from lift_trl.alignment.score import CriticSource, score_videos
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.mini.judges import OracleJudge, StillnessJudge
 from lift_trl.mini.world import rate_folder

@@ -35,6 +35,7 @@ from lift_trl.alignment.objectives import per_sample_loss
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
 from lift_trl.alignment.training.draws import draw_rows
+from lift_trl.engines import Processes
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.records import content_id
 from lift_trl.runtime import process_state
@@ -50,8 +51,8 @@ ROWS_PER_SHARD = 100
 def write_cache(folder: Path, pipeline: Path, num_rows: int) -> Path:
     """A finished cache of `num_rows` random posteriors; what a VAE would write, without waiting for one."""
     source = open_pipeline(pipeline)
-    keys = CacheKeys.of(source, SIZE, encoding_dtype(source, process_state()))
-    TextCache(folder / TEXT_DIR, keys.text).embed(source, [""], process_state(), keys.dtype)
+    keys = CacheKeys.of(source, SIZE, encoding_dtype(source, process_state().device.type))
+    TextCache(folder / TEXT_DIR, keys.text).embed(source, [""], Processes(process_state()), keys.dtype)
     text = TextCache(folder / TEXT_DIR, keys.text).stored("")
     generator = torch.Generator().manual_seed(0)
     (folder / SHARDS_DIR).mkdir(parents=True)

@@ -48,8 +48,9 @@ ARGUMENTS = (AlignArguments, LoraArguments, RewardWeightedVideoConfig)
 def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
     from lift_trl.alignment.data.video_dataset import CachedVideoDataset
-    from lift_trl.alignment.guard import CriticSource, Guard
+    from lift_trl.alignment.guard import Guard
     from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
+    from lift_trl.alignment.score import CriticSource
     from lift_trl.alignment.training.guarded import GuardedValidation
     from lift_trl.critic.lift_critic import LiFTCritic
     from lift_trl.hub.lora.loading import loading_call

@@ -55,6 +55,14 @@ class GenerateArguments:
         default=None,
         metadata={"help": "Steps whose first block changes by less reuse the other blocks; 0.05 is usual."},
     )
+    engine: Literal["accelerate", "ray"] = field(
+        default="accelerate",
+        metadata={"help": "Who shares the videos out: accelerate launch, or Ray (start it by python)."},
+    )
+    num_workers: int | None = field(
+        default=None,
+        metadata={"help": "Workers of Ray, at most; as many as there are GPUs (or CPU cores) by default."},
+    )
 
 
 ARGUMENTS = (GenerateArguments,)
@@ -64,6 +72,7 @@ def main(args: GenerateArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
     from lift_trl.alignment.sampling.generate import generate_videos, read_prompts
     from lift_trl.alignment.sampling.settings import Sampling
+    from lift_trl.engines import find_workers
 
     state = process_state()
     setup_logging(state)
@@ -83,7 +92,13 @@ def main(args: GenerateArguments) -> None:
     )
     videos = read_prompts(args.prompts, videos_per_prompt=args.videos_per_prompt, seed=args.seed)
     generate_videos(
-        args.model_name_or_path, videos, args.output_dir, sampling=sampling, adapter=args.adapter, state=state
+        args.model_name_or_path,
+        videos,
+        args.output_dir,
+        sampling=sampling,
+        adapter=args.adapter,
+        state=state,
+        workers=find_workers(args.engine, args.num_workers, state),
     )
     state.print(f"{len(videos)} videos are in {args.output_dir}. Next: recipes/score.py --videos {args.output_dir}")
 

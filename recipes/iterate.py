@@ -66,8 +66,9 @@ ARGUMENTS = (IterateArguments, LoraArguments, RewardWeightedVideoConfig)
 
 def main(script_args: IterateArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.alignment.guard import CriticSource, Guard
+    from lift_trl.alignment.guard import Guard
     from lift_trl.alignment.iterate import iterate
+    from lift_trl.alignment.score import CriticSource
     from lift_trl.critic.lift_critic import LiFTCritic
     from lift_trl.statistics.drift import alarms_in_words
     from lift_trl.video_models import StoredPipeline

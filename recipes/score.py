@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lift_trl.judges import JUDGES, JudgeName, load_judge
+from lift_trl.judges import JUDGES, JudgeName, judge_name, load_judge
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import LIFT
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
@@ -49,6 +49,14 @@ class ScoreArguments:
     rubric: str | None = field(
         default=None, metadata={"help": "YAML of your own rubric, for an untuned model; a critic knows its own."}
     )
+    engine: Literal["accelerate", "ray"] = field(
+        default="accelerate",
+        metadata={"help": "Who shares the clips out: accelerate launch, or Ray (start it by python)."},
+    )
+    num_workers: int | None = field(
+        default=None,
+        metadata={"help": "Workers of Ray, at most; as many as there are GPUs (or CPU cores) by default."},
+    )
 
     def __post_init__(self) -> None:
         if self.critic is None and self.judge is None:
@@ -70,20 +78,23 @@ ARGUMENTS = (ScoreArguments,)
 
 def main(args: ScoreArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.alignment.score import NamedRewardModel, score_videos
+    from lift_trl.alignment.score import CriticSource, NamedRewardModel, score_videos
     from lift_trl.critic.lift_critic import LiFTCritic
     from lift_trl.critic.served import ServedCritic
+    from lift_trl.engines import find_workers
 
     state = process_state()
     setup_logging(state)
-    reward_model: NamedRewardModel
     rubric = read_rubric(args.rubric) if args.rubric else LIFT
     if args.judge:
-        reward_model = load_judge(
-            args.judge, model=args.critic, revision=args.critic_revision, scale=args.scale, device=state.device
-        )
+        options = {"model": args.critic, "revision": args.critic_revision, "scale": args.scale}
+
+        def load() -> NamedRewardModel:
+            return load_judge(args.judge, **options, device=process_state().device)
+
+        critic = CriticSource(judge_name(args.judge, **options), load, rubric)
     elif args.base_url:
-        reward_model = ServedCritic(
+        served = ServedCritic(
             args.critic,
             base_url=args.base_url,
             logprobs=args.logprobs,
@@ -91,27 +102,28 @@ def main(args: ScoreArguments) -> None:
             api_key=os.environ[args.api_key_env] if args.api_key_env else None,
             rubric=rubric,
         )
+        critic = CriticSource(served.name, lambda: served, rubric)
     else:
         if args.device_map and state.num_processes > 1:
             raise ValueError("device_map spreads one process over the devices: launch one, or leave it out.")
-        reward_model = LiFTCritic.from_pretrained(
-            args.critic,
-            revision=args.critic_revision,
-            device=None if args.device_map else state.device,
-            device_map=args.device_map,
-            quantization=args.quantization,
-            batch_size=args.batch_size,
-            rubric=rubric if args.rubric else None,
+        critic = CriticSource(
+            *LiFTCritic.when_needed(
+                args.critic,
+                revision=args.critic_revision,
+                device_map=args.device_map,
+                quantization=args.quantization,
+                batch_size=args.batch_size,
+                rubric=rubric if args.rubric else None,
+            )
         )
-        rubric = reward_model.rubric
     score_videos(
-        reward_model,
+        critic,
         args.videos,
         args.output_dir,
         with_reason=args.with_reason,
         batch_size=args.batch_size,
-        rubric=rubric,
         state=state,
+        workers=find_workers(args.engine, args.num_workers, state),
     )
     state.print(f"Scores are in {args.output_dir}. Next: lift-trl inspect {args.output_dir}, or recipes/cache.py")
 

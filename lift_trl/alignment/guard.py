@@ -12,9 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..rubric import LIFT, Rubric
 from ..store.manifest import METADATA_FILE, read_rows, write_text
-from .score import NamedRewardModel
+from .score import CriticSource
 
 
 GuardAction = Literal["warn", "stop", "best"]
@@ -30,14 +29,6 @@ _SMALL_GAIN = 0.05
 # Of an honest gain the other judge sees half or more; of an exploited one next to nothing.
 _SEEN_SHARE = 0.2
 _SURE = 1.96  # standard errors of a mean: 95 %
-
-
-class CriticSource(NamedTuple):
-    """A critic that is in memory only while it scores: `load` returns it, `name` and `rubric` are its own."""
-
-    name: str
-    load: Callable[[], NamedRewardModel]
-    rubric: Rubric = LIFT
 
 
 class Gain(NamedTuple):

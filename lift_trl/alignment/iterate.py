@@ -20,13 +20,13 @@ from ..video_models import PipelineSource, open_pipeline
 from ..video_models.source import release_memory
 from .data.cache import cache_videos, clip_parents
 from .data.video_dataset import CachedVideoDataset
-from .guard import CriticSource, Curves, Guard, Verdicts, read_verdicts
+from .guard import Curves, Guard, Verdicts, read_verdicts
 from .objectives import OBJECTIVES
 from .reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
 from .reward_weighted_trainer import RewardWeightedVideoTrainer
 from .sampling.generate import PromptSeed, generate_videos, read_prompts
 from .sampling.settings import Sampling
-from .score import score_videos
+from .score import CriticSource, score_videos
 
 
 logger = get_logger(__name__)
@@ -226,11 +226,7 @@ def _score(
 ) -> None:
     ids = content_id(*(video.id for video in videos))
     if not _is_finished(folder / name, videos=ids, critic=critic.name):
-        reward_model = critic.load()
-        options: dict[str, Any] = {"batch_size": batch_size, "rubric": critic.rubric, "state": state}
-        score_videos(reward_model, folder / GENERATED, folder / name, **options)
-        del reward_model
-        release_memory()
+        score_videos(critic, folder / GENERATED, folder / name, batch_size=batch_size, state=state)
 
 
 def _cache(

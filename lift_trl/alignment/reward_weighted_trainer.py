@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 
+from ..engines import Processes
 from ..hub.lora.files import adapter_identity, load_adapter
 from ..hub.lora.options import check_lora_options
 from ..records import TextCondition, TrainBatch
@@ -332,17 +333,15 @@ class RewardWeightedVideoTrainer(SavingTrainer):
     def _validation_callback(self, dataset: CachedVideoDataset) -> ValidationVideos:
         """Samples the validation prompts; those that the cache lacks are embedded beside the output."""
         if len(self.video_model.networks) > 1:
-            raise ValueError(
-                "validation_prompts: sampling takes both networks. Leave it out; see recipes/generate.py."
-            )
+            raise ValueError("validation_prompts: sampling takes both networks. Leave it out: recipes/generate.py.")
         _, negative = validation_guidance(self.config, self.video_model)
         prompts, state = [*(self.config.validation_prompts or ()), negative], self.config.distributed_state
         texts = dataset.text_cache()
         if texts.missing(prompts):
             texts = TextCache(self.output_dir / CACHE_DIR / "text", texts.fingerprint)
-            texts.embed(self.source, prompts, state, getattr(torch, dataset.artifact.config["dtype"]))
-        dtype = encoding_dtype(self.source, state)
-        return ValidationVideos(self.source, texts, dataset.artifact.config, self.config, dtype)
+            texts.embed(self.source, prompts, Processes(state), getattr(torch, dataset.artifact.config["dtype"]))
+        config, dtype = dataset.artifact.config, encoding_dtype(self.source, state.device.type)
+        return ValidationVideos(self.source, texts, config, self.config, dtype)
 
     def _announce(self, model: Any) -> None:
         """What really runs, at the start of the log."""

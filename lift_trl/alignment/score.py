@@ -1,13 +1,16 @@
 """Videos to a `scored/` artefact through any `RewardModel`: labels, probabilities, reasons and rewards, joined by id."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import torch
 from accelerate import PartialState
 from accelerate.logging import get_logger
 
+from ..engines import Append, Processes, Work, Workers
 from ..protocols import RewardModel, StreamingRewardModel
 from ..records import CriticScore, NativeScore, StoredVideo, VideoSource, content_id
 from ..rubric import LIFT, Rubric
@@ -16,7 +19,7 @@ from ..store.clip_rows import row_caption, row_id, row_is_real, video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
 from ..store.rated_videos import raw_rows
 from ..store.rubrics.of_data import check_same
-from ..store.sharding import chunks, pending, share
+from ..store.sharding import chunks
 
 
 if TYPE_CHECKING:
@@ -49,8 +52,23 @@ class ScoringJob(NamedTuple):
         return self.video.read() if isinstance(self.video, StoredVideo) else self.video
 
 
+class CriticSource(NamedTuple):
+    """
+    A critic that is in memory only while it scores, in each process that does.
+
+    Attributes:
+        name: its own.
+        load: returns it.
+        rubric: its own.
+    """
+
+    name: str
+    load: Callable[[], NamedRewardModel]
+    rubric: Rubric = LIFT
+
+
 def score_videos(
-    reward_model: NamedRewardModel,
+    reward_model: NamedRewardModel | CriticSource,
     videos: "Path | str | Dataset",
     output_dir: Path | str,
     *,
@@ -59,6 +77,7 @@ def score_videos(
     batch_size: int = 8,
     rubric: Rubric = LIFT,
     state: PartialState | None = None,
+    workers: Workers | None = None,
 ) -> Path:
     """
     Scores every clip of `videos`; returns `output_dir`, an artefact with one row a clip.
@@ -70,40 +89,67 @@ def score_videos(
         videos: a `generated/` artefact, a folder of clips with metadata, or what `load_dataset` returns.
         with_reason: also ask for the written reason of each label.
         score_real: also score real clips (`is_real`). Alignment needs no reward of them, so they are passed on without.
-        batch_size: clips that are given to the model at once; the unit of resuming.
-        rubric: what the labels of `reward_model` are of: `critic.rubric`.
+        batch_size: clips that are given to the model at once; the unit of resuming. Batches are fixed by the list of clips:
+            what a clip is batched with may change the last bits of its probabilities.
+        rubric: what the labels of `reward_model` are of: `critic.rubric`. A `CriticSource` names its own.
+        workers: who scores, the processes of `state` by default. Ray's take a `CriticSource`, or a model that pickles.
 
     Raises:
         ValueError: if `output_dir` holds scores of another reward model or rubric, the model's labels are not of `rubric`,
             rows cannot be read, or two share an id.
     """
     state = state or process_state()
+    workers = workers or Processes(state)
+    source = reward_model if isinstance(reward_model, CriticSource) else _held(reward_model, rubric)
     folder = Path(output_dir)
     jobs = read_jobs(videos, folder)
     manifest = Manifest(folder, rank=state.process_index)
-    own = [] if rubric == LIFT else [rubric.id]
-    key = content_id(reward_model.name, with_reason, *(["real"] if score_real else []), *own)
-    todo = _todo(manifest, jobs, key)
-    # Every process must have read the same rows before any of them appends one.
-    state.wait_for_everyone()
+    own = [] if source.rubric == LIFT else [source.rubric.id]
+    key = content_id(source.name, with_reason, *(["real"] if score_real else []), *own)
+    done = _done(manifest, key)
+    todo = [batch for batch in chunks(jobs, batch_size) if not done.issuperset(job.id for job in batch)]
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
-    mine = share(todo, rank=state.process_index, world_size=state.num_processes)
-    logger.info("%d clips, %d to score, %d by this process", len(jobs), len(todo), len(mine))
-    parts = chunks(mine, batch_size) if mine else []
-    asked = [[job for job in part if score_real or not job.row.get("is_real")] for part in parts]
-    scores = _scores(reward_model, asked, with_reason)
-    for part, jobs_asked, found in zip(parts, asked, scores, strict=True):
-        scored = {job.id: score for job, score in zip(jobs_asked, found, strict=True)}
-        _check_rubric(scored.values(), rubric)
-        for job in part:
-            rating = scored[job.id].columns() if job.id in scored else {}
-            manifest.append({**job.row, **rating, "scoring": key})
-    state.wait_for_everyone()
+    logger.info("%d clips, %d batches to score", len(jobs), len(todo))
+    plan = _Plan(source, with_reason, score_real, key, done)
+    workers.run(plan.scorer, todo, manifest.append)
     if state.is_main_process:
         rows = manifest.merge([job.id for job in jobs])
-        _finish(folder, rows, reward_model.name, with_reason, rubric)
+        _finish(folder, rows, source.name, with_reason, source.rubric)
     state.wait_for_everyone()
     return folder
+
+
+def _held(reward_model: NamedRewardModel, rubric: Rubric) -> CriticSource:
+    """The source of a reward model that is in memory."""
+    return CriticSource(reward_model.name, lambda: reward_model, rubric)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that a worker must know to score."""
+
+    source: CriticSource
+    with_reason: bool
+    score_real: bool
+    key: str
+    done: Set[str]
+
+    def scorer(self, device: torch.device) -> Work[Sequence[ScoringJob]]:
+        """What scores batches and gives a row for each clip that is not done, with the critic in memory."""
+        reward_model = self.source.load()
+
+        def score(batches: Sequence[Sequence[ScoringJob]], append: Append) -> None:
+            asked = [[job for job in batch if self.score_real or not job.row.get("is_real")] for batch in batches]
+            scores = _scores(reward_model, asked, self.with_reason)
+            for batch, jobs_asked, found in zip(batches, asked, scores, strict=True):
+                scored = {job.id: score for job, score in zip(jobs_asked, found, strict=True)}
+                _check_rubric(scored.values(), self.source.rubric)
+                for job in batch:
+                    rating = scored[job.id].columns() if job.id in scored else {}
+                    if job.id not in self.done:
+                        append({**job.row, **rating, "scoring": self.key})
+
+        return score
 
 
 def _scores(
@@ -167,16 +213,15 @@ def _digest(video: VideoSource | StoredVideo) -> str:
     return str(video) if isinstance(video, Path) and not video.is_file() else video_digest(video)
 
 
-def _todo(manifest: Manifest, jobs: list[ScoringJob], key: str) -> list[ScoringJob]:
-    """Jobs without a row."""
+def _done(manifest: Manifest, key: str) -> set[str]:
+    """Ids of clips that have their row."""
     rows = manifest.rows()
     if any(row.get("scoring") != key for row in rows):
         raise ValueError(
             f"{manifest.folder}: holds scores of another reward model or rubric, or with_reason or score_real was another. "
             "Name a new output_dir, or delete this one."
         )
-    wanted = set(pending([job.id for job in jobs], {row["id"] for row in rows}))
-    return [job for job in jobs if job.id in wanted]
+    return {row["id"] for row in rows}
 
 
 def _check_rubric(scores: Iterable[CriticScore | NativeScore], rubric: Rubric) -> None:

@@ -101,7 +101,7 @@ class LiFTCritic:
     ) -> tuple[str, Callable[[], "LiFTCritic"], Rubric]:
         """The critic's `name`, what loads it, and its rubric: for a stage that has it in memory only while it scores."""
         name = _name(name_or_path, revision, options.get("quantization"))
-        rubric = load_settings(name_or_path, revision).rubric
+        rubric = load_settings(name_or_path, revision, options.get("rubric")).rubric
         return name, lambda: cls.from_pretrained(name_or_path, revision=revision, **options), rubric
 
     @classmethod

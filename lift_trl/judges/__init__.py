@@ -63,6 +63,14 @@ def load_judge(
     )
 
 
+def judge_name(judge: str, *, model: str | None = None, revision: str | None = None, scale: str | None = None) -> str:
+    """The `name` of what `load_judge` would load; raises as it does."""
+    from .native import Scale
+
+    family = judge_class(judge)
+    return family.name_of(model or family.released, revision, None if scale is None else Scale.parse(scale))
+
+
 def judge_class(judge: str) -> "type[NativeJudge]":
     """The class of one of `JUDGES`; `ValueError` where there is no such judge."""
     if judge not in JUDGES:

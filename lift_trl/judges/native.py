@@ -15,6 +15,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from ..records import NativeScore, StoredVideo, VideoSource, content_id
 from ..store.video_io import Clip, describe, read_video
+from ..store.weights import weights_revision
 
 
 logger = logging.getLogger(__name__)
@@ -78,14 +79,13 @@ class NativeJudge(ABC):
     A judge with dimensions and a scale of its own. A `RewardModel`; the reward is the mean over its dimensions.
 
     Args:
-        name: `"repo@revision"`.
+        name: what the scores say of their origin, as `name_of` makes it.
         scale: how native values map to [0, 1]; `default_scale` where `None`.
 
     Attributes:
         released: the Hub's repository of its weights.
         aspects: its dimensions.
         prompt_file: its question, in `prompts/`.
-        name: what the scores say of their origin: weights and scale.
     """
 
     released: ClassVar[str]
@@ -96,10 +96,15 @@ class NativeJudge(ABC):
     def __init__(self, model: Any, processor: Any, *, name: str, scale: Scale | None = None) -> None:
         self.model, self.processor = model, processor
         self.scale = scale or self.default_scale
-        self.name = f"{name}+{self.scale}"
+        self.name = name
         self.question = (files(__package__) / "prompts" / self.prompt_file).read_text(encoding="utf-8")
         added = processor.tokenizer.added_tokens_decoder.values()
         self._control_tokens = sorted(token.content for token in added if token.special)
+
+    @classmethod
+    def name_of(cls, name: str, revision: str | None = None, scale: Scale | None = None) -> str:
+        """What the scores say of their origin, weights and scale: `"repo@revision+linear:1:5"`."""
+        return f"{name}@{weights_revision(name, revision)}+{scale or cls.default_scale}"
 
     @classmethod
     @abstractmethod

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoProcessor, Qwen2VLModel
 
 from ..critic_models import QwenVL
 from ..records import StoredVideo, VideoSource
-from ..store.weights import check_keys, read_tensors, weights_revision
+from ..store.weights import check_keys, read_tensors
 from .native import NativeJudge, Scale, Verdict, fit, frames_at, load_dtype
 
 
@@ -84,8 +84,8 @@ class VideoReward(NativeJudge):
         model = RewardHead(shape, outputs).to(load_dtype(device))
         check_keys(name, weights, model.state_dict())
         model.load_state_dict(weights)
-        stamp = f"{name}@{weights_revision(name) if Path(name).is_dir() else folder.name}"
-        return cls(model.to(device).eval(), processor, config=config, name=stamp, scale=scale)
+        own_name = cls.name_of(name, revision, scale)
+        return cls(model.to(device).eval(), processor, config=config, name=own_name, scale=scale)
 
     @torch.inference_mode()
     def raw(self, video: VideoSource | StoredVideo | str, prompt: str) -> Tensor:

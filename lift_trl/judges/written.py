@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from ..critic_models import find_critic_model
 from ..records import StoredVideo, VideoSource
 from ..store.video_io import Clip
-from ..store.weights import load_whole, weights_revision
+from ..store.weights import load_whole
 from .native import NativeJudge, Scale, Verdict, load_dtype
 
 
@@ -44,8 +44,8 @@ class WrittenJudge(NativeJudge):
             use_safetensors=True,
         )
         processor = AutoProcessor.from_pretrained(name, revision=revision)
-        stamp = f"{name}@{weights_revision(name, revision)}"
-        return cls(model.to(device).eval(), processor, name=stamp, scale=scale)
+        own_name = cls.name_of(name, revision, scale)
+        return cls(model.to(device).eval(), processor, name=own_name, scale=scale)
 
     @abstractmethod
     def frames(self, video: VideoSource | StoredVideo | str) -> Clip:

@@ -137,7 +137,7 @@ def weights_revision(name_or_path: Path | str, revision: str | None = None) -> s
         # VILA and VideoReward keep weights in folders; beside weights of its own, a folder holds checkpoints.
         files = files or sorted(path for path in folder.glob("*/*model*") if path.suffix in suffixes)
         return content_id(*(part for path in files for part in (path.name, file_digest(path))))
-    for file in ("config.json", "adapter_config.json"):
+    for file in ("config.json", "adapter_config.json", "model_config.json"):  # the last is VideoReward's
         path = cached_file(str(name_or_path), file, revision=revision, _raise_exceptions_for_missing_entries=False)
         if path is not None:
             return extract_commit_hash(path, None) or revision or "main"

@@ -137,10 +137,10 @@ def test_a_video_is_written_while_the_next_batch_is_sampled(videos, pipeline_dir
         next(event for event in sampled if not event.is_set()).set()
         return sample(*args)
 
-    def waiting(manifest, video, *args):
+    def waiting(plan, video, *args):
         number = [v.id for v in videos].index(video.id)
         assert sampled[min(number + 1, 2)].wait(20), "the next batch was not begun"
-        return store(manifest, video, *args)
+        return store(plan, video, *args)
 
     monkeypatch.setattr(generate, "sample_batch", watched)
     one = replace(FAST, batch_size=1)

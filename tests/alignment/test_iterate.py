@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import Idefics3ForConditionalGeneration
 
-from lift_trl.alignment.guard import CriticSource
 from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.sampling.settings import Sampling
+from lift_trl.alignment.score import CriticSource
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import find_revision
 from lift_trl.hub.lora.files import adapter_identity

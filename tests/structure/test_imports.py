@@ -29,6 +29,7 @@ LEVELS = {
     "lift_trl.statistics": 30,
     "lift_trl.judges": 32,
     "lift_trl.runtime": 35,
+    "lift_trl.engines": 36,
     "lift_trl.feedback": 40,
     "lift_trl.critic": 40,
     "lift_trl.alignment": 40,
@@ -54,6 +55,7 @@ PLACES = {
     "diffusers": ("lift_trl.video_models", "lift_trl.alignment", "lift_trl.hub", "lift_trl.mini", "lift_trl.estimate"),
     "av": ("lift_trl.store.video_io",),
     "torchao": ("lift_trl.store.quantization",),
+    "ray": ("lift_trl.engines.ray",),
     "fastapi": ("lift_trl.serving",),
     "uvicorn": ("lift_trl.serving",),
 }
@@ -152,6 +154,7 @@ def test_every_imported_library_is_declared():
     requirements = [*project["dependencies"], *project["optional-dependencies"]["ui"]]
     requirements += project["optional-dependencies"]["eval"] + project["optional-dependencies"]["trackers"]
     requirements += project["optional-dependencies"]["serve"] + project["optional-dependencies"]["quantization"]
+    requirements += project["optional-dependencies"]["ray"]
     declared = {canonicalize_name(Requirement(r).name) for r in requirements}
     owners = packages_distributions()
     own = {*sys.stdlib_module_names, *TRACKERS, *HOSTS, "lift_trl"}

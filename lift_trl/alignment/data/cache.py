@@ -15,6 +15,7 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 from torch import Tensor
 
+from ...engines import Processes
 from ...hub.parents import hub_parent
 from ...prefetch import ahead
 from ...records import RatedVideo, content_id
@@ -134,7 +135,7 @@ def cache_videos(
     rated = list(videos) if isinstance(videos, list | tuple) else load_rated_videos(videos)
     size = ClipSize.of(source.adapter, num_frames, height, width, fps)
     with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
-        keys = CacheKeys.of(source, size, encoding_dtype(source, state))
+        keys = CacheKeys.of(source, size, encoding_dtype(source, state.device.type))
     folder = Path(output_dir)
     if len({video.id for video in rated}) < len(rated):
         twice = next(video.id for video in rated if sum(other.id == video.id for other in rated) > 1)
@@ -150,7 +151,8 @@ def cache_videos(
     # One load of the text encoder for all: shards carry the texts of their clips, those that stand alone are kept as files.
     texts, alone = TextCache(folder / _WORK_DIR, keys.text), TextCache(folder / TEXT_DIR, keys.text)
     lacking = alone.missing(["", source.adapter.negative_prompt, *extra_prompts])
-    texts.embed(source, [*(video.prompt for shard in plan for _, video in shard), *lacking], state, keys.dtype)
+    prompts = [*(video.prompt for shard in plan for _, video in shard), *lacking]
+    texts.embed(source, prompts, Processes(state), keys.dtype)
     mine = share(plan, rank=state.process_index, world_size=state.num_processes)
     if mine:
         _encode_shards(folder, mine, texts, source, keys, state)
@@ -162,9 +164,9 @@ def cache_videos(
     return folder
 
 
-def encoding_dtype(source: PipelineSource, state: PartialState) -> torch.dtype:
+def encoding_dtype(source: PipelineSource, device_type: str) -> torch.dtype:
     """The family's precision on an accelerator, float32 on a CPU."""
-    return torch.float32 if state.device.type == "cpu" else source.adapter.dtype
+    return torch.float32 if device_type == "cpu" else source.adapter.dtype
 
 
 def cached_keys(folder: Path | str) -> set[str]:

@@ -1,21 +1,19 @@
 """Prompts embedded once each and kept on disk, so that the text encoder can leave before anything else is loaded."""
 
+import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 
+from ...engines import Append, Work, Workers
 from ...records import TextCondition, content_id
-from ...store.sharding import chunks, pending, share
+from ...store.sharding import pending
 from ...video_models import PipelineSource
-from ...video_models.source import release_memory
 from .cache_format import text_bytes, text_from_bytes
-
-
-# T5 has no cross-talk between prompts in a batch; this only bounds memory.
-_PROMPTS_PER_BATCH = 8
 
 
 class TextCache:
@@ -69,27 +67,27 @@ class TextCache:
             {name: value.to(dtype) if value.is_floating_point() else value for name, value in stacked.items()}
         )
 
-    def embed(self, source: PipelineSource, prompts: Sequence[str], state: PartialState, dtype: torch.dtype) -> None:
-        """Embeds what is missing of `prompts`, each by one process, with the text encoder loaded once and dropped after."""
-        todo = self.missing(prompts)
-        # Every process must have listed the folder before any of them writes to it.
-        state.wait_for_everyone()
-        mine = share(todo, rank=state.process_index, world_size=state.num_processes)
-        if mine:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            pipe = source.load(*source.adapter.text_components, dtype=dtype, device=state.device)
-            for batch in chunks(mine, _PROMPTS_PER_BATCH):
-                texts = source.adapter.encode_text(pipe, batch)
-                for index, prompt in enumerate(batch):
-                    path = self.path(prompt)
-                    partial = path.with_name(f".{path.name}.{state.process_index}.tmp")
-                    partial.write_bytes(
-                        text_bytes(TextCondition({name: tensor[index] for name, tensor in texts.items()}))
-                    )
-                    partial.replace(path)
-            del pipe
-            release_memory()
-        state.wait_for_everyone()
+    def embed(self, source: PipelineSource, prompts: Sequence[str], workers: Workers, dtype: torch.dtype) -> None:
+        """Embeds what is missing of `prompts`, each by one of `workers`, where the text encoder comes and leaves again."""
+        no_rows: list[Any] = []  # a prompt has a file only
+        workers.run(partial(self._encoder, source, dtype), self.missing(prompts), no_rows.append)
+
+    def _encoder(self, source: PipelineSource, dtype: torch.dtype, device: torch.device) -> Work[str]:
+        """What embeds prompts, with the text encoder in memory."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pipe = source.load(*source.adapter.text_components, dtype=dtype, device=device)
+
+        def encode(prompts: Sequence[str], append: Append) -> None:
+            for prompt in prompts:  # one at a time: the batch that a prompt is in might change its last bits
+                texts = source.adapter.encode_text(pipe, [prompt])
+                path = self.path(prompt)
+                partial_file = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+                partial_file.write_bytes(
+                    text_bytes(TextCondition({name: tensor[0] for name, tensor in texts.items()}))
+                )
+                partial_file.replace(path)
+
+        return encode
 
     def move(self, prompts: Sequence[str], target: "TextCache") -> None:
         """Gives the embeddings of `prompts` to another folder of the same file system."""

@@ -4,8 +4,8 @@ import hashlib
 import inspect
 import shutil
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,16 +17,16 @@ from accelerate.logging import get_logger
 from diffusers import SchedulerMixin
 from numpy.typing import NDArray
 
+from ...engines import Append, Processes, Work, Workers
 from ...hub.lora.loading import FoundLora, find_loras, load_lora
 from ...prefetch import behind
 from ...records import VideoSample, content_id, seed_from
 from ...runtime import process_state
 from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, naming_what_failed
-from ...store.sharding import chunks, share
+from ...store.sharding import chunks
 from ...store.tables import TABLE_SUFFIXES, table_rows, text_lines
 from ...store.video_io import write_video
 from ...video_models import PipelineSource, open_pipeline
-from ...video_models.source import release_memory
 from ..data.cache import encoding_dtype
 from ..data.text_cache import TextCache
 from .settings import Sampling, reusing_blocks
@@ -129,6 +129,7 @@ def generate_videos(
     sampling: Sampling = _AS_TRAINED,
     adapter: str | Path | Sequence[str | Path] | None = None,
     state: PartialState | None = None,
+    workers: Workers | None = None,
 ) -> Path:
     """
     Samples every video of `videos`; returns `output_dir`, an artefact with one row (`VideoSample`) a video. Videos of other
@@ -141,6 +142,7 @@ def generate_videos(
     Args:
         adapter: folder or repo of a LoRA that `load_lora_weights` reads, put on top of `model`; of a model with two networks
             also two, one of each. A pipeline stays as it is.
+        workers: who samples, the processes of `state` by default.
 
     Raises:
         ValueError: if nothing is asked for, two videos have prompt and seed in common, the size does not suit the model,
@@ -151,37 +153,56 @@ def generate_videos(
     sampling = sampling.sized(source)
     folder = Path(output_dir)
     ids = _distinct_ids(videos)
-    dtype = encoding_dtype(source, state)
+    workers = workers or Processes(state)
+    dtype = encoding_dtype(source, workers.device_type)
     manifest = Manifest(folder, rank=state.process_index)
     with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
         loras, settings = _settings(source, sampling, adapter, dtype)
     done = _done(manifest, settings)
     # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
     todo = [batch for batch in chunks(list(videos), sampling.batch_size) if not done.issuperset(v.id for v in batch)]
-    state.wait_for_everyone()
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
     logger.info("%d videos, %d of %d batches to sample", len(ids), len(todo), -(-len(ids) // sampling.batch_size))
     texts = TextCache(folder / _WORK_DIR, content_id(source.fingerprint(*source.adapter.text_components), dtype))
     prompts = [video.prompt for batch in todo for video in batch]
-    texts.embed(source, [*prompts, *_negative(sampling)] if prompts else [], state, dtype)
-    if mine := share(todo, rank=state.process_index, world_size=state.num_processes):
-        pipe = load_pipeline(source, loras, sampling, dtype, state)
-        started_s = time.monotonic()
-        with behind() as put:  # x264 and hashing do not hold the sampler up
-            for number, batch in enumerate(mine, start=1):
-                frames = sample_batch(pipe, source, batch, texts, sampling, dtype, state.device)
-                for video, clip in zip(batch, frames, strict=True):
-                    if video.id not in done:
-                        put(_store, manifest, video, clip, source, sampling, loras, settings)
-                left_s = (time.monotonic() - started_s) / number * (len(mine) - number)
-                logger.info("batch %d of %d, %.1f minutes left", number, len(mine), left_s / 60)
-        del pipe
-        release_memory()
-    state.wait_for_everyone()
+    texts.embed(source, [*prompts, *_negative(sampling)] if prompts else [], workers, dtype)
+    plan = _Plan(source, loras, sampling, dtype, texts, folder, settings, done)
+    workers.run(plan.sampler, todo, manifest.append)
     if state.is_main_process:
         _finish(manifest, ids, source, sampling, loras)
     state.wait_for_everyone()
     return folder
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that a worker must know to sample; it brings no model along."""
+
+    source: PipelineSource
+    loras: tuple[FoundLora, ...]
+    sampling: Sampling
+    dtype: torch.dtype
+    texts: TextCache
+    folder: Path
+    settings: str
+    done: Set[str]
+
+    def sampler(self, device: torch.device) -> Work[Sequence[PromptSeed]]:
+        """What samples batches and gives a row for each video that is not done, with the pipeline in memory."""
+        pipe = load_pipeline(self.source, self.loras, self.sampling, self.dtype, device)
+
+        def sample(batches: Sequence[Sequence[PromptSeed]], append: Append) -> None:
+            started_s = time.monotonic()
+            with behind() as put:  # x264 and hashing do not hold the sampler up
+                for number, batch in enumerate(batches, start=1):
+                    frames = sample_batch(pipe, self.source, batch, self.texts, self.sampling, self.dtype, device)
+                    for video, clip in zip(batch, frames, strict=True):
+                        if video.id not in self.done:
+                            put(_store, self, video, clip, append)
+                    left_s = (time.monotonic() - started_s) / number * (len(batches) - number)
+                    logger.info("batch %d of %d, %.1f minutes left", number, len(batches), left_s / 60)
+
+        return sample
 
 
 def _distinct_ids(videos: Sequence[PromptSeed]) -> list[str]:
@@ -222,7 +243,7 @@ def _done(manifest: Manifest, settings: str) -> set[str]:
 
 
 def load_pipeline(
-    source: PipelineSource, loras: Sequence[FoundLora], sampling: Sampling, dtype: torch.dtype, state: PartialState
+    source: PipelineSource, loras: Sequence[FoundLora], sampling: Sampling, dtype: torch.dtype, device: torch.device
 ) -> Any:
     """The pipeline without its text encoder, with the LoRAs on."""
     networks = source.adapter.networks
@@ -230,7 +251,7 @@ def load_pipeline(
         *networks,
         "vae",
         dtype=dtype,
-        device=state.device,
+        device=device,
         private=len(loras) > 0,
         quantization=sampling.quantization,
     )
@@ -296,18 +317,11 @@ def sample_batch(
     return video.repeat(sampling.enlarge, axis=2).repeat(sampling.enlarge, axis=3)
 
 
-def _store(
-    manifest: Manifest,
-    video: PromptSeed,
-    clip: NDArray[np.uint8],
-    source: PipelineSource,
-    sampling: Sampling,
-    loras: Sequence[FoundLora],
-    settings: str,
-) -> None:
+def _store(plan: _Plan, video: PromptSeed, clip: NDArray[np.uint8], append: Append) -> None:
     """The file first, then its row: a row means that the file is whole."""
+    source, sampling = plan.source, plan.sampling
     name = f"{VIDEOS_DIR}/{video.id}.mp4"
-    path = manifest.folder / name
+    path = plan.folder / name
     with naming_what_failed(path, "The video was not written; those with a row are kept"):
         write_video(path, clip, fps=source.adapter.fps)
     assert sampling.num_frames and sampling.height and sampling.width and sampling.guidance_scale is not None
@@ -317,7 +331,7 @@ def _store(
         video=name,
         seed=video.seed,
         model=source.identity,
-        adapter=", ".join(lora.identity.rpartition("@")[0] for lora in loras) or None,
+        adapter=", ".join(lora.identity.rpartition("@")[0] for lora in plan.loras) or None,
         num_frames=sampling.num_frames,
         height=sampling.height,
         width=sampling.width,
@@ -329,7 +343,7 @@ def _store(
     row = {"file_name": name, **asdict(sample), "index": video.number}
     del row["video"]
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest.append({**row, "enlarge": sampling.enlarge, "sha256": sha256, "settings": settings})
+    append({**row, "enlarge": sampling.enlarge, "sha256": sha256, "settings": plan.settings})
 
 
 def _finish(

@@ -11,7 +11,8 @@ from transformers import TrainerCallback
 
 from ...store.manifest import METADATA_FILE, write_rows
 from ...video_models.source import release_memory
-from ..guard import CriticSource, Curves, Guard, Verdicts
+from ..guard import Curves, Guard, Verdicts
+from ..score import CriticSource
 from .policies import OldPolicyFollows
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from diffusers.models.autoencoders.vae import DecoderOutput
 from peft import LoraConfig
 from torch import Tensor
@@ -157,7 +156,7 @@ class VideoStages:
             texts = TextCache(Path(folder) / "text", CachedVideoDataset(folder).text_cache().fingerprint)
             with metering() as meter:
                 source.meter = meter
-                pipe = load_pipeline(source, (), few, source.adapter.dtype, PartialState(cpu=True))
+                pipe = load_pipeline(source, (), few, source.adapter.dtype, torch.device("cpu"))
                 pipe.vae.decode = _Undecoded(meter, self.size, shapes)
                 built = meter.count()
                 batch = [PromptSeed("", number) for number in range(sampling.batch_size)]
