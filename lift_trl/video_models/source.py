@@ -61,15 +61,24 @@ class PipelineSource(ABC):
                 "docs/add_a_video_model.md says how to add yours."
             )
         self._index = dict(index)
-        try:
-            self.adapter: VideoModel = ADAPTERS[class_name](
-                self._config("transformer"), self._config("vae"), self._index
-            )
-        except ValueError as error:
-            raise ValueError(f"{self.name or class_name}: {error}") from error
+        self.adapter = self._make_adapter()
         if network is not None and network not in self.adapter.networks:
             raise ValueError(f"network={network!r}: {self.name} has {' and '.join(self.adapter.networks)}.")
         self._network = network
+
+    def _make_adapter(self) -> VideoModel:
+        try:
+            return ADAPTERS[self.class_name](self._config("transformer"), self._config("vae"), self._index)
+        except ValueError as error:
+            raise ValueError(f"{self.name or self.class_name}: {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: without the adapter, which may hold what does not pickle."""
+        return {name: value for name, value in self.__dict__.items() if name != "adapter"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.adapter = self._make_adapter()
 
     @abstractmethod
     def load(
