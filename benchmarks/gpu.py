@@ -43,8 +43,7 @@ from lift_trl.estimate.video_planners import video_stages
 from lift_trl.estimate.weightless.configured import ConfiguredSource
 from lift_trl.estimate.weightless.meter import Count, Meter
 from lift_trl.mini.checkpoints import VIDEO_MODELS, WEIGHTS
-from lift_trl.runtime import process_state
-from lift_trl.video_models.source import release_memory
+from lift_trl.runtime import process_state, release_memory
 
 
 Models = dict[str, dict[str, Any]]

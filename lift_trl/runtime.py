@@ -1,5 +1,6 @@
 """Processes and logging: which process this is, which strategy really runs, and one way to run a trainer."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -102,6 +103,13 @@ def setup_logging(state: PartialState) -> None:
     rank = f" rank {state.process_index}" if state.num_processes > 1 else ""
     logging.basicConfig(format=f"%(asctime)s{rank} %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("lift_trl").setLevel(logging.INFO if state.is_main_process else logging.WARNING)
+
+
+def release_memory() -> None:
+    """Gives the memory of dropped models back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class ResumableTrainer:

@@ -13,11 +13,10 @@ from peft import LoraConfig
 
 from ..hub.lora.files import adapter_identity
 from ..records import content_id, seed_from
-from ..runtime import fit
+from ..runtime import fit, release_memory
 from ..store.manifest import ARTIFACT_FILE, Artifact
 from ..store.rated_videos import load_rated_videos
 from ..video_models import PipelineSource, open_pipeline
-from ..video_models.source import release_memory
 from .data.cache import cache_videos, clip_parents
 from .data.video_dataset import CachedVideoDataset
 from .guard import Curves, Guard, Verdicts, read_verdicts

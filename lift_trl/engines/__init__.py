@@ -8,8 +8,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
+from ..runtime import release_memory
 from ..store.sharding import share
-from ..video_models.source import release_memory
 
 
 Unit = TypeVar("Unit")

@@ -1,6 +1,5 @@
 """Where the parts of a text-to-video model come from: the interface that files and memory share."""
 
-import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -140,10 +139,3 @@ class PipelineSource(ABC):
 
     def _component_names(self) -> list[str]:
         return [name for name, spec in self._index.items() if isinstance(spec, list | tuple)]
-
-
-def release_memory() -> None:
-    """Gives the memory of dropped models back to the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What Ray's workers load in the tests: a judge and a model source whose process dies once, in the middle of its work."""
+"""A judge whose process dies once, in the middle of its work, for Ray's workers to load."""
 
 import os
 import signal
@@ -8,36 +8,44 @@ from pathlib import Path
 from lift_trl.alignment.score import CriticSource
 from lift_trl.records import CriticScore, Judgement
 from lift_trl.rubric import Dimension, Label
-from lift_trl.video_models import PipelineSource
 
 
-def die_once(marker: Path) -> None:
-    """Ends this process as the kernel does where memory is short, unless one has died here before."""
-    try:
-        marker.touch(exist_ok=False)
-    except FileExistsError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
+#: Ray neither reports to its makers nor writes into the user's home.
+PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
 class MortalJudge:
-    """Good where the caption is long, beside what it is batched with; notes in `log` which process judged what."""
+    """
+    Good where the caption is long; the reason names the clips of the batch.
+
+    Args:
+        log: file that gets a line for each judgement: process and clip.
+        dies_at: at this clip the first process that sees it dies as the kernel ends one where memory is short.
+        refuses: this clip raises.
+        seconds: time that a clip takes.
+    """
 
     name = "mortal"
 
-    def __init__(self, log: Path, *, dies_at: str | None = None, seconds: float = 0.0) -> None:
-        self.log, self.dies_at, self.seconds = log, dies_at, seconds
+    def __init__(
+        self, log: Path, *, dies_at: str | None = None, refuses: str | None = None, seconds: float = 0.0
+    ) -> None:
+        self.log, self.dies_at, self.refuses, self.seconds = log, dies_at, refuses, seconds
 
     def score(self, videos, captions, *, with_reason=False):
         scores = []
         for video, caption in zip(videos, captions, strict=True):
             time.sleep(self.seconds)
             with open(self.log, "a") as file:
-                file.write(f"{os.getpid()} {Path(video).name}\n")
-            if Path(video).name == self.dies_at:
-                die_once(self.log.with_suffix(".died"))
+                file.write(f"{os.getpid()} {video.name}\n")
+            if video.name == self.refuses:
+                raise ValueError(f"{video.name} is refused")
+            died = self.log.with_suffix(".died")
+            if video.name == self.dies_at and not died.exists():
+                died.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
             label = Label.GOOD if len(caption) > 8 else Label.BAD
-            company = " ".join(Path(other).stem for other in videos)
+            company = " ".join(other.stem for other in videos)
             scores.append(CriticScore("", self.name, tuple(Judgement(d, label, reason=company) for d in Dimension)))
         return scores
 
@@ -46,16 +54,12 @@ class MortalJudge:
         return CriticSource(self.name, lambda: self)
 
 
-class MortalSource(PipelineSource):
-    """A source that notes who loads its network, and whose first process dies of that."""
+def judged(log: Path) -> list[tuple[str, str]]:
+    """(process, clip) of each judgement."""
+    return [tuple(line.split()) for line in log.read_text().splitlines()]
 
-    def __init__(self, model: Path, log: Path) -> None:
-        super().__init__(model)
-        self.log = log
 
-    def load(self, *components, **options):
-        if "transformer" in components:
-            with open(self.log, "a") as file:
-                file.write(f"{os.getpid()}\n")
-            die_once(self.log.with_suffix(".died"))
-        return super().load(*components, **options)
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The bytes of everything but `artifact.yaml`, which names the command."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "artifact.yaml")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

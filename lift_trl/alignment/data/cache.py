@@ -20,7 +20,7 @@ from ...hub.parents import hub_parent
 from ...prefetch import ahead
 from ...records import RatedVideo, content_id
 from ...rubric import Rubric
-from ...runtime import process_state
+from ...runtime import process_state, release_memory
 from ...store.clip_rows import video_digest
 from ...store.manifest import (
     ARTIFACT_FILE,
@@ -34,7 +34,6 @@ from ...store.rated_videos import hub_dataset, load_rated_videos
 from ...store.sharding import chunks, share
 from ...store.video_io import describe
 from ...video_models import PipelineSource, open_pipeline
-from ...video_models.source import release_memory
 from .cache_format import (
     ENCODING_VERSION,
     SCHEMA,

@@ -15,10 +15,10 @@ from ...hub.gallery import PROMPT_FILE, VALIDATION
 from ...prefetch import behind
 from ...protocols import VideoModel
 from ...records import content_id, seed_from
+from ...runtime import release_memory
 from ...store.manifest import write_text
 from ...store.video_io import write_video
 from ...video_models import PipelineSource
-from ...video_models.source import release_memory
 from ..data.text_cache import TextCache
 from .trackers import log_videos
 

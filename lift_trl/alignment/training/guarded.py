@@ -9,8 +9,8 @@ from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
+from ...runtime import release_memory
 from ...store.manifest import METADATA_FILE, write_rows
-from ...video_models.source import release_memory
 from ..guard import Curves, Guard, Verdicts
 from ..score import CriticSource
 from .policies import OldPolicyFollows

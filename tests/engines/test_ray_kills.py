@@ -1,0 +1,122 @@
+"""Ten workers of Ray, killed and started at random on machines that come and go; and `accelerate launch` in turn."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+from accelerate import PartialState
+
+from lift_trl.alignment.sampling.generate import generate_videos, read_prompts
+from lift_trl.alignment.sampling.settings import Sampling
+from lift_trl.alignment.score import score_videos
+from lift_trl.engines import find_workers
+from lift_trl.store.manifest import METADATA_FILE, PARTS_DIR, write_rows
+from tests.alignment.conftest import pipeline_dir  # noqa: F401  (fixture)
+from tests.engines.mortal import PRIVATE, MortalJudge, files_of, judged
+from tests.structure.source import ROOT
+
+
+pytestmark = pytest.mark.slow
+NUM_WORKERS = 10
+
+
+class Chaos(threading.Thread):
+    """Kills and starts workers, with their machines or without, whenever the log has grown, until ten have worked."""
+
+    def __init__(self, cluster, log, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.cluster, self.log, self.random = cluster, log, random.Random(seed)
+        self.machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        self.killed = {"worker": 0, "machine": 0}
+
+    def run(self) -> None:
+        seen = 0
+        while len(set(dict(self.seen()))) < NUM_WORKERS:
+            if len(self.seen()) > seen + 1:
+                seen = len(self.seen())
+                self.strike(int(self.seen()[-1][0]))
+            time.sleep(0.05)
+
+    def seen(self) -> list[tuple[str, str]]:
+        return judged(self.log) if self.log.is_file() else []
+
+    def strike(self, latest: int) -> None:
+        if len(self.machines) < 3 and self.random.random() < 0.4:
+            self.machines.append(self.cluster.add_node(num_cpus=1))
+        elif len(self.machines) > 1 and self.random.random() < 0.4:
+            machine = self.machines.pop(self.random.randrange(len(self.machines)))
+            self.cluster.remove_node(machine, allow_graceful=False)
+            self.killed["machine"] += 1
+        elif psutil.pid_exists(latest):
+            os.kill(latest, signal.SIGKILL)
+            self.killed["worker"] += 1
+
+
+@pytest.fixture
+def cluster():
+    """A head that computes nothing; machines are added to it."""
+    os.environ |= PRIVATE
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_ten_workers_that_are_killed_and_started_at_random(cluster, tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    rows = [{"id": f"c{i}", "file_name": f"{i}.mp4", "prompt": "x" * (4 + i % 9)} for i in range(90)]
+    for row in rows:
+        (clips / row["file_name"]).write_bytes(row["id"].encode())
+    write_rows(clips / METADATA_FILE, rows)
+    options = {"with_reason": True, "batch_size": 2}
+    one = score_videos(MortalJudge(tmp_path / "one.log"), clips, tmp_path / "one", **options)
+    chaos = Chaos(cluster, tmp_path / "log", seed=5)
+    judge = MortalJudge(tmp_path / "log", seconds=0.3)
+    chaos.start()
+    workers = find_workers("ray", NUM_WORKERS, PartialState(cpu=True))
+    folder = score_videos(judge.source(), clips, tmp_path / "ray", workers=workers, **options)
+    chaos.join(timeout=60)
+    assert files_of(folder) == files_of(one)
+    workers = {process for process, _ in judged(tmp_path / "log")}
+    assert len(workers) >= NUM_WORKERS and chaos.killed["worker"] + chaos.killed["machine"] >= 5, chaos.killed
+    assert min(chaos.killed.values()) >= 1, chaos.killed
+
+
+def test_what_accelerate_began_ray_finishes_and_the_other_way_round(pipeline_dir, tmp_path):  # noqa: F811
+    """The recipe as users start it, killed once its first videos are there."""
+    (tmp_path / "prompts.txt").write_text("a red circle moving left\na blue square moving up\n")
+    sampling = Sampling(num_inference_steps=40, guidance_scale=3.0, batch_size=2)
+    videos = read_prompts(tmp_path / "prompts.txt", videos_per_prompt=8, seed=3)
+    whole = generate_videos(pipeline_dir, videos, tmp_path / "whole", sampling=sampling)
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "recipes/configs/accelerate/cpu_2.yaml"]
+    recipe = ["recipes/generate.py", f"--model_name_or_path={pipeline_dir}", f"--prompts={tmp_path / 'prompts.txt'}"]
+    recipe += ["--videos_per_prompt=8", "--seed=3", "--batch_size=2", "--num_inference_steps=40", "--guidance_scale=3"]
+    accelerate, ray = [*launch, *recipe], [*recipe, "--engine=ray", "--num_workers=2"]
+    for number, (first, second) in enumerate(((accelerate, ray), (ray, accelerate))):
+        out = tmp_path / str(number)
+        environment = {**os.environ, **PRIVATE, "PYTHONPATH": str(ROOT)}
+        begun = subprocess.Popen(
+            [sys.executable, *first, f"--output_dir={out}"], cwd=ROOT, env=environment, start_new_session=True
+        )
+        while not any(path.stat().st_size for path in (out / PARTS_DIR).glob("*.jsonl")):
+            assert begun.poll() is None
+            time.sleep(0.05)
+        family = [begun, *psutil.Process(begun.pid).children(recursive=True)]
+        for process in family:
+            process.kill()
+        psutil.wait_procs(family[1:], timeout=30)
+        begun.wait()
+        assert not (out / METADATA_FILE).exists()
+        subprocess.run([sys.executable, *second, f"--output_dir={out}"], cwd=ROOT, env=environment, check=True)
+        assert files_of(out) == files_of(whole)
