@@ -12,12 +12,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lift_trl.engines import EngineArguments
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
 @dataclass
-class GenerateArguments:
+class GenerateArguments(EngineArguments):
     model_name_or_path: str = field(metadata={"help": "Hub id or folder of the text-to-video pipeline."})
     prompts: str = field(metadata={"help": "Text file, one prompt a line; or rows with prompt and seed (eval plan)."})
     output_dir: str = field(metadata={"help": "Folder of the videos."})
@@ -55,13 +56,15 @@ class GenerateArguments:
         default=None,
         metadata={"help": "Steps whose first block changes by less reuse the other blocks; 0.05 is usual."},
     )
-    engine: Literal["accelerate", "ray"] = field(
-        default="accelerate",
-        metadata={"help": "Who shares the videos out: accelerate launch, or Ray (start it by python)."},
+    compile_blocks: Literal["inductor", "aot_eager", "eager"] | None = field(
+        default=None, metadata={"help": "Compile the network's blocks: inductor takes minutes at first, less a step."}
     )
-    num_workers: int | None = field(
-        default=None,
-        metadata={"help": "Workers of Ray, at most; as many as there are GPUs (or CPU cores) by default."},
+    attention_kernel: Literal["cudnn", "flash", "efficient", "math"] | None = field(
+        default=None, metadata={"help": "Kernel of the attention; as torch chooses by default."}
+    )
+    tf32: bool | None = field(default=None, metadata={"help": "Products of float32 in TF32, on GPUs that have it."})
+    vae_tiling: bool | None = field(
+        default=None, metadata={"help": "Decode in tiles, which saves memory; by default above 256 x 256 pixels."}
     )
 
 
@@ -72,10 +75,10 @@ def main(args: GenerateArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
     from lift_trl.alignment.sampling.generate import generate_videos, read_prompts
     from lift_trl.alignment.sampling.settings import Sampling
-    from lift_trl.engines import find_workers
 
     state = process_state()
     setup_logging(state)
+    workers = args.workers(state)
     sampling = Sampling(
         num_frames=args.num_frames,
         height=args.height,
@@ -89,6 +92,10 @@ def main(args: GenerateArguments) -> None:
         enlarge=args.enlarge,
         quantization=args.quantization,
         first_block_cache=args.first_block_cache,
+        compile_blocks=args.compile_blocks,
+        attention_kernel=args.attention_kernel,
+        tf32=args.tf32,
+        vae_tiling=args.vae_tiling,
     )
     videos = read_prompts(args.prompts, videos_per_prompt=args.videos_per_prompt, seed=args.seed)
     generate_videos(
@@ -98,8 +105,11 @@ def main(args: GenerateArguments) -> None:
         sampling=sampling,
         adapter=args.adapter,
         state=state,
-        workers=find_workers(args.engine, args.num_workers, state),
+        workers=workers,
     )
+    if not workers.finishes:
+        state.print(f"Shard {args.shard} is done. The same command without --shard finishes {args.output_dir}.")
+        return
     state.print(f"{len(videos)} videos are in {args.output_dir}. Next: recipes/score.py --videos {args.output_dir}")
 
 

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lift_trl.engines import EngineArguments
 from lift_trl.judges import JUDGES, JudgeName, judge_name, load_judge
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import LIFT
@@ -20,7 +21,7 @@ from lift_trl.store.rubrics.form import read_rubric
 
 
 @dataclass
-class ScoreArguments:
+class ScoreArguments(EngineArguments):
     videos: str = field(metadata={"help": "Folder written by recipes/generate.py, or clips with metadata.jsonl."})
     output_dir: str = field(metadata={"help": "Folder of the scores."})
     critic: str | None = field(
@@ -49,14 +50,6 @@ class ScoreArguments:
     rubric: str | None = field(
         default=None, metadata={"help": "YAML of your own rubric, for an untuned model; a critic knows its own."}
     )
-    engine: Literal["accelerate", "ray"] = field(
-        default="accelerate",
-        metadata={"help": "Who shares the clips out: accelerate launch, or Ray (start it by python)."},
-    )
-    num_workers: int | None = field(
-        default=None,
-        metadata={"help": "Workers of Ray, at most; as many as there are GPUs (or CPU cores) by default."},
-    )
 
     def __post_init__(self) -> None:
         if self.critic is None and self.judge is None:
@@ -81,10 +74,10 @@ def main(args: ScoreArguments) -> None:
     from lift_trl.alignment.score import CriticSource, NamedRewardModel, score_videos
     from lift_trl.critic.lift_critic import LiFTCritic
     from lift_trl.critic.served import ServedCritic
-    from lift_trl.engines import find_workers
 
     state = process_state()
     setup_logging(state)
+    workers = args.workers(state)
     rubric = read_rubric(args.rubric) if args.rubric else LIFT
     if args.judge:
         options = {"model": args.critic, "revision": args.critic_revision, "scale": args.scale}
@@ -123,8 +116,11 @@ def main(args: ScoreArguments) -> None:
         with_reason=args.with_reason,
         batch_size=args.batch_size,
         state=state,
-        workers=find_workers(args.engine, args.num_workers, state),
+        workers=workers,
     )
+    if not workers.finishes:
+        state.print(f"Shard {args.shard} is done. The same command without --shard finishes {args.output_dir}.")
+        return
     state.print(f"Scores are in {args.output_dir}. Next: lift-trl inspect {args.output_dir}, or recipes/cache.py")
 
 

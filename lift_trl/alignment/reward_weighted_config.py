@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from ..documented import documented
 from ..runtime import PROCESS_TIMEOUT, check_world, has_accelerator, process_state
 from ..store.quantization import Quantization, check_quantization
+from ..video_models.kernels import AttentionKernel, CompileBackend, check_kernels
 from .objectives import OBJECTIVES, ObjectiveArguments
 
 
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 #: What a run that is resumed, or a finished one that is started again, must share with itself.
 RUN_SETTINGS = (
     *("objective", "real_weight", "expected_reward", "normalize_rewards", "dimension_weights", "caption_dropout"),
-    *("learning_rate", "seed", "quantization"),
+    *("learning_rate", "seed", "quantization", "compile_blocks", "attention_kernel", "tf32"),
 )
 
 
@@ -71,7 +72,8 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     [`ObjectiveArguments`] has, and the following.
 
     Defaults that differ from `TrainingArguments`: `learning_rate` 1e-4, `logging_steps` 10, `remove_unused_columns` False,
-    `label_names` [], `ddp_find_unused_parameters` False, `use_cpu` True where there is no accelerator.
+    `label_names` [], `logging_nan_inf_filter` False, `ddp_find_unused_parameters` False, `use_cpu` True where there is no
+    accelerator.
 
     Args:
         caption_dropout (`float`, *optional*, defaults to `0.1`):
@@ -102,6 +104,10 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
             The base as others find it on the Hub (user/name), where it is a folder of this machine.
         quantization (`str` or `None`, *optional*, defaults to `None`):
             Hold the frozen base under a LoRA in 8 bits: int8 or float8 (torchao).
+        compile_blocks (`str` or `None`, *optional*, defaults to `None`):
+            Backend of torch.compile for the transformer's blocks: inductor. Minutes at the start, less time a step.
+        attention_kernel (`str` or `None`, *optional*, defaults to `None`):
+            cudnn, flash, efficient or math; as torch chooses for `None`.
         clips_per_step (`int` or `None`, *optional*, defaults to `None`):
             Clips of one optimiser step, all processes together. gradient_accumulation_steps follows from it, so that
             the run is the same on one card or on eight.
@@ -117,6 +123,9 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
             Must stay False: the columns are not the model's.
         label_names (`list[str]` or `None`, *optional*, defaults to `[]`):
             Must stay empty: a denoiser has none.
+        logging_nan_inf_filter (`bool`, *optional*, defaults to `False`):
+            Looks at each micro-batch's loss, which waits for the device; a loss that is not finite ends the run anyway. In
+            fp16 it is True, as the loss scaler skips such a step.
         ddp_timeout (`int`, *optional*, defaults to `604800`):
             Seconds that a process waits for the others; days, as stages share their work out unevenly.
         ddp_find_unused_parameters (`bool` or `None`, *optional*, defaults to `False`):
@@ -148,6 +157,8 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
 
     # Memory and batch
     quantization: Quantization | None = None
+    compile_blocks: CompileBackend | None = None
+    attention_kernel: AttentionKernel | None = None
     clips_per_step: int | None = None
     by_memory: dict[int, dict[str, Any]] | str | None = None
     memory_gb: int | None = None
@@ -157,6 +168,7 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     logging_steps: float = 10
     remove_unused_columns: bool = False
     label_names: list[str] | None = field(default_factory=list)
+    logging_nan_inf_filter: bool = False
     ddp_timeout: int = int(PROCESS_TIMEOUT.total_seconds())
     ddp_find_unused_parameters: bool | None = False
 
@@ -169,6 +181,7 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
         if self.use_cpu:
             process_state(use_cpu=True)  # stock gives its time-out to the processes of GPUs only
         super().__post_init__()
+        self.logging_nan_inf_filter |= self.mixed_precision == "fp16"
         self._accumulate()
         self._refuse_what_does_not_apply()
         if self.mixed_precision == "fp16" and self.device.type == "cpu":
@@ -178,6 +191,7 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     def _check_own_fields(self) -> None:
         if self.quantization is not None:
             check_quantization(self.quantization)
+        check_kernels(self.compile_blocks, self.attention_kernel)
         self.check_objective()
         self._warn_of_ignored()
         if not 0 <= self.caption_dropout <= 1:
@@ -242,6 +256,7 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
                 "a denoiser has no token embeddings; leave it out",
             ),
             ("label_smoothing_factor", self.label_smoothing_factor == 0, "there are no labels; leave it 0"),
+            ("torch_compile", not self.torch_compile, "blocks are compiled one by one; set compile_blocks: inductor"),
             ("use_liger_kernel", not self.use_liger_kernel, "its kernels are for language models; leave it False"),
             (
                 "activation_checkpointing_kwargs",

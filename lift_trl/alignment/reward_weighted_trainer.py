@@ -21,6 +21,7 @@ from ..hub.lora.options import check_lora_options
 from ..records import TextCondition, TrainBatch
 from ..runtime import strategy
 from ..video_models import PipelineSource, open_pipeline
+from ..video_models.kernels import attending_by, compile_blocks
 from .data.cache import encoding_dtype
 from .data.text_cache import TextCache
 from .data.training_set import CACHE_DIR, first_dataset, prepare_dataset, prepare_evaluation
@@ -214,7 +215,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
     def _watch(self, mode: str, inputs: TrainBatch, draws: RowDraws, rows: StepRows, loss_B: Tensor) -> None:
         """
         Adds up what is logged, by the device alone: nothing here waits for it. Rows beside a loss that is not finite do not
-        count; `training_step` raises for it, or the loss scaler skips the step.
+        count; the step raises for it, or the loss scaler skips it.
         """
         self._skipped_steps.watch(inputs["id"], loss_B)
         low, high = self._quantiles
@@ -243,16 +244,11 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         rows = sum((batch["counts"].sum() for batch in batches), torch.zeros((), dtype=torch.long, device=device))
         return batches, self.accelerator.reduce(rows, reduction="sum")
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Stock, then raises `FloatingPointError` for a loss that is not finite (`SkippedSteps.check`)."""
-        loss: Tensor = super().training_step(*args, **kwargs)
-        self._skipped_steps.check(self.state.global_step, training=True)
-        return loss
-
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Stock, on rows that count; raises as `training_step` does."""
+        """Stock, on rows that count; raises `FloatingPointError` for a loss that is not finite."""
         self._mark_padding(inputs)
-        found = super().prediction_step(model, inputs, *args, **kwargs)
+        with attending_by(self.config.attention_kernel):
+            found = super().prediction_step(model, inputs, *args, **kwargs)
         self._skipped_steps.check(self.state.global_step, training=False)
         return found
 
@@ -307,7 +303,10 @@ class RewardWeightedVideoTrainer(SavingTrainer):
             transformer.enable_gradient_checkpointing()
             # The Trainer calls this name; diffusers models have the other one, which was just called.
             transformer.activation_checkpointing_enable = lambda **kwargs: None
-        return self._add_lora(transformer, peft_config) if peft_config else transformer.requires_grad_(True)
+        model = self._add_lora(transformer, peft_config) if peft_config else transformer.requires_grad_(True)
+        if args.compile_blocks:
+            compile_blocks(transformer, args.compile_blocks)
+        return model
 
     def _add_lora(self, transformer: Any, peft_config: LoraConfig) -> PeftModel:
         """`transformer` with float32 adapters on it; what `peft_config` leaves empty comes from the family."""

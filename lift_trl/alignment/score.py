@@ -11,6 +11,7 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 
 from ..engines import Append, Processes, Work, Workers
+from ..prefetch import behind
 from ..protocols import RewardModel, StreamingRewardModel
 from ..records import CriticScore, NativeScore, StoredVideo, VideoSource, content_id
 from ..rubric import LIFT, Rubric
@@ -103,16 +104,17 @@ def score_videos(
     source = reward_model if isinstance(reward_model, CriticSource) else _held(reward_model, rubric)
     folder = Path(output_dir)
     jobs = read_jobs(videos, folder)
-    manifest = Manifest(folder, rank=state.process_index)
+    manifest = Manifest(folder, rank=workers.rank)
     own = [] if source.rubric == LIFT else [source.rubric.id]
     key = content_id(source.name, with_reason, *(["real"] if score_real else []), *own)
     done = _done(manifest, key)
-    todo = [batch for batch in chunks(jobs, batch_size) if not done.issuperset(job.id for job in batch)]
+    batches = workers.part(chunks(jobs, batch_size))
+    todo = [batch for batch in batches if not done.issuperset(job.id for job in batch)]
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
     logger.info("%d clips, %d batches to score", len(jobs), len(todo))
     plan = _Plan(source, with_reason, score_real, key, done)
     workers.run(plan.scorer, todo, manifest.append)
-    if state.is_main_process:
+    if state.is_main_process and workers.finishes:
         rows = manifest.merge([job.id for job in jobs])
         _finish(folder, rows, source.name, with_reason, source.rubric)
     state.wait_for_everyone()
@@ -141,15 +143,22 @@ class _Plan:
         def score(batches: Sequence[Sequence[ScoringJob]], append: Append) -> None:
             asked = [[job for job in batch if self.score_real or not job.row.get("is_real")] for batch in batches]
             scores = _scores(reward_model, asked, self.with_reason)
-            for batch, jobs_asked, found in zip(batches, asked, scores, strict=True):
-                scored = {job.id: score for job, score in zip(jobs_asked, found, strict=True)}
-                _check_rubric(scored.values(), self.source.rubric)
-                for job in batch:
-                    rating = scored[job.id].columns() if job.id in scored else {}
-                    if job.id not in self.done:
-                        append({**job.row, **rating, "scoring": self.key})
+            with behind() as put:  # the disk does not hold the critic up
+                for batch, jobs_asked, found in zip(batches, asked, scores, strict=True):
+                    scored = {job.id: score for job, score in zip(jobs_asked, found, strict=True)}
+                    _check_rubric(scored.values(), self.source.rubric)
+                    put(self._store, batch, scored, append)
 
         return score
+
+    def _store(
+        self, batch: Sequence[ScoringJob], scored: Mapping[str, CriticScore | NativeScore], append: Append
+    ) -> None:
+        """A row for each clip of a batch that has none."""
+        for job in batch:
+            rating = scored[job.id].columns() if job.id in scored else {}
+            if job.id not in self.done:
+                append({**job.row, **rating, "scoring": self.key})
 
 
 def _scores(

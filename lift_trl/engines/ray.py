@@ -47,7 +47,12 @@ class RayWorkers:
         self.device_type = "cuda" if kind == "GPU" else "cpu"
         self.num_workers = num_workers or max(1, int(resources[kind]))
         needs = {"num_cpus": 1, "num_gpus": 1 if kind == "GPU" else 0}
+        self.rank, self.finishes = 0, True
         self._actor = ray.remote(max_restarts=-1, max_task_retries=_TRIES, **needs)(_Worker)
+
+    def part(self, units: Sequence[Unit]) -> Sequence[Unit]:
+        """As `Workers.part`: all of them."""
+        return units
 
     def run(self, load: Callable[[torch.device], Work[Unit]], units: Sequence[Unit], append: Append) -> None:
         """As `Workers.run`. What `load` and the work raise is raised here; rows that were appended stay."""

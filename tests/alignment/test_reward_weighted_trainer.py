@@ -7,6 +7,7 @@ import torch
 from diffusers import CogVideoXPipeline
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
+from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 from transformers.trainer_callback import TrainerCallback
 
@@ -197,12 +198,47 @@ def test_evaluation_is_stratified_repeats_and_never_shifts_training(tmp_path, pi
 
 
 def test_a_non_finite_loss_stops_and_names_the_clips(tmp_path, pipeline_dir, cached):
-    trainer = make_trainer(pipeline_dir, tmp_path, cached)
-    batch = collate([cached[0], cached[1]])
-    batch["latent_mean"][1, 0, 0, 0, 0] = float("nan")
-    trainer.model.train()
+    """Before the weights move by it, also where it is the first micro-batch of two."""
+    trainer = make_trainer(
+        pipeline_dir, tmp_path, cached, per_device_train_batch_size=4, gradient_accumulation_steps=2
+    )
+    before = trainable(trainer)
+
+    def poisoned(rows):
+        batch = dict(collate(rows))
+        if "clip-1" in batch["id"]:
+            batch["latent_mean"][batch["id"].index("clip-1"), 0, 0, 0, 0] = float("nan")
+        return batch
+
+    trainer.data_collator = poisoned
     with pytest.raises(FloatingPointError, match=r"the loss of \['clip-1'\] is not finite at optimiser step 0"):
-        trainer.training_step(trainer.model, batch)
+        trainer.train()
+    assert all(torch.equal(value, before[name]) for name, value in trainable(trainer).items())
+
+
+def test_no_micro_batch_is_looked_at_for_the_log(tmp_path, pipeline_dir, cached):
+    """Stock asks each loss whether it is finite, which waits for the device; the figures are the same without."""
+
+    class Asked(TorchFunctionMode):
+        count = 0
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            self.count += function in (torch.isnan, torch.isinf)
+            return function(*args, **(kwargs or {}))
+
+    logs = []
+    for name, filtered in (("quiet", False), ("stock", True)):
+        options = {
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "logging_nan_inf_filter": filtered,
+        }
+        trainer = make_trainer(pipeline_dir, tmp_path / name, cached, **options)
+        with Asked() as asked:
+            trainer.train()
+        assert asked.count == (2 * 2 * 2 if filtered else 0)
+        logs.append([log["loss"] for log in trainer.state.log_history if "loss" in log])
+    assert logs[0] == logs[1] and len(logs[0]) == 2
 
 
 def test_hra_rows_as_load_dataset_returns_them(tmp_path, pipeline_dir, rated_videos):

@@ -8,7 +8,7 @@ from accelerate import PartialState
 from lift_trl.alignment.sampling.generate import generate_videos, plan_videos
 from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.alignment.score import score_videos
-from lift_trl.engines import Processes, find_workers
+from lift_trl.engines import EngineArguments, Processes
 from lift_trl.store.manifest import METADATA_FILE, PARTS_DIR, read_rows, write_rows
 from tests.alignment.conftest import pipeline_dir  # noqa: F401  (fixture)
 from tests.engines.mortal import PRIVATE, MortalJudge, files_of, judged
@@ -30,7 +30,7 @@ def cluster():
 
 
 def ray_workers(num_workers=None):
-    return find_workers("ray", num_workers, PartialState(cpu=True))
+    return EngineArguments(engine="ray", num_workers=num_workers).workers(PartialState(cpu=True))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_wrong_engine_is_refused_with_the_remedy(monkeypatch):
         ("ray", 0, "num_workers=0"),
     ):
         with pytest.raises(ValueError, match=message):
-            find_workers(engine, number, state)
+            EngineArguments(engine=engine, num_workers=number).workers(state)
     monkeypatch.setattr("lift_trl.engines.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'lift-trl\[ray\]'"):
-        find_workers("ray", None, state)
+        EngineArguments(engine="ray").workers(state)

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from lift_trl.alignment.sampling.generate import generate_videos, read_prompts
 from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.alignment.score import score_videos
-from lift_trl.engines import find_workers
+from lift_trl.engines import EngineArguments
 from lift_trl.store.manifest import METADATA_FILE, PARTS_DIR, write_rows
 from tests.alignment.conftest import pipeline_dir  # noqa: F401  (fixture)
 from tests.engines.mortal import PRIVATE, MortalJudge, files_of, judged
@@ -84,7 +84,7 @@ def test_ten_workers_that_are_killed_and_started_at_random(cluster, tmp_path):
     chaos = Chaos(cluster, tmp_path / "log", seed=5)
     judge = MortalJudge(tmp_path / "log", seconds=0.3)
     chaos.start()
-    workers = find_workers("ray", NUM_WORKERS, PartialState(cpu=True))
+    workers = EngineArguments(engine="ray", num_workers=NUM_WORKERS).workers(PartialState(cpu=True))
     folder = score_videos(judge.source(), clips, tmp_path / "ray", workers=workers, **options)
     chaos.join(timeout=60)
     assert files_of(folder) == files_of(one)

@@ -1,9 +1,9 @@
 """Prompts embedded once each and kept on disk, so that the text encoder can leave before anything else is loaded."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import torch
@@ -81,7 +81,7 @@ class TextCache:
             for prompt in prompts:  # one at a time: the batch that a prompt is in might change its last bits
                 texts = source.adapter.encode_text(pipe, [prompt])
                 path = self.path(prompt)
-                partial_file = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+                partial_file = path.with_name(f".{path.name}.{token_hex(4)}.tmp")  # two machines may share one
                 partial_file.write_bytes(
                     text_bytes(TextCondition({name: tensor[0] for name, tensor in texts.items()}))
                 )

@@ -27,6 +27,7 @@ from ...store.sharding import chunks
 from ...store.tables import TABLE_SUFFIXES, table_rows, text_lines
 from ...store.video_io import write_video
 from ...video_models import PipelineSource, open_pipeline
+from ...video_models.kernels import attending_by, compile_blocks, in_tf32
 from ..data.cache import encoding_dtype
 from ..data.text_cache import TextCache
 from .settings import Sampling, reusing_blocks
@@ -155,20 +156,21 @@ def generate_videos(
     ids = _distinct_ids(videos)
     workers = workers or Processes(state)
     dtype = encoding_dtype(source, workers.device_type)
-    manifest = Manifest(folder, rank=state.process_index)
+    manifest = Manifest(folder, rank=workers.rank)
     with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
         loras, settings = _settings(source, sampling, adapter, dtype)
     done = _done(manifest, settings)
     # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
-    todo = [batch for batch in chunks(list(videos), sampling.batch_size) if not done.issuperset(v.id for v in batch)]
+    batches = workers.part(chunks(list(videos), sampling.batch_size))
+    todo = [batch for batch in batches if not done.issuperset(video.id for video in batch)]
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
-    logger.info("%d videos, %d of %d batches to sample", len(ids), len(todo), -(-len(ids) // sampling.batch_size))
+    logger.info("%d videos, %d of %d batches to sample", len(ids), len(todo), len(batches))
     texts = TextCache(folder / _WORK_DIR, content_id(source.fingerprint(*source.adapter.text_components), dtype))
     prompts = [video.prompt for batch in todo for video in batch]
     texts.embed(source, [*prompts, *_negative(sampling)] if prompts else [], workers, dtype)
     plan = _Plan(source, loras, sampling, dtype, texts, folder, settings, done)
     workers.run(plan.sampler, todo, manifest.append)
-    if state.is_main_process:
+    if state.is_main_process and workers.finishes:
         _finish(manifest, ids, source, sampling, loras)
     state.wait_for_everyone()
     return folder
@@ -252,14 +254,17 @@ def load_pipeline(
         "vae",
         dtype=dtype,
         device=device,
-        private=len(loras) > 0,
+        private=len(loras) > 0 or sampling.compile_blocks is not None,
         quantization=sampling.quantization,
     )
     for lora in loras:
         load_lora(pipe, lora, name="lift")
     assert sampling.height is not None and sampling.width is not None
-    if sampling.height * sampling.width > TILING_PIXELS:
+    by_size = sampling.height * sampling.width > TILING_PIXELS
+    if by_size if sampling.vae_tiling is None else sampling.vae_tiling:
         pipe.vae.enable_tiling()
+    for network in networks if sampling.compile_blocks else ():
+        compile_blocks(getattr(pipe, network), sampling.compile_blocks)
     pipe.set_progress_bar_config(disable=True)
     if sampling.scheduler is not None:
         pipe.scheduler = _scheduler(sampling.scheduler).from_config(pipe.scheduler.config, timestep_spacing="trailing")
@@ -299,7 +304,11 @@ def sample_batch(
     negative = texts.batch(_negative(sampling) * len(batch), device, dtype) if sampling.is_guided else None
     # On the CPU, so that a seed means the same noise on every device.
     generators = [torch.Generator().manual_seed(video.seed) for video in batch]
-    with reusing_blocks(pipe, source.adapter.networks, sampling.first_block_cache):
+    with (
+        reusing_blocks(pipe, source.adapter.networks, sampling.first_block_cache),
+        attending_by(sampling.attention_kernel),
+        in_tf32(sampling.tf32),
+    ):
         frames = pipe(
             num_inference_steps=sampling.num_inference_steps,
             generator=generators,

@@ -10,6 +10,7 @@ from diffusers import FirstBlockCacheConfig
 
 from ...store.quantization import Quantization, check_quantization
 from ...video_models import PipelineSource
+from ...video_models.kernels import AttentionKernel, CompileBackend, check_kernels
 from ..data.clips import ClipSize
 
 
@@ -45,6 +46,14 @@ class Sampling:
         first_block_cache (`float` or `None`, *optional*, defaults to `None`):
             The relative change of the first block's output below which a step takes what the other blocks gave in an
             earlier step; saves their time, changes the videos.
+        compile_blocks (`str` or `None`, *optional*, defaults to `None`):
+            Backend of torch.compile for the denoising network's blocks: inductor. Minutes at the start, less time a step.
+        attention_kernel (`str` or `None`, *optional*, defaults to `None`):
+            cudnn, flash, efficient or math; as torch chooses for `None`.
+        tf32 (`bool` or `None`, *optional*, defaults to `None`):
+            Products of float32 in TF32, on GPUs that have it.
+        vae_tiling (`bool` or `None`, *optional*, defaults to `None`):
+            Decode in overlapping tiles: less memory, more time. By default where a frame has more than 256 x 256 pixels.
     """
 
     num_frames: int | None = None
@@ -59,12 +68,21 @@ class Sampling:
     enlarge: int = 1
     quantization: Quantization | None = None
     first_block_cache: float | None = None
+    compile_blocks: CompileBackend | None = None
+    attention_kernel: AttentionKernel | None = None
+    tf32: bool | None = None
+    vae_tiling: bool | None = None
 
     def __post_init__(self) -> None:
         if self.quantization is not None:
             check_quantization(self.quantization)
         if self.first_block_cache is not None and not self.first_block_cache > 0:
             raise ValueError(f"first_block_cache={self.first_block_cache}; give a number above 0, such as 0.05.")
+        check_kernels(self.compile_blocks, self.attention_kernel)
+        if self.first_block_cache is not None and self.compile_blocks is not None:
+            raise ValueError(
+                "compile_blocks and first_block_cache both change how blocks are called: give one of them."
+            )
         for name in ("num_inference_steps", "batch_size", "enlarge"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; give 1 or more.")
@@ -85,7 +103,7 @@ class Sampling:
     @property
     def key(self) -> str:
         """What of this decides a video's bytes, as JSON. Options that came later stand in it where they are set."""
-        later = ("quantization", "first_block_cache")
+        later = ("quantization", "first_block_cache", "compile_blocks", "attention_kernel", "tf32", "vae_tiling")
         return json.dumps({k: v for k, v in asdict(self).items() if v is not None or k not in later}, sort_keys=True)
 
     @property

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from torch import Tensor
@@ -39,14 +40,19 @@ class SkippedSteps(TrainerCallback):
             FloatingPointError: if a loss since the last call is not finite; names the clips. In fp16 the loss scaler skips
                 such a training step.
         """
-        losses, self._losses = self._losses, []
-        for ids, loss_B in losses:
-            bad = [row for row, loss in zip(ids, loss_B.tolist(), strict=True) if not math.isfinite(loss)]
-            if bad and not (training and self.allows(bad)):
-                raise FloatingPointError(
-                    f"the loss of {bad} is not finite at optimiser step {step}. Look at these clips, lower learning_rate, "
-                    "or set bf16: true instead of fp16."
-                )
+        watched, self._losses = self._losses, []
+        if not watched:
+            return
+        losses = torch.cat(
+            [loss_B for _, loss_B in watched]
+        ).tolist()  # one wait for the device, not one a micro-batch
+        ids = [row for rows, _ in watched for row in rows]
+        bad = [row for row, loss in zip(ids, losses, strict=True) if not math.isfinite(loss)]
+        if bad and not (training and self.allows(bad)):
+            raise FloatingPointError(
+                f"the loss of {bad} is not finite at optimiser step {step}. Look at these clips, lower learning_rate, "
+                "or set bf16: true instead of fp16."
+            )
 
     def allows(self, ids: list[str]) -> bool:
         """Whether a loss of the clips `ids` that is not finite is left to the scaler: without one nothing skips it."""
@@ -59,6 +65,10 @@ class SkippedSteps(TrainerCallback):
         """Remembers the scale."""
         if self.accelerator.scaler is not None:
             self._scale = self.accelerator.scaler.get_scale()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Raises `FloatingPointError` for a loss of the step that is not finite (`check`), before weights move by it."""
+        self.check(state.global_step, training=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Counts the skipped steps in a row: those that lowered the scale.

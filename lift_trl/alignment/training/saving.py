@@ -21,6 +21,7 @@ from ...records import content_id
 from ...runtime import ResumableTrainer, last_checkpoint
 from ...store.manifest import RUN_FILE
 from ...video_models import PipelineSource
+from ...video_models.kernels import attending_by
 from ..data.video_dataset import CachedVideoDataset
 from ..objectives import Objective
 from ..reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
@@ -128,7 +129,8 @@ class SavingTrainer(ResumableTrainer, Trainer):
             checkpoint = last_checkpoint(self.output_dir)
         if checkpoint:
             self._check_same_run(Path(str(checkpoint)))
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        with attending_by(self.config.attention_kernel):  # backward too, where checkpointed blocks run again
+            return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _run(self) -> dict[str, Any]:
         """What makes this run the one that it is, as JSON."""
