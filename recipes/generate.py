@@ -78,7 +78,6 @@ def main(args: GenerateArguments) -> None:
 
     state = process_state()
     setup_logging(state)
-    workers = args.workers(state)
     sampling = Sampling(
         num_frames=args.num_frames,
         height=args.height,
@@ -105,12 +104,10 @@ def main(args: GenerateArguments) -> None:
         sampling=sampling,
         adapter=args.adapter,
         state=state,
-        workers=workers,
+        workers=args.workers(state),
     )
-    if not workers.finishes:
-        state.print(f"Shard {args.shard} is done. The same command without --shard finishes {args.output_dir}.")
-        return
-    state.print(f"{len(videos)} videos are in {args.output_dir}. Next: recipes/score.py --videos {args.output_dir}")
+    made = f"{len(videos)} videos are in {args.output_dir}. Next: recipes/score.py --videos {args.output_dir}"
+    state.print(args.ending(made))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,6 @@ def main(args: ScoreArguments) -> None:
 
     state = process_state()
     setup_logging(state)
-    workers = args.workers(state)
     rubric = read_rubric(args.rubric) if args.rubric else LIFT
     if args.judge:
         options = {"model": args.critic, "revision": args.critic_revision, "scale": args.scale}
@@ -116,12 +115,10 @@ def main(args: ScoreArguments) -> None:
         with_reason=args.with_reason,
         batch_size=args.batch_size,
         state=state,
-        workers=workers,
+        workers=args.workers(state),
     )
-    if not workers.finishes:
-        state.print(f"Shard {args.shard} is done. The same command without --shard finishes {args.output_dir}.")
-        return
-    state.print(f"Scores are in {args.output_dir}. Next: lift-trl inspect {args.output_dir}, or recipes/cache.py")
+    made = f"Scores are in {args.output_dir}. Next: lift-trl inspect {args.output_dir}, or recipes/cache.py"
+    state.print(args.ending(made))
 
 
 if __name__ == "__main__":

@@ -139,3 +139,9 @@ class EngineArguments:
         from .ray import RayWorkers
 
         return RayWorkers(self.num_workers)
+
+    def ending(self, whole: str) -> str:
+        """The last words of a run: `whole`, or what a shard leaves to be done."""
+        if self.shard is None:
+            return whole
+        return f"Shard {self.shard} is done. The same command without --shard finishes the whole."

@@ -14,6 +14,7 @@ from ..records import Annotation, VideoSource, content_id
 from ..rubric import LIFT, Rubric, folded
 from ..store.clip_rows import row_caption, row_id, row_is_real
 from ..store.rated_videos import METADATA_NAMES, RowError, raw_rows
+from ..store.remote import local_copy
 from ..store.rubrics.of_data import check_same, find_rubric
 from .authors_json import Rating, clip_id, is_authors_row, parse_rows, read_json, source_of
 from .captions import Captioned, read_captions
@@ -79,14 +80,16 @@ def read_hra(
     if origin.source is not None and origin.source not in SOURCES:
         raise ValueError(f"source={origin.source!r}; use 'synthetic' or 'real'.")
     cache = default_cache_dir() if cache_dir is None else cache_dir
+    here = local_copy(origin.name_or_path)
+    is_copy, origin = str(here) != str(origin.name_or_path), origin._replace(name_or_path=here)
     data = HraData()
     for split, rows, folder in _splits(origin, data, fetch_videos=fetch_videos):
         # A relative path counts from the dataset's folder, never from whatever folder we run in.
         elsewhere = Path(origin.video_dir).absolute() if origin.video_dir else None
         clips = elsewhere or folder
         finder = ClipFinder(clips, cache) if clips else None
-        # A dataset from the Hub must not name files of this machine.
-        trusted = data.revision is None
+        # A dataset from elsewhere must not name files of this machine.
+        trusted = data.revision is None and not is_copy
         reader = _Reader(
             origin.source, missing_videos, finder, cache, data.errors, trusted, folder, elsewhere is not None
         )

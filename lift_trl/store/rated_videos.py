@@ -24,6 +24,7 @@ from huggingface_hub import constants
 from ..records import RatedVideo, StoredVideo
 from ..rubric import LIFT, Rubric
 from .clip_rows import UnscoredError, is_rated, rated_video, row_id, video_digest
+from .remote import local_copy
 from .rubrics.of_data import find_rubric
 from .tables import TABLE_SUFFIXES, present, table_rows
 
@@ -192,13 +193,15 @@ def _opened(data: "Dataset | DatasetDict | Path | str", given: Rubric | Path | s
     name = str(data) if isinstance(data, Path | str) else "dataset"
     root = None
     if isinstance(data, Path | str):
+        data = local_copy(data)
+        is_copy = str(data) != name
         if isinstance(data, Path) or Path(data).exists() or not hub_dataset(data):
             folder = Path(data)
             if any((folder / name).is_file() for name in METADATA_NAMES) or not any(folder.rglob("*.parquet")):
-                return _Opened(name, folder, rubric=find_rubric(folder, given))
-        splits = _load(name)
+                return _Opened(name, folder, folder if is_copy else None, find_rubric(folder, given))
+        splits = _load(str(data))
         given = find_rubric(data, given)
-        root = Path(name) if Path(name).exists() else Path(constants.HF_HOME)
+        root = Path(data) if Path(data).exists() else Path(constants.HF_HOME)
         if len(splits) > 1 and "train" not in splits:
             raise ValueError(
                 f"{name}: has the splits {', '.join(splits)} and none named train; name a folder or repo that has one."
@@ -280,7 +283,12 @@ def _rows(opened: _Opened) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     found = _folder_rows(data, columns) if isinstance(data, Path) else _dataset_rows(name, data, root, columns)
     for where, row in found:
         video = None if isinstance(row, str) else row.get("video")
-        if isinstance(video, str | bytes | Path | Mapping | None):
+        if isinstance(data, Path) and root is not None and isinstance(video, Path) and not _is_within(video, root):
+            yield (
+                where,
+                f"{video}: outside of the folder, and only that was copied. Copy the clips beside its metadata.",
+            )
+        elif isinstance(video, str | bytes | Path | Mapping | None):
             yield where, row
         else:
             yield where, f"the clip is {video!r:.80}, which is no path; write the name of its file as text."
@@ -307,10 +315,14 @@ def _rooted(row: dict[str, Any], root: Path | None) -> Mapping[str, Any] | str:
     video = row.get("video")
     if root is None or not isinstance(video, Mapping) or video.get("bytes") or not video.get("path"):
         return row
-    path = Path(os.path.normpath(root.absolute() / video["path"]))
-    if not path.is_relative_to(root.absolute()):
+    if not _is_within(path := root.absolute() / video["path"], root):
         return f"{video['path']}: outside of {root}, where a dataset has its clips. Correct the path."
-    return {**row, "video": path}
+    return {**row, "video": Path(os.path.normpath(path))}
+
+
+def _is_within(path: Path, root: Path) -> bool:
+    """Whether `path`, as it is written, stays in the folder `root`."""
+    return Path(os.path.normpath(path.absolute())).is_relative_to(root.absolute())
 
 
 def _folder_rows(folder: Path, columns: Collection[str]) -> Iterator[tuple[str, Mapping[str, Any] | str]]:

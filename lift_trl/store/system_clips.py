@@ -9,6 +9,7 @@ from ..records import RatedVideo
 from ..rubric import LIFT, Rubric
 from .clip_rows import is_rated
 from .rated_videos import BadRowsError, RowError, check_rated_videos, raw_rows
+from .remote import local_copy
 from .rubrics.of_data import check_same, find_rubric
 
 
@@ -67,6 +68,7 @@ def load_system(folder: Path) -> list[SystemClip]:
         FileNotFoundError: if there is no metadata.
         ValueError: naming the rows, if clips are missing or ratings malformed; if no clip is left.
     """
+    folder = Path(local_copy(folder))
     listed = list_clips(folder)
     usable = [entry for entry in listed if not entry.row.get("unscored")]
     if not usable:

@@ -1,4 +1,4 @@
-"""Compiled blocks, attention kernels, TF32 and tiles: named options that stand in keys, change little, and rename nothing."""
+"""Compiled blocks, attention kernels, TF32, tiles: named options that stand in keys, change little and rename nothing."""
 
 import json
 from dataclasses import replace
@@ -40,25 +40,30 @@ def fresh_dynamo():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(
-    "options", [{"compile_blocks": "aot_eager"}, {"attention_kernel": "math"}, {"tf32": True}, {"vae_tiling": True}]
-)
+@pytest.mark.parametrize("options", [{"compile_blocks": "aot_eager"}, {"attention_kernel": "math"}, {"tf32": True}])
 def test_an_option_of_sampling_stands_in_the_key_and_changes_little(options, pipeline_dir, tmp_path, fresh_dynamo):
-    """Tiles overlap, so they are allowed more than rounding."""
     videos = plan_videos(["a red circle moving left"], seed=3)
     pipe = CogVideoXPipeline.from_pretrained(pipeline_dir)
     plain = generate_videos(pipe, videos, tmp_path / "plain", sampling=PLAIN)
     given = replace(PLAIN, **options)
     folder = generate_videos(pipe, videos, tmp_path / "given", sampling=given)
     one, other = (read_video(next((f / "videos").glob("*.mp4"))).frames.astype(int) for f in (plain, folder))
-    assert np.abs(one - other).mean() < (8 if "vae_tiling" in options else 1)
+    assert np.abs(one - other).max() <= 2
     keys = [next(iter(read_rows(f / METADATA_FILE)))["settings"] for f in (plain, folder)]
     assert keys[0] != keys[1]
     with pytest.raises(ValueError, match="another model, adapter or settings"):
         generate_videos(pipe, videos, folder, sampling=PLAIN)
     # The caller's pipeline stays as it was.
-    assert not pipe.vae.use_tiling and torch.get_float32_matmul_precision() == "highest"
+    assert torch.get_float32_matmul_precision() == "highest"
     assert all(block._compiled_call_impl is None for block in pipe.transformer.transformer_blocks)
+
+
+def test_tiles_that_do_not_fit_are_refused(pipeline_dir, tmp_path):
+    """diffusers' tiles of the tiny VAE are so small that their overlaps add up to another width."""
+    sampling = replace(PLAIN, vae_tiling=True)
+    with pytest.raises(ValueError, match="48 x 56 pixels where 48 x 48 .*vae_tiling"):
+        generate_videos(pipeline_dir, plan_videos(["a"]), tmp_path / "out", sampling=sampling)
+    assert not list((tmp_path / "out").rglob("*.mp4"))
 
 
 def test_options_reach_the_parts_of_the_pipeline(pipeline_dir):
@@ -101,12 +106,13 @@ def test_compiled_training_saves_a_lora_with_the_names_of_a_plain_one(
     options = {"max_steps": 2, "activation_checkpointing": checkpointing, "attention_kernel": "math"}
     plain = make_trainer(pipeline_dir, tmp_path / "plain", cached, **options)
     compiled = make_trainer(pipeline_dir, tmp_path / "compiled", cached, compile_blocks="aot_eager", **options)
-    counters = torch._dynamo.utils.counters["stats"]
+    counters, graphs = torch._dynamo.utils.counters["stats"], []
     for trainer in (plain, compiled):
-        assert counters["unique_graphs"] == 0
+        before = counters["unique_graphs"]
         trainer.train()
         trainer.save_model()
-    assert counters["unique_graphs"] > 0
+        graphs.append(counters["unique_graphs"] - before)
+    assert graphs[0] == 0 < graphs[1]
     for name, value in trainable(plain).items():
         torch.testing.assert_close(trainable(compiled)[name], value, rtol=1e-3, atol=1e-4)
     for file in ("pytorch_lora_weights.safetensors", "adapter_model.safetensors"):

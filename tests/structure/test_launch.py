@@ -94,3 +94,31 @@ def test_the_hub_takes_the_line_of_a_job(tmp_path: Path):
         "score.py",
     ):
         assert part in done.stdout
+
+
+def test_an_array_of_jobs_and_one_that_finishes(tmp_path: Path):
+    """SLURM's part is played by a script that runs each line at once, the last task of the array not at all."""
+    sbatch = r"""
+    for word in "$@"; do case "$word" in
+        --array=0-*) last="${word#--array=0-}" ;;
+        --wrap=*) line="${word#--wrap=}" ;;
+        --dependency=*) [ "$word" = --dependency=afterany:77 ] || exit 3 ;;
+    esac; done
+    printf '%s\n' "$*" >> "$CALLS"
+    if [ -z "${last:-}" ]; then bash -c "$line" >&2; else
+        for ((task = 0; task < last; task++)); do SLURM_ARRAY_TASK_ID="$task" bash -c "$line" >&2; done
+    fi
+    echo "77;cluster"
+    """
+    env = {**stand_ins(tmp_path), "CALLS": str(tmp_path / "calls"), "SBATCH_OPTIONS": "--partition gpu"}
+    for name, text in {"sbatch": sbatch, "python": 'printf "<%s>" "$@" >> "$CALLS"; echo >> "$CALLS"'}.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    words = ["recipes/score.py", "--videos", "a folder", "--critic", "it's $HOME"]
+    command = ["bash", str(RECIPES / "launch" / "slurm_array.sh"), "3", *words]
+    subprocess.run(command, env=env, check=True, cwd=ROOT, capture_output=True)
+    first, *calls = (tmp_path / "calls").read_text().splitlines()
+    asked = "".join(f"<{word}>" for word in words)
+    assert "--partition gpu --array=0-2" in first and "--requeue" in first and "--gpus=1" in first
+    assert calls[:2] == [f"{asked}<--shard><{number}/3>" for number in range(2)]
+    assert "--dependency=afterany:77" in calls[2] and calls[3] == asked

@@ -31,6 +31,7 @@ from ...store.manifest import (
     write_rows,
 )
 from ...store.rated_videos import hub_dataset, load_rated_videos
+from ...store.remote import local_copy
 from ...store.sharding import chunks, share
 from ...store.video_io import describe
 from ...video_models import PipelineSource, open_pipeline
@@ -300,7 +301,7 @@ def clip_parents(clips: Sequence[Path | str]) -> dict[str, str]:
     """
     parents: dict[str, str] = {}
     for source in clips:
-        folder = Path(source)
+        folder = Path(local_copy(source))
         if (folder / ARTIFACT_FILE).is_file():
             for name, revision in Artifact.load(folder).parents.items():
                 parents[f"{folder.name}/{Path(name).name}"] = revision if "@" in revision else f"{name}@{revision}"

@@ -23,6 +23,7 @@ from ...prefetch import behind
 from ...records import VideoSample, content_id, seed_from
 from ...runtime import process_state
 from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, naming_what_failed
+from ...store.remote import local_copy
 from ...store.sharding import chunks
 from ...store.tables import TABLE_SUFFIXES, table_rows, text_lines
 from ...store.video_io import write_video
@@ -64,13 +65,13 @@ def read_prompts(path: Path | str, *, videos_per_prompt: int = 1, seed: int = 0)
 
     Args:
         path: a text file with one prompt a line; or a table (JSON lines, CSV, or a folder with `metadata.jsonl` such as a
-            plan of `lift-trl eval plan`) with `prompt` and optionally `seed` in each row.
+            plan of `lift-trl eval plan`) with `prompt` and optionally `seed` in each row. Also a URL (`store.remote`).
         videos_per_prompt: videos of a prompt that comes without a seed. Each gets a seed made of (`seed`, prompt, index).
 
     Raises:
         FileNotFoundError, ValueError: naming file and row.
     """
-    file = Path(path)
+    file = Path(local_copy(path))
     file = file / METADATA_FILE if file.is_dir() else file
     if not file.is_file():
         raise FileNotFoundError(
@@ -322,6 +323,11 @@ def sample_batch(
     if not np.isfinite(frames).all():
         bad = next(video for video, clip in zip(batch, frames, strict=True) if not np.isfinite(clip).all())
         raise ValueError(f"{bad}: the video is not finite in {dtype}. What was finished is kept.")
+    if (size := frames.shape[2:4]) != (sampling.height, sampling.width):
+        raise ValueError(
+            f"the VAE gave {size[0]} x {size[1]} pixels where {sampling.height} x {sampling.width} were asked for: its "
+            "tiles do not fit. Set vae_tiling to false, or choose another size."
+        )
     video: NDArray[np.uint8] = (np.asarray(frames) * 255).round().clip(0, 255).astype(np.uint8)
     return video.repeat(sampling.enlarge, axis=2).repeat(sampling.enlarge, axis=3)
 
