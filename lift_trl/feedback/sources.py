@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 from huggingface_hub import HfApi, snapshot_download
 
 from ..records import Annotation, VideoSource, content_id
+from ..remote import local_copy
 from ..rubric import LIFT, Rubric, folded
 from ..store.clip_rows import row_caption, row_id, row_is_real
 from ..store.rated_videos import METADATA_NAMES, RowError, raw_rows
-from ..store.remote import local_copy
 from ..store.rubrics.of_data import check_same, find_rubric
 from .authors_json import Rating, clip_id, is_authors_row, parse_rows, read_json, source_of
 from .captions import Captioned, read_captions

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from huggingface_hub import constants
 
 from ..records import RatedVideo, StoredVideo
+from ..remote import local_copy
 from ..rubric import LIFT, Rubric
 from .clip_rows import UnscoredError, is_rated, rated_video, row_id, video_digest
-from .remote import local_copy
 from .rubrics.of_data import find_rubric
 from .tables import TABLE_SUFFIXES, present, table_rows
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..records import RatedVideo
+from ..remote import local_copy
 from ..rubric import LIFT, Rubric
 from .clip_rows import is_rated
 from .rated_videos import BadRowsError, RowError, check_rated_videos, raw_rows
-from .remote import local_copy
 from .rubrics.of_data import check_same, find_rubric
 
 

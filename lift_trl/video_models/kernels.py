@@ -22,13 +22,18 @@ _KERNELS = {
 
 
 def check_kernels(compile_blocks: str | None, attention_kernel: str | None) -> None:
-    """Raises `ValueError` for what is neither `None` nor one of `CompileBackend` or of `AttentionKernel`."""
+    """Raises `ValueError` for what is neither `None` nor one of `CompileBackend` or of `AttentionKernel`, or is not for both."""
     for name, value, allowed in (
         ("compile_blocks", compile_blocks, get_args(CompileBackend)),
         ("attention_kernel", attention_kernel, get_args(AttentionKernel)),
     ):
         if value is not None and value not in allowed:
             raise ValueError(f"{name}={value!r}; give one of {', '.join(allowed)}, or leave it out.")
+    if compile_blocks is not None and attention_kernel == "math":
+        # torch 2.14: the backward pass that it traces takes gradients for contiguous that are not.
+        raise ValueError(
+            "attention_kernel='math' cannot be compiled: leave compile_blocks out, or name another kernel."
+        )
 
 
 def compile_blocks(network: nn.Module, backend: CompileBackend) -> None:

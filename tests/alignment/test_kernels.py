@@ -103,7 +103,7 @@ def test_attention_is_by_the_kernel_that_is_named():
 def test_compiled_training_saves_a_lora_with_the_names_of_a_plain_one(
     checkpointing, pipeline_dir, cached, tmp_path, fresh_dynamo
 ):
-    options = {"max_steps": 2, "activation_checkpointing": checkpointing, "attention_kernel": "math"}
+    options = {"max_steps": 2, "activation_checkpointing": checkpointing, "attention_kernel": "flash"}
     plain = make_trainer(pipeline_dir, tmp_path / "plain", cached, **options)
     compiled = make_trainer(pipeline_dir, tmp_path / "compiled", cached, compile_blocks="aot_eager", **options)
     counters, graphs = torch._dynamo.utils.counters["stats"], []
@@ -170,5 +170,7 @@ def test_wrong_names_are_refused(options, message, pipeline_dir, cached, tmp_pat
 def test_what_does_not_go_together_is_refused(pipeline_dir, cached, tmp_path):
     with pytest.raises(ValueError, match="give one of them"):
         Sampling(compile_blocks="inductor", first_block_cache=0.05)
+    with pytest.raises(ValueError, match="'math' cannot be compiled"):
+        make_trainer(pipeline_dir, tmp_path, cached, compile_blocks="inductor", attention_kernel="math")
     with pytest.raises(ValueError, match="torch_compile does not apply.*compile_blocks: inductor"):
         make_trainer(pipeline_dir, tmp_path, cached, torch_compile=True)

@@ -19,6 +19,7 @@ from ...engines import Processes
 from ...hub.parents import hub_parent
 from ...prefetch import ahead
 from ...records import RatedVideo, content_id
+from ...remote import local_copy
 from ...rubric import Rubric
 from ...runtime import process_state, release_memory
 from ...store.clip_rows import video_digest
@@ -31,7 +32,6 @@ from ...store.manifest import (
     write_rows,
 )
 from ...store.rated_videos import hub_dataset, load_rated_videos
-from ...store.remote import local_copy
 from ...store.sharding import chunks, share
 from ...store.video_io import describe
 from ...video_models import PipelineSource, open_pipeline

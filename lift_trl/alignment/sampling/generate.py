@@ -21,9 +21,9 @@ from ...engines import Append, Processes, Work, Workers
 from ...hub.lora.loading import FoundLora, find_loras, load_lora
 from ...prefetch import behind
 from ...records import VideoSample, content_id, seed_from
+from ...remote import local_copy
 from ...runtime import process_state
 from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, naming_what_failed
-from ...store.remote import local_copy
 from ...store.sharding import chunks
 from ...store.tables import TABLE_SUFFIXES, table_rows, text_lines
 from ...store.video_io import write_video
@@ -65,7 +65,7 @@ def read_prompts(path: Path | str, *, videos_per_prompt: int = 1, seed: int = 0)
 
     Args:
         path: a text file with one prompt a line; or a table (JSON lines, CSV, or a folder with `metadata.jsonl` such as a
-            plan of `lift-trl eval plan`) with `prompt` and optionally `seed` in each row. Also a URL (`store.remote`).
+            plan of `lift-trl eval plan`) with `prompt` and optionally `seed` in each row. Also a URL (`lift_trl.remote`).
         videos_per_prompt: videos of a prompt that comes without a seed. Each gets a seed made of (`seed`, prompt, index).
 
     Raises:

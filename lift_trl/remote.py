@@ -10,7 +10,7 @@ import fsspec
 from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock
 
-from ..records import content_id
+from .records import content_id
 
 
 _URL = re.compile(r"([a-z0-9][a-z0-9+.-]+):/+")

@@ -9,10 +9,10 @@ import pytest
 from lift_trl.alignment.sampling.generate import read_prompts
 from lift_trl.alignment.score import score_videos
 from lift_trl.feedback.hra import load_hra
+from lift_trl.remote import local_copy
 from lift_trl.rubric import Dimension
 from lift_trl.store.manifest import METADATA_FILE
 from lift_trl.store.rated_videos import BadRowsError, load_rated_videos
-from lift_trl.store.remote import local_copy
 from tests.engines.mortal import MortalJudge
 from tests.hub.fixtures import LocalHub
 
