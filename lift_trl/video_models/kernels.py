@@ -22,7 +22,7 @@ _KERNELS = {
 
 
 def check_kernels(compile_blocks: str | None, attention_kernel: str | None) -> None:
-    """Raises `ValueError` for what is neither `None` nor one of `CompileBackend` or of `AttentionKernel`, or is not for both."""
+    """Raises `ValueError` for what is neither `None` nor one of `CompileBackend` or `AttentionKernel`, or not for both."""
     for name, value, allowed in (
         ("compile_blocks", compile_blocks, get_args(CompileBackend)),
         ("attention_kernel", attention_kernel, get_args(AttentionKernel)),
