@@ -32,7 +32,7 @@ from benchmarks.mini_study_labels import equal, expected, noisy, shuffled
 from benchmarks.mini_study_tables import objectives_table, table
 from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
-from lift_trl.alignment.guard import Guard
+from lift_trl.alignment.guard import Guard, GuardAction
 from lift_trl.alignment.iterate import iterate
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
@@ -115,12 +115,21 @@ class Study:
             trainer.save_model()
         return folder
 
-    def rounds(self, number: int, seed: int, arm: Arm | None = None, *, stillness: bool = False) -> list[Path]:
+    def rounds(
+        self,
+        number: int,
+        seed: int,
+        arm: Arm | None = None,
+        *,
+        stillness: bool = False,
+        action: GuardAction = "warn",
+    ) -> list[Path]:
         """
         The LoRAs of `number` rounds, from the first on: the paper's objective and critic, or `arm`'s.
 
         With `arm` the oracle gives the rewards, or with `stillness` a judge that can be exploited; the guard asks the
-        quickstart's critic, and only warns, so that the whole curve is seen.
+        quickstart's critic, and only warns, so that the whole curve is seen. With another `action` the LoRA that it ends
+        with, of the same rounds.
         """
         critic: Any = self.critic() if arm is None else StillnessJudge() if stillness else OracleJudge()
         folder = self.out / "rounds" / (f"seed {seed}" if arm is None else f"{arm.name}, {critic.name}, seed {seed}")
@@ -132,7 +141,7 @@ class Study:
         start = self.out / "rounds" / f"start, {critic.name}, seed {seed}"
         if arm is not None and start.is_dir() and not folder.is_dir():
             shutil.copytree(start, folder)
-        iterate(
+        kept = iterate(
             self.model,
             CriticSource(critic.name, lambda: critic),
             self.quickstart / "world" / "prompts.txt",
@@ -142,12 +151,12 @@ class Study:
             sampling=SAMPLING,
             videos_per_prompt=8 if arm is None else 4,
             real=[self.quickstart / "world" / "real"] if arm is None or arm.real_weight else [],
-            guard=None if arm is None else Guard(CriticSource(name, self.critic), "warn", alarms_in_words),
+            guard=None if arm is None else Guard(CriticSource(name, self.critic), action, alarms_in_words),
         )
         if arm is not None and not start.is_dir():
             for part in ("round_1/generated", "round_1/scored", "round_1/cache", "guard/base"):
                 shutil.copytree(folder / part, start / part)
-        return [folder / f"round_{i}" / "lora" for i in range(1, number + 1)]
+        return [folder / f"round_{i}" / "lora" for i in range(1, number + 1)] if action == "warn" else [kept]
 
     def critic(self) -> LiFTCritic:
         """The quickstart's."""
@@ -231,6 +240,11 @@ def main() -> None:
                 name = "stillness rewarded" if stillness else arm.name
                 for number, adapter in enumerate(study.rounds(args.rounds, seed, arm, stillness=stillness), start=1):
                     add(f"{name}, round {number}", seed, adapter)
+            try:
+                kept: Path | None = study.rounds(args.rounds, seed, HACKED, stillness=True, action="best")[0]
+            except RuntimeError:
+                kept = None  # no round is better than the base
+            add("stillness rewarded, kept by the guard", seed, kept)
     for seed in range(args.seeds if args.rounds and args.tier == "core" else 0):
         for number, adapter in enumerate(study.rounds(args.rounds, seed), start=1):
             add(f"RWL, round {number}", seed, adapter)

@@ -74,8 +74,9 @@ OBJECTIVE_BLOCKS = (
 )
 #: What every family is compared by: the oracle's rewards, without real videos, and shuffled as the control.
 FAMILIES = (*(_arm(name, "oracle", False) for name in ("sft", "rwl", "rs")), _arm("rwl", "shuffled oracle", False))
-#: Stillness is rewarded and nothing else: the reward rises, the model ends.
-HACKED = _arm("dpo", "oracle", False)
+#: Stillness is rewarded and nothing else, in short rounds: the reward rises, the model ends.
+_HACKED = _arm("dpo", "oracle", False)
+HACKED = _HACKED._replace(settings={**_HACKED.settings, "max_steps": 40})
 #: Objectives in rounds, the oracle's honest rewards, without real videos; the last one's reference is the last round's LoRA.
 ROUNDS = (
     _arm("nft", "oracle", False)._replace(settings={**SHORT, "caption_dropout": 0.0, "beta": 0.05}),
