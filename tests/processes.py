@@ -19,8 +19,9 @@ from typing import Any
 
 
 ROOT = Path(__file__).parents[1]
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.preloaded"])
+#: Of multiprocessing, for pools of such processes.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.preloaded"])
 
 
 def free_port() -> int:
@@ -42,7 +43,7 @@ class Job:
             world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
             environments = [{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
         self.processes = [
-            _CONTEXT.Process(target=_run, args=(environment, log, function, args, options), daemon=True)
+            FORKS.Process(target=_run, args=(environment, log, function, args, options), daemon=True)
             for environment in environments
         ]
         log.touch()

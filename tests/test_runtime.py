@@ -1,33 +1,31 @@
 """Processes leave as they came: no process group outlives a recipe."""
 
 import ast
-import subprocess
-import sys
 
 import pytest
+import torch
 
-from lift_trl.runtime import last_checkpoint
+from lift_trl.runtime import last_checkpoint, leaving_processes
+from tests.processes import Job
 from tests.structure.source import RECIPES
 
 
-CODE = """
-import torch
-from lift_trl.runtime import leaving_processes
-torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
-try:
-    with leaving_processes():
-        {body}
-finally:
-    print("open:", torch.distributed.is_initialized())
-"""
+def leave_a_group(error: Exception | None) -> None:
+    torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+    try:
+        with leaving_processes():
+            if error is not None:
+                raise error
+    finally:
+        print("open:", torch.distributed.is_initialized())
 
 
-@pytest.mark.parametrize("body, code, still_open", [("pass", 0, False), ("raise KeyError('body')", 1, True)])
-def test_a_body_that_ends_well_leaves_the_process_group(body, code, still_open):
-    run = subprocess.run([sys.executable, "-c", CODE.format(body=body)], capture_output=True, text=True, timeout=120)
-    assert run.returncode == code, run.stderr
-    assert f"open: {still_open}" in run.stdout
-    assert ("KeyError: 'body'" in run.stderr) == bool(code)
+@pytest.mark.parametrize("error, code, still_open", [(None, 0, False), (KeyError("body"), 1, True)])
+def test_a_body_that_ends_well_leaves_the_process_group(tmp_path, error, code, still_open):
+    job = Job(tmp_path / "log", leave_a_group, error)
+    assert job.wait() == [code], job.output
+    assert f"open: {still_open}" in job.output
+    assert ("KeyError: 'body'" in job.output) == bool(code)
 
 
 def test_a_checkpoint_that_a_full_disk_cut_off_is_passed_over(tmp_path):

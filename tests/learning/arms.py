@@ -11,7 +11,6 @@ prints what the test of the same folder asserts on, and fails where the test wou
 
 import argparse
 import json
-import multiprocessing
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -27,6 +26,7 @@ from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import Dimension
 from lift_trl.statistics.intervals import Estimate, bootstrap_mean
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
+from tests.processes import FORKS
 from tests.structure.source import RECIPES
 from tests.structure.test_recipe_configs import load_recipe
 
@@ -142,7 +142,7 @@ def gains_over_base(
     """Each objective against the mean of the base's clips of a prompt."""
     cache = rated_cache(folder, family, rewards)
     arms = [Arm(folder / f"{objective}_{rewards}", family, objective, cache) for objective in objectives]
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=FORKS) as pool:
         list(pool.map(oracle_rewards, arms))
     base: dict[str, list[float]] = {}
     for row in read_rows(folder / "judged" / METADATA_FILE):
@@ -174,7 +174,7 @@ def rwl_minus_sft(folder: Path, family: str = "cogvideox", rewards: str = "judge
     cache = rated_cache(folder, family, rewards)
     objectives = {f"tuned_{rewards}": "sft" if rewards == "ignored" else "rwl", f"control_{rewards}": "sft"}
     arms = [Arm(folder / name, family, objective, cache) for name, objective in objectives.items()]
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=FORKS) as pool:
         rwl, sft = pool.map(oracle_rewards, arms)
     assert rwl.keys() == sft.keys()
     prompts = {row["id"]: row["prompt"] for row in read_rows(arms[1].folder / "generated" / METADATA_FILE)}
