@@ -5,7 +5,7 @@ import ast
 import pytest
 import torch
 
-from lift_trl.runtime import last_checkpoint, leaving_processes
+from lift_trl.runtime import last_checkpoint, leaving_processes, process_state
 from tests.processes import Job
 from tests.structure.source import RECIPES
 
@@ -29,6 +29,7 @@ def test_a_body_that_ends_well_leaves_the_process_group(tmp_path, error, code, s
 
 
 def test_a_checkpoint_that_a_full_disk_cut_off_is_passed_over(tmp_path):
+    process_state()  # accelerate's logger asks for it
     for step, state in ((2, "{}"), (9, '{"global_step": 9}'), (10, ""), (11, None)):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
