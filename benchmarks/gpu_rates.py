@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -14,7 +15,6 @@ from torch.nn import functional as F
 from transformers import TrainerCallback
 
 from lift_trl.estimate.gpus import Gpu, load_gpus
-from lift_trl.estimate.weightless.configured import default_dtype
 from lift_trl.estimate.weightless.meter import linear, metering
 
 
@@ -83,6 +83,17 @@ def probes(tiny: bool) -> dict[str, Callable[[], Callable[[], Any]]]:
         return lambda: F.gelu(F.layer_norm(hidden, hidden.shape[-1:])) + hidden
 
     return {"attention": attention, "matmul": matmul, "conv": conv, "traffic": traffic}
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Tensors made here are of `dtype`."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def measure_rates(name: str, device: torch.device, tiny: bool) -> Gpu:

@@ -1,7 +1,9 @@
 """The direction of imports: a module imports from lower levels only, and each library has its place."""
 
+import ast
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.structure.source import PACKAGE, ROOT, Import, imports, name_of, python_files, relative
+from tests.structure.source import PACKAGE, ROOT, Import, imports, name_of, parse, python_files, relative
 
 
 # A module may import from a level with a smaller number, and from its own package. The stages (40) never import one
@@ -166,3 +168,35 @@ def test_every_imported_library_is_declared():
         if declared.isdisjoint(canonicalize_name(owner) for owner in owners.get(library, [library]))
     }
     assert undeclared == set()
+
+
+@cache
+def names_in(module: str) -> set[str]:
+    """What a module of ours defines or imports at its top, and the modules of a package."""
+    file = ROOT.joinpath(*module.split("."))
+    package = {path.stem for path in file.glob("*.py")} | {path.parent.name for path in file.glob("*/__init__.py")}
+    path = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    found = set(package)
+    for node in (n for top in parse(path).body for n in ([top, *top.body] if isinstance(top, ast.If) else [top])):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return found
+
+
+@pytest.mark.parametrize("path", python_files("recipes", "benchmarks", "spaces", "dev"), ids=relative)
+def test_what_is_imported_of_the_package_is_there(path):
+    """No test runs all of these files, so a name that moved away would show at their next use only."""
+    ours = [i.module.rpartition(".") for i in imports(path) if i.module.startswith("lift_trl.")]
+    missing = [f"{module}.{name}" for module, _, name in ours if module != "lift_trl" and name not in names_in(module)]
+    assert missing == []
+
+
+def test_a_name_that_is_not_there_is_found():
+    known = names_in("lift_trl.estimate.weightless.configured")
+    assert {"ConfiguredSource", "PACKAGED", "_find", "torch"} <= known and "default_dtype" not in known
+    assert {"source", "HeldPipeline"} <= names_in("lift_trl.video_models")
