@@ -155,13 +155,7 @@ def player_html(clips: Sequence[tuple[str, str]], *, fps: float, size: tuple[int
         clips: (address, caption) of each.
         size: width and height in pixels, for the shape of the frames.
     """
-    figures = "".join(
-        f'<figure><video src="{escape(url)}" muted playsinline preload="auto" disablepictureinpicture '
-        f'aria-label="{text_html(f"Clip {caption}".strip())}"></video>'
-        + (f"<figcaption>{text_html(caption)}</figcaption>" if caption else "")
-        + "</figure>"
-        for url, caption in clips
-    )
+    figures = "".join(_figure_html(url, caption) for url, caption in clips)
     speeds = "".join(f'<option value="{s}"{" selected" * (s == "1")}>{s}x</option>' for s in SPEEDS)
     # Wide clips stand one above the other on a phone, square ones side by side.
     least = 260 if size[0] > 1.2 * size[1] else 130
@@ -174,9 +168,32 @@ def player_html(clips: Sequence[tuple[str, str]], *, fps: float, size: tuple[int
         '<button type="button" data-action="forward" aria-label="Next frame">&#9654;&#124;</button>'
         '<input class="lift-seek" type="range" min="0" max="1" value="0" step="1" aria-label="Frame">'
         '<span class="lift-frame"></span>'
-        f'<select class="lift-speed" aria-label="Speed">{speeds}</select></div>'
+        f'<select class="lift-speed" aria-label="Speed">{speeds}</select>'
+        f'<button type="button" data-action="full" aria-label="Full screen">{_icon(_FULL)}</button></div>'
         '<div class="lift-hint lift-wait" role="status"><span> </span> '
         '<button type="button" data-action="retry" hidden>Load it again</button></div></div>'
+    )
+
+
+_FULL = "M1 6V1h5M10 1h5v5M15 10v5h-5M6 15H1v-5"
+_SAVE = "M8 1v9M4 7l4 4 4-4M2 15h12"
+
+
+def _icon(path: str) -> str:
+    """Lines on 16 x 16 points, in the colour of the text; its place has the name."""
+    return f'<svg viewBox="0 0 16 16" aria-hidden="true"><path d="{path}"></path></svg>'
+
+
+def _figure_html(url: str, caption: str) -> str:
+    """A clip, its caption, and a link that downloads it under a name that tells no more than the caption."""
+    name = text_html(f"Clip {caption}".strip())
+    file = f"clip-{caption.lower()}.mp4" if caption else "clip.mp4"
+    return (
+        f'<figure><video src="{escape(url)}" muted playsinline preload="auto" disablepictureinpicture '
+        f'aria-label="{name}"></video>'
+        + (f"<figcaption>{text_html(caption)}</figcaption>" if caption else "")
+        + f'<a class="lift-save" href="{escape(url)}" download="{escape(file)}" aria-label="Download {name.lower()}" '
+        f'title="Download">{_icon(_SAVE)}</a></figure>'
     )
 
 

@@ -39,6 +39,11 @@
       button.textContent = playing ? "\u275a\u275a" : "\u25b6";
       button.setAttribute("aria-label", name);
     }
+    // A phone that gives only a clip the whole screen, and no player, has its own button for that.
+    const full = player.querySelector("[data-action=full]");
+    if (full.hidden === document.fullscreenEnabled) full.hidden = !document.fullscreenEnabled;
+    const whole = document.fullscreenElement === player ? "Leave full screen" : "Full screen";
+    if (full.getAttribute("aria-label") !== whole) full.setAttribute("aria-label", whole);
     const count = frames(player);
     const slider = player.querySelector(".lift-seek");
     slider.max = count - 1;
@@ -124,6 +129,7 @@
 
   const act = (player, action) => {
     if (action === "retry") retry(player);
+    if (action === "full") document.fullscreenElement ? document.exitFullscreen() : player.requestFullscreen();
     if (action === "play") player.dataset.playing === "1" ? pause(player) : play(player);
     if (action === "back" || action === "forward") {
       const index = frame(player);
@@ -146,6 +152,7 @@
     pause(player);
     show(player, wanted);
   });
+  document.addEventListener("fullscreenchange", () => players().forEach((player) => videos(player).length && refresh(player)));
   document.addEventListener("seeked", (event) => {
     const player = event.target.closest && event.target.closest(".lift-player");
     if (player && player.querySelector(".lift-play")) refresh(player);

@@ -72,8 +72,8 @@ adapters = list(live.adapters) if live else shown.adapters if shown else []
 log = settings.log(comparison_card(settings.repo_id or "", ", ".join(adapters)))
 shelf = ClipShelf(identity := settings.identity())
 prompts = Path(os.environ["PROMPTS"]).read_text("utf-8-sig").splitlines() if os.environ.get("PROMPTS") else ()
-compare = Compare(adapters, log, identity)
-demo = compare_page(compare, shelf, why=plan.why, gallery=shown, make=live and live.make, prompts=prompts)
+making = {"make": live.make, "seconds": live.seconds} if live else {}
+demo = compare_page(Compare(adapters, log, identity), shelf, why=plan.why, gallery=shown, prompts=prompts, **making)
 
 if __name__ == "__main__":
     serve(demo, shelf=shelf, on_exit=log.close)

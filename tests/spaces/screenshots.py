@@ -115,12 +115,6 @@ def picture(page: Page, path: Path) -> None:
     page.screenshot(path=path, full_page=path.stem.endswith("-phone"))
 
 
-def owner_key(space: Space) -> str:
-    found = re.search(r"\?owner=([0-9a-f]{32})", space.console)
-    assert found is not None, space.console
-    return found.group(1)
-
-
 def fill_in(page: Page) -> None:
     page.locator(f"#lift-{SEMANTIC} input[value={Label.GOOD}]").check()
     page.locator(f"#lift-{MOTION} input[value={Label.NORMAL}]").check()
@@ -143,13 +137,13 @@ def pictures(browser: Browser, spaces: dict[str, Space], target: Path) -> None:
                 page.wait_for_selector(".lift-verdict")
             picture(page, target / f"{name}{suffix}.png")
             if name == "arena":
-                page.goto(f"{space.url}/?owner={owner_key(space)}")
+                page.goto(space.owner_url)
                 page.get_by_role("tab", name="Results").click()
                 page.wait_for_selector(".lift-result")
                 picture(page, target / f"results{suffix}.png")
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(TIMEOUT_MS)
-    page.goto(f"{spaces['annotate'].url}/?owner={owner_key(spaces['annotate'])}")
+    page.goto(spaces["annotate"].owner_url)
     for tab in ("Owner", "Review"):
         page.get_by_role("tab", name=tab).click()
         picture(page, target / f"{tab.lower()}.png")

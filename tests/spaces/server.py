@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -57,6 +58,11 @@ class Space:
     @property
     def console(self) -> str:
         return (self.data_dir / "console.txt").read_text(errors="replace")
+
+    @property
+    def owner_url(self) -> str:
+        """The owner's page: the console has said its address."""
+        return f"{self.url}/?owner={re.findall(r'[?]owner=([0-9a-f]{32})', self.console)[-1]}"
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:

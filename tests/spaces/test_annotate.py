@@ -1,7 +1,6 @@
 """The annotation page in a real browser: reasons, ready phrase, keyboard, reload, gold, the owner, the review queue."""
 
 import json
-import re
 
 import pytest
 
@@ -119,9 +118,8 @@ def test_clips_get_their_raters_and_the_owner_sees_who_is_careful(spaces, clips,
     gold = [row for row in rows if row["is_gold"]]
     assert {row["video_id"] for row in gold} == {"gold-0"}
 
-    key = re.search(r"\?owner=([0-9a-f]{32})", space.console).group(1)
     assert not page.get_by_role("tab", name="Owner").is_visible()
-    page.goto(f"{space.url}/?owner={key}")
+    page.goto(space.owner_url)
     page.get_by_role("tab", name="Owner").click()
     page.wait_for_selector("text=gold labels met")
     text = page.inner_text(".lift-table >> nth=-1")
@@ -130,8 +128,7 @@ def test_clips_get_their_raters_and_the_owner_sees_who_is_careful(spaces, clips,
 
 def test_the_owner_decides_the_review_queue(spaces, queue, open_page):
     space = spaces["annotate"]
-    key = re.search(r"\?owner=([0-9a-f]{32})", space.console).group(1)
-    page = open_page(f"{space.url}/?owner={key}")
+    page = open_page(space.owner_url)
     page.get_by_role("tab", name="Review").click()
     page.wait_for_selector("#lift-decision")
     # The critic's answer is filled in, what the rater said stands beside it, as text.

@@ -22,6 +22,7 @@ def test_clips_are_made_on_demand_without_a_network(spaces, open_page):
     space = spaces["compare"]
     page = open_page(space.url)
     assert "runs on this machine's CPU" in page.inner_text("#lift-mode")
+    page.wait_for_selector("text=The first clips tell how long it takes")
     page.locator("#lift-prompt textarea").fill(NASTY)
     page.locator("#lift-seed input").fill("7")
     page.click("#lift-make")
@@ -51,8 +52,10 @@ def test_clips_are_made_on_demand_without_a_network(spaces, open_page):
     page.wait_for_function("() => document.querySelector('#lift-said').innerText.trim() === ''")
     assert page.evaluate(SOURCES) == sources and page.locator(".lift-verdict").count() == 2
     assert not page.locator("#lift-submit").is_visible()
+    page.wait_for_selector("text=These clips are ready.")
     page.click("#lift-dice")
     page.wait_for_function("() => document.querySelector('#lift-seed input').value !== '7'")
+    page.wait_for_selector(r"text=/Takes about \d+ s/")
     page.locator("#lift-prompt textarea").fill("")
     page.click("#lift-make")
     page.wait_for_selector("text=The prompt has 0 characters")

@@ -1,6 +1,7 @@
 """Clips on demand where a GPU is only borrowed: what asks for it, for how long, and what does not."""
 
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,15 @@ def test_a_gpu_is_borrowed_for_clips_that_are_not_there_and_for_nothing_else(mod
     for prompt, seed, adapter in (("", 1, "lift"), ("x" * 1001, 1, "lift"), ("fox", -1, "lift"), ("fox", 1, "none")):
         with pytest.raises(ValueError, match=r"characters|out of range|no adapter"):
             maker.make(prompt, seed, adapter)
-    assert zero.seconds == []
+    assert zero.seconds == [] and maker.seconds("fox", 1, "lift") == maker.gpu_seconds("fox", 1, "lift") > 20
+    start_s = time.monotonic()
     first = maker.make("fox", 1, "lift")
+    took_s = time.monotonic() - start_s
+    # Both clips of another prompt will take as long as these two; one of them is there for another LoRA.
+    assert maker.seconds("hen", 1, "lift") == pytest.approx(took_s, rel=0.2)
+    assert maker.seconds(" fox ", 1, "other") == pytest.approx(maker.seconds("hen", 1, "lift") / 2)
+    assert maker.seconds("fox", 1, "lift") == 0
+    assert maker.seconds("fox", 1, "none") is None and maker.seconds(" ", 1, "lift") is None
     assert len(zero.seconds) == 1 and critic.num_scored == 2
     assert maker.make(" fox ", 1, "lift") == first
     assert len(zero.seconds) == 1 and critic.num_scored == 2
@@ -101,6 +109,7 @@ def test_a_gpu_is_borrowed_for_clips_that_are_not_there_and_for_nothing_else(mod
 
 def test_the_time_follows_from_steps_size_and_what_is_there(models, tmp_path):
     maker = generator(models, tmp_path, FULL)
+    assert maker.seconds("fox", 1, "lift") is None  # on a CPU nobody knows before the first
     # Both clips of a 2B model in 25 steps: within the two minutes a day of a visitor who is not signed in.
     assert maker.gpu_seconds("fox", 1, "lift") == 110
     maker._path("fox", 1, None).touch()

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 
@@ -321,7 +322,7 @@ def test_what_somebody_cannot_see_is_passed_over_for_him_and_listed(tmp_path):
     again = arena_of(tmp_path, tmp_path / "b", tmp_path / "l")
     for page in (arena, again):
         assert page.next_pair("ada").id != pair.id and page.problems() == [
-            f"{pair.first.path}, {pair.second.path}: 1 visitors could not see it"
+            f"{pair.first.path}, {pair.second.path}: 1 visitor found it broken"
         ]
     queue = queue_of(tmp_path / "q", tmp_path / "b", raters=1)
     clip = queue.next_clip("ada")
@@ -364,7 +365,12 @@ def test_clips_that_are_ready_are_shown_where_others_are_made(tmp_path):
     request = SimpleNamespace(
         headers={}, client=SimpleNamespace(host="h"), session_hash="s", query_params={"prompt": "a fox", "seed": "7"}
     )
-    assert events["load"](request) == ["a fox", 7, "lift"]
+    filled, stage = events["load"](request)[:3], events["load"](request)[3:]
+    assert filled == ["a fox", 7, "lift"] and stage == [gr.skip()] * 8  # nobody has made it yet
+    request.query_params = {"prompt": "prompt 1", "seed": "1", "model": "lift"}
+    assert events["load"](request)[4].count("<video") == 2 and events["load"](request)[3].endswith(
+        "prompt 1</span></div>"
+    )
     prompt, player, link, pair, *_ = events["look"]("prompt 1", "lift", request)
     assert "prompt 1" in prompt and player.count("<video") == 2
     assert "?model=lift&amp;prompt=prompt+1&amp;seed=1" in link

@@ -93,7 +93,7 @@ def _annotate_tab(demo: gr.Blocks, queue: AnnotationQueue, shelf: ClipShelf, sta
                 fields = [field for dimension in rubric.dimensions for field in question_fields(dimension, rubric)]
                 submit = gr.Button("Send and next", variant="primary", elem_id="lift-submit")
                 html(_keys_html(rubric) + _words_html(rubric))
-    skip = gr.Button("The clip does not play: skip it", elem_id="lift-skip", size="sm")
+    skip = gr.Button("The clip is broken? Skip it", elem_id="lift-skip", size="sm")
 
     @answered
     def load(request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:

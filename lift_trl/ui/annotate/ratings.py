@@ -132,7 +132,10 @@ class AnnotationQueue:
     def problems(self) -> list[str]:
         """What the owner should look into: clips that cannot be shown, and clips that raters could not see."""
         skipped = [(clip, len(self._shown.skipped(self._key(name)))) for name, clip in self.clips.items()]
-        return [*self.broken.values(), *(f"{c.path}: {n} raters could not see it" for c, n in skipped if n)]
+        return [
+            *self.broken.values(),
+            *(f"{c.path}: {n} rater{'s' if n != 1 else ''} found it broken" for c, n in skipped if n),
+        ]
 
     def leave_out(self, clip_id: str, why: str) -> None:
         """Hands a clip to nobody any more, for the owner to look into, until the next start."""

@@ -70,7 +70,7 @@ def _vote_tab(demo: gr.Blocks, arena: Arena, shelf: ClipShelf, status: gr.HTML) 
             radios = [_question(question, arena.rubric) for question in arena.questions]
         submit = gr.Button("Submit votes", variant="primary", elem_id="lift-submit")
         html(_KEYS)
-    skip = gr.Button("A clip does not play: skip this pair", elem_id="lift-skip", size="sm")
+    skip = gr.Button("A clip is broken? Skip this pair", elem_id="lift-skip", size="sm")
 
     @answered
     def load(request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:

@@ -94,7 +94,11 @@ class Arena:
     def problems(self) -> list[str]:
         """What the owner should look into: pairs that cannot be shown, and pairs that visitors could not see."""
         skipped = [(pair, len(self._shown.skipped(name))) for name, pair in self.pairs.items()]
-        told = [f"{p.first.path}, {p.second.path}: {n} visitors could not see it" for p, n in skipped if n]
+        told = [
+            f"{p.first.path}, {p.second.path}: {n} visitor{'s' if n != 1 else ''} found it broken"
+            for p, n in skipped
+            if n
+        ]
         return [*self.broken.values(), *told]
 
     def _queue(self, voter: str, number: int) -> list[str]:

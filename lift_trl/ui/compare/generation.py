@@ -5,6 +5,7 @@ import math
 import os
 import re
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -173,6 +174,7 @@ class PairGenerator:
     _kept: dict[str, ComparedClips] = field(default_factory=dict, init=False, repr=False)
     _revisions: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _networks: set[str] = field(default_factory=set, init=False, repr=False)
+    _clip_s: float | None = field(default=None, init=False, repr=False)  # what the last clips took, each
 
     def __post_init__(self) -> None:
         if not self.adapters:
@@ -210,11 +212,30 @@ class PairGenerator:
                 for path in paths:
                     path.touch()  # the oldest are forgotten first
             else:
+                start_s, missing = time.monotonic(), self._num_missing(prompt, seed, adapter)
                 made = self._run(prompt, seed, adapter)
+                self._clip_s = (time.monotonic() - start_s) / missing if missing else self._clip_s
                 self._kept[made.id] = made
                 for old in list(self._kept)[:-MAX_KEPT]:
                     del self._kept[old]
         return made
+
+    def seconds(self, prompt: str, seed: int, adapter: str) -> float | None:
+        """
+        How long `make` is going to take: as long as the last clips here, before the first as on an A100. `None` on a machine
+        without a GPU that has made none yet, or for what `make` refuses.
+        """
+        if adapter not in self.adapters or not prompt.strip():
+            return None
+        missing = self._num_missing(prompt.strip(), seed, adapter)
+        if not missing or self._clip_s is not None:
+            return missing * (self._clip_s or 0.0)
+        has_gpu = self.lend is not None or self.pipe.device.type != "cpu"
+        return float(self.gpu_seconds(prompt.strip(), seed, adapter)) if has_gpu else None
+
+    def _num_missing(self, prompt: str, seed: int, adapter: str) -> int:
+        """How many of the two clips are not there."""
+        return sum(not self._path(prompt, seed, name).is_file() for name in (None, adapter))
 
     def gpu_seconds(self, prompt: str, seed: int, adapter: str) -> int:
         """
@@ -223,7 +244,7 @@ class PairGenerator:
         Source: a line through the two timings on an A100 in the README of THUDM/CogVideo, 50 steps of 49 x 480 x 720: 90 s
         (2B, transformer of 3.4 GB) and 180 s (5B, 11.1 GB).
         """
-        missing = sum(not self._path(prompt, seed, name).is_file() for name in (None, adapter))
+        missing = self._num_missing(prompt, seed, adapter)
         size = math.prod(self.arguments[name] for name in ("num_frames", "height", "width")) / (49 * 480 * 720)
         step_s = (1.0 + 0.234 * self.transformer_gb) * size
         return GPU_START_S + math.ceil(missing * self.arguments["num_inference_steps"] * step_s)

@@ -12,7 +12,7 @@ from ..clips import ClipShelf
 from ..identity import SIGN_IN
 from ..page import QUICK, ClipError, answered, clip_player, header, html, notice_html, prompt_html, told
 from ..verdict import verdicts_html
-from .votes import BASE, BLIND, CHOICES, KEPT, Compare, Gallery, Make, ShownPair
+from .votes import BASE, BLIND, CHOICES, KEPT, Compare, Gallery, Make, Seconds, ShownPair
 
 
 #: A prompt of so many characters stands whole in the field that it was picked in.
@@ -25,7 +25,8 @@ def compare_page(
     *,
     why: str,
     gallery: Gallery | None,
-    make: Make | None,
+    make: Make | None = None,
+    seconds: Seconds = lambda *asked: None,
     prompts: Sequence[str] = (),
 ) -> gr.Blocks:
     """
@@ -36,6 +37,7 @@ def compare_page(
         gallery: clips made beforehand: all that there is where `make` is `None`, else there to look at without waiting.
             Without either the page only says why.
         make: makes clips on demand.
+        seconds: tells how long that takes.
         prompts: to pick from, where clips are made on demand.
     """
     with gr.Blocks(title="Base or aligned?", fill_width=True) as demo:
@@ -43,7 +45,7 @@ def compare_page(
         mode = f'<div id="lift-mode">{notice_html(f"{why} {kind}".strip())}</div>'
         header("Base or aligned?", "One prompt, one seed: a model before and after human feedback.", status=mode)
         if make is not None:
-            _live_controls(demo, compare, shelf, make, gallery, prompts)
+            _live_controls(demo, compare, shelf, make, seconds, gallery, prompts)
         elif gallery is not None:
             _gallery_controls(demo, compare, shelf, gallery)
     return demo
@@ -163,6 +165,7 @@ class _Fields(NamedTuple):
     seed: gr.Number
     dice: gr.Button
     start: gr.Button
+    time: gr.HTML
 
 
 def _fields(adapters: Sequence[str], prompts: Sequence[str], ready_prompts: Sequence[str]) -> _Fields:
@@ -187,11 +190,34 @@ def _fields(adapters: Sequence[str], prompts: Sequence[str], ready_prompts: Sequ
             with gr.Row():
                 dice = gr.Button("New seed", elem_id="lift-dice")
                 start = gr.Button("Make the clips", variant="primary", elem_id="lift-make")
-    return _Fields(prompt, picked, ready, adapter, seed, dice, start)
+            time = html(elem_id="lift-time")
+    return _Fields(prompt, picked, ready, adapter, seed, dice, start, time)
+
+
+def time_html(seconds: float | None) -> str:
+    """
+    How long a visitor is going to wait.
+
+    >>> time_html(41.3)
+    '<div class="lift-hint">Takes about 41 s.</div>'
+    """
+    if seconds is None:
+        text = "The first clips tell how long it takes."
+    elif not seconds:
+        text = "These clips are ready."
+    else:
+        text = f"Takes about {seconds / 60:.0f} minutes." if seconds >= 100 else f"Takes about {seconds:.0f} s."
+    return f'<div class="lift-hint">{text}</div>'
 
 
 def _live_controls(
-    demo: gr.Blocks, compare: Compare, shelf: ClipShelf, make: Make, gallery: Gallery | None, prompts: Sequence[str]
+    demo: gr.Blocks,
+    compare: Compare,
+    shelf: ClipShelf,
+    make: Make,
+    seconds: Seconds,
+    gallery: Gallery | None,
+    prompts: Sequence[str],
 ) -> None:
     fields = _fields(compare.adapters, prompts, gallery.prompts(gallery.adapters[0]) if gallery else [])
     stage = _stage(compare)
@@ -210,6 +236,33 @@ def _live_controls(
         return _fill(compare, shelf, voter, shown, wanted, prompt=prompt_html(wanted.prompt))
 
     @answered
+    def wait(text: str, number: float | None, name: str) -> str:
+        return time_html(seconds(text, int(number or 0), name))
+
+    asked = [fields.prompt, fields.seed, fields.adapter]
+    _ready_clips(demo, compare, shelf, gallery, fields, stage)
+    fields.picked.input(lambda text: text, fields.picked, fields.prompt, **QUICK)
+    fields.dice.click(lambda: random.randrange(2**31), None, fields.seed, **QUICK)
+    # One at a time: the models are there once.
+    options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "show_progress_on": stage.player}
+    made = fields.start.click(run, asked, list(stage), **options)
+    for event in (
+        demo.load,
+        fields.prompt.blur,
+        fields.picked.input,
+        fields.seed.change,
+        fields.adapter.change,
+        made.then,
+    ):
+        event(wait, asked, fields.time, **QUICK)
+
+
+def _ready_clips(
+    demo: gr.Blocks, compare: Compare, shelf: ClipShelf, gallery: Gallery | None, fields: _Fields, stage: _Stage
+) -> None:
+    """What is there without waiting: the clips of a prompt that a visitor picks, and those that a link names."""
+
+    @answered
     def look(text: str, name: str, request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
         assert gallery is not None
         name = name if name in gallery.adapters else gallery.adapters[0]
@@ -218,25 +271,18 @@ def _live_controls(
         return _fill(compare, shelf, voter, gallery.get(*wanted), wanted, prompt=prompt_html(text))
 
     @answered
-    def load(request: gr.Request) -> list[Any]:
+    def load(request: gr.Request, profile: gr.OAuthProfile | None = None) -> list[Any]:
         wanted = linked(request, compare.adapters)
         if not wanted.prompt:
-            return [gr.skip()] * 3  # a visitor may be typing already
-        return [wanted.prompt, int(wanted.seed) if wanted.seed.isdecimal() else 0, wanted.adapter]
+            return [gr.skip()] * (3 + len(stage))  # a visitor may be typing already
+        shown = gallery.get(*wanted) if gallery else None
+        voter = compare.identity.voter(request, profile)
+        there = _fill(compare, shelf, voter, shown, wanted, prompt=prompt_html(wanted.prompt)) if shown else None
+        seed = int(wanted.seed) if wanted.seed.isdecimal() else 0
+        return [wanted.prompt, seed, wanted.adapter, *(there or [gr.skip()] * len(stage))]
 
-    demo.load(load, None, [fields.prompt, fields.seed, fields.adapter], **QUICK)
-    fields.picked.input(lambda text: text, fields.picked, fields.prompt, **QUICK)
+    demo.load(load, None, [fields.prompt, fields.seed, fields.adapter, *stage], **QUICK)
     fields.ready.input(look, [fields.ready, fields.adapter], list(stage), **QUICK)
-    fields.dice.click(lambda: random.randrange(2**31), None, fields.seed, **QUICK)
-    # One at a time: the models are there once.
-    fields.start.click(
-        run,
-        [fields.prompt, fields.seed, fields.adapter],
-        list(stage),
-        api_visibility="private",
-        concurrency_limit=1,
-        show_progress_on=stage.player,
-    )
 
 
 def _gallery_controls(demo: gr.Blocks, compare: Compare, shelf: ClipShelf, gallery: Gallery) -> None:

@@ -34,6 +34,8 @@ KEPT = "You have voted on this pair already; your first vote stands."
 
 #: (prompt, seed, adapter) -> clips. May take minutes.
 Make = Callable[[str, int, str], ComparedClips]
+#: (prompt, seed, adapter) -> how long `Make` is going to take, `None` where nobody knows.
+Seconds = Callable[[str, int, str], float | None]
 
 
 class ShownPair(NamedTuple):

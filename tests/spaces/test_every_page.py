@@ -1,0 +1,165 @@
+"""What holds for each page, with names, themes and the player: seen in Chromium, as assistive technology and eyes see it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.spaces.conftest import wait_until_open
+from tests.spaces.server import Space
+from tests.spaces.test_second_item import PAIR, luminance
+
+
+pytestmark = pytest.mark.browser
+PAGES = ("arena", "annotate", "gallery", "review")
+#: What people act on, by its role in Chromium's tree of what it tells assistive technology.
+ACTED_ON = {"button", "link", "textbox", "searchbox", "combobox", "listbox", "radio", "radiogroup", "checkbox", "slider",
+            "spinbutton", "switch", "tab", "menuitem", "Video"}  # fmt: skip
+
+
+@pytest.fixture
+def open_named(spaces, open_page) -> Callable[..., Any]:
+    """Opens a page by its name, as a visitor; the tab Review as the owner."""
+
+    def open_one(name: str, *, theme: str = "light", **options: Any) -> Any:
+        if name != "review":
+            return open_page(f"{spaces[name].url}/?__theme={theme}", **options)
+        page = open_page(f"{spaces['annotate'].owner_url}&__theme={theme}", **options)
+        page.get_by_role("tab", name="Review").click()
+        page.wait_for_selector("#lift-decide:visible, :not(#lift-mode) > .lift-notice:visible")
+        return page
+
+    return open_one
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_everything_that_can_be_acted_on_has_a_name(open_named, name):
+    page = open_named(name)
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    found = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in nodes
+        if not node["ignored"] and node["role"]["value"] in ACTED_ON
+    ]
+    assert len(found) > 8 and [role for role, called in found if not called.strip()] == []
+
+
+#: Each visible text with its colour and the colours behind it, from its own ground up to the first that is opaque.
+TEXTS = """() => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    const words = walker.currentNode.textContent.trim();
+    if (!words || !element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+    if (element.closest("style, script, option, [disabled], .lift-locked, [role=option]")) continue;
+    const box = element.getBoundingClientRect();
+    if (box.width < 2 || box.height < 2) continue;
+    const grounds = [];
+    for (let e = element; e; e = e.parentElement) {
+      grounds.push(getComputedStyle(e).backgroundColor);
+      if (e.tagName === "VIDEO") break;
+    }
+    found.push([words.slice(0, 40), getComputedStyle(element).color, grounds]);
+  }
+  return found;
+}"""
+
+
+def parts(colour: str) -> tuple[list[float], float]:
+    """Red, green, blue in 0 to 255 and how opaque it is."""
+    numbers = [
+        float(number) for number in colour[colour.index("(") + 1 : -1].replace("/", " ").replace(",", " ").split()
+    ]
+    return numbers[:3], numbers[3] if len(numbers) > 3 else 1.0
+
+
+def contrast(colour: str, grounds: list[str]) -> float:
+    """WCAG's contrast of a text with what is behind it; nothing opaque is a white page."""
+    behind = [255.0] * 3
+    for ground in reversed(grounds):
+        over, opaque = parts(ground)
+        behind = [opaque * a + (1 - opaque) * b for a, b in zip(over, behind)]
+    text, opaque = parts(colour)
+    shown = [opaque * a + (1 - opaque) * b for a, b in zip(text, behind)]
+    light, dark = sorted(
+        (luminance("rgb({:.0f}, {:.0f}, {:.0f})".format(*one)) for one in (shown, behind)), reverse=True
+    )
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_every_text_can_be_read(open_named, name, theme):
+    """4.5 to 1 in both themes, the critic's verdicts and the owner's tables among them."""
+    page = open_named(name, theme=theme)
+    if name == "gallery":
+        page.click("#lift-tell")
+        page.wait_for_selector(".lift-verdict")
+    faint = {
+        (words, round(ratio, 2))
+        for words, colour, grounds in page.evaluate(TEXTS)
+        if colour.startswith("rgb") and (ratio := contrast(colour, grounds)) < 4.5
+    }
+    assert faint == set()
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_sticks_out(open_named, name, width):
+    page = open_named(name, width=width, height=844)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = "(all) => all.filter((e) => e.offsetParent && e.getBoundingClientRect().right > innerWidth + 1).length"
+    assert page.locator("button, video, input, select, a").evaluate_all(wide) == 0
+
+
+# ---- the player ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_clip_can_be_saved_under_a_name_that_tells_nothing(spaces, clips: dict[str, Path], open_page):
+    page = open_page(spaces["arena"].url)
+    for number, side in enumerate("ab"):
+        figure = page.locator("figure").nth(number)
+        figure.hover()
+        with page.expect_download() as download:
+            page.get_by_role("link", name=f"Download clip {side}").click()
+        assert download.value.suggested_filename == f"clip-{side}.mp4"
+        saved = Path(download.value.path()).read_bytes()
+        assert saved in [path.read_bytes() for name in ("flawed", "clean") for path in clips[name].glob("*.mp4")]
+
+
+def test_both_clips_fill_the_screen_and_come_back(spaces, open_page):
+    page = open_page(spaces["arena"].url, width=1280, height=800)
+    before = page.locator("video").first.bounding_box()["height"]
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_function("document.fullscreenElement?.matches('.lift-player')")
+    page.wait_for_function(f"document.querySelector('video').getBoundingClientRect().height > {1.3 * before}")
+    boxes = [video.bounding_box() for video in page.locator("video").all()]
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= 1280 and box["y"] + box["height"] <= 800 for box in boxes)
+    assert boxes[0]["y"] == boxes[1]["y"]
+    page.get_by_role("button", name="Previous frame").click()  # its controls are there too
+    page.get_by_role("button", name="Leave full screen").click()
+    page.wait_for_function("!document.fullscreenElement")
+    assert page.locator("video").first.bounding_box()["height"] == pytest.approx(before, abs=2)
+
+
+@pytest.fixture
+def annotate(clips: dict[str, Path], tmp_path: Path) -> Iterator[Space]:
+    space = Space("annotate", tmp_path / "annotate", CLIPS=str(clips["flawed"])).start()
+    yield space
+    space.end()
+
+
+def test_a_clip_that_plays_and_is_broken_all_the_same_is_skipped_and_told_to_the_owner(annotate: Space, open_page):
+    page = open_page(annotate.url)
+    first = page.locator("#lift-clip textarea, #lift-clip input").input_value()
+    page.get_by_role("button", name="The clip is broken? Skip it").click()
+    page.wait_for_function(
+        f"before => document.querySelector('{PAIR.replace('pair', 'clip')}').value !== before", arg=first
+    )
+    wait_until_open(page)
+    assert annotate.rows() == []
+    owner = open_page(annotate.owner_url)
+    owner.get_by_role("tab", name="Owner").click()
+    owner.wait_for_selector("text=1 rater found it broken")
