@@ -309,7 +309,7 @@ def theme() -> gr.themes.Base:
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         input_placeholder_color="*neutral_500",
-        input_placeholder_color_dark="*neutral_400",
+        input_placeholder_color_dark="*neutral_300",
         input_border_color="*neutral_400",
         input_border_color_dark="*neutral_500",
         input_border_width="1px",

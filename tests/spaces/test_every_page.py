@@ -47,6 +47,11 @@ def test_everything_that_can_be_acted_on_has_a_name(open_named, name):
 
 #: Each visible text with its colour and the colours behind it, from its own ground up to the first that is opaque.
 TEXTS = """() => {
+  const groundsOf = (element) => {
+    const grounds = [];
+    for (let e = element; e; e = e.parentElement) grounds.push(getComputedStyle(e).backgroundColor);
+    return grounds;
+  };
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   const found = [];
   while (walker.nextNode()) {
@@ -56,12 +61,11 @@ TEXTS = """() => {
     if (element.closest("style, script, option, [disabled], .lift-locked, [role=option]")) continue;
     const box = element.getBoundingClientRect();
     if (box.width < 2 || box.height < 2) continue;
-    const grounds = [];
-    for (let e = element; e; e = e.parentElement) {
-      grounds.push(getComputedStyle(e).backgroundColor);
-      if (e.tagName === "VIDEO") break;
-    }
-    found.push([words.slice(0, 40), getComputedStyle(element).color, grounds]);
+    found.push([words.slice(0, 40), getComputedStyle(element).color, groundsOf(element)]);
+  }
+  for (const field of document.querySelectorAll("textarea, input")) {
+    if (!field.placeholder || !field.checkVisibility()) continue;
+    found.push([field.placeholder, getComputedStyle(field, "::placeholder").color, groundsOf(field)]);
   }
   return found;
 }"""

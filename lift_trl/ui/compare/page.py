@@ -169,7 +169,7 @@ class _Fields(NamedTuple):
 
 
 def _fields(adapters: Sequence[str], prompts: Sequence[str], ready_prompts: Sequence[str]) -> _Fields:
-    with gr.Row(equal_height=False):
+    with gr.Row(equal_height=False, elem_id="lift-ask"):
         with gr.Column(scale=3, min_width=280):
             prompt = gr.Textbox(
                 label="Prompt", lines=2, max_length=1000, elem_id="lift-prompt", value=prompts[0] if prompts else ""
@@ -188,8 +188,8 @@ def _fields(adapters: Sequence[str], prompts: Sequence[str], ready_prompts: Sequ
             adapter = gr.Dropdown(list(adapters), value=adapters[0], label="Aligned model", elem_id="lift-adapter")
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="lift-seed")
             with gr.Row():
-                dice = gr.Button("New seed", elem_id="lift-dice")
-                start = gr.Button("Make the clips", variant="primary", elem_id="lift-make")
+                dice = gr.Button("New seed", elem_id="lift-dice", min_width=90)
+                start = gr.Button("Make the clips", variant="primary", elem_id="lift-make", min_width=130)
             time = html(elem_id="lift-time")
     return _Fields(prompt, picked, ready, adapter, seed, dice, start, time)
 
