@@ -54,6 +54,17 @@ class MortalJudge:
         return CriticSource(self.name, lambda: self)
 
 
+class PatientJudge(MortalJudge):
+    """Leaves work for those that come late: the more is judged, the more processes, of ten, must have come."""
+
+    def score(self, videos, captions, *, with_reason=False):
+        (self.log.parent / f"{self.log.name}.{os.getpid()}").touch()
+        done = len(judged(self.log)) if self.log.is_file() else 0
+        while len(list(self.log.parent.glob(f"{self.log.name}.*"))) < min(10, 1 + done // 6):
+            time.sleep(0.1)
+        return super().score(videos, captions, with_reason=with_reason)
+
+
 def judged(log: Path) -> list[tuple[str, str]]:
     """(process, clip) of each judgement."""
     return [tuple(line.split()) for line in log.read_text().splitlines()]
