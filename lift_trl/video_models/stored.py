@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,12 @@ class StoredPipeline(PipelineSource):
             raise FileNotFoundError(
                 f"{path}: missing, so {self.name} is no complete diffusers checkpoint. Fetch it again."
             )
-        # Fields that the file leaves out take the model class's defaults.
-        found: Any = self._class(component)
-        with torch.device("meta"):
-            return dict(found.from_config(json.loads(path.read_text(encoding="utf-8"))).config)
+        return dict(_with_defaults(self._class(component), path.read_text(encoding="utf-8")))
+
+
+@cache
+def _with_defaults(model: Any, text: str) -> dict[str, Any]:
+    """A configuration file's fields; those that it leaves out are the model class's defaults."""
+    # diffusers tells them only of a model that is built, which takes longer than all else of a source.
+    with torch.device("meta"):
+        return dict(model.from_config(json.loads(text)).config)
