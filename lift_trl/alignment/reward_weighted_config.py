@@ -105,7 +105,8 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
         quantization (`str` or `None`, *optional*, defaults to `None`):
             Hold the frozen base under a LoRA in 8 bits: int8 or float8 (torchao).
         compile_blocks (`str` or `None`, *optional*, defaults to `None`):
-            Backend of torch.compile for the transformer's blocks: inductor. Minutes at the start, less time a step.
+            Backend of torch.compile for the transformer's blocks: inductor (minutes at the start, less time a step), or
+            aot_eager and eager to look for faults.
         attention_kernel (`str` or `None`, *optional*, defaults to `None`):
             cudnn, flash, efficient or math; as torch chooses for `None`.
         clips_per_step (`int` or `None`, *optional*, defaults to `None`):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -10,6 +10,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
+from ..documented import documented
 from ..runtime import release_memory
 from ..store.sharding import share
 
@@ -98,22 +99,24 @@ class Processes:
         self.state.wait_for_everyone()
 
 
+@documented
 @dataclass(kw_only=True)
 class EngineArguments:
-    """Who works a stage off, as a command line says it."""
+    """
+    Who works a stage off, as a command line says it.
 
-    engine: Literal["accelerate", "ray"] = field(
-        default="accelerate",
-        metadata={"help": "What shares the work out: accelerate launch, or Ray (start the recipe by python)."},
-    )
-    num_workers: int | None = field(
-        default=None,
-        metadata={"help": "Workers of Ray, at most; as many as there are GPUs (or CPU cores) by default."},
-    )
-    shard: str | None = field(
-        default=None,
-        metadata={"help": "Part of the work for one of many jobs, as 3/32; a run without it finishes the whole."},
-    )
+    Args:
+        engine (`str`, *optional*, defaults to `"accelerate"`):
+            What shares the work out: accelerate launch, or ray (start the recipe by python).
+        num_workers (`int` or `None`, *optional*, defaults to `None`):
+            Workers of Ray, at most; as many as there are GPUs (or CPU cores) by default.
+        shard (`str` or `None`, *optional*, defaults to `None`):
+            Part of the work for one of many jobs, as 3/32; a run without it finishes the whole.
+    """
+
+    engine: Literal["accelerate", "ray"] = "accelerate"
+    num_workers: int | None = None
+    shard: str | None = None
 
     def workers(self, state: PartialState) -> Workers:
         """

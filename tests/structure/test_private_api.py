@@ -134,7 +134,8 @@ def test_private_names_are_explained(path):
     tree = parse(path)
     used = (attributes(tree) | imported(tree) | replaced(tree) | overridden(path, tree)) - DOCUMENTED
     names, tests = explained(path.read_text(encoding="utf-8"))
-    assert names == used
+    # A name that a file of ours has too may be explained; nothing is explained that the file does not name.
+    assert used <= names <= used | {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert bool(tests) == bool(names) and tests <= all_tests()
 
 

@@ -47,7 +47,8 @@ class Sampling:
             The relative change of the first block's output below which a step takes what the other blocks gave in an
             earlier step; saves their time, changes the videos.
         compile_blocks (`str` or `None`, *optional*, defaults to `None`):
-            Backend of torch.compile for the denoising network's blocks: inductor. Minutes at the start, less time a step.
+            Backend of torch.compile for the denoising network's blocks: inductor (minutes at the start, less time a step),
+            or aot_eager and eager to look for faults.
         attention_kernel (`str` or `None`, *optional*, defaults to `None`):
             cudnn, flash, efficient or math; as torch chooses for `None`.
         tf32 (`bool` or `None`, *optional*, defaults to `None`):
