@@ -8,7 +8,7 @@ from typing import Any
 
 import fsspec
 from huggingface_hub import constants
-from huggingface_hub.utils import WeakFileLock
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # it has no __all__
 
 from .records import content_id
 

@@ -46,9 +46,10 @@ class RayWorkers:
         kind = "GPU" if resources.get("GPU") else "CPU"
         self.device_type = "cuda" if kind == "GPU" else "cpu"
         self.num_workers = num_workers or max(1, int(resources[kind]))
-        needs = {"num_cpus": 1, "num_gpus": 1 if kind == "GPU" else 0}
         self.rank, self.finishes = 0, True
-        self._actor = ray.remote(max_restarts=-1, max_task_retries=_TRIES, **needs)(_Worker)
+        self._actor = ray.remote(
+            num_cpus=1, num_gpus=1 if kind == "GPU" else 0, max_restarts=-1, max_task_retries=_TRIES
+        )(_Worker)
 
     def part(self, units: Sequence[Unit]) -> Sequence[Unit]:
         """As `Workers.part`: all of them."""

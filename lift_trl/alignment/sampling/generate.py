@@ -264,8 +264,9 @@ def load_pipeline(
     by_size = sampling.height * sampling.width > TILING_PIXELS
     if by_size if sampling.vae_tiling is None else sampling.vae_tiling:
         pipe.vae.enable_tiling()
-    for network in networks if sampling.compile_blocks else ():
-        compile_blocks(getattr(pipe, network), sampling.compile_blocks)
+    if sampling.compile_blocks is not None:
+        for network in networks:
+            compile_blocks(getattr(pipe, network), sampling.compile_blocks)
     pipe.set_progress_bar_config(disable=True)
     if sampling.scheduler is not None:
         pipe.scheduler = _scheduler(sampling.scheduler).from_config(pipe.scheduler.config, timestep_spacing="trailing")
