@@ -47,7 +47,7 @@ class RayWorkers:
         self.device_type = "cuda" if kind == "GPU" else "cpu"
         self.num_workers = num_workers or max(1, int(resources[kind]))
         self.rank, self.finishes = 0, True
-        self._actor = ray.remote(
+        self._actor: Any = ray.remote(
             num_cpus=1, num_gpus=1 if kind == "GPU" else 0, max_restarts=-1, max_task_retries=_TRIES
         )(_Worker)
 

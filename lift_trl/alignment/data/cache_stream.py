@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 import pyarrow.parquet as pq
 import yaml
 
