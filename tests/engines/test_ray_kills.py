@@ -5,8 +5,8 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -26,35 +26,39 @@ pytestmark = pytest.mark.slow
 NUM_WORKERS = 10
 
 
-class Chaos(threading.Thread):
-    """As the work goes on, kills the worker that was last seen, or a machine for which another comes, in random order."""
+class Chaos:
+    """
+    Kills the worker that was last seen, or a machine for which another comes, in random order.
+
+    In the main thread: Ray starts no machine in another.
+    """
 
     def __init__(self, cluster, log, seed: int) -> None:
-        super().__init__(daemon=True)
         self.cluster, self.log, self.random = cluster, log, random.Random(seed)
         self.machines = [cluster.add_node(num_cpus=1) for _ in range(3)]
         self.strikes = ["worker"] * 7 + ["machine"] * 3
         self.random.shuffle(self.strikes)
         self.killed = []
 
-    def run(self) -> None:
-        seen = 0
-        while self.strikes:
+    def reign(self, run: Future) -> None:
+        """Strikes as the work goes on, and where nothing has moved for ten seconds."""
+        seen, struck = 0, time.monotonic()
+        while self.strikes and not run.done():
             lines = judged(self.log) if self.log.is_file() else []
-            if len(lines) >= seen + 3:
-                seen = len(lines)
+            if lines and (len(lines) >= seen + 3 or time.monotonic() > struck + 10):
                 self.strike(int(lines[-1][0]))
+                seen, struck = len(lines), time.monotonic()
             time.sleep(0.05)
 
     def strike(self, latest: int) -> None:
-        if self.strikes[0] == "worker":
-            if not psutil.pid_exists(latest):
-                return
+        if self.strikes[0] == "worker" and psutil.pid_exists(latest):
             os.kill(latest, signal.SIGKILL)
-        else:
+            self.killed.append(self.strikes.pop(0))
+        elif "machine" in self.strikes:
             self.machines.append(self.cluster.add_node(num_cpus=1))
             self.cluster.remove_node(self.machines.pop(self.random.randrange(3)), allow_graceful=False)
-        self.killed.append(self.strikes.pop(0))
+            self.strikes.remove("machine")
+            self.killed.append("machine")
 
 
 @pytest.fixture
@@ -82,9 +86,11 @@ def test_ten_workers_that_are_killed_and_started_at_random(cluster, tmp_path):
     one = score_videos(MortalJudge(tmp_path / "one.log"), clips, tmp_path / "one", **options)
     chaos = Chaos(cluster, tmp_path / "log", seed=5)
     judge = PatientJudge(tmp_path / "log", seconds=0.2)
-    chaos.start()
     workers = EngineArguments(engine="ray", num_workers=NUM_WORKERS).workers(PartialState(cpu=True))
-    folder = score_videos(judge.source(), clips, tmp_path / "ray", workers=workers, **options)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(score_videos, judge.source(), clips, tmp_path / "ray", workers=workers, **options)
+        chaos.reign(run)
+        folder = run.result()
     assert files_of(folder) == files_of(one)
     assert len({process for process, _ in judged(tmp_path / "log")}) >= NUM_WORKERS
     assert sorted(chaos.killed) == ["machine"] * 3 + ["worker"] * 7
