@@ -66,7 +66,11 @@ class RandomSource(ConfiguredSource):
 
     def _build(self, component: str, dtype: torch.dtype) -> torch.nn.Module:
         with self.device:
-            return super()._build(component, dtype).to(self.device)
+            model = super()._build(component, dtype).to(self.device)
+        for module in model.modules():  # a counted model has nothing in its weights
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        return model
 
 
 # ---- Parts ------------------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ class Arms:
         by_prompt: dict[str, list[Mapping[str, Any]]] = {}
         for row in read_rows(self.out / "rated" / METADATA_FILE):
             by_prompt.setdefault(row["prompt"], []).append(row)
-        with open(self.out / PAIRS, "w", newline="") as file:
+        with open(self.out / PAIRS, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["path_A", "path_B", "prompt", *Dimension])
             for prompt, rows in by_prompt.items():

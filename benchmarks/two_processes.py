@@ -53,7 +53,7 @@ def stage(name: str, folder: Path, out: Path, num: int) -> None:
         critic = CriticSource(*LiFTCritic.when_needed(str(WEIGHTS / "vlm"), batch_size=4))
         score_videos(critic, folder / "clips", out, with_reason=True, batch_size=4, state=state)
     figures = {"wall_s": time.monotonic() - wall, "cpu_s": time.process_time() - cpu}
-    (folder / f"{out.name}.{state.process_index}.json").write_text(json.dumps(figures))
+    (folder / f"{out.name}.{state.process_index}.json").write_text(json.dumps(figures), encoding="utf-8")
 
 
 def measure(name: str, folder: Path, num_processes: int, num: int) -> tuple[float, float]:
@@ -63,7 +63,7 @@ def measure(name: str, folder: Path, num_processes: int, num: int) -> tuple[floa
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "--module"]
     command = [*launch, "benchmarks.two_processes", "--stage", name, str(folder), str(out), "--num", str(num)]
     subprocess.run(command, cwd=ROOT, check=True)
-    found = [json.loads(path.read_text()) for path in folder.glob(f"{out.name}.*.json")]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"{out.name}.*.json")]
     assert len(found) == num_processes
     return max(one["wall_s"] for one in found), sum(one["cpu_s"] for one in found)
 

@@ -9,9 +9,9 @@ from peft import LoraConfig
 from transformers import TrainingArguments
 
 from ..documented import documented
+from ..kernels import AttentionKernel, CompileBackend, check_kernels
 from ..runtime import PROCESS_TIMEOUT, check_world, has_accelerator, process_state
 from ..store.quantization import Quantization, check_quantization
-from ..video_models.kernels import AttentionKernel, CompileBackend, check_kernels
 from .objectives import OBJECTIVES, ObjectiveArguments
 
 

@@ -18,10 +18,10 @@ from transformers import TrainerCallback
 from ..engines import Processes
 from ..hub.lora.files import adapter_identity, load_adapter
 from ..hub.lora.options import check_lora_options
+from ..kernels import attending_by, compile_blocks
 from ..records import TextCondition, TrainBatch
 from ..runtime import strategy
 from ..video_models import PipelineSource, open_pipeline
-from ..video_models.kernels import attending_by, compile_blocks
 from .data.cache import encoding_dtype
 from .data.text_cache import TextCache
 from .data.training_set import CACHE_DIR, first_dataset, prepare_dataset, prepare_evaluation

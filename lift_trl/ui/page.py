@@ -192,7 +192,7 @@ def _figure_html(url: str, caption: str) -> str:
         f'<figure><video src="{escape(url)}" muted playsinline preload="auto" disablepictureinpicture '
         f'aria-label="{name}"></video>'
         + (f"<figcaption>{text_html(caption)}</figcaption>" if caption else "")
-        + f'<a class="lift-save" href="{escape(url)}" download="{escape(file)}" aria-label="Download {name.lower()}" '
+        + f'<a class="lift-save" href="{escape(url)}" download="{text_html(file)}" aria-label="Download {name.lower()}" '
         f'title="Download">{_icon(_SAVE)}</a></figure>'
     )
 

@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lift_trl.alignment.data.cache import encoding_dtype
 from lift_trl.alignment.sampling.generate import generate_videos, load_pipeline, plan_videos
 from lift_trl.alignment.sampling.settings import Sampling
+from lift_trl.kernels import attending_by, compile_blocks, in_tf32
 from lift_trl.store.manifest import METADATA_FILE, RUN_FILE, read_rows
 from lift_trl.store.video_io import read_video
 from lift_trl.video_models import open_pipeline
-from lift_trl.video_models.kernels import attending_by, compile_blocks, in_tf32
 from tests.alignment.conftest import make_trainer, trainable
 
 

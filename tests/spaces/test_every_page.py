@@ -1,5 +1,6 @@
 """What holds for each page, with names, themes and the player: seen in Chromium, as assistive technology and eyes see it."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,15 @@ def open_named(spaces, open_page) -> Callable[..., Any]:
 @pytest.mark.parametrize("name", PAGES)
 def test_everything_that_can_be_acted_on_has_a_name(open_named, name):
     page = open_named(name)
-    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
-    found = [
-        (node["role"]["value"], node.get("name", {}).get("value", ""))
-        for node in nodes
-        if not node["ignored"] and node["role"]["value"] in ACTED_ON
-    ]
+    session, found = page.context.new_cdp_session(page), []
+    until = time.monotonic() + 30  # a page is drawn in parts
+    while len(found) <= 8 and time.monotonic() < until:
+        nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+        found = [
+            (node["role"]["value"], node.get("name", {}).get("value", ""))
+            for node in nodes
+            if not node["ignored"] and node["role"]["value"] in ACTED_ON
+        ]
     assert len(found) > 8 and [role for role, called in found if not called.strip()] == []
 
 

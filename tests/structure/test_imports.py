@@ -25,6 +25,7 @@ LEVELS = {
     "lift_trl.prefetch": 12,
     "lift_trl.hub_source": 12,
     "lift_trl.remote": 12,
+    "lift_trl.kernels": 12,
     "lift_trl.store": 20,
     "lift_trl.critic_models": 30,
     "lift_trl.video_models": 30,

@@ -23,7 +23,7 @@ from lift_trl.vbench.env import (
     needed_weights,
 )
 from lift_trl.vbench.plan import link_videos, make_plan, write_full_info
-from lift_trl.vbench.results import read_results
+from lift_trl.vbench.results import load_results
 from lift_trl.vbench.run import VBenchJob, pending_dimensions, run_vbench
 from lift_trl.vbench.suite import DIMENSIONS, SUBSETS
 
@@ -167,7 +167,7 @@ def test_vbench_long_starts_afresh_after_a_kill(job, environment, tmp_path, monk
     assert subprocess.run(command, env=environment.variables()).returncode == 9
     monkeypatch.delenv("STAND_IN_DIES")
     assert subprocess.run(command, env=environment.variables()).returncode == 0
-    (result,) = read_results(job.output, protocol="vbench-long").values()
+    (result,) = load_results(job.output, protocol="vbench-long")[0].values()
     assert [video.value for video in result.videos] == [1.0, 1.0, 1.0]  # the split was not half-made
     assert {v.prompt_en for v in result.videos} == {
         "A fantasy landscape",
@@ -269,7 +269,7 @@ def test_the_real_vbench_measures_flickering_as_its_formula_says(real_data, tmp_
         assert runs[name].status == "not ready"
         assert all(f"{path} is missing; fetch " in runs[name].message for path in missing)
 
-    (result,) = read_results(tmp_path / "out", protocol="vbench-custom").values()
+    (result,) = load_results(tmp_path / "out", protocol="vbench-custom")[0].values()
     by_hand = {}
     for clip in clips:
         frames = read_video(clip).frames.astype(np.float64)

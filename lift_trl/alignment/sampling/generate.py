@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...engines import Append, Processes, Work, Workers
 from ...hub.lora.loading import FoundLora, find_loras, load_lora
+from ...kernels import attending_by, compile_blocks, in_tf32
 from ...prefetch import behind
 from ...records import VideoSample, content_id, seed_from
 from ...remote import local_copy
@@ -28,7 +29,6 @@ from ...store.sharding import chunks
 from ...store.tables import TABLE_SUFFIXES, table_rows, text_lines
 from ...store.video_io import write_video
 from ...video_models import PipelineSource, open_pipeline
-from ...video_models.kernels import attending_by, compile_blocks, in_tf32
 from ..data.cache import encoding_dtype
 from ..data.text_cache import TextCache
 from .settings import Sampling, reusing_blocks

@@ -8,9 +8,9 @@ from typing import Any
 
 from diffusers import FirstBlockCacheConfig
 
+from ...kernels import AttentionKernel, CompileBackend, check_kernels
 from ...store.quantization import Quantization, check_quantization
 from ...video_models import PipelineSource
-from ...video_models.kernels import AttentionKernel, CompileBackend, check_kernels
 from ..data.clips import ClipSize
 
 

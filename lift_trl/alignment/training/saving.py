@@ -17,11 +17,11 @@ from ...hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
 from ...hub.front_matter import with_licence
 from ...hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora
 from ...hub.pushed_base import check_base
+from ...kernels import attending_by
 from ...records import content_id
 from ...runtime import ResumableTrainer, last_checkpoint
 from ...store.manifest import RUN_FILE
 from ...video_models import PipelineSource
-from ...video_models.kernels import attending_by
 from ..data.video_dataset import CachedVideoDataset
 from ..objectives import Objective
 from ..reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
