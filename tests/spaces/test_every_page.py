@@ -14,8 +14,6 @@ from tests.spaces.test_second_item import PAIR, luminance
 
 pytestmark = pytest.mark.browser
 PAGES = ("arena", "annotate", "gallery", "review")
-#: How many things there are to act on, at least; of a review that other tests have ended, its tabs.
-LEAST = {"arena": 9, "annotate": 9, "gallery": 9, "review": 3}
 #: What people act on, by its role in Chromium's tree of what it tells assistive technology.
 ACTED_ON = {"button", "link", "textbox", "searchbox", "combobox", "listbox", "radio", "radiogroup", "checkbox", "slider",
             "spinbutton", "switch", "tab", "menuitem", "Video"}  # fmt: skip
@@ -39,16 +37,18 @@ def open_named(spaces, open_page) -> Callable[..., Any]:
 @pytest.mark.parametrize("name", PAGES)
 def test_everything_that_can_be_acted_on_has_a_name(open_named, name):
     page = open_named(name)
+    # Other tests may have ended the review: then there are its tabs, and words.
+    least = 3 if name == "review" and not page.locator("#lift-decide").is_visible() else 9
     session, found = page.context.new_cdp_session(page), []
     until = time.monotonic() + 30  # a page is drawn in parts
-    while len(found) < LEAST[name] and time.monotonic() < until:
+    while len(found) < least and time.monotonic() < until:
         nodes = session.send("Accessibility.getFullAXTree")["nodes"]
         found = [
             (node["role"]["value"], node.get("name", {}).get("value", ""))
             for node in nodes
             if not node["ignored"] and node["role"]["value"] in ACTED_ON
         ]
-    assert len(found) >= LEAST[name] and [role for role, called in found if not called.strip()] == []
+    assert len(found) >= least and [role for role, called in found if not called.strip()] == []
 
 
 #: Each visible text with its colour and the colours behind it, from its own ground up to the first that is opaque.
