@@ -107,7 +107,8 @@ def score_videos(
     manifest = Manifest(folder, rank=workers.rank)
     own = [] if source.rubric == LIFT else [source.rubric.id]
     key = content_id(source.name, with_reason, *(["real"] if score_real else []), *own)
-    done = _done(manifest, key)
+    others = "scores of another reward model or rubric, or with_reason or score_real was another"
+    done = manifest.ids_made_by("scoring", key, others=others)
     batches = workers.part(chunks(jobs, batch_size))
     todo = [batch for batch in batches if not done.issuperset(job.id for job in batch)]
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
@@ -220,17 +221,6 @@ def _job(where: str, row: Mapping[str, Any], output_dir: Path) -> ScoringJob:
 def _digest(video: VideoSource | StoredVideo) -> str:
     """sha256 of the file's bytes; the path where there is no such file, which the model then reports."""
     return str(video) if isinstance(video, Path) and not video.is_file() else video_digest(video)
-
-
-def _done(manifest: Manifest, key: str) -> set[str]:
-    """Ids of clips that have their row."""
-    rows = manifest.rows()
-    if any(row.get("scoring") != key for row in rows):
-        raise ValueError(
-            f"{manifest.folder}: holds scores of another reward model or rubric, or with_reason or score_real was another. "
-            "Name a new output_dir, or delete this one."
-        )
-    return {row["id"] for row in rows}
 
 
 def _check_rubric(scores: Iterable[CriticScore | NativeScore], rubric: Rubric) -> None:

@@ -308,6 +308,21 @@ class Manifest:
         """Ids whose payload is whole."""
         return {row["id"] for row in self.rows()}
 
+    def ids_made_by(self, column: str, settings: str, *, others: str) -> set[str]:
+        """
+        As `done_ids`, where each row names in `column` the settings that it was made by.
+
+        Args:
+            others: what the folder holds where they are not `settings`, in words.
+
+        Raises:
+            ValueError: if a row was made by other settings.
+        """
+        rows = self.rows()
+        if any(row.get(column) != settings for row in rows):
+            raise ValueError(f"{self.folder}: holds {others}. Name a new output_dir, or delete this one.")
+        return {row["id"] for row in rows}
+
     def merge(self, order: Iterable[str]) -> list[dict[str, Any]]:
         """
         Writes `metadata.jsonl` with the rows of `order`, in that order, and removes the parts, and the halves of files that

@@ -160,7 +160,7 @@ def generate_videos(
     manifest = Manifest(folder, rank=workers.rank)
     with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
         loras, settings = _settings(source, sampling, adapter, dtype)
-    done = _done(manifest, settings)
+    done = manifest.ids_made_by("settings", settings, others="videos of another model, adapter or settings")
     # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
     batches = workers.part(chunks(list(videos), sampling.batch_size))
     todo = [batch for batch in batches if not done.issuperset(video.id for video in batch)]
@@ -232,17 +232,6 @@ def _settings(
     contents = {lora.network: lora.identity.rpartition("@")[2] for lora in loras}
     content = " ".join(text if name == "transformer" else f"{name} {text}" for name, text in contents.items()) or None
     return loras, content_id(weights, content, sampling.key, dtype)
-
-
-def _done(manifest: Manifest, settings: str) -> set[str]:
-    """Ids of finished videos."""
-    rows = manifest.rows()
-    if any(row.get("settings") != settings for row in rows):
-        raise ValueError(
-            f"{manifest.folder}: holds videos of another model, adapter or settings. Name a new output_dir, or delete "
-            "this one."
-        )
-    return {row["id"] for row in rows}
 
 
 def load_pipeline(

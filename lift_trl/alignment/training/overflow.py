@@ -43,9 +43,8 @@ class SkippedSteps(TrainerCallback):
         watched, self._losses = self._losses, []
         if not watched:
             return
-        losses = torch.cat(
-            [loss_B for _, loss_B in watched]
-        ).tolist()  # one wait for the device, not one a micro-batch
+        # One wait for the device, not one a micro-batch.
+        losses = torch.cat([loss_B for _, loss_B in watched]).tolist()
         ids = [row for rows, _ in watched for row in rows]
         bad = [row for row, loss in zip(ids, losses, strict=True) if not math.isfinite(loss)]
         if bad and not (training and self.allows(bad)):
