@@ -5,6 +5,7 @@ Frames F, latent frames F', latent channels C, text tokens L, embedding width D,
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 #: An encoded video: a path, or the bytes of the file.
 VideoSource = Path | bytes
+# `content_id` of a folder, or a commit.
+_PLACE = re.compile(r".*@(?=(?:[0-9a-f]{16}|[0-9a-f]{40})\b)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,18 @@ def content_id(*parts: object) -> str:
         data = part if isinstance(part, bytes) else str(part).encode()
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()[:16]
+
+
+def placeless(name: str) -> str:
+    """
+    What holds of a model's name wherever its folder lies: of `folder@hash` and `repo@commit` what follows the `@`.
+
+    >>> placeless("/old/disk/critic@0123456789abcdef in int8")
+    '0123456789abcdef in int8'
+    >>> placeless("a name of one's own")
+    "a name of one's own"
+    """
+    return _PLACE.sub("", name, count=1)
 
 
 def seed_from(*parts: object) -> int:

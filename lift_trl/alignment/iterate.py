@@ -12,7 +12,7 @@ from accelerate.logging import get_logger
 from peft import LoraConfig
 
 from ..hub.lora.files import adapter_identity
-from ..records import content_id, seed_from
+from ..records import content_id, placeless, seed_from
 from ..runtime import fit, release_memory
 from ..store.manifest import ARTIFACT_FILE, Artifact
 from ..store.rated_videos import load_rated_videos
@@ -191,13 +191,20 @@ def _is_finished(folder: Path, **made_with: Any) -> bool:
     artifact = Artifact.load(folder)
     found = {**artifact.config, **artifact.parents}
     for name, value in json.loads(json.dumps(made_with)).items():
-        if found.get(name) != value:
+        if _wherever(name, found.get(name)) != _wherever(name, value):
             raise ValueError(
                 f"{folder}: was made with {name}={found.get(name)}, now {name}={value}. Name another output_dir, or delete "
                 f"{folder} and the stages and rounds after it."
             )
     logger.info("%s is finished and kept", folder)
     return True
+
+
+def _wherever(name: str, value: Any) -> Any:
+    """What is compared of a setting: the run, the model and the critic may have been moved to another disk or machine."""
+    if name == "model":
+        return Path(value).name  # its folder has no hash
+    return placeless(value) if name in ("adapter", "critic") and value else value
 
 
 def _generate(

@@ -13,7 +13,7 @@ from accelerate.logging import get_logger
 from ..engines import Append, Processes, Work, Workers
 from ..prefetch import behind
 from ..protocols import RewardModel, StreamingRewardModel
-from ..records import CriticScore, NativeScore, StoredVideo, VideoSource, content_id
+from ..records import CriticScore, NativeScore, StoredVideo, VideoSource, content_id, placeless
 from ..rubric import LIFT, Rubric
 from ..runtime import process_state
 from ..store.clip_rows import row_caption, row_id, row_is_real, video_digest
@@ -106,9 +106,10 @@ def score_videos(
     jobs = read_jobs(videos, folder)
     manifest = Manifest(folder, rank=workers.rank)
     own = [] if source.rubric == LIFT else [source.rubric.id]
-    key = content_id(source.name, with_reason, *(["real"] if score_real else []), *own)
+    settings = (with_reason, *(["real"] if score_real else []), *own)
+    key, with_place = (content_id(name, *settings) for name in (placeless(source.name), source.name))
     others = "scores of another reward model or rubric, or with_reason or score_real was another"
-    done = manifest.ids_made_by("scoring", key, others=others)
+    done = manifest.ids_made_by("scoring", {key, with_place}, others=others)
     batches = workers.part(chunks(jobs, batch_size))
     todo = [batch for batch in batches if not done.issuperset(job.id for job in batch)]
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)

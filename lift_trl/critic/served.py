@@ -68,7 +68,7 @@ class ServedCritic:
         if logprobs:
             check_first_letters(rubric)
         own = () if rubric == LIFT else (rubric.id,)
-        self.name = f"{model}@{content_id(base_url, logprobs, num_frames, max_tokens, *own)}"
+        self.name = f"{model}@{content_id(model, base_url, logprobs, num_frames, max_tokens, *own)}"
         self.rubric = rubric
         self.model, self.logprobs = model, logprobs
         self.num_frames, self.max_tokens, self.max_workers = num_frames, max_tokens, max_workers

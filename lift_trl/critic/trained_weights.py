@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from accelerate.logging import get_logger
 from peft import LoraConfig, PeftConfig, PeftModel
+from transformers.utils import cached_file
 
 from ..hub.lora.options import check_lora_start
 from ..protocols import CriticModel
 from ..rubric import Rubric
+from ..store.manifest import ARTIFACT_FILE, Artifact
 from .critic_config import LiFTCriticConfig
-from .settings import load_settings
+from .settings import find_revision, load_settings
 
 
 logger = get_logger(__name__)
@@ -37,13 +39,21 @@ def starting_lora(
     load_settings(str(adapter), rubric=rubric)
     config = PeftConfig.from_pretrained(str(adapter))
     name = model if isinstance(model, str) else model.config.name_or_path
-    if not isinstance(config, LoraConfig) or config.base_model_name_or_path != name:
+    if not isinstance(config, LoraConfig) or not (config.base_model_name_or_path == name or _taught_on(adapter, name)):
         raise ValueError(
             f"adapter={adapter} is a {type(config).__name__} of {config.base_model_name_or_path}, and the model is {name}. "
             "Name the model that it was trained on."
         )
     config.inference_mode = False
     return config
+
+
+def _taught_on(adapter: str | Path, base: str) -> bool:
+    """Whether the critic's own record names the content of the folder `base`, which was elsewhere then."""
+    record = cached_file(str(adapter), ARTIFACT_FILE, _raise_exceptions_for_missing_entries=False)
+    if record is None or not Path(base).is_dir():
+        return False
+    return find_revision(base) in Artifact.load(Path(record).parent).parents.values()
 
 
 def completed_lora(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..records import content_id
+from ..records import content_id, placeless
 from ..rubric import LIFT
 from ..store.clip_rows import video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
@@ -47,9 +47,10 @@ def judge_clips(judge: RegressionJudge | NativeJudge, videos: Path, output_dir: 
     """
     manifest, clips = Manifest(output_dir), {_unit(clip): clip for clip in list_clips(videos)}
     config: dict[str, Any] = {"judge": judge.name}
-    key = content_id(judge.name)
+    name = placeless(judge.name)
+    key = content_id(name)
     if isinstance(judge, RegressionJudge):
-        key = content_id(judge.name, judge.num_frames, judge.prompt_template)
+        key = content_id(name, judge.num_frames, judge.prompt_template)
         question = "its own" if judge.prompt_template != PROMPT else "worded by lift_trl"
         config |= {"frames": judge.num_frames, "question": question}
     rows = manifest.rows()

@@ -16,7 +16,7 @@ from transformers.models.idefics2.modeling_idefics2 import Idefics2PreTrainedMod
 from ..records import CriticScore, Judgement, VideoSource, content_id
 from ..rubric import Dimension, Label
 from ..store.video_io import describe, sample_frames
-from ..store.weights import load_whole
+from ..store.weights import load_whole, weights_revision
 from . import VIDEO_SCORE_ASPECTS
 
 
@@ -115,7 +115,7 @@ class RegressionJudge:
                 f"{list(VIDEO_SCORE_ASPECTS)}."
             )
         processor = AutoProcessor.from_pretrained(name, revision=revision)
-        stamp = f"{name}@{revision or 'main'}"
+        stamp = f"{name}@{weights_revision(name, revision)}"
         return cls(model.to(device), processor, name=stamp, num_frames=num_frames, prompt_template=prompt_template)
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..records import EvalRow
+from ..records import EvalRow, placeless
 from ..rubric import words
 from ..store.manifest import ARTIFACT_FILE, RUN_FILE, STATE_FILE, Artifact, read_json
 from ..store.system_clips import SystemClip
@@ -91,7 +91,9 @@ def _training(made: Artifact | None) -> Mapping[str, Any]:
     if not (adapter and file.is_file()):
         return {}
     state = read_json(steps) if steps.is_file() else {}
-    return {**read_json(file), **{name: state.get(name) for name in _STEPS}}
+    run = read_json(file)
+    start = placeless(run.get("adapter") or "")
+    return {**run, "adapter": start, **{name: state.get(name) for name in _STEPS}}
 
 
 def values_of(

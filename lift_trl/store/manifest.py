@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -308,18 +308,19 @@ class Manifest:
         """Ids whose payload is whole."""
         return {row["id"] for row in self.rows()}
 
-    def ids_made_by(self, column: str, settings: str, *, others: str) -> set[str]:
+    def ids_made_by(self, column: str, settings: Set[str], *, others: str) -> set[str]:
         """
         As `done_ids`, where each row names in `column` the settings that it was made by.
 
         Args:
+            settings: what they may be called; an earlier lift_trl may have had another name for the same.
             others: what the folder holds where they are not `settings`, in words.
 
         Raises:
             ValueError: if a row was made by other settings.
         """
         rows = self.rows()
-        if any(row.get(column) != settings for row in rows):
+        if any(row.get(column) not in settings for row in rows):
             raise ValueError(f"{self.folder}: holds {others}. Name a new output_dir, or delete this one.")
         return {row["id"] for row in rows}
 

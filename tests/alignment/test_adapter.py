@@ -87,7 +87,8 @@ def test_a_run_that_goes_on_resumes_to_the_same_weights(tmp_path, pipeline_dir, 
     settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "adapter": first}
     whole = make_trainer(pipeline_dir, tmp_path / "whole", cached, **settings)
     whole.train()
-    resumed = make_trainer(pipeline_dir, tmp_path / "resumed", cached, **settings)
+    moved = {**settings, "adapter": shutil.copytree(first, tmp_path / "renamed")}
+    resumed = make_trainer(pipeline_dir, tmp_path / "resumed", cached, **moved)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     for name, value in trainable(whole).items():
         assert torch.equal(trainable(resumed)[name], value), name

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import CriticSettings
-from lift_trl.records import CriticScore, Judgement
+from lift_trl.records import CriticScore, Judgement, content_id
 from lift_trl.rubric import REWARDS, Dimension, Label
 from lift_trl.runtime import process_state
 from lift_trl.store.manifest import METADATA_FILE, Artifact, read_rows, write_rows
@@ -125,6 +125,23 @@ def test_a_killed_run_is_finished_and_no_clip_scored_twice(folder, tmp_path):
     third = LengthJudge()
     score_videos(third, folder, out)
     assert third.asked == [] and len(scored_rows(out)) == 5
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["moved", "by an earlier lift_trl"])
+def test_scores_go_on_with_the_same_weights_wherever_they_lie(folder, tmp_path, earlier):
+    state = content_id("weights")
+    out, first = tmp_path / "scored", LengthJudge(f"/old disk/critic@{state}", dies_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        score_videos(first, folder, out, batch_size=1)
+    if earlier:  # it knew critics by their folders too
+        part = out / ".parts" / "rank0.jsonl"
+        write_rows(part, [{**row, "scoring": content_id(first.name, False)} for row in read_rows(part)])
+    for name in (f"/old disk/critic@{content_id('other')}", f"critic@{state} in int8", "critic@v1", "critic"):
+        with pytest.raises(ValueError, match="scores of another reward model"):
+            score_videos(LengthJudge(name), folder, out, batch_size=1)
+    again = LengthJudge(first.name if earlier else f"renamed@{state}")
+    score_videos(again, folder, out, batch_size=1)
+    assert len(again.asked) == 3
 
 
 def test_scores_of_another_critic_are_not_taken_for_ones_own(folder, tmp_path):

@@ -1,11 +1,13 @@
 """What a critic may learn with beside the paper's settings: its eyes, a trained critic to go on from, equal labels."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.examples import Example, balanced_examples
@@ -85,6 +87,13 @@ def test_a_trained_critic_goes_on_from_where_it_stood(checkpoint, ratings, tmp_p
             LiFTCriticTrainer(checkpoint, config(tmp_path), train_dataset=ratings, adapter=tmp_path / "a", **options)
     with pytest.raises(ValueError, match=f"of {checkpoint}, and the model is other"):
         LiFTCriticTrainer("other", config(tmp_path), train_dataset=ratings, adapter=tmp_path / "a")
+    moved = shutil.copytree(checkpoint, tmp_path / "moved")
+    third = LiFTCriticTrainer(str(moved), config(tmp_path / "c"), train_dataset=ratings, adapter=tmp_path / "a")
+    assert third.model.peft_config["default"].base_model_name_or_path == str(moved)
+    base = load_file(moved / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in base.items()}, moved / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"of {checkpoint}, and the model is {moved}"):
+        LiFTCriticTrainer(str(moved), config(tmp_path / "d"), train_dataset=ratings, adapter=tmp_path / "a")
 
 
 def test_rare_labels_stand_as_often_as_frequent_ones():

@@ -17,6 +17,7 @@ from lift_trl.critic.conversation import render_prompt
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.served import LABEL_TOKENS, ServedCritic, label_mass
 from lift_trl.critic.settings import CriticSettings
+from lift_trl.records import placeless
 from lift_trl.rubric import LIFT, Dimension, Label, format_answer
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
 from lift_trl.store.video_io import sample_frames
@@ -60,6 +61,11 @@ def critic():
 def server(critic):
     with serve(critic) as server:
         yield server
+
+
+def test_two_models_of_one_server_are_two_critics():
+    first, second = (ServedCritic(name, base_url="http://127.0.0.1:1/v1").name for name in ("user/a", "user/b"))
+    assert placeless(first) != placeless(second)
 
 
 def test_log_probabilities_give_the_probabilities_of_the_model(critic, server, clips):

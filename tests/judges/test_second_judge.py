@@ -72,6 +72,8 @@ def test_a_killed_judge_goes_on(systems, tiny_judge, tmp_path):
     judge_clips(tiny_judge, systems["rwl"], part)
     resumed = list(read_rows(part / "metadata.jsonl"))
     assert resumed[0]["reward"] == 0.123 and resumed[1] == rows[1]
+    tiny_judge.name = f"/another disk/{tiny_judge.name}"
+    judge_clips(tiny_judge, systems["rwl"], part)
     tiny_judge.num_frames = 2
     with pytest.raises(ValueError, match="another judge"):
         judge_clips(tiny_judge, systems["rwl"], part)

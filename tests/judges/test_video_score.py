@@ -1,10 +1,12 @@
 import math
+import shutil
 
 import pytest
 import torch
 
 from lift_trl.judges.video_score import Idefics2ForVideoRegression, RegressionJudge, to_label
 from lift_trl.rubric import Dimension, Label
+from lift_trl.store.weights import weights_revision
 
 
 def test_weights_have_the_published_names(judge_checkpoint):
@@ -35,10 +37,21 @@ def test_it_is_a_reward_model(tiny_judge, tmp_path, make_clip):
         Dimension.MOTION_SMOOTHNESS: to_label(raw[1]),
         Dimension.VIDEO_FIDELITY: to_label(raw[0]),
     }
-    assert good["video_fidelity"].reason == f"{raw[0]:.2f} of 4" and good.critic.endswith("@main")
+    assert good["video_fidelity"].reason == f"{raw[0]:.2f} of 4" and good.critic == tiny_judge.name
     assert math.isnan(lost.reward) and "no such video" in lost.unscored
     with pytest.raises(ValueError, match="one caption a video"):
         tiny_judge.score([video], [])
+
+
+def test_its_name_says_which_weights_it_has(judge_checkpoint, tmp_path):
+    folder = shutil.copytree(judge_checkpoint, tmp_path / "moved")
+    first, moved = (
+        RegressionJudge.from_pretrained(str(where), dtype=torch.float32) for where in (judge_checkpoint, folder)
+    )
+    assert moved.name == f"{folder}@{weights_revision(judge_checkpoint)}"
+    first.model.score.weight.data += 1
+    first.model.save_pretrained(folder)
+    assert RegressionJudge.from_pretrained(str(folder), dtype=torch.float32).name != moved.name
 
 
 def test_labels_by_threshold():
@@ -48,8 +61,6 @@ def test_labels_by_threshold():
 
 
 def test_another_head_is_refused(judge_checkpoint, tmp_path):
-    import shutil
-
     from transformers import AutoConfig
 
     folder = shutil.copytree(judge_checkpoint, tmp_path / "three")
@@ -61,8 +72,6 @@ def test_another_head_is_refused(judge_checkpoint, tmp_path):
 
 
 def test_a_head_that_was_never_trained_is_refused(judge_checkpoint, tmp_path):
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(judge_checkpoint, tmp_path / "untrained")

@@ -221,11 +221,14 @@ def test_a_run_is_compared_with_plain_fine_tuning_of_the_same_settings(tmp_path,
         ("fast", "sft", {"learning_rate": 0.2}, 200),
         ("heavy", "sft", {"real_weight": 1.0}, 200),
         ("others", "sft", {"clips": "1f"}, 200),
+        ("later", "sft", {"adapter": "lora@fedcba9876543210"}, 200),
         ("short", "sft", {}, 100),
     ):
         lora = tmp_path / f"lora_{name}"
         lora.mkdir()
-        (lora / "run.json").write_text(json.dumps({"objective": objective, **settings, **changed}))
+        start = f"{name}@0123456789abcdef"  # the same LoRA in two places
+        run = {"objective": objective, "adapter": start, **settings, **changed}
+        (lora / "run.json").write_text(json.dumps(run))
         (lora / "trainer_state.json").write_text(json.dumps({"max_steps": steps, "train_batch_size": 4}))
         folder = write_rows(tmp_path / name, make_clip, [{"prompt": p, "seed": 7} for p in "aab"])
         config = {"num_frames": 9, "width": 48, "height": 32, "guidance_scale": 2.5}

@@ -160,7 +160,7 @@ def generate_videos(
     manifest = Manifest(folder, rank=workers.rank)
     with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
         loras, settings = _settings(source, sampling, adapter, dtype)
-    done = manifest.ids_made_by("settings", settings, others="videos of another model, adapter or settings")
+    done = manifest.ids_made_by("settings", {settings}, others="videos of another model, adapter or settings")
     # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
     batches = workers.part(chunks(list(videos), sampling.batch_size))
     todo = [batch for batch in batches if not done.issuperset(video.id for video in batch)]

@@ -18,9 +18,9 @@ from ...hub.front_matter import with_licence
 from ...hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora
 from ...hub.pushed_base import check_base
 from ...kernels import attending_by
-from ...records import content_id
+from ...records import content_id, placeless
 from ...runtime import ResumableTrainer, last_checkpoint
-from ...store.manifest import RUN_FILE
+from ...store.manifest import RUN_FILE, read_json
 from ...video_models import PipelineSource
 from ..data.video_dataset import CachedVideoDataset
 from ..objectives import Objective
@@ -160,7 +160,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
             raise ValueError(
                 f"{checkpoint}: no {RUN_FILE}, so it is no checkpoint of this trainer. Name one that it saved."
             )
-        before, now = json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8")), self._run()
+        before, now = (_placeless(run) for run in (read_json(checkpoint / RUN_FILE), self._run()))
         differences = [
             f"{name}={before.get(name)!r} there, {now.get(name)!r} here"
             for name in sorted(before.keys() | now.keys())
@@ -264,3 +264,8 @@ class SavingTrainer(ResumableTrainer, Trainer):
             "revision": revision or self.args.hub_revision,
         }
         return upload_folder(folder_path=folder, **options)
+
+
+def _placeless(run: dict[str, Any]) -> dict[str, Any]:
+    """`run` with its LoRA known by the content: its folder may have been renamed."""
+    return {**run, "adapter": placeless(run.get("adapter") or "")}
