@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from ..records import RatedVideo, content_id
 from ..store.clip_rows import video_digest
+from ..store.system_clips import ListedClip, list_clips, numbered_seed
 from ..store.tables import table_rows
 from ..store.votes import read_votes
 
@@ -66,7 +68,8 @@ def read_preferences(
     Args:
         source: a folder of votes (`*.jsonl`, as the arena writes them) or one such file; or a CSV with `path_A, path_B,
             prompt` and `Overall` (or VQ, MQ, TA) being A, B or same, paths relative to its folder.
-        systems: folder of each system that the votes name as `system/path`.
+        systems: folder of each system that the votes name as `system/path`, or `system/seed` where the comparison made
+            the clips on demand: such a seed is looked up in the folder's metadata.
         dimension: which question counts, by the name that the rows have; by default the overall one.
 
     Raises:
@@ -129,13 +132,31 @@ def _csv_choices(path: Path, dimension: str | None) -> Iterator[_Choice]:
 
 
 def _votes(path: Path, systems: Mapping[str, Path | str], dimension: str | None) -> Iterator[_Choice]:
+    @cache
+    def listed(system: str) -> list[ListedClip]:
+        return list_clips(Path(systems[system]))
+
+    def clip(where: str, name: str, prompt: str) -> Path:
+        system, _, rest = name.partition("/")
+        if system not in systems or Path(rest).suffix:
+            return _voted_clip(where, name, systems)
+        seed, place = numbered_seed(rest) or ("", -1)
+        made = [entry.video for entry in listed(system) if (entry.prompt, entry.clip().seed) == (prompt, seed)]
+        if not 0 <= place < len(made):
+            raise ValueError(
+                f"{where}: {systems[system]} holds no clip of seed {rest!r} and this prompt. Make it with "
+                "recipes/generate.py, or leave the row out."
+            )
+        return _existing(where, made[place])
+
     for where, row in read_votes(path):
         if row["dimension"] != dimension:
             continue
         if row["choice"] not in ("a", "b", "tie"):
             raise ValueError(f"{where}: choice {row['choice']!r}; use a, b or tie.")
-        first, second = (_voted_clip(where, str(row[name]), systems) for name in ("video_a", "video_b"))
-        yield _Choice(str(row["prompt"]).strip(), first, second, _SIGNS[row["choice"]])
+        prompt = str(row["prompt"]).strip()
+        first, second = (clip(where, str(row[name]), prompt) for name in ("video_a", "video_b"))
+        yield _Choice(prompt, first, second, _SIGNS[row["choice"]])
 
 
 def _voted_clip(where: str, name: str, systems: Mapping[str, Path | str]) -> Path:

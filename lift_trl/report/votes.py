@@ -11,7 +11,7 @@ from ..rubric import LIFT, Rubric
 from ..statistics.holm import sign_flip_p
 from ..statistics.intervals import bootstrap_mean
 from ..statistics.win_rate import Vote, WinRate, agreement, bradley_terry, dimensions_of, to_votes, win_rates
-from ..store.system_clips import SystemClip, rubric_of_systems
+from ..store.system_clips import SystemClip, numbered_seed, rubric_of_systems
 from ..store.votes import VoteRow, read_votes
 from .data import JudgeAgreement, Paired, Strength
 
@@ -123,13 +123,9 @@ class _ClipNames:
         return (system, clips[0].key) if clips else ("", video)
 
     def _by_seed(self, system: str, prompt: str, seed: str) -> list[SystemClip]:
-        """The clip of a prompt and a seed: `7`, or `7 #2` and `#2` where the comparison numbered those that share one."""
-        given, _, number = seed.partition("#")
-        if number and not number.isdecimal():
-            return []
-        clips = self._seeds.get((system, prompt.strip(), given.strip()), [])
-        place = int(number or 1) - 1
-        return clips[place : place + 1] if place >= 0 else []
+        """The clip of a prompt and a seed."""
+        given, place = numbered_seed(seed) or ("", -1)
+        return [] if place < 0 else self._seeds.get((system, prompt.strip(), given), [])[place : place + 1]
 
 
 def net_preferences(judge: str, ballots: Ballots) -> Iterator[Paired]:

@@ -117,6 +117,21 @@ def list_clips(folder: Path) -> list[ListedClip]:
     return list(found.values())
 
 
+def numbered_seed(name: str) -> tuple[str, int] | None:
+    """
+    The seed that a vote names a clip by, and which of the clips of that prompt and seed it is; `None` where it is no seed.
+
+    The comparison names clips on demand so, which have no file of their own, and numbers clips that share a seed.
+
+    >>> numbered_seed("7"), numbered_seed("7 #2"), numbered_seed("#2"), numbered_seed("7 #b")
+    (('7', 0), ('7', 1), ('', 1), None)
+    """
+    seed, _, number = name.partition("#")
+    if number and not (number.isdecimal() and int(number)):
+        return None
+    return seed.strip(), int(number or 1) - 1
+
+
 def pair_systems(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, list[SystemClip]]:
     """
     The systems with keys under which their clips are compared: prompt and id where all systems have ids in common, else

@@ -1,15 +1,18 @@
 """People's pairs: from the arena's votes and from a CSV, through the cache's recipe, to a LoRA by DPO."""
 
 import csv
+import math
 
 import pytest
 
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.judges.preferences import load_preferences, parse_systems
 from lift_trl.report.inputs import ReportArguments, build_report
+from lift_trl.report.page import save_report
 from lift_trl.store.clip_rows import video_digest
 from lift_trl.store.inspect import inspect_artifact
-from lift_trl.store.manifest import write_rows
+from lift_trl.store.manifest import STATE_FILE, read_json, write_rows
 from lift_trl.ui.arena.votes import Arena
 from lift_trl.ui.clips import load_clips, pair_clips
 from lift_trl.ui.identity import Identity
@@ -130,8 +133,8 @@ def test_votes_to_a_lora(tmp_path, systems, pipeline_dir):
         make_trainer(pipeline_dir, tmp_path / "rwl", CachedVideoDataset(tmp_path / "cache"))
 
 
-def test_an_arenas_votes_are_pairs_for_dpo_and_ballots_of_the_report(tmp_path, systems):
-    """Two people like `tuned` on two prompts of three, on sides that the arena mixes."""
+def test_an_arenas_votes_train_a_lora_and_stand_in_the_report(tmp_path, systems, pipeline_dir):
+    """Arena, votes/, cache.py, align.py, report. Two people like `tuned` on two prompts of three, on mixed sides."""
     for folder in systems.values():
         rows = [{"file_name": f"videos/{n}.mp4", "prompt": prompt, "seed": n} for n, prompt in enumerate(PROMPTS)]
         write_rows(folder / "metadata.jsonl", rows)
@@ -151,14 +154,60 @@ def test_an_arenas_votes_are_pairs_for_dpo_and_ballots_of_the_report(tmp_path, s
     (segment,) = (tmp_path / "votes").rglob("*.jsonl")
     # A folder of votes, and the page's own, where the journal of what was shown lies too.
     assert [names(load_preferences(path, systems)) for path in (segment, tmp_path)] == [names(found)] * 2
-    arguments = ReportArguments(
-        str(tmp_path / "report"), [f"{name}={path}" for name, path in systems.items()], drift=False,
-        votes=[f"people={tmp_path}"],
+
+    named = [f"{name}={path}" for name, path in systems.items()]
+    recipe = load_recipe(RECIPES / "cache.py")
+    recipe.main(
+        recipe.CacheArguments(
+            str(pipeline_dir), str(tmp_path / "pairs"), preferences=str(tmp_path), systems=named, **SIZE
+        )
+    )
+    recipe = load_recipe(RECIPES / "align.py")
+    training = RewardWeightedVideoConfig(
+        str(tmp_path / "lora"), objective="dpo", max_steps=3, per_device_train_batch_size=6, learning_rate=1e-2,
+        logging_steps=1, report_to="none", disable_tqdm=True,
     )  # fmt: skip
-    rates = build_report(arguments).win_rates
-    assert [(rate.first, rate.win.value, rate.loss.value) for rate in rates if rate.dimension is None] == [
-        ("tuned", pytest.approx(2 / 3), pytest.approx(1 / 3))
-    ]
+    recipe.main(recipe.AlignArguments(str(pipeline_dir), str(tmp_path / "pairs")), LoraArguments(lora_r=4), training)
+    losses = [line["loss"] for line in read_json(tmp_path / "lora" / STATE_FILE)["log_history"] if "loss" in line]
+    assert losses[0] == pytest.approx(math.log(2) * 2 / 100, rel=1e-3) and losses[-1] < losses[0]
+
+    pages = []
+    for votes in (tmp_path, tmp_path / "votes", segment):
+        arguments = ReportArguments(
+            str(tmp_path / "report"),
+            named,
+            drift=False,
+            votes=[f"people={votes}"],
+            training=[f"dpo={tmp_path / 'lora'}"],
+        )
+        report = build_report(arguments)
+        assert [
+            (rate.first, rate.win.value, rate.loss.value) for rate in report.win_rates if rate.dimension is None
+        ] == [("tuned", pytest.approx(2 / 3), pytest.approx(1 / 3))]
+        pages.append(save_report(report, tmp_path / "report").read_text())
+    assert pages == pages[:1] * 3 and "people" in pages[0] and "dpo" in pages[0]
+
+
+def test_votes_on_clips_by_their_seed_are_pairs_of_the_folders_clips(tmp_path, systems):
+    """As the comparison writes them of clips on demand; two clips of one prompt and seed are numbered."""
+    for folder in systems.values():
+        rows = [{"file_name": f"videos/{n}.mp4", "prompt": PROMPTS[n // 2], "seed": 7} for n in range(3)]
+        write_rows(folder / "metadata.jsonl", rows)
+
+    def on_demand(index, seed, choice):
+        sides = {"video_a": f"base/{seed}", "video_b": f"tuned/{seed}"}
+        return {**vote(index, choice), **sides, "id": f"{index}-{seed}", "prompt": f"{PROMPTS[index]} "}
+
+    write_rows(tmp_path / "a.jsonl", [on_demand(0, "7", "b"), on_demand(0, "7 #2", "a"), on_demand(1, "7", "b")])
+    assert names(load_preferences(tmp_path, systems)) == [
+        ("tuned/0.mp4", "base/0.mp4"), ("base/1.mp4", "tuned/1.mp4"), ("tuned/2.mp4", "base/2.mp4"),
+    ]  # fmt: skip
+    for seed in ("8", "7 #3", "7 #0", "7 #x"):
+        write_rows(tmp_path / "a.jsonl", [on_demand(0, seed, "b")])
+        with pytest.raises(
+            ValueError, match=f"a.jsonl, line 1: .*base holds no clip of seed '{seed}' and this prompt"
+        ):
+            load_preferences(tmp_path, systems)
 
 
 def test_inspect_counts_pairs_prompts_and_ties(tmp_path, cache_dir):
