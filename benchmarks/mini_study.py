@@ -154,7 +154,7 @@ class Study:
             guard=None if arm is None else Guard(CriticSource(name, self.critic), action, alarms_in_words),
         )
         if arm is not None and not start.is_dir():
-            for part in ("round_1/generated", "round_1/scored", "round_1/cache", "guard/base"):
+            for part in ("round_1/generated", "round_1/scored", "guard/base"):
                 shutil.copytree(folder / part, start / part)
         return [folder / f"round_{i}" / "lora" for i in range(1, number + 1)] if action == "warn" else [kept]
 

@@ -73,18 +73,26 @@ OBJECTIVE_BLOCKS = (
     tuple(_arm(objective, "oracle", True) for objective in MAIN[1:]),
 )
 #: What every family is compared by: the oracle's rewards, without real videos, and shuffled as the control.
-FAMILIES = (*(_arm(name, "oracle", False) for name in ("sft", "rwl", "rs")), _arm("rwl", "shuffled oracle", False))
+FAMILIES = (*(_arm(name, "oracle", False) for name in MAIN), _arm("rwl", "shuffled oracle", False))
 #: Stillness is rewarded and nothing else, in short rounds: the reward rises, the model ends.
 _HACKED = _arm("dpo", "oracle", False)
 HACKED = _HACKED._replace(settings={**_HACKED.settings, "max_steps": 40})
-#: Objectives in rounds, the oracle's honest rewards, without real videos; the last one's reference is the last round's LoRA.
+
+
+def _in_rounds(real: bool) -> tuple[Arm, ...]:
+    nft = _arm("nft", "oracle", real)
+    others = tuple(_arm(objective, "oracle", real) for objective in ("rs", "rwl", "dpo"))
+    return (nft._replace(settings={**nft.settings, "beta": 0.05}), *others)
+
+
+#: Objectives in rounds, the oracle's honest rewards; the reference of the one with a moving one is the last round's LoRA.
 ROUNDS = (
-    _arm("nft", "oracle", False)._replace(settings={**SHORT, "caption_dropout": 0.0, "beta": 0.05}),
-    *(_arm(objective, "oracle", False) for objective in ("rs", "rwl", "dpo")),
+    *_in_rounds(False),
     _arm("dpo", "oracle", False)._replace(
         name="DPO, moving reference, no real videos",
         settings={**SHORT, "per_device_train_batch_size": 16, "caption_dropout": 0.0, "sync_ref_model": True,
                   "ref_model_sync_steps": 0},
     ),
+    *_in_rounds(True),
 )  # fmt: skip
 TIERS = {"core": CORE, "sweep": SWEEP, "objectives": sum(OBJECTIVE_BLOCKS, ()), "families": FAMILIES, "rounds": ()}
