@@ -28,7 +28,7 @@ from lift_trl.mini.world import rate_folder
 from lift_trl.rubric import LIFT, Dimension
 from lift_trl.statistics.intervals import interval, resample_counts
 from lift_trl.statistics.rank_measures import auc, spearman
-from lift_trl.store.manifest import METADATA_FILE, Manifest, read_rows
+from lift_trl.store.manifest import METADATA_FILE, Manifest, read_rows, write_rows
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -37,6 +37,8 @@ BASELINE = "baseline"
 SEED = 42
 #: What raters prefer among 288 other samples of the base, three pairs a prompt, on each dimension, by their pooled labels.
 PAIRS = "pairs.csv"
+#: The raters' labels of those samples and of the quickstart's own.
+TWICE = "rated_twice"
 GOING_ON: Mapping[str, Any] = MappingProxyType({"adapter": BASELINE, "max_steps": 150, "learning_rate": 3e-4})
 #: Options of recipes/train_critic.py beside those of the quickstart's YAML.
 ARMS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -48,6 +50,8 @@ ARMS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "vision, balanced": {"vision_learning_rate": 6e-4, "balanced_labels": True},
         "label alone": {"with_reason": False},
         "900 steps": {"max_steps": 900},
+        # Those samples' ratings beside the quickstart's own: as many steps a rating as the baseline takes.
+        "twice the ratings": {"max_steps": 900, "hra": TWICE},
         "pairs": {"preferences": PAIRS},
         # From the baseline's critic of the same seed: what another third of a training adds, alone and with pairs.
         "goes on": GOING_ON,
@@ -81,14 +85,20 @@ class Arms:
             launch("generate", "generate_eval", options)
             rate_folder(out / "samples", out / "oracle", oracle=True)
         self.truth = {row["id"]: row for row in read_rows(out / "oracle" / METADATA_FILE)}
-        if not (out / PAIRS).is_file():
-            self._write_pairs()
+        if not (out / TWICE / METADATA_FILE).is_file():
+            self._rate_more()
 
-    def _write_pairs(self) -> None:
+    def _rate_more(self) -> None:
         """The samples that the quickstart scores are of no other use here; nobody rated them."""
         rate_folder(self.quickstart / "generated", self.out / "rated")
+        more = list(read_rows(self.out / "rated" / METADATA_FILE))
+        own = list(read_rows(self.quickstart / "rated" / METADATA_FILE))
+        for row in own:
+            row["file_name"] = os.path.relpath(self.quickstart / "rated" / row["file_name"], self.out / TWICE)
+        beside = [{**row, "file_name": os.path.join("..", "rated", row["file_name"])} for row in more]
+        write_rows(self.out / TWICE / METADATA_FILE, [*own, *beside])
         by_prompt: dict[str, list[Mapping[str, Any]]] = {}
-        for row in read_rows(self.out / "rated" / METADATA_FILE):
+        for row in more:
             by_prompt.setdefault(row["prompt"], []).append(row)
         with open(self.out / PAIRS, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
@@ -111,8 +121,7 @@ class Arms:
             "seed": seed,
         }
         own = dict(ARMS[arm])
-        if "preferences" in own:
-            own["preferences"] = self.out / PAIRS
+        own |= {name: self.out / own[name] for name in ("hra", "preferences") if name in own}
         if "adapter" in own:
             own["adapter"] = self.out / f"{BASELINE}, seed {seed}" / "critic"
         launch("train_critic", "train_critic", {**options, **own})
