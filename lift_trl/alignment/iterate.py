@@ -1,7 +1,7 @@
 """Iterated LiFT: generate, score, cache, align, and again, each round from the LoRA of the round before."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,7 @@ from peft import LoraConfig
 from ..hub.lora.files import adapter_identity
 from ..records import content_id, placeless, seed_from
 from ..runtime import fit, release_memory
-from ..store.manifest import ARTIFACT_FILE, Artifact
+from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
 from ..store.rated_videos import load_rated_videos
 from ..video_models import PipelineSource, open_pipeline
 from .data.cache import cache_videos, clip_parents
@@ -179,23 +179,24 @@ def _check(source: PipelineSource, args: RewardWeightedVideoConfig, rounds: int)
             raise ValueError(message)
 
 
-def _is_finished(folder: Path, **made_with: Any) -> bool:
+def _is_finished(folder: Path, videos: Iterable[str] = (), **made_with: Any) -> bool:
     """
     Whether the artefact is whole.
 
     Raises:
-        ValueError: if its `config` or `parents` differ from `made_with`.
+        ValueError: if its rows are not of `videos` (ids; none: not looked at), or its `config` or `parents` differ from
+            `made_with`.
     """
     if not (folder / ARTIFACT_FILE).is_file():
         return False
+    remedy = f"Name another output_dir, or delete {folder} and the stages and rounds after it."
     artifact = Artifact.load(folder)
     found = {**artifact.config, **artifact.parents}
     for name, value in json.loads(json.dumps(made_with)).items():
         if _wherever(name, found.get(name)) != _wherever(name, value):
-            raise ValueError(
-                f"{folder}: was made with {name}={found.get(name)}, now {name}={value}. Name another output_dir, or delete "
-                f"{folder} and the stages and rounds after it."
-            )
+            raise ValueError(f"{folder}: was made with {name}={found.get(name)}, now {name}={value}. {remedy}")
+    if (asked := list(videos)) and asked != [row["id"] for row in read_rows(folder / METADATA_FILE)]:
+        raise ValueError(f"{folder}: was made of other prompts, seeds or real clips than are given now. {remedy}")
     logger.info("%s is finished and kept", folder)
     return True
 
@@ -216,8 +217,8 @@ def _generate(
     state: PartialState,
 ) -> None:
     lora = None if adapter is None else adapter_identity(adapter)
-    made_with = {"model": source.identity, "adapter": lora, "num_videos": len(videos)}
-    if not _is_finished(folder / GENERATED, **made_with, **asdict(sampling)):
+    ids = [video.id for video in videos]
+    if not _is_finished(folder / GENERATED, ids, model=source.identity, adapter=lora, **asdict(sampling)):
         generate_videos(source, videos, folder / GENERATED, sampling=sampling, adapter=adapter, state=state)
 
 
@@ -230,8 +231,7 @@ def _score(
     *,
     name: str = SCORED,
 ) -> None:
-    ids = content_id(*(video.id for video in videos))
-    if not _is_finished(folder / name, videos=ids, critic=critic.name):
+    if not _is_finished(folder / name, [video.id for video in videos], critic=critic.name):
         score_videos(critic, folder / GENERATED, folder / name, batch_size=batch_size, state=state)
 
 
@@ -245,10 +245,7 @@ def _cache(
 ) -> None:
     size: dict[str, Any] = {name: asdict(sampling)[name] for name in ("num_frames", "height", "width")}
     videos = [video for data in clips for video in load_rated_videos(data)]
-    num_real = sum(video.is_real for video in videos)
-    if not _is_finished(
-        folder, model=source.identity, num_real=num_real, num_generated=len(videos) - num_real, **size
-    ):
+    if not _is_finished(folder, [video.id for video in videos], model=source.identity, **size):
         prompts, state = args.validation_prompts or (), args.distributed_state
         cache_videos(
             source,

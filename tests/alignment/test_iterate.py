@@ -257,6 +257,18 @@ def test_other_settings_over_finished_rounds_are_refused(world, whole, tmp_path)
         world.iterate(tmp_path / "changed")
 
 
+def test_as_many_other_prompts_or_real_clips_over_finished_rounds_are_refused(world, whole, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join([*PROMPTS[:-1], "a green square moving up"]))
+    with pytest.raises(ValueError, match="round_1/generated: was made of other prompts, seeds or real clips"):
+        world.iterate(whole, prompts=prompts)
+    other = copy(world)
+    other.real = shutil.copytree(world.real, tmp_path / "real")
+    moving_square(other.real / "1.mp4", 77)
+    with pytest.raises(ValueError, match="round_1/cache: was made of other prompts, seeds or real clips"):
+        other.iterate(whole)
+
+
 def test_what_does_not_apply_is_refused(world, tmp_path):
     write_rows(tmp_path / "plan.jsonl", [{"prompt": "a red circle moving left", "seed": 5}])
     with pytest.raises(ValueError, match="would be the same videos in each round"):
