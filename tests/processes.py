@@ -62,8 +62,13 @@ class Job:
         """kill -9; returns the exit codes."""
         for process in self.processes:
             process.kill()
-            process.join()
-        return [process.exitcode for process in self.processes]
+        return self.wait()
+
+    def terminate(self, timeout_s: float = 60) -> list[int | None]:
+        """Asks them to end (SIGTERM), kills who is still there after that time, and returns the exit codes."""
+        for process in self.processes:
+            process.terminate()
+        return self.wait(timeout_s)
 
     def wait(self, timeout_s: float = 240) -> list[int | None]:
         """The exit codes; the first that fails, or the end of the time, ends the others."""

@@ -25,7 +25,7 @@ class Running(UserDict[str, Space]):
 
     def __getitem__(self, name: str) -> Space:
         space = super().__getitem__(name)
-        return space if space.process is not None else space.start()
+        return space if space.job is not None else space.start()
 
 
 @pytest.fixture(scope="session")

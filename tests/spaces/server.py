@@ -3,22 +3,28 @@
 import json
 import os
 import re
+import runpy
 import signal
-import socket
-import subprocess
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from lift_trl.ui.identity import COOKIE
-from tests.structure.source import ROOT
+from tests.processes import ROOT, Job, free_port
 
 
 START_TIMEOUT_S = 240
 SECRETS = {"SALT": "a-very-secret-salt", "HF_TOKEN": "hf_dev_write"}
+
+
+def run_app(name: str, folder: Path, variables: Mapping[str, str]) -> None:
+    """The target of a [`Job`]: `python spaces/NAME/app.py`. gradio reads its variables when a page is launched."""
+    os.environ.update(variables)
+    os.chdir(folder)
+    runpy.run_path(str(ROOT / "spaces" / name / "app.py"), run_name="__main__")
 
 
 class Space:
@@ -26,25 +32,22 @@ class Space:
 
     def __init__(self, name: str, data_dir: Path, **variables: str) -> None:
         self.name, self.data_dir, self.variables = name, data_dir, variables
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.job: Job | None = None
 
     def start(self, *, wait: bool = True) -> "Space":
         self.data_dir.mkdir(parents=True, exist_ok=True)
         own = {"DATA_DIR": str(self.data_dir), "GRADIO_SERVER_PORT": str(self.port), "GRADIO_SERVER_NAME": "127.0.0.1"}
-        environment = {**os.environ, **SECRETS, **own, **self.variables}
-        with open(self.data_dir / "console.txt", "ab") as log:
-            command = [sys.executable, str(ROOT / "spaces" / self.name / "app.py")]
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.data_dir)
+        self.job = Job(
+            self.data_dir / "console.txt", run_app, self.name, self.data_dir, {**SECRETS, **own, **self.variables}
+        )
         return self.wait() if wait else self
 
     def wait(self) -> "Space":
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.answers():
-            assert self.process is not None and self.process.poll() is None, self.console
+            assert self.job is not None and self.job.running(), self.console
             assert time.monotonic() < deadline, f"{self.name} did not start:\n{self.console}"
             time.sleep(0.1)
         return self
@@ -65,10 +68,10 @@ class Space:
         return f"{self.url}/?owner={re.findall(r'[?]owner=([0-9a-f]{32})', self.console)[-1]}"
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self.process is not None:
-            self.process.send_signal(how)
-            self.process.wait(timeout=60)
-            self.process = None
+        if self.job is not None:
+            codes = self.job.kill() if how == signal.SIGKILL else self.job.terminate()
+            assert codes == [-signal.SIGKILL if how == signal.SIGKILL else 0], self.console
+            self.job = None
 
     def rows(self) -> list[dict[str, Any]]:
         """What is on the Space's disk."""
