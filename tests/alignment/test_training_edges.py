@@ -167,13 +167,14 @@ def test_a_large_clip_is_encoded_in_tiles_and_its_key_says_so(pipeline_dir):
     assert CacheKeys.of(encoder, tiled, torch.float32).video == content_id(*size, tiled, ENCODING_VERSION, "tiled")
 
 
-def test_a_large_clip_is_the_pipelines_own_tiled_encoding(tmp_path, pipeline_dir):
-    clip = moving_square(tmp_path / "a.mp4", 0, num_frames=1, size=640)
+def test_a_large_clip_is_the_pipelines_own_tiled_encoding(tmp_path, pipeline_dir, monkeypatch):
+    monkeypatch.setattr("lift_trl.alignment.data.cache._TILED_PIXELS", 63 * 80)  # of which a tiny VAE makes tiles, too
+    clip = moving_square(tmp_path / "a.mp4", 0, num_frames=1, size=80)
     video = RatedVideo("a", clip, "a red circle", None, 0.5)
-    cache = cache_videos(pipeline_dir, [video], tmp_path / "cache", num_frames=1, height=640, width=640)
+    cache = cache_videos(pipeline_dir, [video], tmp_path / "cache", num_frames=1, height=64, width=80)
     assert Artifact.load(cache).config["vae_tiling"] is True
     encoder = open_pipeline(pipeline_dir)
-    pixels = load_clip(clip, ClipSize(1, 640, 640, encoder.adapter.fps), encoder.adapter).unsqueeze(0)
+    pixels = load_clip(clip, ClipSize(1, 64, 80, encoder.adapter.fps), encoder.adapter).unsqueeze(0)
     pipe, means = encoder.load("vae", dtype=torch.float32), []
     for tiles in (False, True):
         pipe.vae.enable_tiling() if tiles else pipe.vae.disable_tiling()
