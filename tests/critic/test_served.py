@@ -1,9 +1,7 @@
 """A served critic against a server over the tiny model, and against a real `transformers serve`."""
 
 import math
-import os
-import socket
-import subprocess
+import runpy
 import sys
 import time
 import urllib.request
@@ -25,6 +23,7 @@ from recipes import score as recipe
 from tests.critic.chat_server import serve
 from tests.critic.rendered_clips import write_square
 from tests.critic.tiny_models import build_vlm
+from tests.processes import Job, free_port
 
 
 CAPTIONS = ["A red square.", "A blue square moves."]
@@ -210,41 +209,41 @@ def test_options_that_would_be_ignored_are_refused(options, words):
 def test_transformers_serve_answers_and_refuses_log_probabilities(critic, clips, tmp_path):
     critic.model.save_pretrained(tmp_path / "vlm")
     critic.processor.save_pretrained(tmp_path / "vlm")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(tmp_path / "vlm")]
+    port = free_port()
+    job = Job(tmp_path / "log", transformers_serve, tmp_path / "vlm", port)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", job)
+        served = ServedCritic(
+            str(tmp_path / "vlm"),
+            base_url=f"http://127.0.0.1:{port}/v1",
+            logprobs=False,
+            num_frames=4,
+            max_tokens=8,
+        )
+        # A random model writes no label: what matters is that its answer came and was given no reward.
+        score = served.score(clips[:1], CAPTIONS[:1])[0]
+        assert "does not begin with one of" in score.unscored
+        served.logprobs = True
+        with pytest.raises(OSError):
+            served.score(clips[:1], CAPTIONS[:1])
+    finally:
+        job.kill()
+
+
+def transformers_serve(model, port):
     options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
-    with subprocess.Popen(
-        [*command, *options], env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        try:
-            wait_for(f"http://127.0.0.1:{port}/health", process)
-            served = ServedCritic(
-                str(tmp_path / "vlm"),
-                base_url=f"http://127.0.0.1:{port}/v1",
-                logprobs=False,
-                num_frames=4,
-                max_tokens=8,
-            )
-            # A random model writes no label: what matters is that its answer came and was given no reward.
-            score = served.score(clips[:1], CAPTIONS[:1])[0]
-            assert "does not begin with one of" in score.unscored
-            served.logprobs = True
-            with pytest.raises(OSError):
-                served.score(clips[:1], CAPTIONS[:1])
-        finally:
-            process.terminate()
+    sys.argv = ["transformers", "serve", str(model), *options]
+    runpy.run_module("transformers.cli.transformers", run_name="__main__")
 
 
-def wait_for(url, process, timeout_s=90):
+def wait_for(url, job, timeout_s=90):
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if process.poll() is not None:
-            pytest.fail(process.stdout.read().decode()[-2000:])
+        if not job.running():
+            pytest.fail(job.output[-2000:])
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return
         except OSError:
-            time.sleep(0.5)
+            time.sleep(0.1)
     pytest.fail(f"{url} did not answer in {timeout_s} s")

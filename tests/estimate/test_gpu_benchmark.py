@@ -1,32 +1,28 @@
 """`benchmarks/gpu.py` on a CPU, whose rates `lift-trl estimate` then reads."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 import yaml
 
-from benchmarks.gpu import attempt
+from benchmarks import gpu
 from lift_trl.cli import main
 from lift_trl.mini.checkpoints import WEIGHTS
 
 
-ROOT = Path(__file__).parents[2]
 PARTS = ["cogvideox align, batch 1", "cogvideox align, batch 2", "cogvideox cache, batch 1",
          "cogvideox generate, batch 1", "wan align, batch 1", "wan align, batch 2"]  # fmt: skip
 
 
-def test_every_part_runs_and_its_rates_are_read(tmp_path, capsys):
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--tiny", "--gpu", "h100", "--out", str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines()[1:])
+def test_every_part_runs_and_its_rates_are_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--tiny", "--gpu", "h100", "--out", str(tmp_path)])
+    failed = gpu.main()
+    printed = capsys.readouterr().out
+    assert not failed, printed
+    lines = dict(line.split(": ", 1) for line in printed.splitlines()[1:])
     assert list(lines) == PARTS
     numbers = {name: re.fullmatch(r"(\S+) GB counted, not measured on a CPU; (\S+) s counted, (\S+) measured", text)
                for name, text in lines.items()}  # fmt: skip
@@ -46,11 +42,11 @@ def test_every_part_runs_and_its_rates_are_read(tmp_path, capsys):
 
 def test_a_part_that_fails_or_takes_too_long_is_named_and_passed_over(capsys):
     failed: list[str] = []
-    with attempt("large", 5, failed):
+    with gpu.attempt("large", 5, failed):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
-    with attempt("slow", 1, failed):
+    with gpu.attempt("slow", 1, failed):
         time.sleep(3)
-    with attempt("good", 5, failed):
+    with gpu.attempt("good", 5, failed):
         print("good")
     assert failed == ["large", "slow"]
     assert capsys.readouterr().out.splitlines() == [

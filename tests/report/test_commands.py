@@ -21,6 +21,7 @@ from lift_trl.vbench.commands import CheckArguments, PlanArguments, VBenchArgume
 from lift_trl.vbench.env import needed_weights
 from lift_trl.vbench.plan import Plan
 from tests.clips import clip
+from tests.processes import Job
 from tests.vbench.test_run import STAND_IN
 from tests.vbench.test_score import write_all, write_dimension
 
@@ -276,13 +277,11 @@ def test_container_command_lines_are_written_not_run(two_systems, tmp_path):
         evaluate(replace(two_systems, protocol="vbench-long"), vbench_arguments(tmp_path, runner="docker"))
 
 
-EVALUATE = """
-import sys
-from lift_trl.vbench.commands import VBenchArguments
-from lift_trl.report.commands import evaluate
-from lift_trl.report.inputs import ReportArguments
-evaluate(ReportArguments(**{reports}), VBenchArguments(**{vbench}))
-"""
+def evaluate_slowly(reports, vbench):
+    """Of all that it starts, too, the second dimension takes long."""
+    os.setsid()
+    os.environ["STAND_IN_SLOW"] = "overall_consistency"
+    evaluate(reports, vbench)
 
 
 def test_an_evaluation_killed_between_two_dimensions_ends_with_the_same_report(
@@ -302,14 +301,12 @@ def test_an_evaluation_killed_between_two_dimensions_ends_with_the_same_report(
         (tmp_path / "cache" / weight.path).write_bytes(b"weights")
     reports = replace(two_systems, drift=False, num_clips=1)
     vbench = vbench_arguments(tmp_path, video_frames=0, vbench_cache=str(tmp_path / "cache"), **python)
-    command = [sys.executable, "-c", EVALUATE.format(reports=vars(reports), vbench=vars(vbench))]
-    slow = {**os.environ, "STAND_IN_SLOW": "overall_consistency"}
-    killed = subprocess.Popen(command, env=slow, start_new_session=True)
+    killed = Job(tmp_path / "log", evaluate_slowly, reports, vbench)
     deadline = time.monotonic() + 120
     while not ((tmp_path / "calls").exists() and len(calls(tmp_path)) == 2) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
+    os.killpg(killed.processes[0].pid, signal.SIGKILL)
+    assert killed.wait() == [-signal.SIGKILL]
     assert [path.name for path in (tmp_path / "vbench").rglob("*_results.json")] == [
         "temporal_flickering_eval_results.json"
     ]

@@ -5,9 +5,6 @@ import base64
 import http.server
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -24,6 +21,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from lift_trl.cli import main
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.records import CriticScore, Judgement, NativeScore
 from lift_trl.rubric import Dimension, Label
@@ -31,6 +29,7 @@ from lift_trl.serving import server
 from lift_trl.serving.client import encode_clip, rewards, score_clips
 from tests.critic.rendered_clips import COLOURS, write_square
 from tests.critic.tiny_models import build_vlm
+from tests.processes import Job, free_port
 
 
 TOKEN = "s3cret"
@@ -50,28 +49,30 @@ def clips(tmp_path_factory):
     return [write_square(folder / f"{c}.mp4", c, seed=i, num_frames=9 + i).read_bytes() for i, c in enumerate(COLOURS)]
 
 
-def start(checkpoint, *options):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "lift_trl.cli", "serve", str(checkpoint), "--port", str(port), *options]
-    process = subprocess.Popen(command, env={**os.environ, "LIFT_TRL_TOKEN": TOKEN}, stdout=subprocess.DEVNULL)
+def serve(checkpoint, port):
+    os.environ["LIFT_TRL_TOKEN"] = TOKEN
+    sys.exit(main(["serve", str(checkpoint), "--port", str(port)]))
+
+
+def start(checkpoint, log):
+    port = free_port()
+    job = Job(log, serve, checkpoint, port)
     url, until = f"http://127.0.0.1:{port}", time.monotonic() + 300
-    while time.monotonic() < until and process.poll() is None:
+    while time.monotonic() < until and job.running():
         try:
             urllib.request.urlopen(f"{url}/health", timeout=5)
-            return process, url
+            return job, url
         except OSError:
-            time.sleep(0.5)
-    raise AssertionError(f"the server did not start: {process.poll()}")
+            time.sleep(0.1)
+    raise AssertionError(f"the server did not start: {job.output}")
 
 
-def test_a_hundred_at_once_and_a_killed_server(checkpoint, clips, record_property):
+def test_a_hundred_at_once_and_a_killed_server(checkpoint, clips, tmp_path, record_property):
     critic = LiFTCritic.from_pretrained(checkpoint)
     captions = [f"A {colour} square, seen {n} times." for n in range(4) for colour in COLOURS]
     asked = [(clips[n % len(clips)], captions[n % len(captions)]) for n in range(NUM_REQUESTS)]
     known = dict(zip(dict.fromkeys(asked), critic.score(*map(list, zip(*dict.fromkeys(asked))))))
-    process, url = start(checkpoint)
+    job, url = start(checkpoint, tmp_path / "log")
     try:
 
         def ask(pair):
@@ -96,7 +97,7 @@ def test_a_hundred_at_once_and_a_killed_server(checkpoint, clips, record_propert
         with ThreadPoolExecutor(NUM_REQUESTS) as pool:
             waiting = [pool.submit(ask, pair) for pair in asked]
             next(iter(waiting)).result()
-            process.send_signal(signal.SIGKILL)
+            job.kill()
             right, lost = 0, 0
             for pair, future in zip(asked, waiting):
                 error = future.exception(timeout=60)
@@ -110,8 +111,7 @@ def test_a_hundred_at_once_and_a_killed_server(checkpoint, clips, record_propert
                     lost += 1
         assert right + lost == NUM_REQUESTS and right and lost
     finally:
-        process.kill()
-        process.wait()
+        job.kill()
 
 
 class LengthJudge:
@@ -282,9 +282,7 @@ def test_strangers_need_a_token(capsys, monkeypatch):
 @pytest.fixture
 def served(judge, monkeypatch):
     """The address of a real server of `judge` in this process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     app = server.build_app(judge, token=TOKEN)
     running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=running.run)
