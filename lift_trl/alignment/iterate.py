@@ -204,7 +204,7 @@ def _is_finished(folder: Path, videos: Iterable[str] = (), **made_with: Any) -> 
 def _wherever(name: str, value: Any) -> Any:
     """What is compared of a setting: the run, the model and the critic may have been moved to another disk or machine."""
     if name == "model":
-        return Path(value).name  # its folder has no hash
+        return Path(value).name  # that it is the same one was seen from the videos
     return placeless(value) if name in ("adapter", "critic") and value else value
 
 
@@ -217,9 +217,11 @@ def _generate(
     state: PartialState,
 ) -> None:
     lora = None if adapter is None else adapter_identity(adapter)
-    ids = [video.id for video in videos]
-    if not _is_finished(folder / GENERATED, ids, model=source.identity, adapter=lora, **asdict(sampling)):
-        generate_videos(source, videos, folder / GENERATED, sampling=sampling, adapter=adapter, state=state)
+    ids, target = [video.id for video in videos], folder / GENERATED
+    finished = _is_finished(target, ids, model=source.identity, adapter=lora, **asdict(sampling))
+    # A model that is elsewhere now is compared by its weights there, and nothing is sampled.
+    if not finished or Artifact.load(target).parents["model"] != source.identity:
+        generate_videos(source, videos, target, sampling=sampling, adapter=adapter, state=state)
 
 
 def _score(

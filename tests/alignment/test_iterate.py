@@ -269,6 +269,15 @@ def test_as_many_other_prompts_or_real_clips_over_finished_rounds_are_refused(wo
         other.iterate(whole)
 
 
+def test_another_base_of_the_same_name_is_refused(world, whole, tmp_path):
+    other = copy(world)
+    other.base = shutil.copytree(world.base, tmp_path / "models" / world.base.name)
+    weights = next((other.base / "transformer").glob("*.safetensors"))
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
+    with pytest.raises(ValueError, match="videos of another model, adapter or settings"):
+        other.iterate(shutil.copytree(whole, tmp_path / "rounds"))
+
+
 def test_what_does_not_apply_is_refused(world, tmp_path):
     write_rows(tmp_path / "plan.jsonl", [{"prompt": "a red circle moving left", "seed": 5}])
     with pytest.raises(ValueError, match="would be the same videos in each round"):
