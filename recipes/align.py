@@ -20,7 +20,7 @@ from lift_trl.runtime import fit, leaving_processes, setup_logging
 
 @dataclass
 class AlignArguments:
-    model_name_or_path: str = field(metadata={"help": "Hub id or folder of the text-to-video pipeline."})
+    model_name_or_path: str = field(metadata={"help": "Folder or repo[@revision] of the text-to-video pipeline."})
     cache: str = field(metadata={"help": "Folder written by recipes/cache.py, or a dataset repo that holds one."})
     eval_cache: str | None = field(default=None, metadata={"help": "The same, of held-out clips."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub id."})

@@ -16,7 +16,7 @@ from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 @dataclass
 class CacheArguments:
-    model_name_or_path: str = field(metadata={"help": "Hub id or folder of the text-to-video pipeline."})
+    model_name_or_path: str = field(metadata={"help": "Folder or repo[@revision] of the text-to-video pipeline."})
     output_dir: str = field(metadata={"help": "Folder of the cache."})
     videos: list[str] = field(
         default_factory=list,

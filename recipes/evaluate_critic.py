@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @dataclass
 class EvaluateCriticArguments:
     output_dir: str = field(metadata={"help": "Folder of the figures."})
-    critic: str | None = field(default=None, metadata={"help": "Folder or repo of a critic or chat VLM."})
+    critic: str | None = field(default=None, metadata={"help": "Folder or repo[@revision] of a critic or chat VLM."})
     judge: JudgeName | None = field(
         default=None, metadata={"help": f"Released judge in place of a critic, on benchmarks: {', '.join(JUDGES)}."}
     )

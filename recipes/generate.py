@@ -19,13 +19,13 @@ from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 @dataclass
 class GenerateArguments(EngineArguments):
-    model_name_or_path: str = field(metadata={"help": "Hub id or folder of the text-to-video pipeline."})
+    model_name_or_path: str = field(metadata={"help": "Folder or repo[@revision] of the text-to-video pipeline."})
     prompts: str = field(metadata={"help": "Text file, one prompt a line; or rows with prompt and seed (eval plan)."})
     output_dir: str = field(metadata={"help": "Folder of the videos."})
     adapter: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Folder or repo of a LoRA, of a model with two networks one a network; the base alone without."
+            "help": "Folder or repo[@revision] of a LoRA, one a network where there are two; the base alone without."
         },
     )
     videos_per_prompt: int = field(default=1, metadata={"help": "Videos of each prompt that comes without a seed."})

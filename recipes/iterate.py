@@ -26,8 +26,8 @@ logger = get_logger(__name__)
 
 @dataclass
 class IterateArguments:
-    model_name_or_path: str = field(metadata={"help": "Hub id or folder of the text-to-video pipeline."})
-    critic: str = field(metadata={"help": "Folder or repo of a critic or chat VLM."})
+    model_name_or_path: str = field(metadata={"help": "Folder or repo[@revision] of the text-to-video pipeline."})
+    critic: str = field(metadata={"help": "Folder or repo[@revision] of a critic or chat VLM."})
     prompts: str = field(metadata={"help": "Text file, one prompt a line; every round samples all of them."})
     rounds: int = field(default=2, metadata={"help": "How often to generate, score, cache and align."})
     real: list[str] = field(default_factory=list, metadata={"help": "Folders or repos of real clips for every round."})

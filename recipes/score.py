@@ -25,7 +25,8 @@ class ScoreArguments(EngineArguments):
     videos: str = field(metadata={"help": "Folder written by recipes/generate.py, or clips with metadata.jsonl."})
     output_dir: str = field(metadata={"help": "Folder of the scores."})
     critic: str | None = field(
-        default=None, metadata={"help": "Folder or repo of a critic or chat VLM; with base_url the served name."}
+        default=None,
+        metadata={"help": "Folder or repo[@revision] of a critic or chat VLM; with base_url the served name."},
     )
     judge: JudgeName | None = field(
         default=None,

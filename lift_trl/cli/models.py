@@ -20,14 +20,16 @@ def add_commands(command: Command) -> None:
     audit = command("audit", _audit)
     files(
         audit.add_argument(
-            "critic", help="Hub id or folder of a critic; or video_reward, unified_reward, video_score2"
+            "critic",
+            help="folder or repo[@revision] of a critic, or video_reward, unified_reward, video_score2",
         )
     )
     files(audit.add_argument("clips", help="folder of clips that suit their captions, with a metadata file"))
     serve = command("serve", _serve)
     files(
         serve.add_argument(
-            "critic", help="Hub id or folder of a critic; or video_reward, unified_reward, video_score2"
+            "critic",
+            help="folder or repo[@revision] of a critic, or video_reward, unified_reward, video_score2",
         )
     )
     serve.add_argument(

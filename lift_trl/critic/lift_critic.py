@@ -11,10 +11,10 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, s
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, TorchAoConfig
-from transformers.utils.hub import cached_file
 
 from ..critic_models import find_critic_model
 from ..hub.lora.options import check_lora_start
+from ..hub_source import find_file, pinned
 from ..prefetch import ahead
 from ..protocols import CriticModel
 from ..records import CriticScore, Judgement, StoredVideo, VideoSource, content_id
@@ -132,7 +132,7 @@ class LiFTCritic:
             ValueError: if the settings there are none of a critic, or of one of another `rubric`, or `device` and
                 `device_map` are given.
         """
-        name = str(name_or_path)
+        name, revision = pinned(name_or_path, revision)
         if device is not None and device_map is not None:
             raise ValueError(f"device={str(device)!r} and device_map={device_map!r}: give one of them.")
         settings = load_settings(name, revision, rubric)
@@ -321,9 +321,17 @@ def apply_adapter(tuned: PeftModel, name: str) -> None:
     Raises:
         ValueError: if a tensor has no place there.
     """
-    stored = read_tensors(str(cached_file(name, SAFETENSORS_WEIGHTS_NAME)))
+    stored = read_tensors(_weights(name))
     set_peft_model_state_dict(tuned, dict(stored))
     _check_applied(tuned, stored, name, str(tuned.peft_config["default"].base_model_name_or_path))
+
+
+def _weights(name: str, revision: str | None = None) -> Path:
+    """The file of an adapter's weights; `ValueError` where there is none."""
+    path = find_file(name, SAFETENSORS_WEIGHTS_NAME, revision=revision)
+    if path is None:
+        raise ValueError(f"{name}: an adapter without {SAFETENSORS_WEIGHTS_NAME}; save or push it again.")
+    return path
 
 
 def _check_applied(tuned: PeftModel, stored: Mapping[str, Tensor], name: str, base: str) -> None:
@@ -339,7 +347,7 @@ def _put_on(model: Any, config: PeftConfig, name: str, revision: str | None) -> 
     if isinstance(config, LoraConfig):
         check_lora_start(config, where=name)
     base = str(config.base_model_name_or_path)
-    stored = read_tensors(str(cached_file(name, SAFETENSORS_WEIGHTS_NAME, revision=revision)))
+    stored = read_tensors(_weights(name, revision))
     try:
         tuned = PeftModel.from_pretrained(model, name, revision=revision)
     except RuntimeError as error:  # PEFT's, for tensors of another shape
@@ -353,23 +361,23 @@ def _put_on(model: Any, config: PeftConfig, name: str, revision: str | None) -> 
 def _name(name_or_path: str, revision: str | None, quantization: Quantization | None) -> str:
     """What tells the scores of one critic from those of another."""
     kind = f" in {quantization}" if quantization else ""
-    return f"{name_or_path}@{find_revision(name_or_path, revision)}{kind}"
+    return f"{pinned(name_or_path).repo_id}@{find_revision(name_or_path, revision)}{kind}"
 
 
 def _load(name: str, revision: str | None, dtype: torch.dtype, placement: Mapping[str, Any]) -> tuple[Any, Any]:
     """Model and processor; an adapter is put on its base model."""
-    is_adapter = cached_file(name, ADAPTER_CONFIG, revision=revision, _raise_exceptions_for_missing_entries=False)
+    is_adapter = find_file(name, ADAPTER_CONFIG, revision=revision) is not None
     base, base_revision = name, revision
     if find_critic_model(read_model_type(name, revision)).loads_adapters:
-        is_adapter = None
-    if is_adapter is not None:
+        is_adapter = False
+    if is_adapter:
         config = PeftConfig.from_pretrained(name, revision=revision)
         base, base_revision = config.base_model_name_or_path, config.revision
     family = find_critic_model(read_model_type(base, base_revision))
     if not family.loads_adapters:  # the parts of such a checkpoint have configurations of their own
         check_config(AutoConfig.from_pretrained(base, revision=base_revision))
     model, processor = family.load(base, dtype=dtype, revision=base_revision, **placement)
-    if is_adapter is None:
+    if not is_adapter:
         return model, processor
     tuned: Any = _put_on(model, config, name, revision)
     if "quantization_config" not in placement:  # 8 bits would round what the LoRA adds

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import CONFIG_NAME
-from transformers.utils.hub import cached_file
 
 from ..critic_models import find_critic_model
+from ..hub_source import find_file
 from ..protocols import CriticModel
 from ..rubric import LIFT, Rubric
 from ..store.manifest import ARTIFACT_FILE, Artifact
@@ -72,8 +71,8 @@ def find_revision(name_or_path: str, revision: str | None = None) -> str:
 
 def read_model_type(name_or_path: str, revision: str | None = None) -> str:
     """The `model_type` of a checkpoint's `config.json`, `""` where there is none, as beside most LoRAs."""
-    path = cached_file(name_or_path, CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False)
-    return "" if path is None else str(json.loads(Path(path).read_text(encoding="utf-8")).get("model_type", ""))
+    path = find_file(name_or_path, CONFIG_NAME, revision=revision)
+    return "" if path is None else str(json.loads(path.read_text(encoding="utf-8")).get("model_type", ""))
 
 
 def load_settings(name_or_path: str, revision: str | None = None, rubric: Rubric | None = None) -> CriticSettings:
@@ -87,17 +86,10 @@ def load_settings(name_or_path: str, revision: str | None = None, rubric: Rubric
         ValueError: if the artefact is no critic, was taught other dimensions or another `rubric`, or is an adapter without
             its settings.
     """
-    find = partial(
-        cached_file,
-        name_or_path,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
-    path = find(ARTIFACT_FILE)
+    path = find_file(name_or_path, ARTIFACT_FILE, revision=revision)
     # The authors' critics were taught with this project's defaults.
     is_ours = not find_critic_model(read_model_type(name_or_path, revision)).loads_adapters
-    if path is None and is_ours and find(ADAPTER_CONFIG) is not None:
+    if path is None and is_ours and find_file(name_or_path, ADAPTER_CONFIG, revision=revision) is not None:
         raise ValueError(
             f"{name_or_path}: an adapter with no {ARTIFACT_FILE}, so nothing says with how many frames it was taught. "
             f"Copy {ARTIFACT_FILE} from the output_dir of its training beside it, or push that folder with lift-trl push."
@@ -106,7 +98,7 @@ def load_settings(name_or_path: str, revision: str | None = None, rubric: Rubric
         check_same(rubric or LIFT, LIFT, f"the rubric of the settings and that of the critic {name_or_path}")
     if path is None:
         return CriticSettings(rubric=rubric or LIFT)
-    artifact = Artifact.load(Path(path).parent)
+    artifact = Artifact.load(path.parent)
     if artifact.kind != KIND:
         raise ValueError(f"{name_or_path}: a {artifact.kind} artefact, not a critic. Name the folder of train_critic.")
     config: dict[str, Any] = dict(artifact.config)

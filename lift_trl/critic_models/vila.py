@@ -18,8 +18,8 @@ from transformers import (
     PretrainedConfig,
     SiglipVisionModel,
 )
-from transformers.utils.hub import cached_file
 
+from ..hub_source import find_file
 from ..store.video_io import Clip
 from ..store.weights import check_keys, load_whole, read_tensors
 from .chat_vlm import ChatVLM
@@ -183,5 +183,5 @@ def _safetensors(name: str, path: str, revision: str | None) -> str:
 
 
 def _file(name: str, path: str, revision: str | None) -> str | None:
-    found: str | None = cached_file(name, path, revision=revision, _raise_exceptions_for_missing_entries=False)
-    return found
+    found = find_file(name, path, revision=revision)
+    return None if found is None else str(found)

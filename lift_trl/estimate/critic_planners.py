@@ -13,6 +13,7 @@ from trl.trainer.utils import get_peft_config
 from ..alignment.data.clips import ClipSize
 from ..critic.critic_config import LiFTCriticConfig
 from ..critic.settings import ADAPTER_CONFIG, CriticSettings, load_settings
+from ..hub_source import pinned
 from ..rubric import Dimension
 from .plan import Job, Part, Plan
 from .recipe import Recipe
@@ -99,7 +100,7 @@ def _critic_stages(recipe: Recipe, critic: str, clip: ClipSize) -> CriticStages:
         return CriticStages(
             ConfiguredVLM(writer.require("model_name_or_path")), settings, *size, lora=_lora(writer.settings)
         )
-    if not Path(critic).is_dir() and critic.count("/") != 1:
+    if not Path(critic).is_dir() and pinned(critic).repo_id.count("/") != 1:
         raise ValueError(
             f"{recipe.path}: critic {critic!r} is no folder yet, and no YAML beside this one writes it. Train it first, "
             "or name its base on the Hub."

@@ -52,12 +52,14 @@ def load_judge(
     Raises:
         ValueError: if there is no such judge, or its weights are not whole.
     """
+    from ..hub_source import pinned
     from .native import Scale
 
     family = judge_class(judge)
+    source = pinned(model or family.released, revision)
     return family.from_pretrained(
-        model or family.released,
-        revision=revision,
+        source.repo_id,
+        revision=source.revision,
         scale=None if scale is None else Scale.parse(scale),
         device=device,
     )
@@ -65,10 +67,12 @@ def load_judge(
 
 def judge_name(judge: str, *, model: str | None = None, revision: str | None = None, scale: str | None = None) -> str:
     """The `name` of what `load_judge` would load; raises as it does."""
+    from ..hub_source import pinned
     from .native import Scale
 
     family = judge_class(judge)
-    return family.name_of(model or family.released, revision, None if scale is None else Scale.parse(scale))
+    source = pinned(model or family.released, revision)
+    return family.name_of(*source, None if scale is None else Scale.parse(scale))
 
 
 def judge_class(judge: str) -> "type[NativeJudge]":

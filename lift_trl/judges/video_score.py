@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoPro
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.idefics2.modeling_idefics2 import Idefics2PreTrainedModel
 
+from ..hub_source import pinned
 from ..records import CriticScore, Judgement, VideoSource, content_id
 from ..rubric import Dimension, Label
 from ..store.video_io import describe, sample_frames
@@ -106,6 +107,7 @@ class RegressionJudge:
             ValueError: if the head has another number of outputs than `VIDEO_SCORE_ASPECTS`, or the checkpoint lacks
                 weights (a head that was never trained) or has others.
         """
+        name, revision = pinned(name, revision)
         config = AutoConfig.from_pretrained(name, revision=revision)
         family = Idefics2ForVideoRegression if config.model_type == "idefics2" else AutoModelForSequenceClassification
         model: Any = load_whole(family, name, revision=revision or "main", dtype=dtype)

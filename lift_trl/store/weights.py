@@ -10,8 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers.utils.hub import cached_file, extract_commit_hash
+from transformers.utils.hub import extract_commit_hash
 
+from ..hub_source import find_file, pinned
 from ..records import content_id
 from .digest import file_digest
 from .manifest import STATE_FILE
@@ -137,11 +138,11 @@ def weights_revision(name_or_path: Path | str, revision: str | None = None) -> s
         # VILA and VideoReward keep weights in folders; beside weights of its own, a folder holds checkpoints.
         files = files or sorted(path for path in folder.glob("*/*model*") if path.suffix in suffixes)
         return content_id(*(part for path in files for part in (path.name, file_digest(path))))
+    source = pinned(name_or_path, revision)
     for file in ("config.json", "adapter_config.json", "model_config.json"):  # the last is VideoReward's
-        path = cached_file(str(name_or_path), file, revision=revision, _raise_exceptions_for_missing_entries=False)
-        if path is not None:
-            return extract_commit_hash(path, None) or revision or "main"
-    return revision or "main"
+        if (path := find_file(source.repo_id, file, revision=source.revision)) is not None:
+            return extract_commit_hash(str(path), None) or source.revision or "main"
+    return source.revision or "main"
 
 
 def shown(keys: Collection[str]) -> str:

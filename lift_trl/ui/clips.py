@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -109,13 +108,7 @@ def fetch(repo_id: str, token: str | None) -> Path:
     """
     source = HubSource.parse(repo_id)
     with source.named():
-        try:
-            return Path(snapshot_download(source.repo_id, repo_type="dataset", revision=source.revision, token=token))
-        except LocalEntryNotFoundError as error:
-            # The client takes whatever the Hub answers for a Hub that is down, a revision that is not there too.
-            if isinstance(error.__cause__, RevisionNotFoundError):
-                raise error.__cause__ from None
-            raise
+        return Path(snapshot_download(source.repo_id, repo_type="dataset", revision=source.revision, token=token))
 
 
 def _clip(folder: Path, row: Mapping[str, Any], system: str, cache: Path, *, is_local: bool) -> GalleryClip:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from ..hub_source import HubSource, pinned
 from ..records import content_id
 from ..store.digest import file_digest
 
@@ -17,13 +18,12 @@ class CheckpointFiles:
     A checkpoint's folder, or its repo on the Hub, of which only the files of the components that are asked for are fetched.
 
     Args:
-        name: a folder or a Hub id.
+        name: a folder or a Hub id, `user/name` or `user/name@revision`.
         revision: branch, tag or commit of a Hub id.
     """
 
     def __init__(self, name: str, revision: str | None = None) -> None:
-        self.name = name
-        self.revision = revision
+        self.name, self.revision = pinned(name, revision)
         self._fetched: dict[tuple[str, ...], Path] = {}
 
     @property
@@ -43,13 +43,14 @@ class CheckpointFiles:
         if components not in self._fetched:
             patterns = ["model_index.json", "transformer/config.json", "vae/config.json"]
             patterns += [f"{name}/*" for name in components]
-            found = snapshot_download(
-                self.name,
-                # What the revision meant at first is what it means for the whole of a run.
-                revision=next((folder.name for folder in self._fetched.values()), self.revision),
-                allow_patterns=patterns,
-                ignore_patterns=["*.bin", "*.ckpt", "*.msgpack"],
-            )
+            with HubSource(self.name, self.revision).named("model"):
+                found = snapshot_download(
+                    self.name,
+                    # What the revision meant at first is what it means for the whole of a run.
+                    revision=next((folder.name for folder in self._fetched.values()), self.revision),
+                    allow_patterns=patterns,
+                    ignore_patterns=["*.bin", "*.ckpt", "*.msgpack"],
+                )
             self._fetched[components] = Path(found)
         return self._fetched[components]
 

@@ -44,7 +44,8 @@ def generator(plan: Plan) -> PairGenerator:
     zero_gpu = bool(os.environ.get("SPACES_ZERO_GPU"))
     source = StoredPipeline(os.environ["BASE"])
     device = "cpu" if plan.how == "cpu" else "cuda"
-    pipe = DiffusionPipeline.from_pretrained(source.name, dtype=float32 if plan.how == "cpu" else source.adapter.dtype)
+    dtype = float32 if plan.how == "cpu" else source.adapter.dtype
+    pipe = DiffusionPipeline.from_pretrained(source.name, revision=source.files.revision, dtype=dtype)
     pipe.enable_model_cpu_offload() if plan.how == "offload" else pipe.to(device)
     critic = LiFTCritic.from_pretrained(os.environ["CRITIC"], device=device) if os.environ.get("CRITIC") else None
     model = source.adapter

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import CogVideoXPipeline
 from peft import LoraConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.hub.lora.files import adapter_identity
@@ -97,7 +97,12 @@ def test_a_run_that_goes_on_resumes_to_the_same_weights(tmp_path, pipeline_dir, 
 def test_the_adapter_may_be_a_repo(tmp_path, pipeline_dir, cached, first, hub):
     hub.api().create_repo("dev/tiny-base")
     push(first, "dev/first-lora", base_model="dev/tiny-base")
-    trainer = make_trainer(pipeline_dir, tmp_path, cached, adapter="dev/first-lora")
+    hub.api().create_tag("dev/first-lora", tag="v1")
+    weights = load_file(first / "adapter_model.safetensors")
+    other = shutil.copytree(first, tmp_path / "other")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, other / "adapter_model.safetensors")
+    push(other, "dev/first-lora", base_model="dev/tiny-base")
+    trainer = make_trainer(pipeline_dir, tmp_path, cached, adapter="dev/first-lora@v1")
     start = sample_with(pipeline_dir, transformer=trainer.model.get_base_model())
     assert torch.equal(start, sample_with(pipeline_dir, lora=first))
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...hub_source import HubSource
 from ...records import RatedVideo, TextCondition, TrainBatch, content_id
 from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
 from ..objectives import OBJECTIVES, Objective, ObjectiveArguments, RatedRows, TrainingRows
@@ -225,9 +225,12 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
 
 
 def _downloaded(repo: str, revision: str | None) -> Path:
+    source = HubSource.parse(repo)
+    source = source._replace(revision=revision or source.revision)
     try:
-        return Path(snapshot_download(repo, repo_type="dataset", revision=revision))
-    except (RepositoryNotFoundError, LocalEntryNotFoundError) as error:
+        with source.named():
+            return Path(snapshot_download(source.repo_id, repo_type="dataset", revision=source.revision))
+    except ValueError as error:
         raise FileNotFoundError(
             f"{repo}: no finished cache here, and no such dataset repo on the Hub (or none that this token reads). Correct "
             "the path, or run recipes/cache.py first."

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
+from ...hub_source import pinned
 from ...store.quantization import Quantization
 from ...video_models import StoredPipeline
 from .meter import Meter
@@ -30,7 +31,8 @@ def config_folder(name_or_path: str, revision: str | None = None) -> Path:
     folders = [Path(name_or_path), PACKAGED / name_or_path]
     if found := next((folder for folder in folders if folder.is_dir()), None):
         return found
-    return Path(snapshot_download(name_or_path, revision=revision, allow_patterns=["*.json", "*.jinja"]))
+    source = pinned(name_or_path, revision)
+    return Path(snapshot_download(source.repo_id, revision=source.revision, allow_patterns=["*.json", "*.jinja"]))
 
 
 class ConfiguredSource(StoredPipeline):

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...hub_source import pinned
 from ...records import content_id
 from ...store.manifest import RUN_FILE, read_json
 from ...store.weights import damaged, read_tensors
@@ -67,7 +68,8 @@ def adapter_identity(adapter: str | Path) -> str:
     other bytes.
     """
     if not Path(adapter).is_dir():
-        return hub_parent(str(adapter))
+        repo, revision = pinned(adapter)
+        return hub_parent(repo, revision=revision)
     files = sorted(Path(adapter).glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(
@@ -97,8 +99,10 @@ def load_adapter(model: PeftModel, adapter: Path | str, *, network: str) -> None
             says that it is another network's.
     """
     folder = Path(adapter)
-    if not folder.is_dir() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(adapter)):
-        folder = Path(snapshot_download(str(adapter), allow_patterns=["adapter_*", DIFFUSERS_LORA_FILE]))
+    source = pinned(adapter)
+    if not folder.is_dir() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source.repo_id):
+        wanted = ["adapter_*", DIFFUSERS_LORA_FILE]
+        folder = Path(snapshot_download(source.repo_id, revision=source.revision, allow_patterns=wanted))
     weights, config = read_peft_adapter(folder)
     named = lora_network(folder / DIFFUSERS_LORA_FILE)
     if named not in (None, network):

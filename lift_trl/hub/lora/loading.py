@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ...hub_source import pinned
 from ...store.manifest import RUN_FILE
 from ...store.weights import damaged, shown, unapplied
 from .files import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, adapter_identity, lora_network, read_peft_adapter
@@ -45,11 +46,11 @@ def find_lora(lora: Path | str) -> FoundLora:
         ValueError: if there are several, or the file is damaged.
     """
     folder, identity = Path(lora), adapter_identity(lora)
-    commit = identity.rpartition("@")[2]
+    repo, _, commit = identity.rpartition("@")
     if folder.is_dir():
         names = [path.name for path in folder.glob("*.safetensors")]
     else:
-        names = [name for name in HfApi().list_repo_files(str(lora), revision=commit) if name.endswith(".safetensors")]
+        names = [name for name in HfApi().list_repo_files(repo, revision=commit) if name.endswith(".safetensors")]
     readable = sorted(name for name in names if name != PEFT_WEIGHTS_FILE and "/" not in name)
     if DIFFUSERS_LORA_FILE in readable:
         readable = [DIFFUSERS_LORA_FILE]
@@ -69,7 +70,7 @@ def find_lora(lora: Path | str) -> FoundLora:
     if folder.is_dir():
         file = folder / readable[0]
     else:
-        file = Path(hf_hub_download(str(lora), readable[0], revision=commit))
+        file = Path(hf_hub_download(repo, readable[0], revision=commit))
     return FoundLora(file, identity, lora_network(file))
 
 
@@ -183,7 +184,8 @@ def export_merged_pipeline(lora_dir: Path | str, base: str, output_dir: Path | s
     Raises:
         ValueError: if it is no LoRA of `base` (`load_lora`).
     """
-    pipe: Any = DiffusionPipeline.from_pretrained(base, dtype=dtype)
+    source = pinned(base)
+    pipe: Any = DiffusionPipeline.from_pretrained(source.repo_id, revision=source.revision, dtype=dtype)
     network = load_lora(pipe, find_lora(lora_dir), name="merged")
     transformer = getattr(pipe, network)
     transformer.fuse_lora(safe_fusing=True)

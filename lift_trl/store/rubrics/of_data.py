@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 
-from ...hub_source import HubSource
+from ...hub_source import HubSource, find_file
 from ...rubric import LIFT, Rubric
 from ..manifest import ARTIFACT_FILE, Artifact, write_text
 from .form import read_rubric, rubric_to_plain
@@ -43,6 +41,7 @@ def find_rubric(
     Raises:
         ValueError: if `given` is not what the data was made with, either cannot be read, or there is no such repository or
             revision.
+        ConnectionError: if the Hub cannot be asked.
     """
     wanted = given if isinstance(given, Rubric | None) else read_rubric(given)
     found = _stored(data, revision) if isinstance(data, Path | str) else None
@@ -74,22 +73,11 @@ def _stored(data: Path | str, revision: str | None) -> Rubric | None:
         source = HubSource.parse(str(data))
         if source.repo_id.count("/") != 1 or source.repo_id.startswith((".", "/", "~")):
             return None
-        fetched = _fetched(source._replace(revision=revision or source.revision))
-        if fetched is None:
+        names, wanted = (ARTIFACT_FILE, RUBRIC_FILE), revision or source.revision
+        files = (find_file(source.repo_id, name, revision=wanted, repo_type="dataset") for name in names)
+        if (file := next((found for found in files if found), None)) is None:
             return None
-        folder = fetched
+        folder = file.parent
     if (folder / ARTIFACT_FILE).is_file() and (artifact := Artifact.load(folder)).is_rated:
         return artifact.rubric
     return read_rubric(folder / RUBRIC_FILE) if (folder / RUBRIC_FILE).is_file() else None
-
-
-def _fetched(source: HubSource) -> Path | None:
-    """The local folder of the file that tells a dataset's rubric; `None` where the repository has none."""
-    for name in (ARTIFACT_FILE, RUBRIC_FILE):
-        try:
-            with source.named():
-                file = hf_hub_download(source.repo_id, name, repo_type="dataset", revision=source.revision)
-            return Path(file).parent
-        except EntryNotFoundError:
-            continue
-    return None

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi
 
+from ...hub_source import find_file, pinned
 from ...protocols import LabelModel
 from ...records import CriticScore, content_id
 from ...store.manifest import read_json
@@ -92,10 +93,8 @@ def critic_size(critic: str) -> float:
     Raises:
         ValueError: if there are none.
     """
-    adapter = Path(critic) / _ADAPTER
-    if not Path(critic).is_dir() and HfApi().file_exists(critic, _ADAPTER):
-        adapter = Path(hf_hub_download(critic, _ADAPTER))
-    base = read_json(adapter)["base_model_name_or_path"] if adapter.is_file() else None
+    adapter = find_file(critic, _ADAPTER)
+    base = read_json(adapter)["base_model_name_or_path"] if adapter else None
     return sum(_weights(critic, depth=0).values()) + (critic_size(base) if base else 0.0)
 
 
@@ -104,7 +103,8 @@ def _weights(model: str, *, depth: int) -> dict[str, float]:
     if Path(model).is_dir():
         files = {path.relative_to(model).as_posix(): path.stat().st_size for path in Path(model).rglob("*.*")}
     else:
-        siblings = HfApi().model_info(model, files_metadata=True).siblings or []
+        repo, revision = pinned(model)
+        siblings = HfApi().model_info(repo, revision=revision, files_metadata=True).siblings or []
         files = {file.rfilename: file.size or 0 for file in siblings}
     # Variants (`...fp16.safetensors`) are other copies of the same weights.
     sizes = {
