@@ -15,7 +15,7 @@ from .tables import Table
 
 
 #: Rows of clips that are seen without unfolding.
-NUM_OPEN_CLIPS = 4
+NUM_OPEN_CLIPS = 3
 
 
 class Graphic(NamedTuple):
@@ -40,8 +40,9 @@ class Section(NamedTuple):
 def sections(report: Report) -> list[Section]:
     """The parts that `report` has data for."""
     makers = (
-        *(_systems, _forest, _clips, _trust, _vbench, _videoscore),
-        *(_pairs, _wins, _labels, _rewards, _drift, _critic, _reliability, _more_clips, _curves, _others, _made),
+        *(_systems, _forest, _clips, _trust, _benchmarks),
+        *(_vbench, _videoscore, _pairs, _wins, _labels, _rewards, _drift, _critic, _reliability, _more_clips, _curves),
+        *(_others, _made),
     )
     return [section for make in makers for section in make(report)]
 
@@ -107,19 +108,49 @@ def _drift_forest(report: Report) -> Graphic:
     return Graphic(svg, "Relative changes of pixel statistics with intervals and limits; figures under Drift.")
 
 
+def _benchmarks(report: Report) -> Iterator[Section]:
+    """What VBench and VideoScore say, in a sentence each; their figures, which are folded, may fill two screens."""
+    said = {}
+    for suite in PROTOCOLS:
+        rows = [row for row in report.rows if row.suite == suite]
+        if rows:
+            values = {(row.system, row.metric.removeprefix(f"{suite}/")) for row in rows}
+            systems = dict.fromkeys(row.system for row in rows)
+            names = [name for name in DIMENSIONS if all((system, name) in values for system in systems)]
+            text = f"{len(names)} of {len(DIMENSIONS)} dimensions measured, protocol {suite}. {_moved(report, suite)}"
+            said[f"VBench ({suite})"] = text.rstrip()
+    if any(row.suite == VIDEOSCORE_SUITE for row in report.rows):
+        text = "a judge that took no part in the tuning: a reward that rises while these fall is no better video."
+        said["VideoScore"] = f"{text} {_moved(report, VIDEOSCORE_SUITE)}".rstrip()
+    if said:
+        text = " ".join(f"{name}: {what}" for name, what in said.items())
+        yield Section("benchmarks", " and ".join(said), text)
+
+
+def _moved(report: Report, suite: str) -> str:
+    """
+    `rwl against base: 3 of 5 up, 1 down. Counted where the interval excludes 0: exploratory.`, of each pair of systems;
+    empty where nothing was compared.
+    """
+    deltas = [delta for delta in report.deltas if delta.suite == suite]
+    counts = []
+    for system, base in dict.fromkeys((delta.system, delta.base) for delta in deltas):
+        intervals = [d.estimate.ci95 for d in deltas if (d.system, d.base) == (system, base)]
+        up, down = (
+            sum(ci is not None and sign * ci[side] > 0 for ci in intervals) for side, sign in ((0, 1), (1, -1))
+        )
+        counts.append(f"{system} against {base}: {up} of {len(intervals)} up, {down} down")
+    return f"{'; '.join(counts)}. Counted where the interval excludes 0: exploratory." if counts else ""
+
+
 def _vbench(report: Report) -> Iterator[Section]:
     for suite in PROTOCOLS:
         rows = [row for row in report.rows if row.suite == suite]
-        if not rows:
-            continue
-        values = {(row.system, row.metric.removeprefix(f"{suite}/")) for row in rows}
-        systems = dict.fromkeys(row.system for row in rows)
-        names = [name for name in DIMENSIONS if all((system, name) in values for system in systems)]
-        deltas = [delta for delta in report.deltas if delta.suite == suite]
-        graphics = (_delta_forest(deltas, unit="raw values"),) if deltas else ()
-        found = [tables.vbench_table(rows, suite), *_stamps(report, suite)]
-        text = f"{len(names)} of {len(DIMENSIONS)} dimensions measured, protocol {suite}."
-        yield Section(suite, f"VBench ({suite})", text, graphics, tuple(found))
+        if rows:
+            deltas = [delta for delta in report.deltas if delta.suite == suite]
+            graphics = (_delta_forest(deltas, unit="raw values"),) if deltas else ()
+            found = (tables.vbench_table(rows, suite), *_stamps(report, suite))
+            yield Section(f"{suite}-figures", f"Figures: VBench ({suite})", "", graphics, found, folded=True)
 
 
 def _videoscore(report: Report) -> Iterator[Section]:
@@ -128,8 +159,7 @@ def _videoscore(report: Report) -> Iterator[Section]:
         deltas = [delta for delta in report.deltas if delta.suite == VIDEOSCORE_SUITE]
         graphics = (_delta_forest(deltas, unit="difference on the scale 1 to 4"),) if deltas else ()
         found = (tables.videoscore_table(rows), *_stamps(report, VIDEOSCORE_SUITE))
-        text = "A judge that took no part in the tuning: a reward that rises while these fall is no better video."
-        yield Section("videoscore", "Second judge: VideoScore", text, graphics, found)
+        yield Section("videoscore-figures", "Figures: VideoScore", "", graphics, found, folded=True)
 
 
 def _delta_forest(deltas: list[PairedDelta], *, unit: str) -> Graphic:

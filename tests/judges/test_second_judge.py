@@ -48,7 +48,7 @@ def test_its_scores_stand_in_the_papers_table(systems, tiny_judge, tmp_path):
     # The judge's own scores, the clip that the critic could not score included, paired by id.
     expected = sum(b[2] - a[2] for a, b in zip(raw["base"], raw["rwl"])) / 2
     assert delta.estimate.value == pytest.approx(expected, abs=1e-5) and delta.estimate.n == 2
-    (section,) = [part for part in sections(made) if part.id == "videoscore"]
+    (section,) = [part for part in sections(made) if part.id == "videoscore-figures"]
     assert section.tables[0].rows[1][0] == "rwl" and section.tables[0].rows[-1][1:] == (
         "3.18",
         "2.99",

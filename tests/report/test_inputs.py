@@ -324,7 +324,7 @@ def test_vbench_figures_stand_under_their_own_protocol(three, tmp_path):
     with pytest.raises(ValueError, match="protocol=vbench-custom"):
         build_report(ReportArguments(str(tmp_path / "r"), **args))
     made = build_report(ReportArguments(str(tmp_path / "r"), **args, protocol="vbench-custom"))
-    (section,) = [part for part in sections(made) if part.id == "vbench-custom"]
+    (section,) = [part for part in sections(made) if part.id == "vbench-custom-figures"]
     stamps = section.tables[-1]
     assert stamps.columns == ("measured with", "base", "rwl")
     assert stamps.rows[:3] == (

@@ -3,6 +3,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import yaml
 
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.judges import VIDEO_SCORE_ASPECTS
 from lift_trl.records import CriticScore, EvalRow, Judgement
 from lift_trl.report.data import (
     CalibrationBin,
@@ -45,6 +47,7 @@ from lift_trl.statistics.intervals import Estimate
 from lift_trl.statistics.win_rate import Vote, win_rates
 from lift_trl.store.manifest import write_rows
 from lift_trl.store.system_clips import SystemClip
+from lift_trl.vbench.score import PairedDelta
 from lift_trl.vbench.suite import DIMENSIONS
 from tests import real_folder
 from tests.critic.tiny_models import build_vlm
@@ -172,14 +175,19 @@ def test_figures_from_scores():
 def test_every_section_and_only_those_with_data(full):
     found = sections(full)
     assert [part.id for part in found if not part.folded] == [
-        "systems", "differences", "clips", "trust", "vbench", "videoscore",
+        "systems", "differences", "clips", "trust", "benchmarks",
     ]  # fmt: skip
     assert [part.id for part in found if part.folded] == [
-        "pairs", "wins", "labels", "rewards", "drift", "critic", "reliability", "more-clips", "curves",
+        "vbench-figures", "videoscore-figures", "pairs", "wins", "labels", "rewards", "drift", "critic", "reliability",
+        "more-clips", "curves",
         "suite-critic-against-oracle", "suite-videogen-rewardbench", "made",
     ]  # fmt: skip
-    assert [len(part.clips) for part in found if part.clips] == [4, 2]
-    assert next(part for part in found if part.id == "vbench").text.startswith("4 of 16 dimensions measured")
+    assert [len(part.clips) for part in found if part.clips] == [3, 3]
+    (said,) = [part for part in found if part.id == "benchmarks"]
+    assert said.title == "VBench (vbench) and VideoScore"
+    assert said.text.startswith(
+        "VBench (vbench): 4 of 16 dimensions measured, protocol vbench. VideoScore: a judge that"
+    )
     assert sections(Report("empty", "base")) == []
 
 
@@ -192,7 +200,7 @@ def test_the_files(full, tmp_path):
     }
     markdown = (tmp_path / "report" / "report.md").read_text()
     assert "| semantic consistency | rwl | 80% (40-100) |" in markdown and "base.mp4" in markdown
-    assert markdown.count("<details>") == markdown.count("</details>") == 12
+    assert markdown.count("<details>") == markdown.count("</details>") == 14
     assert "| oracle: Good | 9 | 8 | 7 |" in markdown
     assert "&lt;b&gt;against&lt;/b&gt;" in page and "<b>against" not in page
     # Each clip is there once, however often it is shown.
@@ -427,7 +435,7 @@ SCREENS = (((1280, 800), 6), ((390, 844), 9))
 
 @pytest.fixture
 def five(full):
-    """Five systems as the quickstart has them, without VBench: each with its pairs of clips, drift, and all rows."""
+    """Five systems as the quickstart has them, with VBench and VideoScore: each with its pairs of clips, drift, all rows."""
     names = ("rwl", "sft", "kto", "guided")
     rows = {name: tuple(ClipRow(r.prompt, {"base": r.clips["base"], name: r.clips["rwl"]}, {}, r.why)
                         for r in full.verdict_clips["rwl"]) for name in names}  # fmt: skip
@@ -435,11 +443,26 @@ def five(full):
         names, "reward 0.62, semantic consistency Good, motion smoothness Normal, video fidelity Bad"
     )
     measures = ("motion_energy", "sharpness", "saturation", "brightness", "diversity")
+    measured = [*(("vbench", name) for name in DIMENSIONS), *(("videoscore", name) for name in VIDEO_SCORE_ASPECTS)]
     return replace(
         full,
         systems=tuple(full.systems[0]._replace(name=name) for name in ("base", *names)),
         controls={"rwl": "sft", "kto": "sft"},
-        rows=tuple(row for row in full.rows if row.suite not in ("vbench", "videoscore")),
+        rows=(
+            *(row for row in full.rows if row.suite not in ("vbench", "videoscore")),
+            *(EvalRow(s, f"{s}/{m}", n, 0.5, 9, (0.4, 0.6)) for s, m in measured for n in ("base", *names)),
+        ),
+        deltas=(
+            *full.deltas,
+            *(
+                PairedDelta(
+                    s, f"{s}/{m}", name, "base", 0.5, 0.5 + change, Estimate(change, (change - 0.1, change + 0.1), 9)
+                )
+                for name in names
+                for (s, m), change in zip(measured, cycle((0.2, 0.3, 0.0, -0.2)))
+            ),
+        ),
+        suite_stamps={s: {name: {"vbench": "0.1.5", "torch": "2.5.1"} for name in names} for s, _ in measured},
         verdict_clips=rows,
         paired=tuple(
             pair(judge, name, "base", 0.1 + 0.01 * i, measure=measure)
@@ -485,6 +508,15 @@ def test_the_first_screen_answers_for_five_systems(five, tmp_path, chromium):
                 assert "better" in text and gain in text and "alarm: motion energy -40%, sharpness -40%" in text
             box = table.bounding_box()
             assert box["y"] + box["height"] < height and box["x"] + box["width"] <= width
+            # What was measured besides stands in a sentence; its figures are folded.
+            moved = "; ".join(f"{name} against base: 8 of 16 up, 4 down" for name in ("rwl", "sft", "kto", "guided"))
+            assert (
+                f"16 of 16 dimensions measured, protocol vbench. {moved}." in page.locator("#benchmarks").inner_text()
+            )
+            assert "kto against base: 3 of 5 up, 1 down" in page.locator("#benchmarks").inner_text()
+            assert not page.locator("#vbench-figures table").first.is_visible()
+            page.get_by_text("Figures: VBench (vbench)").click()
+            assert page.locator("#vbench-figures table").first.is_visible()
             page.get_by_role("link", name="guided").click()
             page.wait_for_function("document.querySelector('#system-4').getBoundingClientRect().top < innerHeight")
         browser.close()
@@ -507,7 +539,7 @@ def test_the_page_opens_and_plays(full, tmp_path, chromium):
             beside = "[...document.querySelectorAll('.verdict video')]"
             page.wait_for_function(f"{beside}.length === 4 && {beside}.every((v) => !v.paused && v.videoWidth > 0)")
             folded = page.locator("#more-clips video")
-            assert folded.count() == 6 and folded.last.get_attribute("src") is None
+            assert folded.count() == 9 and folded.last.get_attribute("src") is None
             page.get_by_role("button", name="Pause all").click()
             assert page.evaluate("[...document.querySelectorAll('video')].every((v) => v.paused)")
             page.get_by_role("button", name="Start all together").click()
