@@ -9,7 +9,7 @@ import datasets
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
-from huggingface_hub import HfApi, ModelCard, snapshot_download
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, snapshot_download
 
 from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.alignment.data.cache_stream import stream_cached_videos
@@ -61,19 +61,45 @@ def test_pushed_lora_loads_by_name_and_the_cards_snippet_runs(hub, tmp_path, bas
     assert probe_video(tmp_path / "fox.mp4").num_frames == 9
 
 
-def test_a_push_of_rated_rows_holds_model_and_card_alone(hub, tmp_path, base_repo, rated_videos):
-    """No cache (prompts and ratings), no validation videos, no pickled arguments."""
+@pytest.mark.parametrize("private", [None, False])
+def test_a_push_of_rated_rows_holds_model_and_card_alone(hub, tmp_path, base_repo, rated_videos, private, caplog):
+    """No cache (prompts and ratings), no validation videos but those that the card may show, no pickled arguments."""
+    repo = f"dev/tiny-rows-{private}"
     rows = [{"video": str(v.video), "prompt": v.prompt, "reward": 0.5} for v in rated_videos[:2]]
     trainer = make_trainer(
         base_repo, tmp_path / "out", datasets.Dataset.from_list(rows), **SIZE, max_steps=1, report_to="tensorboard",
-        push_to_hub=True, hub_model_id="dev/tiny-rows", hub_strategy="every_save", save_strategy="steps", save_steps=1,
-        validation_prompts=["a secret fox"], validation_num_inference_steps=1, validation_guidance_scale=1.0,
+        push_to_hub=True, hub_model_id=repo, hub_strategy="every_save", save_strategy="steps", save_steps=1,
+        validation_prompts=["a fox", "a hare"], validation_num_inference_steps=1, validation_guidance_scale=1.0,
+        validation_steps=1, hub_private_repo=private,
     )  # fmt: skip
     trainer.train()
+    gone = [f"gallery/0{number}-base.mp4" for number in (1, 7)]  # of another run, or a report
+    HfApi().create_commit(repo, [CommitOperationAdd(name, b"") for name in gone], commit_message="an earlier card's")
+    for name in gone:
+        (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(b"")
     trainer.push_to_hub()
     assert list((tmp_path / "out" / "_cache" / "train").glob("metadata.jsonl"))
     model = ["README.md", "adapter_config.json", "adapter_model.safetensors", DIFFUSERS_LORA_FILE]
-    assert sorted(set(HfApi().list_repo_files("dev/tiny-rows")) - {".gitattributes"}) == sorted(model)
+    clips = [f"gallery/0{number}-{side}.mp4" for number in (0, 1) for side in ("base", "aligned")]
+    if private is None:
+        assert not set(clips) & set(HfApi().list_repo_files(repo)) and "hub_private_repo: true or false" in caplog.text
+        assert "widget" not in ModelCard.load(repo).data.to_dict()
+        clips = []
+    assert sorted(set(HfApi().list_repo_files(repo)) - {".gitattributes"}) == sorted([*model, *clips])
+    if private is None:
+        return
+    card = ModelCard.load(repo)
+    card.validate()
+    assert [(entry["output"]["url"], entry["text"]) for entry in card.data.widget] == [
+        (name, f"{prompt} ({side} model)")
+        for name, prompt, side in zip(clips, ["a fox", "a fox", "a hare", "a hare"], ["base", "this"] * 2, strict=True)
+    ]
+    assert "<Gallery />" in card.text
+    folders = sorted((tmp_path / "out" / "validation").glob("*/"))
+    made = [folder / name for folder in folders for name in ("base.mp4", "step-1.mp4")]
+    for name, clip in zip(clips, made, strict=True):
+        assert hub.read(repo, name) == clip.read_bytes()
 
 
 def test_a_ready_cache_of_a_hub_id_needs_no_text_encoder(hub, tmp_path, pipeline_dir, cache_dir):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.logging import get_logger
-from huggingface_hub import HfApi, upload_folder
+from huggingface_hub import HfApi, ModelCard, upload_folder
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -15,6 +15,7 @@ from transformers.utils.hub import PushInProgress
 
 from ...hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
 from ...hub.front_matter import with_licence
+from ...hub.gallery import GALLERY, gallery_files, save_gallery, validation_pairs
 from ...hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora
 from ...hub.pushed_base import check_base
 from ...kernels import attending_by
@@ -32,7 +33,7 @@ logger = get_logger(__name__)
 
 TRANSFORMER_DIR = "transformer"
 _TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
-#: All that is pushed of a run: the model and its card. The cache, videos and state beside them stay here.
+#: All that is pushed of a run, beside the clips of its card: model and card. The cache and the state beside them stay here.
 PUSHED_FILES = ("README.md", DIFFUSERS_LORA_FILE, "adapter_config.json", "adapter_model.safetensors", "transformer/*")
 
 
@@ -205,7 +206,8 @@ class SavingTrainer(ResumableTrainer, Trainer):
         **kwargs: Any,
     ) -> Any:
         """
-        Saves, and pushes model and card; stock would push all of `output_dir`.
+        Saves, and pushes model and card; stock would push all of `output_dir`. The card shows the clips of the last
+        validation, where `private` or `hub_private_repo` says who may see them.
 
         Raises:
             ValueError: if the base is a folder of this machine, and `hub_base_model` does not name it on the Hub.
@@ -217,12 +219,25 @@ class SavingTrainer(ResumableTrainer, Trainer):
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        card = self.output_dir / "README.md"
-        licensed = with_licence(HfApi(token=token or self.args.hub_token), card.read_text(encoding="utf-8"))
-        card.write_text(licensed, encoding="utf-8")
+        path = self.output_dir / "README.md"
+        card = ModelCard(with_licence(HfApi(token=token or self.args.hub_token), path.read_text(encoding="utf-8")))
+        pairs = validation_pairs(self.output_dir)
+        if pairs and (self.args.hub_private_repo if private is None else private) is None:
+            logger.warning(
+                "the card shows no clips of the validation: say by hub_private_repo: true or false who may see them."
+            )
+            pairs = []
+        if pairs:
+            save_gallery(self.output_dir, card, pairs)
+        card.save(path)
         self._finish_current_push()
         return self._upload(
-            self.output_dir, commit_message, run_as_future=not blocking, token=token, revision=revision
+            self.output_dir,
+            commit_message,
+            run_as_future=not blocking,
+            token=token,
+            revision=revision,
+            files=(*PUSHED_FILES, *gallery_files(pairs)),
         )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
@@ -261,6 +276,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
             "token": token or self.args.hub_token,
             "run_as_future": run_as_future,
             "allow_patterns": None if files is None else list(files),
+            "delete_patterns": None if files is None else f"{GALLERY}/*",  # those of an earlier run's card
             "revision": revision or self.args.hub_revision,
         }
         return upload_folder(folder_path=folder, **options)
