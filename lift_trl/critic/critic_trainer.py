@@ -17,6 +17,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from ..hub.artifact_cards import artifact_card
 from ..hub.front_matter import with_licence
 from ..hub.pushed_base import check_base
+from ..hub_source import pinned
 from ..records import content_id
 from ..rubric import LIFT, Rubric
 from ..runtime import ResumableTrainer, check_world
@@ -42,7 +43,7 @@ from .lift_critic import LiFTCritic, apply_adapter
 from .pairs.loss import PairBatch, pair_losses, pair_margins
 from .pairs.reading import Pair, without_controls
 from .settings import find_revision
-from .trained_weights import check_lora, check_precision, completed_lora, freeze_vision, starting_lora
+from .trained_weights import check_lora, check_pairs_fit, check_precision, completed_lora, freeze_vision, starting_lora
 
 
 if TYPE_CHECKING:
@@ -163,14 +164,11 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
 
     def _prepare_weights(self, adapter: str | Path | None) -> None:
         """Of a LoRA, where it starts and what it says that it is loaded on; of a whole model, what is trained."""
-        if self._pairs and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            raise ValueError(
-                "pairs: with weights spread over processes (FSDP, DeepSpeed) all must run the same forwards, and a process "
-                "without a pair in its batch has fewer. Train a LoRA with DDP, or leave the pairs out."
-            )
+        if self._pairs:
+            check_pairs_fit(self.accelerator.distributed_type)
         if adapter is not None:
             apply_adapter(self.model, str(adapter))
-            self._parents[str(adapter)] = find_revision(str(adapter))
+            self._parents[pinned(adapter).repo_id] = find_revision(str(adapter))
         if not isinstance(self.model, PeftModel):
             freeze_vision(self.model)
             check_precision(self.model)

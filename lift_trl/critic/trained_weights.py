@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
+from accelerate.utils import DistributedType
 from peft import LoraConfig, PeftConfig, PeftModel
-from transformers.utils import cached_file
 
 from ..hub.lora.options import check_lora_start
+from ..hub_source import find_file, pinned
 from ..protocols import CriticModel
 from ..rubric import Rubric
 from ..store.manifest import ARTIFACT_FILE, Artifact
@@ -37,7 +38,8 @@ def starting_lora(
     if peft_config is not None:
         raise ValueError(f"adapter={adapter} brings its own LoRA: leave peft_config and the lora options out.")
     load_settings(str(adapter), rubric=rubric)
-    config = PeftConfig.from_pretrained(str(adapter))
+    start = pinned(adapter)
+    config = PeftConfig.from_pretrained(start.repo_id, revision=start.revision)
     name = model if isinstance(model, str) else model.config.name_or_path
     if not isinstance(config, LoraConfig) or not (config.base_model_name_or_path == name or _taught_on(adapter, name)):
         raise ValueError(
@@ -50,10 +52,10 @@ def starting_lora(
 
 def _taught_on(adapter: str | Path, base: str) -> bool:
     """Whether the critic's own record names the content of the folder `base`, which was elsewhere then."""
-    record = cached_file(str(adapter), ARTIFACT_FILE, _raise_exceptions_for_missing_entries=False)
+    record = find_file(adapter, ARTIFACT_FILE)
     if record is None or not Path(base).is_dir():
         return False
-    return find_revision(base) in Artifact.load(Path(record).parent).parents.values()
+    return find_revision(base) in Artifact.load(record.parent).parents.values()
 
 
 def completed_lora(
@@ -67,6 +69,15 @@ def completed_lora(
         config.target_modules = family.lora_target_modules if vision_learning_rate is None else "all-linear"
         logger.info("LoRA on %s", config.target_modules)
     return config
+
+
+def check_pairs_fit(launch: DistributedType) -> None:
+    """Raises `ValueError` where a launch spreads the weights: a process without a pair in its batch has fewer forwards."""
+    if launch in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise ValueError(
+            f"pairs: with weights spread over processes ({launch.value}) all must run the same forwards, and a process "
+            "without a pair in its batch has fewer. Train a LoRA with DDP, or leave the pairs out."
+        )
 
 
 def check_precision(model: Any) -> None:

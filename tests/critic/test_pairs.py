@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DeepSpeedPlugin, DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
@@ -17,6 +20,7 @@ from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.pairs.loss import find_tokens, pair_losses, pair_margins, written_labels
 from lift_trl.critic.pairs.reading import Pair, read_pairs
 from lift_trl.critic.prefix import LabelTokens
+from lift_trl.critic.trained_weights import check_pairs_fit
 from lift_trl.records import RatedVideo
 from lift_trl.rubric import LIFT, Dimension
 from lift_trl.runtime import last_checkpoint
@@ -81,6 +85,43 @@ def make(checkpoint, squares, folder, pairs, **options):
 
 def in_batch(trainer, pairs):
     return trainer.data_collator([{**trainer.train_dataset[0], "pairs": pairs}])["pairs"]
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """A function that puts accelerate's state as a launch on GPUs leaves it; the state is a fresh one afterwards."""
+    monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED", raising=False)
+
+    def launch(kind: DistributedType) -> Accelerator:
+        accelerator = Accelerator(cpu=True)
+        if kind == DistributedType.FSDP:
+            accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        else:
+            accelerator.state.deepspeed_plugins = DeepSpeedPlugin()
+        accelerator.state.distributed_type = PartialState().distributed_type = kind
+        return accelerator
+
+    yield launch
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_pairs_are_refused_where_weights_are_spread(checkpoint, squares, tmp_path, launched):
+    args = config(tmp_path)
+    assert args.device.type == "cpu"  # who asks first resets the state
+    launched(DistributedType.FSDP)
+    with pytest.raises(ValueError, match=r"pairs: with weights spread over processes \(FSDP\).*Train a LoRA with DDP"):
+        LiFTCriticTrainer(checkpoint, args, train_dataset=squares[0], peft_config=lora(), pairs=some_pairs(squares[1]))
+    without = LiFTCriticTrainer(checkpoint, args, train_dataset=squares[0], peft_config=lora())
+    assert without.is_fsdp_enabled
+
+
+def test_so_are_pairs_with_deepspeed(launched):
+    """Which is not installed here, so that no Trainer starts with it; accelerate's own state is enough."""
+    accelerator = launched(DistributedType.DEEPSPEED)
+    assert accelerator.state.deepspeed_plugin.zero_stage == 2
+    with pytest.raises(ValueError, match=r"weights spread over processes \(DEEPSPEED\)"):
+        check_pairs_fit(accelerator.distributed_type)
+    check_pairs_fit(DistributedType.MULTI_GPU)
 
 
 REWARDS = torch.tensor([LIFT.rewards[label] for label in LIFT.labels])
