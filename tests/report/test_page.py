@@ -456,7 +456,7 @@ def five(full):
             *full.deltas,
             *(
                 PairedDelta(
-                    s, f"{s}/{m}", name, "base", 0.5, 0.5 + change, Estimate(change, (change - 0.1, change + 0.1), 9)
+                    s, f"{s}/{m}", "base", name, 0.5, 0.5 + change, Estimate(change, (change - 0.1, change + 0.1), 9)
                 )
                 for name in names
                 for (s, m), change in zip(measured, cycle((0.2, 0.3, 0.0, -0.2)))
