@@ -14,6 +14,9 @@ REDUCED = {
     "RATED_PER_PROMPT": 1,
     "TRAIN_PER_PROMPT": 1,
     "EVAL_PER_PROMPT": 1,
+    "NUM_REAL": 5,
+    "SAMPLING_STEPS": 4,
+    "BATCH_SIZE": 6,
     "CRITIC_STEPS": 4,
     "ALIGN_STEPS": 3,
 }
