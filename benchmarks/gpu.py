@@ -197,7 +197,7 @@ def main() -> int:
     device = "a CPU at tiny sizes, no figures of any worth" if args.tiny else torch.cuda.get_device_name()
     name = args.gpu or ("tiny-cpu" if args.tiny else re.sub(r"\W+", "-", device.lower()))
     gpu, failed = None, list[str]()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool:
         with patch.dict(os.environ, CUDA_VISIBLE_DEVICES=""):  # for the pool's process, which starts here
             shapes = [pool.submit(encoded_shapes, work.model) for work in todo]
             counts = [pool.submit(count, work) for work in todo]

@@ -16,7 +16,7 @@ from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.estimate.stages.video import VideoStages
 from lift_trl.estimate.weightless.depth import at_batch
-from tests.estimate.mid_size import LORA, build_pipeline, run, settings
+from tests.estimate.mid_size import LORA, SIZE, build_pipeline, run, save_configs, settings
 
 
 SCRIPT = Path(__file__).with_name("mid_size.py")
@@ -37,11 +37,19 @@ def test_peak_is_within_5_percent_of_a_measured_step(stages, tmp_path, batch, ch
     assert counted.peak_bytes == pytest.approx(measured_bytes(batch, checkpointing), rel=0.05)
 
 
-def test_products_are_those_of_a_real_step(stages, tmp_path):
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory):
+    """A pipeline that is run in earnest in little time, and its stages: its layers are counted in full and in part."""
+    pipe = build_pipeline(num_layers=5, heads=2)
+    return pipe, VideoStages(str(save_configs(pipe, tmp_path_factory.mktemp("checkpoint") / "narrow")), SIZE)
+
+
+def test_products_are_those_of_a_real_step(narrow, tmp_path):
+    pipe, stages = narrow
     args = settings(tmp_path, 1, True)
     counted = stages.step_of(args, LoraConfig(**LORA), 1)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        run(build_pipeline(), tmp_path, 1, True, stages.shapes)  # two steps
+        run(pipe, tmp_path, 1, True, stages.shapes)  # two steps, of a copy
     by_kind = counter.get_flop_counts()["Global"]
     attention = by_kind.pop(torch.ops.aten.bmm) / 2
     # With checkpointing forward runs twice: 2 + 2 products, and 4 backward; flash computes the scores once more.
@@ -52,7 +60,7 @@ def test_products_are_those_of_a_real_step(stages, tmp_path):
 def test_few_layers_and_clips_tell_all(stages, tmp_path):
     """Six layers and a batch of three, extrapolated and in full, with accumulation and with a non-default objective."""
     args = settings(tmp_path, 3, False)
-    args.gradient_accumulation_steps = 4
+    args.gradient_accumulation_steps = 2
     lora = LoraConfig(**LORA)
     full = stages.step_of(args, lora, 3)
     found = at_batch(*stages.steps(args, lora), 3)
@@ -61,24 +69,28 @@ def test_few_layers_and_clips_tell_all(stages, tmp_path):
     assert found.traffic_bytes == pytest.approx(full.traffic_bytes, rel=0.01)
 
 
+@pytest.fixture(scope="module")
+def plain(stages, tmp_path_factory):
+    """A step of the default objective, of two rows."""
+    return stages.step_of(settings(tmp_path_factory.mktemp("plain"), 2, False), LoraConfig(**LORA), 2)
+
+
 @pytest.mark.parametrize("objective, rows, moves", [("dpo", 2, False), ("nft", 1, False), ("nft", 1, True)])
-def test_passes_of_other_policies_are_counted(stages, tmp_path, objective, rows, moves):
+def test_passes_of_other_policies_are_counted(stages, plain, tmp_path, objective, rows, moves):
     """Attention is two products forward and five backward; another policy adds two, a pair is two clips."""
-    lora = LoraConfig(**LORA)
-    plain = stages.step_of(settings(tmp_path, 2, False), lora, 2)
     args = settings(tmp_path, 2, False)
     args.objective, args.sync_ref_model = objective, moves
-    counted = stages.step_of(args, lora, 2)
+    counted = stages.step_of(args, LoraConfig(**LORA), 2)
     assert counted.attention_flops == pytest.approx(rows * (7 + 2) / 7 * plain.attention_flops)
     extra = counted.peak["trained weights"] / plain.peak["trained weights"]
     assert extra == pytest.approx(2.0 if moves else 1.0, rel=0.01)  # the old policy is a second LoRA
 
 
-def test_sampling_scales_with_its_steps_and_not_with_its_peak(stages):
+def test_sampling_scales_with_its_steps_and_not_with_its_peak(narrow):
+    pipe, stages = narrow
     few, many = (stages.sampling(Sampling(9, 96, 128, num_inference_steps=n)) for n in (4, 10))
     assert few.peak_bytes == many.peak_bytes
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        pipe = build_pipeline()
         pipe.set_progress_bar_config(disable=True)
         pipe("a fox", num_frames=9, height=96, width=128, num_inference_steps=4, max_sequence_length=6)
     text = stages.text.flops
