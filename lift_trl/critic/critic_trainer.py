@@ -43,7 +43,15 @@ from .lift_critic import LiFTCritic, apply_adapter
 from .pairs.loss import PairBatch, pair_losses, pair_margins
 from .pairs.reading import Pair, without_controls
 from .settings import find_revision
-from .trained_weights import check_lora, check_pairs_fit, check_precision, completed_lora, freeze_vision, starting_lora
+from .trained_weights import (
+    check_lora,
+    check_pairs_fit,
+    check_precision,
+    completed_lora,
+    freeze_vision,
+    spare_frozen_tower,
+    starting_lora,
+)
 
 
 if TYPE_CHECKING:
@@ -175,6 +183,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         elif self.args.hub_base_model:
             lora = self.model.peft_config["default"]
             lora.base_model_name_or_path, lora.revision = self.args.hub_base_model, None
+        spare_frozen_tower(self.model)
 
     def _hold_out(self, dataset: "Dataset | None", controls: Sequence[str]) -> "Dataset | None":
         """What the loss of an evaluation is computed on; remembers the clips whose labels are scored then."""

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -96,3 +97,17 @@ def freeze_vision(model: Any) -> None:
     model.requires_grad_(False)
     model.get_decoder().requires_grad_(True)
     model.get_output_embeddings().requires_grad_(True)
+
+
+def spare_frozen_tower(model: Any) -> None:
+    """
+    Runs a vision tower that is not trained without anything for a backward pass.
+
+    For checkpointing, transformers (5.24) and TRL make the embeddings of every part require gradients, the tower's too: it
+    would be run twice, and gone back through, for nothing.
+    """
+    bare = model.get_base_model() if isinstance(model, PeftModel) else model
+    tower = bare.get_encoder(modality="image")
+    if tower in (bare, bare.base_model) or any(parameter.requires_grad for parameter in tower.parameters()):
+        return
+    tower.forward = MethodType(torch.no_grad()(type(tower).forward), tower)

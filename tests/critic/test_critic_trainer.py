@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from peft import LoraConfig, PeftConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 from trl import ModelConfig
 
 from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
@@ -100,6 +101,28 @@ def test_without_lora_the_tower_and_projector_are_frozen(checkpoint, ratings, tm
     vision = {name for name in before if "vis" in name or "connector" in name}
     assert vision and not moved & vision
     assert {name for name in before if "layers" in name} - vision <= moved
+
+
+def test_checkpointing_runs_a_frozen_tower_once_and_changes_no_weight(checkpoint, ratings, tmp_path):
+    """One that is adapted is run again, and gone back through."""
+
+    def trained(name, **options):
+        args = config(tmp_path / name, max_steps=1, **options)
+        torch.manual_seed(0)
+        trainer = LiFTCriticTrainer(checkpoint, args, train_dataset=ratings, peft_config=lora())
+        passes, tower = [], trainer.model.get_base_model().get_encoder(modality="image")
+        layer = next(part for part in tower.modules() if isinstance(part, GradientCheckpointingLayer))
+        # Hooks of the layer itself stay outside of its checkpoint.
+        next(layer.children()).register_forward_pre_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+        trainer.train()
+        weights = {name: value for name, value in trainer.model.named_parameters() if value.requires_grad}
+        return passes, weights
+
+    plain, found = trained("plain"), trained("again", gradient_checkpointing=True)
+    assert plain[0] == found[0] == [False]
+    assert all(torch.equal(value, found[1][name]) for name, value in plain[1].items())
+    adapted, _ = trained("adapted", gradient_checkpointing=True, vision_learning_rate=1e-3)
+    assert adapted == [True, True]
 
 
 def test_accumulation_trains_like_one_large_batch(checkpoint, ratings, tmp_path):
