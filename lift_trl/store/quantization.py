@@ -1,5 +1,6 @@
 """Weights of linear layers in 8 bits, by torchao. They stay frozen; what is trained beside them is float32."""
 
+from collections.abc import Collection
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
@@ -30,9 +31,15 @@ def torchao_type(quantization: Quantization) -> Any:
     return types[quantization]()
 
 
-def quantize(model: Any, quantization: Quantization) -> None:
-    """Quantises the linear layers of `model` where it is."""
+def quantize(model: Any, quantization: Quantization, *, whole: Collection[str]) -> None:
+    """
+    Quantises the linear layers of `model` where it is, as `from_pretrained` does when it loads them.
+
+    Args:
+        whole: names of layers that stay as they are.
+    """
     quantization_type = torchao_type(quantization)
+    from torch.nn import Linear
     from torchao.quantization import quantize_
 
-    quantize_(model, quantization_type)
+    quantize_(model, quantization_type, lambda layer, name: isinstance(layer, Linear) and name not in whole)

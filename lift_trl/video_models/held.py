@@ -62,7 +62,9 @@ class HeldPipeline(PipelineSource):
                 part = shared if as_asked and not private and in_8_bits is None else deepcopy(part)
                 part = part if as_asked else _cast(part, dtype).to(device)
                 if in_8_bits is not None:
-                    quantize(part, in_8_bits)
+                    kept = _kept_in_float32(part, dtype)
+                    whole = {name for name, _ in part.named_modules() if kept.intersection(name.split("."))}
+                    quantize(part, in_8_bits, whole=whole)
             setattr(pipe, name, part)
         return pipe
 
@@ -94,6 +96,15 @@ class HeldPipeline(PipelineSource):
 
 def _cast(part: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """`part` with its weights in `dtype`, but for those that its class keeps in float32, as `from_pretrained` loads them."""
+    kept = _kept_in_float32(part, dtype)
+    for name, tensor in part.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(torch.float32 if kept.intersection(name.split(".")) else dtype)
+    return part
+
+
+def _kept_in_float32(part: torch.nn.Module, dtype: torch.dtype) -> set[str]:
+    """Names of modules and weights that a class keeps in float32 where the others are in `dtype`."""
     # Private in diffusers 0.42 and transformers 5.24: _keep_in_fp32_modules, _keep_in_fp32_modules_strict. When they go,
     # `test_a_pipeline_in_memory_keeps_what_its_class_keeps_in_float32` fails.
     kept: set[str] = set()
@@ -102,10 +113,7 @@ def _cast(part: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     elif isinstance(part, PreTrainedModel):
         kept = set(part._keep_in_fp32_modules_strict or ())
         kept |= set(part._keep_in_fp32_modules or ()) if dtype == torch.float16 else set()
-    for name, tensor in part.state_dict(keep_vars=True).items():
-        if tensor.is_floating_point():
-            tensor.data = tensor.data.to(torch.float32 if kept.intersection(name.split(".")) else dtype)
-    return part
+    return kept
 
 
 def _is_configured_as(scheduler: Any, folder: Path) -> bool:

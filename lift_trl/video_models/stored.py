@@ -54,7 +54,10 @@ class StoredPipeline(PipelineSource):
             for name in self._models(components)
         }
         absent = {name: None for name in self._component_names() if name not in wanted}
-        pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, **absent, **parts)
+        # By its own class: DiffusionPipeline (0.42) knows no optional parts, so it would load Wan's transformer whatever is
+        # given in its place.
+        pipeline_class = getattr(import_module("diffusers"), self.class_name)
+        pipe: DiffusionPipeline = pipeline_class.from_pretrained(folder, dtype=dtype, **absent, **parts)
         for name in components:
             if isinstance(part := pipe.components[name], torch.nn.Module):
                 part.requires_grad_(False).eval().to(device)

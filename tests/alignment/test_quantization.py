@@ -14,6 +14,7 @@ from lift_trl.store import quantization
 from lift_trl.store.manifest import Artifact, read_rows
 from lift_trl.video_models import open_pipeline
 from tests.alignment.conftest import SIZE, make_trainer
+from tests.contracts.video_models import build_wan
 
 
 FAST = {**SIZE, "num_inference_steps": 2, "guidance_scale": 1.0}
@@ -70,6 +71,19 @@ def test_a_pipeline_in_memory_stays_as_it_was():
     pipe = build_tiny_pipeline(seed=0)
     loaded = open_pipeline(pipe).load("transformer", "vae", dtype=torch.float32, quantization="int8")
     assert in_8_bits(loaded.transformer) and not in_8_bits(pipe.transformer) and not in_8_bits(loaded.vae)
+
+
+def test_memory_and_files_have_the_same_layers_in_8_bits(tmp_path):
+    """Wan keeps some in float32."""
+    pipe = build_wan()
+    pipe.save_pretrained(tmp_path / "files")
+    held, stored = (
+        open_pipeline(one).load("transformer", dtype=torch.bfloat16, quantization="int8").transformer
+        for one in (pipe, str(tmp_path / "files"))
+    )
+    assert in_8_bits(held) == in_8_bits(stored) != []
+    kept = {name for name, _ in pipe.transformer.named_parameters() if "time_embedder.linear" in name}
+    assert kept and not kept.intersection(in_8_bits(held))
 
 
 def test_what_cannot_be_quantised_is_refused(tmp_path, pipeline_dir, cached, monkeypatch):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.video_models import open_pipeline
+from tests.contracts.video_models import VIDEO_MODELS
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,17 @@ def test_what_is_done_to_the_parts_is_not_done_to_the_callers_pipeline(folder, d
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
     assert not pipe.vae.use_tiling and pipe._progress_bar_config == {"desc": "mine"}
     assert pipe.scheduler.num_inference_steps is None and pipe.text_encoder is not None
+
+
+@pytest.mark.parametrize("family", VIDEO_MODELS)
+def test_only_what_is_asked_for_is_read_from_the_files(family, tmp_path):
+    """Wan's transformer is an optional part of its pipeline."""
+    VIDEO_MODELS[family]().save_pretrained(tmp_path)
+    source = open_pipeline(tmp_path)
+    for wanted in source.adapter.networks[0], "vae":
+        parts = source.load(wanted, dtype=torch.float32).components
+        models = {name for name, part in parts.items() if isinstance(part, torch.nn.Module)}
+        assert models == {wanted, *source.adapter.always_loaded} & models | {wanted}
 
 
 def test_weights_are_shared_where_nothing_is_changed(folder):
