@@ -56,6 +56,12 @@ class EvaluateCriticArguments:
         default="raise", metadata={"help": "raise or drop, as in training, for the same split."}
     )
     batch_size: int = field(default=8, metadata={"help": "Clips that run through the critic together."})
+    device_map: str | None = field(
+        default=None, metadata={"help": "auto spreads a critic over the devices of one process."}
+    )
+    quantization: Literal["int8", "float8"] | None = field(
+        default=None, metadata={"help": "Critic's linear layers in 8 bits (torchao)."}
+    )
     num_audit_clips: int = field(default=32, metadata={"help": "Clips of the sanity suite; 0 leaves it out."})
     videogen_rewardbench: str | None = field(default=None, metadata={"help": "File videogen-rewardbench.csv."})
     genai_bench: str | None = field(default=None, metadata={"help": "File of GenAI-Bench's video pairs, JSON."})
@@ -63,6 +69,8 @@ class EvaluateCriticArguments:
     def __post_init__(self) -> None:
         if (self.critic is None) == (self.judge is None):
             raise ValueError("give either critic or judge.")
+        if self.judge and (self.device_map or self.quantization):
+            raise ValueError("device_map and quantization are a critic's: leave them out with judge.")
         if self.judge and self.hra:
             raise ValueError("hra holds labels, and a judge gives none: leave it out, or name a critic.")
         if not (self.hra or self.benchmarks):
@@ -94,7 +102,15 @@ def main(args: EvaluateCriticArguments) -> None:
     if args.judge:
         critic = load_judge(args.judge, device=state.device)
     else:
-        critic = LiFTCritic.from_pretrained(str(args.critic), device=state.device, batch_size=args.batch_size)
+        if args.device_map and state.num_processes > 1:
+            raise ValueError("device_map: launch one process, which it spreads over the devices, or leave it out.")
+        critic = LiFTCritic.from_pretrained(
+            str(args.critic),
+            device=None if args.device_map else state.device,
+            device_map=args.device_map,
+            quantization=args.quantization,
+            batch_size=args.batch_size,
+        )
         rubric = critic.rubric
     figures: list[EvalRow] = []
     parts: list[str] = []

@@ -22,7 +22,7 @@ def estimate(args: argparse.Namespace) -> str:
     if args.num_gpus < 1:
         raise ValueError(f"--num-gpus {args.num_gpus}; give 1 or more.")
     gpu = find_gpu(args.gpu, args.rates)
-    job = Job(args.clips, args.videos, args.prompts)
+    job = Job(args.clips, args.videos, args.prompts, args.pairs)
     with _quiet():
         plan = read_plan(args.config, job, num_gpus=args.num_gpus, stage=args.stage, memory_gb=args.memory)
     if args.sharded:

@@ -1,7 +1,8 @@
 """Plans of the critic's stages: training it, and scoring with it."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from ..alignment.data.clips import ClipSize
 from ..critic.critic_config import LiFTCriticConfig
 from ..critic.settings import ADAPTER_CONFIG, CriticSettings, load_settings
 from ..hub_source import pinned
-from ..rubric import Dimension
+from ..rubric import LIFT, Rubric
+from ..store.quantization import Quantization
+from ..store.rubrics.form import read_rubric
+from ..store.rubrics.of_data import find_rubric
 from .plan import Job, Part, Plan
 from .recipe import Recipe
 from .stages.critic import CriticStages
@@ -22,45 +26,78 @@ from .stages.judges import count_judge
 from .video_planners import video_stages
 from .weightless.configured_vlm import ConfiguredVLM
 from .weightless.depth import at_batch
+from .weightless.meter import Count, linear
 
 
 # Of a clip where no YAML says: that of LiFT-HRA.
 _SIZE = ClipSize(49, 480, 720, 8.0)
 # As `LiFTCritic` cuts a reason; shorter ones cost less.
 _REASON_TOKENS = 64
+_CRITIC_BATCH = 8  # clips, where no YAML says: the recipes' own default
 _BYTES_A_SCORE = 3000  # one row with three reasons, at most
 
 
 def plan_critic_training(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
-    """The trainer's steps over all epochs: a row for each of a clip's dimensions."""
+    """The trainer's steps over all epochs: a row for each of a clip's dimensions, and the pairs dealt out to them."""
     vlm = ConfiguredVLM(recipe.require("model_name_or_path"), revision=recipe.settings.get("model_revision"))
-    args, lora = _critic_args(recipe.settings), _lora(recipe.settings)
-    stages = CriticStages(vlm, args.critic_settings(), _SIZE.height, _SIZE.width)
-    one, two = stages.steps(args, lora, _dtype(recipe.settings))
+    args, dtype = _critic_args(recipe.settings), _dtype(recipe.settings)
+    rubric = _rubric(recipe.settings)
+    rows = job.clips * len(rubric.dimensions)
+    pairs = job.pairs if recipe.settings.get("preferences") else 0
+    one, two, spared = _steps(recipe.settings, vlm, rubric, pairs / rows)
     batch = args.per_device_train_batch_size
-    count = at_batch(one, two, batch)
-    steps = job.clips * len(Dimension) / batch * args.num_train_epochs
+    # The peak is that of a batch whose every row has pairs, the work that of a mean one.
+    count = linear([(1.0, at_batch(one, two, batch)), (-batch, spared)])
+    steps = rows / batch * args.num_train_epochs
     if args.max_steps > 0:
         steps = args.max_steps * args.gradient_accumulation_steps
-    gathered = vlm.gathered_bytes(_dtype(recipe.settings))
+    gathered = vlm.gathered_bytes(dtype)
     part = Part("training step", count, steps, batch, (one, two), unit="rows", gathered=gathered)
     trained = count.peak.get("trained weights", 0.0)
-    rows = batch * num_gpus * args.gradient_accumulation_steps
+    rows_a_step = batch * num_gpus * args.gradient_accumulation_steps
+    dimensions, pixels = len(rubric.dimensions), f"{_SIZE.height} x {_SIZE.width} pixels"
     notes = [
-        f"{rows} rows a step, {len(Dimension)} rows a clip; clips of {_SIZE.height} x {_SIZE.width} pixels",
+        f"{rows_a_step} rows a step, {dimensions} rows a clip; clips of {pixels}",
         "evaluations, and decoding on the CPU, are not counted",
     ]
-    if recipe.settings.get("preferences"):
-        notes.append(
-            "pairs are not counted: each is two prompts, without answers, for each dimension that it compares"
-        )
-    return Plan(
-        "train_critic",
-        vlm.name_or_path,
-        [part],
-        {"a checkpoint (weights and optimiser)": 3 * trained},
-        notes,
-    )
+    if pairs:
+        notes.append(f"{pairs} pairs (--pairs) are taken to be compared overall, which is the most that a pair costs")
+    disk = {"a checkpoint (weights and optimiser)": 3 * trained}
+    return Plan("train_critic", vlm.name_or_path, [part], disk, notes)
+
+
+def _steps(
+    settings: Mapping[str, Any], vlm: ConfiguredVLM, rubric: Rubric, pairs_a_row: float
+) -> tuple[Count, Count, Count]:
+    """Batches of one row and of two, with the most pairs that a row has; and what a mean row spares of the work."""
+    args, lora, dtype = _critic_args(settings), _lora(settings), _dtype(settings)
+    stages = CriticStages(vlm, args.critic_settings(rubric), _SIZE.height, _SIZE.width)
+    most = math.ceil(pairs_a_row)
+    one, two = (stages.step(args, lora, dtype, batch, pairs=most) for batch in (1, 2))
+    if not most:
+        return one, two, Count()
+    without = stages.step(args, lora, dtype, 1)
+    spared = linear([(1.0 - pairs_a_row / most, one), (pairs_a_row / most - 1.0, without)])
+    return one, two, replace(spared, peaks={})
+
+
+def plan_correction(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+    """Three critics, on either half of the ratings and on all of them, and what they say of the clips."""
+    plan = plan_critic_training(recipe, job, num_gpus)
+    (part,) = plan.parts
+    vlm = ConfiguredVLM(plan.model, revision=recipe.settings.get("model_revision"))
+    args = _critic_args(recipe.settings)
+    settings = args.critic_settings(_rubric(recipe.settings))
+    stages = CriticStages(vlm, settings, _SIZE.height, _SIZE.width)
+    scored = _scoring(stages, job.clips, _CRITIC_BATCH, reasons=args.with_reason)
+    return replace(plan, stage="correct", parts=[replace(part, runs=2 * part.runs), scored])
+
+
+def plan_critic_evaluation(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+    """The held-out clips through a critic, which writes no reasons then."""
+    plan = plan_scoring(replace(recipe, settings={**recipe.settings, "with_reason": False}), job, num_gpus)
+    notes = [*plan.notes, "the clips of the sanity suite, which are scored again, are not counted"]
+    return replace(plan, stage="evaluate_critic", notes=notes)
 
 
 def plan_scoring(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
@@ -76,38 +113,44 @@ def plan_scoring(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
         return Plan("score", settings["judge"], [Part("judging", clip.count, job.clips)], disk, notes)
     reasons = settings.get("with_reason", True)
     notes += [f"reasons of {_REASON_TOKENS} tokens each, the most there is"] if reasons else []
-    part = scoring_part(recipe, recipe.require("critic"), job.clips, settings.get("batch_size", 8), size, reasons)
+    stages = _critic_stages(recipe, recipe.require("critic"), size, settings.get("quantization"))
+    part = _scoring(stages, job.clips, settings.get("batch_size", _CRITIC_BATCH), reasons=reasons)
     return Plan("score", settings["critic"], [part], disk, notes)
 
 
-def scoring_part(recipe: Recipe, critic: str, clips: int, batch: int, size: ClipSize, reasons: bool) -> Part:
-    """`clips` through the critic that `recipe` names."""
-    stages = _critic_stages(recipe, critic, size)
+def judging_part(recipe: Recipe, critic: str, job: Job, size: ClipSize) -> Part:
+    """The videos of a round through a critic that `recipe` names: the labels alone."""
+    stages = _critic_stages(recipe, critic, size, None)
+    return _scoring(stages, job.videos, recipe.settings.get("critic_batch_size", _CRITIC_BATCH), reasons=False)
+
+
+def _scoring(stages: CriticStages, clips: int, batch: int, *, reasons: bool) -> Part:
     tokens = _REASON_TOKENS if reasons and stages.settings.with_reason else 0
     one, two = (stages.scoring(number, reason_tokens=tokens) for number in (1, 2))
     count = at_batch(one, two, batch)
     return Part(f"scoring ({stages.vlm.name_or_path})", count, clips / batch, batch, (one, two))
 
 
-def _critic_stages(recipe: Recipe, critic: str, clip: ClipSize) -> CriticStages:
+def _critic_stages(recipe: Recipe, critic: str, clip: ClipSize, quantization: Quantization | None) -> CriticStages:
     """A critic that is there, or the one that a YAML beside `recipe` will train."""
     size = clip.height, clip.width
     if (Path(critic) / ADAPTER_CONFIG).is_file():
         lora = LoraConfig.from_pretrained(critic)
-        return CriticStages(ConfiguredVLM(lora.base_model_name_or_path), load_settings(critic), *size, lora=lora)
+        vlm = ConfiguredVLM(lora.base_model_name_or_path)
+        return CriticStages(vlm, load_settings(critic), *size, lora=lora, quantization=quantization)
     if not Path(critic).is_dir() and (writer := recipe.writer_of(critic)) is not None:
-        settings = _critic_args(writer.settings).critic_settings()
-        return CriticStages(
-            ConfiguredVLM(writer.require("model_name_or_path")), settings, *size, lora=_lora(writer.settings)
-        )
+        settings = _critic_args(writer.settings).critic_settings(_rubric(writer.settings))
+        vlm = ConfiguredVLM(writer.require("model_name_or_path"))
+        return CriticStages(vlm, settings, *size, lora=_lora(writer.settings), quantization=quantization)
     if not Path(critic).is_dir() and pinned(critic).repo_id.count("/") != 1:
         raise ValueError(
             f"{recipe.path}: critic {critic!r} is no folder yet, and no YAML beside this one writes it. Train it first, "
             "or name its base on the Hub."
         )
-    return CriticStages(
-        ConfiguredVLM(critic, revision=recipe.settings.get("critic_revision")), CriticSettings(), *size
-    )
+    given = recipe.settings.get("rubric")
+    settings = CriticSettings(rubric=LIFT if given is None else read_rubric(given))
+    vlm = ConfiguredVLM(critic, revision=recipe.settings.get("critic_revision"))
+    return CriticStages(vlm, settings, *size, quantization=quantization)
 
 
 def _clip_size(recipe: Recipe) -> ClipSize:
@@ -116,6 +159,14 @@ def _clip_size(recipe: Recipe) -> ClipSize:
     if writer is None or "model_name_or_path" not in writer.settings:
         return _SIZE
     return video_stages(writer.settings).size
+
+
+def _rubric(settings: Mapping[str, Any]) -> Rubric:
+    """As the recipes find it; ratings on the Hub are not asked for theirs."""
+    given, ratings = settings.get("rubric"), settings.get("hra")
+    if ratings is not None and Path(ratings).exists():
+        return find_rubric(ratings, given)
+    return LIFT if given is None else read_rubric(given)
 
 
 def _critic_args(settings: Mapping[str, Any]) -> LiFTCriticConfig:

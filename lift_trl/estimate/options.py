@@ -14,6 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> tuple[argparse.Action, ...]:
     parser.add_argument("--clips", type=int, default=1000, help="clips to train on, cache or score (default: 1000)")
     parser.add_argument("--videos", type=int, default=1000, help="videos to generate (default: 1000)")
     parser.add_argument("--prompts", type=int, default=1000, help="different prompts among them (default: 1000)")
+    parser.add_argument("--pairs", type=int, default=1000, help="pairs that a critic learns from too (default: 1000)")
     rates = parser.add_argument("--rates", help="YAML of cards with rates of your own, as benchmarks/gpu.py writes it")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return config, rates

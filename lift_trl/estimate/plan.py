@@ -21,11 +21,13 @@ class Job:
         clips: rows of the training set; what is cached, scored or trained on.
         videos: videos to generate.
         prompts: different prompts among them.
+        pairs: of clips that people compared, where a critic learns from them too.
     """
 
     clips: int = 1000
     videos: int = 1000
     prompts: int = 1000
+    pairs: int = 1000
 
 
 @dataclass(frozen=True)

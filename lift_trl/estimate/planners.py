@@ -4,7 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from .critic_planners import plan_critic_training, plan_scoring, scoring_part
+from .critic_planners import (
+    judging_part,
+    plan_correction,
+    plan_critic_evaluation,
+    plan_critic_training,
+    plan_scoring,
+)
 from .plan import Job, Plan
 from .recipe import Recipe
 from .video_planners import (
@@ -52,8 +58,7 @@ def plan_iteration(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     batch = settings.get("sampling_batch_size", 1)
     sampled = generation_parts(stages, {**settings, "batch_size": batch}, job)
     judges = [name for name in (recipe.require("critic"), settings.get("second_judge")) if name]
-    size = settings.get("critic_batch_size", 8)
-    scored = [scoring_part(recipe, name, job.videos, size, stages.size, reasons=False) for name in judges]
+    scored = [judging_part(recipe, name, job, stages.size) for name in judges]
     encoded = plan_cache(recipe, replace(job, clips=job.videos), num_gpus)
     trained = training_part(stages, settings, job, num_gpus)
     once = [sampled[0], *sampled[1:], *scored, encoded.parts[-1], trained.parts[0]]
@@ -70,5 +75,7 @@ PLANNERS: dict[str, Callable[[Recipe, Job, int], Plan]] = {
     "generate": plan_generation,
     "score": plan_scoring,
     "train_critic": plan_critic_training,
+    "evaluate_critic": plan_critic_evaluation,
+    "correct": plan_correction,
     "iterate": plan_iteration,
 }

@@ -45,7 +45,9 @@ def training_part(stages: VideoStages, settings: Mapping[str, Any], job: Job, nu
     unit = "pairs (a row of --clips each)" if args.objective == "dpo" else "clips"
     plan.notes = [f"{clips_per_step} {unit} a step: {batch} on each of {num_gpus} cards, accumulated {times} times"]
     if args.quantization:
-        plan.notes.append(f"quantization: {args.quantization} is not counted; the base stands here in 16 bits")
+        plan.notes.append(
+            f"the base's linear layers are in {args.quantization}; what they compute with, in 16 bits, is an activation"
+        )
     return plan
 
 

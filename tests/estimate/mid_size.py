@@ -1,7 +1,7 @@
-"""A CogVideoX of tens of millions of parameters whose step is run in earnest: `python mid_size.py BATCH CHECKPOINTING`.
+"""A CogVideoX of tens of millions of parameters whose step is run in earnest.
 
-Prints what a later step of the trainer took, in bytes: everything that the process has more at its highest point than
-before the trainer loaded the model.
+`python mid_size.py BATCH CHECKPOINTING SETTINGS`, the last as JSON, prints what a later step of the trainer took, in bytes:
+everything that the process has more at its highest point than before the trainer loaded the model.
 """
 
 import json
@@ -51,10 +51,11 @@ def save_configs(pipe, folder: Path) -> Path:
     return folder
 
 
-def settings(folder: Path, batch: int, checkpointing: bool) -> RewardWeightedVideoConfig:
+def settings(folder: Path, batch: int, checkpointing: bool, **more) -> RewardWeightedVideoConfig:
     return RewardWeightedVideoConfig(
         str(folder), per_device_train_batch_size=batch, activation_checkpointing=checkpointing, max_steps=2,
         report_to=[], save_strategy="no", disable_tqdm=True, logging_steps=100, optim="adamw_torch",
+        **more,
     )  # fmt: skip
 
 
@@ -76,33 +77,33 @@ class Watch(TrainerCallback):
         self.highest = resident("VmHWM")
 
 
-def run(pipe, folder: Path, batch: int, checkpointing: bool, shapes) -> Watch:
+def run(pipe, folder: Path, batch: int, checkpointing: bool, shapes, **more) -> Watch:
     source = open_pipeline(pipe)
     write_cache(folder / "cache", source, SIZE, 6 * batch, shapes, torch.float32)
     watch, dataset = Watch(), CachedVideoDataset(folder / "cache")
     trainer = RewardWeightedVideoTrainer(
-        source, settings(folder, batch, checkpointing), train_dataset=dataset, peft_config=LoraConfig(**LORA),
-        callbacks=[watch],
+        source, settings(folder, batch, checkpointing, **more), train_dataset=dataset,
+        peft_config=LoraConfig(**LORA), callbacks=[watch],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return watch
 
 
-def main(batch: int, checkpointing: bool) -> None:
+def main(batch: int, checkpointing: bool, more: dict[str, str]) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         small = build_pipeline(num_layers=1, heads=1)
         shapes = VideoStages(str(save_configs(small, folder / "small")), SIZE).shapes
-        run(small, folder / "warm", 1, checkpointing, shapes)  # libraries and their workspaces
+        run(small, folder / "warm", 1, checkpointing, shapes, **more)  # libraries and their workspaces
         pipe = build_pipeline()
         before = resident("VmRSS")  # the trainer makes a copy of it
-        watch = run(pipe, folder / "measured", batch, checkpointing, shapes)
+        watch = run(pipe, folder / "measured", batch, checkpointing, shapes, **more)
     print(json.dumps({"bytes": watch.highest - before}))
 
 
 if __name__ == "__main__":
     if os.environ.get("MALLOC_MMAP_THRESHOLD_") != "65536":  # what is freed must leave the process
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"})
-    main(int(sys.argv[1]), sys.argv[2] == "true")
+    main(int(sys.argv[1]), sys.argv[2] == "true", json.loads(sys.argv[3]))

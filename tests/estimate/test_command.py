@@ -11,11 +11,13 @@ import yaml
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.cli import main
 from lift_trl.estimate.gpus import find_gpu, load_gpus, overheads
-from lift_trl.estimate.plan import largest_batch
+from lift_trl.estimate.plan import Job, largest_batch
+from lift_trl.estimate.planners import read_plan
 from lift_trl.estimate.weightless.meter import Count
 from lift_trl.recipe_parser import RecipeParser
 from tests.critic.tiny_models import build_vlm
 from tests.estimate.mid_size import SIZE
+from tests.own_rubric import SIGNS
 
 
 @dataclass
@@ -170,7 +172,10 @@ def test_a_critic_that_is_not_trained_yet_is_the_one_beside(tmp_path, capsys, mo
     (tmp_path / "a").mkdir()
     own = {"bf16": True, "per_device_train_batch_size": 2, "preferences": "runs/votes"}
     write(tmp_path / "a" / "train_critic.yaml", **own, **common)
-    score = write(tmp_path / "score.yaml", critic="runs/critic", videos="runs/x", output_dir="runs/y", batch_size=3)
+    score = write(
+        tmp_path / "score.yaml", critic="runs/critic", videos="runs/x", output_dir="runs/y", batch_size=3,
+        quantization="int8",
+    )  # fmt: skip
     nested = tmp_path / "b" / "score.yaml"
     nested.parent.mkdir()
     nested.write_text(score.read_text())
@@ -184,7 +189,7 @@ def test_a_critic_that_is_not_trained_yet_is_the_one_beside(tmp_path, capsys, mo
         assert main(["estimate", "--config", str(tmp_path / "a" / "train_critic.yaml"), *options]) == 0
     (part,) = (report := json.loads(capsys.readouterr().out))["parts"]
     assert part["runs"] == 30 * 3 / 2 * 20 and part["unit"] == "rows"
-    assert any(note.startswith("pairs are not counted") for note in report["notes"])
+    assert any(note.startswith("1000 pairs (--pairs)") for note in report["notes"])
     shared = ["--num-gpus", "4", "--sharded"]
     assert main(["estimate", "--config", str(tmp_path / "a" / "train_critic.yaml"), *options, *shared]) == 0
     (spread,) = json.loads(capsys.readouterr().out)["parts"]
@@ -196,3 +201,23 @@ def test_a_critic_that_is_not_trained_yet_is_the_one_beside(tmp_path, capsys, mo
     assert main(["estimate", "--config", str(score), *options]) == 1
     error = capsys.readouterr().err
     assert "score.yaml" in error and "no YAML beside this one writes it" in error
+
+
+def test_a_critic_of_an_own_rubric_has_its_rows_and_each_pair_its_work(tmp_path):
+    """The peak is that of a batch whose every row has as many pairs as any, the work that of a mean row."""
+    build_vlm("internvl", save_directory=tmp_path / "vlm")
+    (tmp_path / "rubric.yaml").write_text(yaml.safe_dump(SIGNS))
+    common = {"model_name_or_path": str(tmp_path / "vlm"), "use_peft": True, "lora_r": 4, "num_frames": 2}
+    common |= {"rubric": str(tmp_path / "rubric.yaml"), "output_dir": "runs/critic", "per_device_train_batch_size": 3}
+    plain = write(tmp_path / "train_critic.yaml", **common)
+    paired = write(tmp_path / "train_critic_pairs.yaml", preferences="runs/votes", **common)
+    none, some, all_rows = (
+        read_plan(path, Job(clips=30, pairs=pairs)).parts[0]
+        for path, pairs in ((plain, 60), (paired, 15), (paired, 60))
+    )
+    assert none.runs == some.runs == 30 * 2 / 3 * 20
+    assert some.count.peak_bytes == all_rows.count.peak_bytes > none.count.peak_bytes
+    assert some.count.flops - none.count.flops == pytest.approx((all_rows.count.flops - none.count.flops) / 4)
+    corrected = write(tmp_path / "correct.yaml", **common)
+    training, scoring = read_plan(corrected, Job(clips=30)).parts
+    assert (training.runs, scoring.runs) == (2 * none.runs, 30 / 8) and training.count == none.count

@@ -5,21 +5,28 @@ from dataclasses import replace
 
 import pytest
 import torch
+import trl.trainer.utils
 from peft import LoraConfig
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lift_trl.alignment.data.clips import ClipSize
 from lift_trl.critic.critic_config import LiFTCriticConfig
+from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.critic.pairs.reading import Pair
 from lift_trl.critic.settings import CriticSettings
 from lift_trl.estimate.stages.critic import CAPTION, CriticStages
 from lift_trl.estimate.stages.judges import count_judge
 from lift_trl.estimate.weightless.configured import PACKAGED
 from lift_trl.estimate.weightless.configured_vlm import ConfiguredVLM
 from lift_trl.estimate.weightless.depth import at_batch
+from lift_trl.estimate.weightless.meter import metering
+from lift_trl.records import RatedVideo
 from lift_trl.rubric import QUESTIONS, Label
 from tests.critic.tiny_models import build_vlm
+from tests.estimate.held import held_bytes, is_in_8_bits
+from tests.own_rubric import OWN
 
 
 SETTINGS = CriticSettings(num_frames=4)
@@ -43,12 +50,15 @@ def test_products_of_scoring_are_those_of_a_real_batch(family, tmp_path):
     assert counted.flops == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
-def test_a_reason_costs_its_tokens_and_a_lora_its_layers(tmp_path):
+def test_a_reason_costs_its_tokens_and_a_lora_what_is_not_merged(tmp_path):
     stages = CriticStages(saved("qwen3_vl", tmp_path), SETTINGS, 48, 64)
     none, some, more = (stages.scoring(2, reason_tokens=number).flops for number in (0, 20, 40))
     assert none < some < more and more - some == pytest.approx((some - none) * 20 / 20, rel=0.1)
-    tuned = replace(stages, lora=LoraConfig(r=8)).scoring(2, reason_tokens=0)
-    assert tuned.flops > none and tuned.peak["LoRA"] > 0
+    merged, beside = (
+        replace(stages, lora=LoraConfig(r=8), quantization=kind).scoring(2, reason_tokens=0) for kind in (None, "int8")
+    )
+    assert merged.flops == none and "LoRA" not in merged.peak
+    assert beside.flops > none and beside.peak["LoRA"] > 0
 
 
 @pytest.mark.parametrize(
@@ -75,13 +85,53 @@ def test_a_step_of_training_is_counted_by_kind(tmp_path):
     args = LiFTCriticConfig(
         str(tmp_path / "run"), bf16=True, num_frames=4, gradient_accumulation_steps=2, report_to=[], save_strategy="no"
     )
-    one, two = stages.steps(args, LoraConfig(r=8), torch.bfloat16)
+    one, two = (stages.step(args, LoraConfig(r=8), torch.bfloat16, batch) for batch in (1, 2))
     model, _ = build_vlm("internvl")
     weights = sum(parameter.numel() for parameter in model.parameters())
-    assert 2 * weights <= one.peak["weights"] <= 5 * weights  # in blocks of 512 bytes
+    assert 2 * weights <= one.peak["weights"] <= 3 * weights  # in blocks of 512 bytes
     assert 2 * one.peak["trained weights"] <= one.peak["optimiser"] <= 3 * one.peak["trained weights"]
     assert two.flops == pytest.approx(2 * one.flops, rel=0.02)
     assert two.peak["weights"] == one.peak["weights"] and two.peak_bytes > one.peak_bytes
+
+
+@pytest.mark.parametrize("pairs", [0, 2])
+def test_products_of_a_step_are_those_of_a_real_one_pairs_included(pairs, tmp_path, monkeypatch):
+    """Of a rubric of two dimensions: a pair that is compared overall is four prompts, each as often as labels begin."""
+    stages = CriticStages(saved("internvl", tmp_path / "base"), CriticSettings(4, rubric=OWN), 48, 64)
+    args = LiFTCriticConfig(
+        str(tmp_path / "run"), per_device_train_batch_size=3, max_steps=1, report_to=[], save_strategy="no", num_frames=4,
+        use_cpu=True, gradient_checkpointing=False, disable_tqdm=True,
+    )  # fmt: skip
+    counted = stages.step_of(args, LoraConfig(r=8), torch.float32, 3, pairs=pairs)
+    rows, video = stages._write_ratings(tmp_path, 3), RatedVideo("clip", tmp_path / "clip.mp4", CAPTION)
+    model, processor = build_vlm("internvl", save_directory=tmp_path / "whole")
+    trainer = LiFTCriticTrainer(
+        model, args, train_dataset=rows, pairs=[Pair(video, video, OWN.dimensions)] * (3 * pairs),
+        processing_class=processor, peft_config=LoraConfig(r=8), rubric=OWN,
+    )  # fmt: skip
+    monkeypatch.setattr(trl.trainer.utils, "_use_triton", lambda device: True)  # as TRL does on a GPU
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        trainer.train()
+    real = counter.get_flop_counts()["Global"]
+    attention = real.pop(torch.ops.aten.bmm)
+    assert counted.matmul_flops + counted.conv_flops == sum(real.values())
+    # Flash computes the scores once more in backward, which the tower has not.
+    assert attention < counted.attention_flops < attention * (2 + 5) / (2 + 4)
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
+def test_a_critic_in_8_bits_takes_what_is_counted(family, kind, tmp_path):
+    stages = CriticStages(saved(family, tmp_path), SETTINGS, 48, 64, quantization=kind)
+    critic = LiFTCritic.from_pretrained(tmp_path, quantization=kind, dtype=torch.bfloat16)
+    assert sum(map(is_in_8_bits, critic.model.parameters())) >= 8
+    with metering() as meter:
+        model = stages.vlm.build(meter, torch.bfloat16, quantization=kind)
+        assert held_bytes(model) == held_bytes(critic.model)
+        assert meter.count().peak["weights"] == pytest.approx(held_bytes(critic.model), rel=0.01)
+    counted = stages.scoring(1, reason_tokens=0).peak
+    assert counted["weights"] == pytest.approx(held_bytes(critic.model), rel=0.01)
+    assert counted["activations"] > 0
 
 
 @pytest.mark.parametrize("folder", VLMS, ids=lambda path: path.name)

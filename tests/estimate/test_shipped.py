@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lift_trl.alignment.data.clips import ClipSize
+from lift_trl.estimate.critic_planners import judging_part
 from lift_trl.estimate.gpus import overheads
-from lift_trl.estimate.plan import Job
+from lift_trl.estimate.plan import Job, Part
 from lift_trl.estimate.planners import PLANNERS, read_plan
-from lift_trl.estimate.weightless.meter import Count
+from lift_trl.estimate.recipe import Recipe
+from lift_trl.estimate.video_planners import video_stages
 from tests.structure.source import RECIPES, relative
 
 
@@ -19,11 +22,11 @@ YAMLS = sorted(
     for path in (RECIPES / "configs").rglob("*.yaml")
     if path.parent.name not in ("mini", "accelerate") and path.stem.startswith(tuple(PLANNERS))
 )
-HEADER = re.compile(r"# Fits a card of (\d+) GB")
+HEADER = re.compile(r"# Fits (a card|8 cards) of (\d+) GB")
+#: What runs on no card of its own: a report, and the environment of VBench.
+UNCOUNTED = {"evaluate"}
 #: Of each family one; the others take minutes together.
 QUICK = {("cogvideox-2b/align_rwl", 16), ("ltx-video/align_dpo", 24)}
-#: Folders whose YAMLs all name a card.
-FAMILIES = ("cogvideox-2b", "cogvideox-5b", "ltx-video", "wan2.1-1.3b")
 #: The settings that a trainer's memory depends on; YAMLs with equal ones are counted once.
 DECISIVE = ("model_name_or_path", "lora_r", "lora_target_modules", "use_peft", "optim", "by_memory", "clips_per_step")
 #: Objectives without another policy to run beside the trained one.
@@ -33,7 +36,7 @@ PLAIN = ("rwl", "rs", "sft", "best_of_n", "exp")
 def budgets(path: Path) -> list[int]:
     """GB of the cards that a YAML names."""
     text = path.read_text(encoding="utf-8")
-    return sorted(yaml.safe_load(text).get("by_memory") or [int(size) for size in HEADER.findall(text)])
+    return sorted(yaml.safe_load(text).get("by_memory") or [int(size) for _, size in HEADER.findall(text)])
 
 
 def cases():
@@ -44,8 +47,15 @@ def cases():
 
 
 @cache
-def counts(path: Path, size: int | None, stage: str | None) -> list[Count]:
-    return [part.count for part in read_plan(path, Job(), stage=stage, memory_gb=size).parts]
+def parts(path: Path, size: int | None, stage: str | None) -> list[Part]:
+    return read_plan(path, Job(), stage=stage, memory_gb=size).parts
+
+
+@cache
+def judged(critic: str, batch: int, size: ClipSize) -> Part:
+    """A round's videos through a critic of one of the YAMLs."""
+    recipe = Recipe(RECIPES / "configs" / "any" / "iterate.yaml", {"critic_batch_size": batch})
+    return judging_part(recipe, critic, Job(), size)
 
 
 @cache
@@ -62,10 +72,15 @@ def first_like(path: Path) -> Path:
     return next((other for other in YAMLS if other.stem.startswith("align") and same(other)), path)
 
 
-@pytest.mark.parametrize("path", [p for p in YAMLS if p.parent.name in FAMILIES or budgets(p)], ids=relative)
+def test_every_stage_on_a_card_is_counted():
+    stages = {path.stem for path in RECIPES.glob("*.py")}
+    assert stages - UNCOUNTED == set(PLANNERS)
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=relative)
 def test_it_names_a_card_and_starts_with_that_one(path):
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    (header,) = HEADER.findall(path.read_text(encoding="utf-8"))
+    ((_, header),) = HEADER.findall(path.read_text(encoding="utf-8"))
     assert int(header) == settings.get("memory_gb", int(header))
     assert "objective" not in settings or settings["clips_per_step"] == (32 if settings["objective"] == "dpo" else 64)
     for own in (settings.get("by_memory") or {}).values():  # the batch of the run can be made on eight cards too
@@ -74,9 +89,14 @@ def test_it_names_a_card_and_starts_with_that_one(path):
 
 @pytest.mark.parametrize("path, size", cases())
 def test_it_fits(path, size):
-    """Of `iterate` the training: its other stages are those of YAMLs of their own."""
-    trains = path.stem.startswith(("align", "iterate"))
+    """Of `iterate` the training and its critic: its other stages are those of YAMLs of their own."""
+    trains, iterates = path.stem.startswith(("align", "iterate")), path.stem.startswith("iterate")
     chosen = first_like(path) if trains else path
-    stage = "align" if path.stem.startswith("iterate") else None
-    for count in counts(chosen, size if trains else None, stage):
+    found = parts(chosen, size if trains else None, "align" if iterates else None)
+    if "# Fits 8 cards" in path.read_text(encoding="utf-8"):
+        found = [part.sharded(8) for part in found]
+    if iterates:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = [*found, judged(settings["critic"], settings["critic_batch_size"], video_stages(settings).size)]
+    for count in (part.count for part in found):
         assert count.peak_bytes + sum(overheads(count, num_gpus=8).values()) <= size * 1e9

@@ -12,19 +12,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lift_trl.alignment.data.clips import ClipSize
+from lift_trl.alignment.objectives import OBJECTIVES
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.estimate.stages.video import VideoStages
 from lift_trl.estimate.weightless.depth import at_batch
+from lift_trl.video_models import open_pipeline
+from tests.estimate.held import held_bytes
 from tests.estimate.mid_size import LORA, SIZE, build_pipeline, run, save_configs, settings
 
 
 SCRIPT = Path(__file__).with_name("mid_size.py")
 
 
-def measured_bytes(batch: int, checkpointing: bool) -> int:
+def measured_bytes(batch: int, checkpointing: bool, **more: str) -> int:
     """In a process of its own, so that nothing else has memory to give back."""
-    command = [sys.executable, str(SCRIPT), str(batch), str(checkpointing).lower()]
+    command = [sys.executable, str(SCRIPT), str(batch), str(checkpointing).lower(), json.dumps(more)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(out.splitlines()[-1])["bytes"]
 
@@ -35,6 +38,54 @@ def measured_bytes(batch: int, checkpointing: bool) -> int:
 def test_peak_is_within_5_percent_of_a_measured_step(stages, tmp_path, batch, checkpointing):
     counted = stages.step_of(settings(tmp_path, batch, checkpointing), LoraConfig(**LORA), batch)
     assert counted.peak_bytes == pytest.approx(measured_bytes(batch, checkpointing), rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind, checkpointing", [("int8", True), ("float8", False)])
+def test_peak_on_a_base_in_8_bits_is_within_5_percent_of_a_measured_step(stages, tmp_path, kind, checkpointing):
+    counted = stages.step_of(settings(tmp_path, 2, checkpointing, quantization=kind), LoraConfig(**LORA), 2)
+    assert counted.peak_bytes == pytest.approx(measured_bytes(2, checkpointing, quantization=kind), rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def tiny_stages(tmp_path_factory):
+    """Two layers of 64."""
+    folder = save_configs(build_pipeline(num_layers=2, heads=1), tmp_path_factory.mktemp("tiny") / "checkpoint")
+    return VideoStages(str(folder), SIZE)
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+def test_a_base_in_8_bits_takes_what_is_counted(tiny_stages, tmp_path, kind):
+    """Without checkpointing each layer leaves its weights in the type that it computes with until backward."""
+    build_pipeline(num_layers=2, heads=1).save_pretrained(tmp_path / "files")
+    source = open_pipeline(str(tmp_path / "files"))
+    network = source.load("transformer", dtype=torch.float32, quantization=kind).transformer
+    lora = LoraConfig(**LORA)
+    whole, small = (
+        tiny_stages.step_of(settings(tmp_path, 2, False, quantization=one), lora, 2) for one in (None, kind)
+    )
+    assert small.peak["weights"] == pytest.approx(held_bytes(network), rel=0.01)
+    assert small.peak["weights"] < whole.peak["weights"] / 2
+    assert small.peak["activations"] > whole.peak["activations"]
+    assert small.matmul_flops == whole.matmul_flops
+
+
+#: Forwards of a clip in a step: the trained policy's, and those of the reference or of the policy that sampled.
+FORWARDS = {"sft": 1, "rwl": 1, "rs": 1, "best_of_n": 1, "exp": 1, "dpo": 2, "kto": 2, "nft": 2, "awm": 2}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_products_of_each_objective_are_those_of_a_real_step(tiny_stages, tmp_path, objective):
+    own = {"objective": objective, "real_weight": 0.0}  # a real clip is one forward, a pair two
+    counted = tiny_stages.step_of(settings(tmp_path, 2, False, **own), LoraConfig(**LORA), 2)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        run(build_pipeline(num_layers=2, heads=1), tmp_path, 2, False, tiny_stages.shapes, **own)
+    by_kind = counter.get_flop_counts()["Global"]
+    attention = by_kind.pop(torch.ops.aten.bmm) / 2  # two steps
+    assert counted.matmul_flops + counted.conv_flops == sum(by_kind.values()) / 2
+    # Of two products; a backward pass of four, flash's of five.
+    forward = 2 * FORWARDS[objective]
+    assert counted.attention_flops * (forward + 4) / (forward + 5) == pytest.approx(attention, rel=1e-9)
 
 
 @pytest.fixture(scope="module")

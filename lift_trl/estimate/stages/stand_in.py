@@ -56,8 +56,8 @@ def write_cache(
     folder: Path, source: PipelineSource, size: ClipSize, num_clips: int, shapes: EncodedShapes, dtype: torch.dtype
 ) -> None:
     """
-    `num_clips` rows of one prompt that share one encoded clip: of three, one is best in all, one worst, and one real. So
-    every objective finds rows.
+    `num_clips` rows that share one encoded clip, three a prompt: one is best in all, one worst, and one real. So every
+    objective finds rows.
     """
     keys = CacheKeys.of(source, size, dtype)
     text = text_bytes(TextCondition({name: shape.ones() for name, shape in shapes.text.items()}))
@@ -71,7 +71,7 @@ def write_cache(
     pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), folder / SHARDS_DIR / "clip.parquet")
     labels: list[dict[str, str] | None] = [dict.fromkeys(Dimension, label) for label in (Label.GOOD, Label.BAD)]
     labels.append(None)
-    videos = [RatedVideo(f"{i}", b"", "a clip", labels[i % 3], is_real=i % 3 == 2) for i in range(num_clips)]
+    videos = [RatedVideo(f"{i}", b"", f"clip {i // 3}", labels[i % 3], is_real=i % 3 == 2) for i in range(num_clips)]
     write_rows(folder / METADATA_FILE, [metadata_row(video, "clip") for video in videos])
     real = sum(video.is_real for video in videos)
     config = {**asdict(size), "encoding_version": ENCODING_VERSION, "dtype": str(dtype).removeprefix("torch.")}

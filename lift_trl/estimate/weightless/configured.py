@@ -3,7 +3,7 @@
 import importlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
 from ...hub_source import pinned
-from ...store.quantization import Quantization
+from ...store.quantization import Quantization, quantize
 from ...video_models import StoredPipeline
 from .meter import Meter
 
@@ -89,10 +89,10 @@ class ConfiguredSource(StoredPipeline):
         private: bool = False,
         quantization: Quantization | None = None,
     ) -> DiffusionPipeline:
-        """As `PipelineSource.load`; the named models have shapes and types only. Counted as if not quantised."""
+        """As `PipelineSource.load`; the named models have shapes and types only."""
         parts: dict[str, Any] = {**dict.fromkeys(self._component_names()), **self._waiting}
         for name in components:
-            parts[name] = _tokenizer() if "tokenizer" in name else self._build(name, dtype)
+            parts[name] = _tokenizer() if "tokenizer" in name else self._build(name, dtype, quantization)
         return _find("diffusers", self.class_name)(**{**parts, **self._settings})
 
     def fingerprint(self, *components: str) -> str:
@@ -126,24 +126,32 @@ class ConfiguredSource(StoredPipeline):
             return self._config(component)
         return dict(_find(library, class_name).config_class(**self._read(component)).to_dict())
 
-    def _build(self, component: str, dtype: torch.dtype) -> torch.nn.Module:
+    def _build(self, component: str, dtype: torch.dtype, quantization: Quantization | None) -> torch.nn.Module:
         assert self.meter is not None, "load under a meter"
         library, class_name = self._index[component]
         model_class, config = _find(library, class_name), self._read(component)
-        with self.meter.taking("weights"), undrawn(dtype):
+        in_8_bits = quantization if component in self.adapter.networks else None
+        # Weights are quantised before they come to a device.
+        loading = self.meter.on_host() if in_8_bits else nullcontext()
+        with self.meter.taking("weights"), loading, undrawn(dtype):
             if library == "diffusers":
                 model = model_class.from_config(config)
             else:
                 model = model_class(model_class.config_class(**config))
                 model.tie_weights()
-            torch.nn.Module.to(model, dtype)  # buffers too, as `from_pretrained` does
+            if in_8_bits is None:
+                torch.nn.Module.to(model, dtype)  # buffers too, as `from_pretrained` does where it quantises nothing
             # transformers keeps some layers of a float16 model in float32, diffusers those of any.
             # Private in diffusers 0.42 and transformers 5.24: _keep_in_fp32_modules; when it goes,
             # `test_a_denoiser_is_of_the_published_size` fails.
+            kept = set(model_class._keep_in_fp32_modules or ())
             if dtype != torch.float32 and (library == "diffusers" or self.released_dtype == torch.float16):
                 for name, parameter in model.named_parameters():
-                    if set(name.split(".")) & set(model_class._keep_in_fp32_modules or ()):
+                    if kept.intersection(name.split(".")):
                         parameter.data = parameter.data.float()
+            if in_8_bits is not None:
+                whole = {name for name, _ in model.named_modules() if kept.intersection(name.split("."))}
+                quantize(model, in_8_bits, whole=whole)
         return model.requires_grad_(False).eval()
 
 

@@ -1,5 +1,6 @@
 """A vision-language model as its configuration files describe it: the true model with nothing in its weights."""
 
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -13,9 +14,12 @@ from transformers import (
     GenerationConfig,
     LlavaForConditionalGeneration,
 )
+from transformers.quantizers.base import HfQuantizer
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from ...critic.settings import read_model_type
 from ...critic_models.vila import DownsampleProjector, VilaConfig, vila_processor
+from ...store.quantization import Quantization, quantize
 from .configured import Depths, config_folder, undrawn
 from .meter import Meter
 
@@ -79,11 +83,11 @@ class ConfiguredVLM:
         images, tokenizer = AutoImageProcessor.from_pretrained(self.folder), AutoTokenizer.from_pretrained(self.folder)
         return vila_processor(images, tokenizer, self.config().vision_config.patch_size)
 
-    def empty(self, depths: Depths | None = None) -> Any:
-        """The model with whatever its weights begin with."""
+    def empty(self, depths: Depths | None = None, *, dtype: torch.dtype = torch.float32) -> Any:
+        """The model with whatever its weights begin with, in `dtype` whatever its configuration names."""
         config = self.config(depths)
         if not self._is_vila:
-            return AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa")
+            return AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation="sdpa")
         model = LlavaForConditionalGeneration(config)
         sizes = config.vision_config.hidden_size, config.text_config.hidden_size
         model.model.multi_modal_projector = DownsampleProjector(*sizes)
@@ -98,11 +102,26 @@ class ConfiguredVLM:
         layers = [_size(part) for part in model.modules() if type(part).__name__ in model._no_split_modules]
         return float((_size(model) - sum(layers) + 2 * max(layers)) * dtype.itemsize)
 
-    def build(self, meter: Meter, dtype: torch.dtype, depths: Depths | None = None) -> Any:
+    def build(
+        self,
+        meter: Meter,
+        dtype: torch.dtype,
+        depths: Depths | None = None,
+        quantization: Quantization | None = None,
+    ) -> Any:
         """The model in evaluation mode, its memory counted as weights."""
-        with meter.taking("weights"), undrawn(dtype):
-            model = self.empty(depths)
+        # Weights are quantised before they come to a device.
+        loading = meter.on_host() if quantization else nullcontext()
+        with meter.taking("weights"), loading, undrawn(dtype):
+            model = self.empty(depths, dtype=dtype)
             model.tie_weights()
+            if quantization is not None:
+                # Private in transformers 5.24: _keep_in_fp32_modules; when it goes,
+                # `test_a_critic_in_8_bits_takes_what_is_counted` fails.
+                kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+                names = (name for name, _ in model.named_modules())
+                whole = {name for name in names if not should_convert_module(f"{name}.weight", kept)}
+                quantize(model, quantization, whole=whole)
         model.generation_config = GenerationConfig(eos_token_id=self.processor.tokenizer.eos_token_id)
         return model.requires_grad_(False).eval()
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
@@ -128,6 +128,15 @@ class Meter(TorchDispatchMode):
         yield
         self.kind = before
 
+    @contextmanager
+    def on_host(self) -> Iterator[None]:
+        """What is in use only inside is in the host's memory: none of it is in a peak."""
+        phase, self._phase = self._phase, "host"
+        yield
+        self._highest.pop("host", None)
+        self._peaks.pop("host", None)
+        self.phase(phase)
+
     def phase(self, name: str) -> None:
         """From here on peaks belong to this phase; memory in use stays in use."""
         self._phase = name
@@ -183,6 +192,8 @@ class Meter(TorchDispatchMode):
             self._work["traffic_bytes"] += sum(one.numel() * one.element_size() for one in (*tensors, *results))
 
     def _track(self, tensor: Tensor) -> None:
+        if is_traceable_wrapper_subclass(tensor):  # a quantised weight, whose parts are tensors of their own
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._known:
@@ -295,7 +306,8 @@ def _is_known(func: Any, args: Any, kwargs: Any) -> bool:
         return True
     if (dtype := kwargs.get("dtype")) is not None:
         return not (dtype.is_floating_point or dtype.is_complex)
-    return func.overloadpacket is aten.arange and all(isinstance(one, int) for one in args)
+    numbers = args[1:] if func.overloadpacket is aten.full else args  # the first is a size
+    return func.overloadpacket in (aten.arange, aten.full) and all(isinstance(one, int) for one in numbers)
 
 
 def _unknown(packet: Any, args: Any) -> Any:
