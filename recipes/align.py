@@ -11,11 +11,15 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from transformers import TrainerCallback
+from lift_trl.importing import importing
 
-from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
-from lift_trl.recipe_parser import RecipeParser
-from lift_trl.runtime import fit, leaving_processes, setup_logging
+
+with importing():
+    from transformers import TrainerCallback
+
+    from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
+    from lift_trl.recipe_parser import RecipeParser
+    from lift_trl.runtime import fit, leaving_processes, setup_logging
 
 
 @dataclass
@@ -47,15 +51,16 @@ ARGUMENTS = (AlignArguments, LoraArguments, RewardWeightedVideoConfig)
 
 def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.alignment.data.video_dataset import CachedVideoDataset
-    from lift_trl.alignment.guard import Guard
-    from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
-    from lift_trl.alignment.score import CriticSource
-    from lift_trl.alignment.training.guarded import GuardedValidation
-    from lift_trl.critic.lift_critic import LiFTCritic
-    from lift_trl.hub.lora.loading import loading_call
-    from lift_trl.statistics.drift import alarms_in_words
-    from lift_trl.video_models import StoredPipeline
+    with importing():
+        from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+        from lift_trl.alignment.guard import Guard
+        from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
+        from lift_trl.alignment.score import CriticSource
+        from lift_trl.alignment.training.guarded import GuardedValidation
+        from lift_trl.critic.lift_critic import LiFTCritic
+        from lift_trl.hub.lora.loading import loading_call
+        from lift_trl.statistics.drift import alarms_in_words
+        from lift_trl.video_models import StoredPipeline
 
     setup_logging(training_args.distributed_state)
     callbacks: list[TrainerCallback] = []

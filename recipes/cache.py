@@ -10,8 +10,12 @@
 
 from dataclasses import dataclass, field
 
-from lift_trl.recipe_parser import RecipeParser
-from lift_trl.runtime import leaving_processes, process_state, setup_logging
+from lift_trl.importing import importing
+
+
+with importing():
+    from lift_trl.recipe_parser import RecipeParser
+    from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
 @dataclass
@@ -44,10 +48,11 @@ ARGUMENTS = (CacheArguments,)
 
 def main(args: CacheArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.alignment.data.cache import cache_videos, clip_parents
-    from lift_trl.alignment.data.cache_format import save_pairs
-    from lift_trl.judges.preferences import load_preferences, parse_systems
-    from lift_trl.store.rated_videos import load_rated_videos
+    with importing():
+        from lift_trl.alignment.data.cache import cache_videos, clip_parents
+        from lift_trl.alignment.data.cache_format import save_pairs
+        from lift_trl.judges.preferences import load_preferences, parse_systems
+        from lift_trl.store.rated_videos import load_rated_videos
 
     state = process_state()
     setup_logging(state)

@@ -13,15 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from accelerate.utils import gather_object
-from datasets import Dataset
-from trl import ModelConfig, get_peft_config
+from lift_trl.importing import importing
 
-from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
-from lift_trl.recipe_parser import RecipeParser
-from lift_trl.records import Judgement
-from lift_trl.runtime import fit, leaving_processes, process_state, setup_logging
-from lift_trl.store.rubrics.of_data import find_rubric
+
+with importing():
+    from trl import ModelConfig
+
+    from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
+    from lift_trl.recipe_parser import RecipeParser
+    from lift_trl.records import Judgement
+    from lift_trl.runtime import fit, leaving_processes, process_state, setup_logging
+    from lift_trl.store.rubrics.of_data import find_rubric
 
 
 @dataclass
@@ -44,10 +46,15 @@ ARGUMENTS = (CorrectArguments, LiFTCriticConfig, ModelConfig)
 
 def main(script_args: CorrectArguments, training_args: LiFTCriticConfig, model_args: ModelConfig) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.critic.critic_trainer import LiFTCriticTrainer
-    from lift_trl.critic.lift_critic import LiFTCritic
-    from lift_trl.feedback.correction.loop import CorrectionConfig, correct
-    from lift_trl.feedback.hra import load_hra
+    with importing():
+        from accelerate.utils import gather_object
+        from datasets import Dataset
+        from trl import get_peft_config
+
+        from lift_trl.critic.critic_trainer import LiFTCriticTrainer
+        from lift_trl.critic.lift_critic import LiFTCritic
+        from lift_trl.feedback.correction.loop import CorrectionConfig, correct
+        from lift_trl.feedback.hra import load_hra
 
     state = process_state(use_cpu=training_args.use_cpu)
     setup_logging(state)

@@ -14,12 +14,16 @@ is taken up again by the same line.
 import logging
 from dataclasses import replace
 
-from lift_trl.judges.arguments import SecondJudgeArguments
-from lift_trl.recipe_parser import RecipeParser
-from lift_trl.report.commands import evaluate
-from lift_trl.report.inputs import ReportArguments, named_paths
-from lift_trl.runtime import leaving_processes, process_state, setup_logging
-from lift_trl.vbench.commands import VBenchArguments
+from lift_trl.importing import importing
+
+
+with importing():
+    from lift_trl.judges.arguments import SecondJudgeArguments
+    from lift_trl.recipe_parser import RecipeParser
+    from lift_trl.report.commands import evaluate
+    from lift_trl.report.inputs import ReportArguments, named_paths
+    from lift_trl.runtime import leaving_processes, process_state, setup_logging
+    from lift_trl.vbench.commands import VBenchArguments
 
 
 ARGUMENTS = (ReportArguments, VBenchArguments, SecondJudgeArguments)

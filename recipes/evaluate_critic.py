@@ -15,26 +15,30 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from accelerate import PartialState
+from lift_trl.importing import importing
 
-from lift_trl.hub.artifact_cards import EVALUATION_FIGURES, EVALUATION_FILE
-from lift_trl.judges import JUDGES, JudgeName, load_judge
-from lift_trl.judges.audit import audit
-from lift_trl.judges.preference_benchmarks import (
-    BENCHMARKS,
-    benchmark_report,
-    benchmark_rows,
-    evaluate_pairs,
-    pair_rewards,
-    write_pair_videos,
-)
-from lift_trl.judges.verdicts import critic_report, evaluate_verdicts, verdicts
-from lift_trl.recipe_parser import RecipeParser
-from lift_trl.records import EvalRow
-from lift_trl.rubric import LIFT, Rubric
-from lift_trl.runtime import leaving_processes, process_state, setup_logging
-from lift_trl.store.manifest import ARTIFACT_FILE, METADATA_FILE, read_rows, write_rows, write_text
-from lift_trl.store.rubrics.of_data import check_same, find_rubric
+
+with importing():
+    from accelerate import PartialState
+
+    from lift_trl.hub.artifact_cards import EVALUATION_FIGURES, EVALUATION_FILE
+    from lift_trl.judges import JUDGES, JudgeName, load_judge
+    from lift_trl.judges.audit import audit
+    from lift_trl.judges.preference_benchmarks import (
+        BENCHMARKS,
+        benchmark_report,
+        benchmark_rows,
+        evaluate_pairs,
+        pair_rewards,
+        write_pair_videos,
+    )
+    from lift_trl.judges.verdicts import critic_report, evaluate_verdicts, verdicts
+    from lift_trl.recipe_parser import RecipeParser
+    from lift_trl.records import EvalRow
+    from lift_trl.rubric import LIFT, Rubric
+    from lift_trl.runtime import leaving_processes, process_state, setup_logging
+    from lift_trl.store.manifest import ARTIFACT_FILE, METADATA_FILE, read_rows, write_rows, write_text
+    from lift_trl.store.rubrics.of_data import check_same, find_rubric
 
 
 if TYPE_CHECKING:
@@ -93,7 +97,8 @@ ARGUMENTS = (EvaluateCriticArguments,)
 
 def main(args: EvaluateCriticArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.critic.lift_critic import LiFTCritic
+    with importing():
+        from lift_trl.critic.lift_critic import LiFTCritic
 
     state = process_state()
     setup_logging(state)

@@ -12,9 +12,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lift_trl.engines import EngineArguments
-from lift_trl.recipe_parser import RecipeParser
-from lift_trl.runtime import leaving_processes, process_state, setup_logging
+from lift_trl.importing import importing
+
+
+with importing():
+    from lift_trl.engines import EngineArguments
+    from lift_trl.recipe_parser import RecipeParser
+    from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
 @dataclass
@@ -73,8 +77,9 @@ ARGUMENTS = (GenerateArguments,)
 
 def main(args: GenerateArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.alignment.sampling.generate import generate_videos, read_prompts
-    from lift_trl.alignment.sampling.settings import Sampling
+    with importing():
+        from lift_trl.alignment.sampling.generate import generate_videos, read_prompts
+        from lift_trl.alignment.sampling.settings import Sampling
 
     state = process_state()
     setup_logging(state)

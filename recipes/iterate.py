@@ -11,11 +11,15 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from accelerate.logging import get_logger
+from lift_trl.importing import importing
 
-from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
-from lift_trl.recipe_parser import RecipeParser
-from lift_trl.runtime import leaving_processes, setup_logging
+
+with importing():
+    from accelerate.logging import get_logger
+
+    from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
+    from lift_trl.recipe_parser import RecipeParser
+    from lift_trl.runtime import leaving_processes, setup_logging
 
 
 if TYPE_CHECKING:
@@ -66,12 +70,13 @@ ARGUMENTS = (IterateArguments, LoraArguments, RewardWeightedVideoConfig)
 
 def main(script_args: IterateArguments, lora_args: LoraArguments, training_args: RewardWeightedVideoConfig) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.alignment.guard import Guard
-    from lift_trl.alignment.iterate import iterate
-    from lift_trl.alignment.score import CriticSource
-    from lift_trl.critic.lift_critic import LiFTCritic
-    from lift_trl.statistics.drift import alarms_in_words
-    from lift_trl.video_models import StoredPipeline
+    with importing():
+        from lift_trl.alignment.guard import Guard
+        from lift_trl.alignment.iterate import iterate
+        from lift_trl.alignment.score import CriticSource
+        from lift_trl.critic.lift_critic import LiFTCritic
+        from lift_trl.statistics.drift import alarms_in_words
+        from lift_trl.video_models import StoredPipeline
 
     setup_logging(training_args.distributed_state)
     peft_config = lora_args.lora_config()

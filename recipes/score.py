@@ -12,12 +12,16 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lift_trl.engines import EngineArguments
-from lift_trl.judges import JUDGES, JudgeName, judge_name, load_judge
-from lift_trl.recipe_parser import RecipeParser
-from lift_trl.rubric import LIFT
-from lift_trl.runtime import leaving_processes, process_state, setup_logging
-from lift_trl.store.rubrics.form import read_rubric
+from lift_trl.importing import importing
+
+
+with importing():
+    from lift_trl.engines import EngineArguments
+    from lift_trl.judges import JUDGES, JudgeName, judge_name, load_judge
+    from lift_trl.recipe_parser import RecipeParser
+    from lift_trl.rubric import LIFT
+    from lift_trl.runtime import leaving_processes, process_state, setup_logging
+    from lift_trl.store.rubrics.form import read_rubric
 
 
 @dataclass
@@ -72,9 +76,10 @@ ARGUMENTS = (ScoreArguments,)
 
 def main(args: ScoreArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.alignment.score import CriticSource, NamedRewardModel, score_videos
-    from lift_trl.critic.lift_critic import LiFTCritic
-    from lift_trl.critic.served import ServedCritic
+    with importing():
+        from lift_trl.alignment.score import CriticSource, NamedRewardModel, score_videos
+        from lift_trl.critic.lift_critic import LiFTCritic
+        from lift_trl.critic.served import ServedCritic
 
     state = process_state()
     setup_logging(state)

@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from trl import ModelConfig, get_peft_config
+from lift_trl.importing import importing
 
-from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
-from lift_trl.recipe_parser import RecipeParser
-from lift_trl.runtime import fit, leaving_processes, setup_logging
-from lift_trl.store.rubrics.of_data import find_rubric
+
+with importing():
+    from trl import ModelConfig
+
+    from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
+    from lift_trl.recipe_parser import RecipeParser
+    from lift_trl.runtime import fit, leaving_processes, setup_logging
+    from lift_trl.store.rubrics.of_data import find_rubric
 
 
 @dataclass
@@ -52,11 +56,14 @@ ARGUMENTS = (TrainCriticArguments, LiFTCriticConfig, ModelConfig)
 
 def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, model_args: ModelConfig) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
-    from lift_trl.critic.critic_trainer import LiFTCriticTrainer
-    from lift_trl.critic.pairs.reading import read_pairs
-    from lift_trl.feedback.hra import load_hra
-    from lift_trl.hub.parents import hub_parent
-    from lift_trl.judges.preferences import parse_systems
+    with importing():
+        from trl import get_peft_config
+
+        from lift_trl.critic.critic_trainer import LiFTCriticTrainer
+        from lift_trl.critic.pairs.reading import read_pairs
+        from lift_trl.feedback.hra import load_hra
+        from lift_trl.hub.parents import hub_parent
+        from lift_trl.judges.preferences import parse_systems
 
     setup_logging(training_args.distributed_state)
     name, revision = script_args.hra, script_args.hra_revision

@@ -3,9 +3,8 @@
 import json
 import logging
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import LoraConfig
 from transformers import TrainingArguments
 
 from ..documented import documented
@@ -14,6 +13,9 @@ from ..runtime import PROCESS_TIMEOUT, check_world, has_accelerator, process_sta
 from ..store.quantization import Quantization, check_quantization
 from .objectives import OBJECTIVES, ObjectiveArguments
 
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +54,10 @@ class LoraArguments:
     lora_dropout: float = 0.0
     lora_target_modules: list[str] | None = None
 
-    def lora_config(self) -> LoraConfig | None:
+    def lora_config(self) -> "LoraConfig | None":
         """What PEFT takes, `None` for the whole transformer."""
+        from peft import LoraConfig  # with models and a compiler behind it: not for `--help`
+
         if not self.use_peft:
             return None
         return LoraConfig(

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..store.inspect import inspect_artifact
+from ..importing import importing
 from ..store.manifest import check_writable
 from .command import Command, files
 
@@ -46,7 +46,8 @@ def _add_rubric(parser: argparse.ArgumentParser, data: str) -> None:
 
 def _validate(args: argparse.Namespace) -> int:
     """Lists every bad row of a folder of clips or of LiFT-HRA with the reason, and what the others are good for."""
-    from ..feedback.validate import validate
+    with importing():
+        from ..feedback.validate import validate
 
     checked = validate(
         args.path,
@@ -69,7 +70,8 @@ def _validate(args: argparse.Namespace) -> int:
 
 def _convert(args: argparse.Namespace) -> int:
     """Writes LiFT-HRA (any form), or clips with captions, as a folder that `load_dataset` reads."""
-    from ..feedback.convert import convert
+    with importing():
+        from ..feedback.convert import convert
 
     check_writable(args.dst)
     result = convert(
@@ -96,6 +98,8 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _inspect(args: argparse.Namespace) -> int:
     """What an artefact holds: rows, labels, rewards, unscored, best and worst clips."""
+    from ..store.inspect import inspect_artifact
+
     for line in inspect_artifact(args.path):
         print(line)
     return 0

@@ -1,10 +1,10 @@
 """Commands before and after a run: eval, estimate."""
 
 import argparse
-import gc
 from typing import Any
 
 from ..estimate.options import add_options
+from ..importing import importing
 from .command import Command, files
 
 
@@ -17,11 +17,12 @@ def add_commands(command: Command) -> None:
 
 def _eval(args: argparse.Namespace) -> int:
     """Plan, check or report an evaluation: `lift-trl eval plan --help`."""
-    from transformers import HfArgumentParser
+    with importing():
+        from transformers import HfArgumentParser
 
-    from ..report.commands import report
-    from ..report.inputs import ReportArguments
-    from ..vbench import commands as vbench
+        from ..report.commands import report
+        from ..report.inputs import ReportArguments
+        from ..vbench import commands as vbench
 
     steps: dict[str, Any] = {
         "plan": vbench.PlanArguments,
@@ -43,10 +44,8 @@ def _eval(args: argparse.Namespace) -> int:
 
 def _estimate(args: argparse.Namespace) -> int:
     """Memory, largest batch, disk, hours and price of a recipe's YAML, counted without weights and without a GPU."""
-    gc.disable()  # imports leave no garbage, and the search for it takes a quarter of their time
-    try:
+    with importing():
         from ..estimate.command import estimate
-    finally:
-        gc.enable()
+
     print(estimate(args))
     return 0

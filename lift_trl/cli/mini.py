@@ -2,6 +2,7 @@
 
 import argparse
 
+from ..importing import importing
 from ..store.manifest import check_writable
 from .command import Command, files
 
@@ -20,7 +21,8 @@ def add_commands(command: Command) -> None:
 
 def _mini_world(args: argparse.Namespace) -> int:
     """The mini world: tiny checkpoints, rated clips and prompts."""
-    from ..mini.world import build_world
+    with importing():
+        from ..mini.world import build_world
 
     check_writable(args.path)
     build_world(args.path, family=args.family)
@@ -30,7 +32,8 @@ def _mini_world(args: argparse.Namespace) -> int:
 
 def _mini_rate(args: argparse.Namespace) -> int:
     """The mini world's raters, or its oracle, rate a folder of its clips."""
-    from ..mini.world import rate_folder
+    with importing():
+        from ..mini.world import rate_folder
 
     check_writable(args.path)
     number = rate_folder(args.clips, args.path, oracle=args.oracle, controls=not args.oracle)

@@ -5,6 +5,7 @@ import platform
 import shutil
 from pathlib import Path
 
+from ..importing import importing
 from ..store.manifest import check_writable, library_versions
 from .command import Command, files
 
@@ -17,7 +18,8 @@ def add_commands(command: Command) -> None:
 
 def _env(args: argparse.Namespace) -> int:
     """Versions for a bug report."""
-    import torch
+    with importing():
+        import torch
 
     print(f"python: {platform.python_version()} on {platform.platform()}")
     for package, version in library_versions().items():

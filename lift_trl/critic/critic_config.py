@@ -3,16 +3,18 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.sft_config import SFTConfig
-from trl.trainer.utils import get_quantization_config
 
 from ..documented import documented
 from ..rubric import LIFT, Rubric
 from ..runtime import PROCESS_TIMEOUT, has_accelerator, process_state
-from .settings import CriticSettings
+
+
+if TYPE_CHECKING:
+    from .settings import CriticSettings
 
 
 @documented
@@ -116,8 +118,10 @@ class LiFTCriticConfig(SFTConfig):
             raise ValueError(f"frame_cache_gb={self.frame_cache_gb}; give 0 or more.")
         self.critic_settings()
 
-    def critic_settings(self, rubric: Rubric = LIFT) -> CriticSettings:
+    def critic_settings(self, rubric: Rubric = LIFT) -> "CriticSettings":
         """What the critic must remember; raises `ValueError` for a number of frames below 1."""
+        from .settings import CriticSettings  # with models and a compiler behind it: not for `--help`
+
         if isinstance(self.processor_kwargs, str):
             self.processor_kwargs = json.loads(self.processor_kwargs)
         options = self.processor_kwargs or {}
@@ -139,6 +143,8 @@ def model_init_kwargs(model_args: ModelConfig, given: Mapping[str, Any] | str | 
     Raises:
         ValueError: if `given` is no mapping.
     """
+    from trl.trainer.utils import get_quantization_config  # with models and a compiler behind it: not for `--help`
+
     if not isinstance(given, Mapping | None):
         raise ValueError(f"model_init_kwargs={given!r}; give a mapping, as in {{revision: main}}.")
     named = {

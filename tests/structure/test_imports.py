@@ -26,6 +26,7 @@ LEVELS = {
     "lift_trl.hub_source": 12,
     "lift_trl.remote": 12,
     "lift_trl.kernels": 12,
+    "lift_trl.importing": 12,
     "lift_trl.store": 20,
     "lift_trl.critic_models": 30,
     "lift_trl.video_models": 30,

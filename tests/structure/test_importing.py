@@ -1,0 +1,66 @@
+"""What `--help` and the commands before a run import: nothing that takes seconds and is not printed."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from lift_trl.importing import importing
+from tests.structure.source import ROOT
+
+
+RECIPES = sorted(path.name for path in ROOT.glob("recipes/*.py"))
+HEAVY = ("peft", "diffusers", "datasets", "torchvision", "torchao", "scipy", "pandas", "torch._dynamo")
+#: Prints the help of every recipe named, one process for all of them, then which heavy modules are loaded.
+PRINTS_HELP = f"""
+import contextlib, io, runpy, sys
+paths, sys.argv = sys.argv[1:], ["recipe", "--help"]
+for path in paths:
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        runpy.run_path(path, run_name="__main__")
+    assert "--output_dir" in text.getvalue() or "--report_dir" in text.getvalue(), path
+print([name for name in {(*HEAVY, "transformers.modeling_utils")!r} if sys.modules.get(name) is not None])
+"""
+
+
+def printed(*command: str) -> str:
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_recipes_help_imports_no_models():
+    assert printed("-c", PRINTS_HELP, *(f"recipes/{name}" for name in RECIPES)) == "[]\n"
+
+
+def test_the_command_line_imports_neither_arrays_nor_network():
+    code = "import sys; from lift_trl import cli; cli._parser(); print({'torch', 'numpy', 'httpx'} & {*sys.modules})"
+    assert printed("-c", code) == "set()\n"
+
+
+def test_only_help_hides_peft_and_only_where_it_is_not_there(monkeypatch):
+    import peft
+
+    monkeypatch.setattr(sys, "argv", ["align.py", "--help"])
+    with importing():
+        assert sys.modules["peft"] is peft
+    monkeypatch.delitem(sys.modules, "peft")
+    with importing():
+        assert sys.modules["peft"] is None
+    del sys.modules["peft"]
+    monkeypatch.setattr(sys, "argv", ["align.py", "--config", "help"])
+    with importing():
+        assert "peft" not in sys.modules
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_looked_for_afterwards_as_before(enabled):
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(ImportError), importing():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()
