@@ -104,16 +104,15 @@ def main(args: ScoreArguments) -> None:
     else:
         if args.device_map and state.num_processes > 1:
             raise ValueError("device_map spreads one process over the devices: launch one, or leave it out.")
-        critic = CriticSource(
-            *LiFTCritic.when_needed(
-                args.critic,
-                revision=args.critic_revision,
-                device_map=args.device_map,
-                quantization=args.quantization,
-                batch_size=args.batch_size,
-                rubric=rubric if args.rubric else None,
-            )
+        found = LiFTCritic.when_needed(
+            args.critic,
+            revision=args.critic_revision,
+            device_map=args.device_map,
+            quantization=args.quantization,
+            batch_size=args.batch_size,
+            rubric=rubric if args.rubric else None,
         )
+        critic = CriticSource(*found)
     score_videos(
         critic,
         args.videos,
