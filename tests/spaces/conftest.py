@@ -2,6 +2,7 @@
 
 from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +138,11 @@ def browser(chromium: str) -> Iterator[Any]:
         running.close()
 
 
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+@contextmanager
+def visits(browser: Any) -> Iterator[Callable[..., Any]]:
     """
     `open_page(url, width=1280)`: a page of a new visitor (own cookies), its clips played once, so that its form is open. At
-    the end of the test no page may have written an error to its console, failed, or opened a dialog.
+    the end no page may have written an error to its console, failed, or opened a dialog.
     """
     contexts, problems = [], []
 
@@ -162,3 +163,9 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert problems == []
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    with visits(browser) as open_one:
+        yield open_one
