@@ -387,6 +387,71 @@ MUTATIONS = (
         "np.abs((w @ gaps)[:, 1:]).max(axis=-1)",
         "tests/judges/test_verdicts.py",
     ),
+    # Report and statistics
+    Mutation(
+        "Holm's correction without its running maximum",
+        "lift_trl/statistics/holm.py",
+        "highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))",
+        "highest = min(1.0, (len(p_values) - rank) * p_values[name])",
+        "tests/statistics/test_holm.py",
+    ),
+    Mutation(
+        "a p of 0 where no draw was as extreme",
+        "lift_trl/statistics/holm.py",
+        "(1 + extreme.sum()) / (1 + NUM_FLIPS)",
+        "extreme.sum() / NUM_FLIPS",
+        "tests/statistics/test_holm.py",
+    ),
+    Mutation(
+        "clips of one prompt as independent",
+        "lift_trl/statistics/intervals.py",
+        "_, index = np.unique(names, return_inverse=True)",
+        "index = np.arange(len(names))",
+        "tests/statistics/test_intervals.py",
+    ),
+    Mutation(
+        "votes seen from the left side",
+        "lift_trl/statistics/win_rate.py",
+        "* (1 if systems[0] == first else -1)",
+        "",
+        "tests/statistics/test_win_rate.py",
+    ),
+    Mutation(
+        "drift looked at without its interval",
+        "lift_trl/statistics/drift.py",
+        "for x in (change, *(estimate.ci95 or ()))]",
+        "for x in (change,)]",
+        "tests/statistics/test_drift.py",
+    ),
+    Mutation(
+        "a verdict by the uncorrected p",
+        "lift_trl/report/verdict.py",
+        "_word(difference, corrected.get(system, 1.0))",
+        "_word(difference, difference.p_value if difference else 1.0)",
+        "tests/report/test_page.py -k verdict",
+    ),
+    # Pages
+    Mutation(
+        "sides that are never mixed",
+        "lift_trl/ui/arena/votes.py",
+        "if self.identity.coin(voter, pair.id)",
+        "if False",
+        "tests/ui/test_pages.py -k sides",
+    ),
+    Mutation(
+        "a vote that names the pair, not the sides",
+        "lift_trl/ui/arena/votes.py",
+        'video_a=f"{left.system}/{left.name}"',
+        'video_a=f"{pair.first.system}/{pair.first.name}"',
+        "tests/ui/test_pages.py -k sides",
+    ),
+    Mutation(
+        "a vote that counts twice",
+        "lift_trl/ui/vote_log.py",
+        'if row["id"] not in self._rows:',
+        "if True:",
+        "tests/ui/test_vote_log.py -k double_click",
+    ),
     # A rubric of one's own
     Mutation(
         "LiFT's rewards for the labels of another rubric",

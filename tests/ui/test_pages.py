@@ -79,6 +79,18 @@ def test_sides_are_fair_and_fixed_for_a_voter_and_a_pair(arena):
     assert {arena.sides("one", p)[0].system for p in arena.pairs.values()} == {"base", "lift"}
 
 
+def test_a_vote_names_the_clips_by_the_sides_on_which_they_stood(arena):
+    first = []
+    for voter in map(str, range(8)):
+        pair = arena.next_pair(voter)
+        arena.vote(voter, pair.id, all_of("a"))
+        sides = [f"{clip.system}/{clip.name}" for clip in arena.sides(voter, pair)]
+        rows = [row for row in arena.log.rows() if row["voter"] == voter]
+        assert len(rows) == 4 and all([row["video_a"], row["video_b"]] == sides for row in rows)
+        first.append(sides[0].partition("/")[0])
+    assert set(first) == {"base", "lift"}
+
+
 def test_votes_are_spread_and_every_pair_comes_once(arena):
     for n in range(4):  # 4 voters and 20 votes each: 80 votes, two for every pair
         for _ in range(20):
