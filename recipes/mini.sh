@@ -25,48 +25,57 @@ both() {
 echo "== 0. the world: a tiny CogVideoX, a tiny chat VLM, prompts, real videos"
 lift-trl mini-world runs/mini/world
 
-echo "== 1. human feedback: people rate videos of the base model and say why"
-two recipes/generate.py --config $MINI/generate.yaml --seed 0 --output_dir runs/mini/to_rate
-lift-trl mini-rate runs/mini/to_rate runs/mini/rated
-lift-trl validate runs/mini/rated
+echo "== 1. human feedback: people rate videos of the base model and say why; beside it, the videos that alignment will need"
+rated() {
+    one recipes/generate.py --config $MINI/generate.yaml --seed 0 --output_dir runs/mini/to_rate
+    lift-trl mini-rate runs/mini/to_rate runs/mini/rated
+    lift-trl validate runs/mini/rated
+}
+generated() { one recipes/generate.py --config $MINI/generate.yaml; }
+both rated generated
 
 echo "== 2. the critic learns their labels and reasons"
 two recipes/train_critic.py --config $MINI/train_critic.yaml
 
-echo "== 3. alignment: new videos, their rewards, a LoRA by reward-weighted likelihood, and plain fine-tuning as the control"
-two recipes/generate.py --config $MINI/generate.yaml
-two recipes/score.py --config $MINI/score.yaml
-two recipes/cache.py --config $MINI/cache.yaml
+judge() {
+    one recipes/score.py --config $MINI/score.yaml --videos "runs/mini/eval_$1" --output_dir "runs/mini/scored_$1"
+    lift-trl mini-rate "runs/mini/eval_$1" "runs/mini/oracle_$1" --oracle
+}
+
+echo "== 3. alignment: rewards, a LoRA by reward-weighted likelihood, plain fine-tuning as the control; beside it, the base's part of 4"
+scored_and_cached() {
+    one recipes/score.py --config $MINI/score.yaml
+    one recipes/cache.py --config $MINI/cache.yaml
+}
+base() {
+    one recipes/generate.py --config $MINI/generate_eval.yaml
+    judge base
+}
+both scored_and_cached base
 rwl() { one recipes/align.py --config $MINI/align_rwl.yaml; }
 sft() { one recipes/align.py --config $MINI/align_sft.yaml; }
 both rwl sft
 
 echo "== 4. evaluation: the same prompts and seeds from each model, judged by the critic and by the oracle"
-judge() {
-    one recipes/score.py --config $MINI/score.yaml --videos "runs/mini/eval_$1" --output_dir "runs/mini/scored_$1"
-    lift-trl mini-rate "runs/mini/eval_$1" "runs/mini/oracle_$1" --oracle
-}
 tuned() {
     one recipes/generate.py --config $MINI/generate_eval.yaml --adapter "runs/mini/lora_$1" --output_dir "runs/mini/eval_$1"
     judge "$1"
 }
-base_kto_and_critic() {
-    one recipes/generate.py --config $MINI/generate_eval.yaml
-    judge base
+kto_guided_and_critic() {
     # What docs/objectives.md recommends for rated clips, on the same ones, in fewer and smaller steps; fewer videos.
     one recipes/align.py --config $MINI/align_kto.yaml --max_steps 120 --per_device_train_batch_size 32
     one recipes/generate.py --config $MINI/generate_eval.yaml --adapter runs/mini/lora_kto --videos_per_prompt 2 --output_dir runs/mini/eval_kto
     judge kto
-    one recipes/evaluate_critic.py --config $MINI/evaluate_critic.yaml
-}
-rwl_sft_and_guided() {
-    tuned rwl
-    tuned sft
     # What classifier-free guidance repairs by itself, at twice the cost of a video: the base again, fewer videos.
     one recipes/generate.py --config $MINI/generate_eval.yaml --guidance_scale 3 --videos_per_prompt 2 --output_dir runs/mini/eval_guided
     judge guided
+    one recipes/evaluate_critic.py --config $MINI/evaluate_critic.yaml
 }
-both base_kto_and_critic rwl_sft_and_guided
+rwl_and_sft() {
+    tuned rwl
+    tuned sft
+}
+both kto_guided_and_critic rwl_and_sft
 one recipes/evaluate.py --config $MINI/evaluate.yaml
 
 cat <<'NEXT'
