@@ -20,6 +20,7 @@ BEGIN, END = "<!-- by benchmarks/performance.py: begin -->", "<!-- by benchmarks
 PARTS = {
     "start_up": ("Until a command says something", ["start_up"]),
     "trainer": ("The trainer against a bare loop over the same batches", ["trainer_overhead"]),
+    "diffusers": ("The trainer against diffusers' own script", ["other_trainers"]),
     "growth": ("From 100 to 10,000 rows", ["growth"]),
     "quantized_base": ("A base in 8 bits", ["quantized_base", "--tiny"]),
     "device_busy": ("The device does not wait", ["device_busy", "--tiny"]),
@@ -28,10 +29,10 @@ PARTS = {
 }
 
 
-def measure(part: str, folder: Path) -> None:
-    """Runs a part, and keeps what it printed."""
+def measure(part: str, folder: Path, *more: str) -> None:
+    """Runs a part with `more` options, and keeps what it printed."""
     _, (module, *options) = PARTS[part]
-    command = [sys.executable, "-m", f"benchmarks.{module}", *options]
+    command = [sys.executable, "-m", f"benchmarks.{module}", *options, *more]
     before = os.getloadavg()[0]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -63,6 +64,9 @@ def main() -> None:
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="Those to measure; all by default."
     )
+    parser.add_argument(
+        "--diffusers_script", help="train_cogvideox_lora.py of diffusers' examples; without it that part is left."
+    )
     parser.add_argument("--again", action="store_true", help="Also measure what is there.")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "runs" / "performance", help="Folder of what parts printed."
@@ -74,9 +78,10 @@ def main() -> None:
     if not mark:
         raise SystemExit(f"{args.page}: has no section between {BEGIN} and {END}.")
     for part in args.parts:
-        if args.again or not (args.out / f"{part}.txt").is_file():
+        script = [args.diffusers_script] if part == "diffusers" else []
+        if (args.again or not (args.out / f"{part}.txt").is_file()) and None not in script:
             print(f"{part} ...", flush=True)
-            measure(part, args.out)
+            measure(part, args.out, *script)
         args.page.write_text(f"{before}{BEGIN}\n\n{section(args.out)}\n{END}{after}", encoding="utf-8")
 
 

@@ -21,7 +21,14 @@ from lift_trl.store.video_io import read_video
 
 
 #: As `recipes/configs/mini/generate_eval.yaml`.
-SIZE = {"num_frames": 9, "height": 48, "width": 48, "num_inference_steps": 20, "guidance_scale": 1.0, "enlarge": 4}
+SIZE: dict[str, Any] = {
+    "num_frames": 9,
+    "height": 48,
+    "width": 48,
+    "num_inference_steps": 20,
+    "guidance_scale": 1.0,
+    "enlarge": 4,
+}
 SEED = 2
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
