@@ -106,7 +106,7 @@ def spare_frozen_tower(model: Any) -> None:
     For checkpointing, transformers (5.24) and TRL make the embeddings of every part require gradients, the tower's too: it
     would be run twice, and gone back through, for nothing.
     """
-    bare = model.get_base_model() if isinstance(model, PeftModel) else model
+    bare: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     tower = bare.get_encoder(modality="image")
     if tower in (bare, bare.base_model) or any(parameter.requires_grad for parameter in tower.parameters()):
         return

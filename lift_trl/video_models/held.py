@@ -62,8 +62,8 @@ class HeldPipeline(PipelineSource):
                 part = shared if as_asked and not private and in_8_bits is None else deepcopy(part)
                 part = part if as_asked else _cast(part, dtype).to(device)
                 if in_8_bits is not None:
-                    kept = _kept_in_float32(part, dtype)
-                    whole = {name for name, _ in part.named_modules() if kept.intersection(name.split("."))}
+                    in_float32 = _kept_in_float32(part, dtype)
+                    whole = {path for path, _ in part.named_modules() if in_float32.intersection(path.split("."))}
                     quantize(part, in_8_bits, whole=whole)
             setattr(pipe, name, part)
         return pipe

@@ -101,8 +101,8 @@ def load_adapter(model: PeftModel, adapter: Path | str, *, network: str) -> None
     folder = Path(adapter)
     source = pinned(adapter)
     if not folder.is_dir() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source.repo_id):
-        wanted = ["adapter_*", DIFFUSERS_LORA_FILE]
-        folder = Path(snapshot_download(source.repo_id, revision=source.revision, allow_patterns=wanted))
+        files = ["adapter_*", DIFFUSERS_LORA_FILE]
+        folder = Path(snapshot_download(source.repo_id, revision=source.revision, allow_patterns=files))
     weights, config = read_peft_adapter(folder)
     named = lora_network(folder / DIFFUSERS_LORA_FILE)
     if named not in (None, network):
