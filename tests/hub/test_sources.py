@@ -139,6 +139,7 @@ def down(hub: LocalHub, base: Repo, tmp_path: Path) -> Iterator[LocalHub]:
 
 
 def test_a_hub_that_is_down_is_no_missing_file(down: LocalHub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # half a minute a file in all
     reads = {
         "dev/unseen": (find_rubric, load_clips, CachedVideoDataset),
         "dev/pinned-base": (load_settings, read_model_type, LiFTCritic.when_needed, weights_revision, critic_size),
