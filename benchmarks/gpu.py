@@ -44,6 +44,7 @@ from lift_trl.estimate.weightless.configured import ConfiguredSource
 from lift_trl.estimate.weightless.meter import Count, Meter
 from lift_trl.mini.checkpoints import VIDEO_MODELS, WEIGHTS
 from lift_trl.runtime import process_state, release_memory
+from lift_trl.store.quantization import Quantization
 
 
 Models = dict[str, dict[str, Any]]
@@ -64,9 +65,9 @@ class RandomSource(ConfiguredSource):
         super().__init__(name)
         self.device, self.meter = device, Meter()  # which is never entered, so it counts nothing
 
-    def _build(self, component: str, dtype: torch.dtype) -> torch.nn.Module:
+    def _build(self, component: str, dtype: torch.dtype, quantization: Quantization | None) -> torch.nn.Module:
         with self.device:
-            model = super()._build(component, dtype).to(self.device)
+            model = super()._build(component, dtype, quantization).to(self.device)
         for module in model.modules():  # a counted model has nothing in its weights
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()

@@ -43,8 +43,7 @@ def generator(plan: Plan) -> PairGenerator:
 
     zero_gpu = bool(os.environ.get("SPACES_ZERO_GPU"))
     source = StoredPipeline(os.environ["BASE"])
-    device = "cpu" if plan.how == "cpu" else "cuda"
-    dtype = float32 if plan.how == "cpu" else source.adapter.dtype
+    device, dtype = ("cpu", float32) if plan.how == "cpu" else ("cuda", source.adapter.dtype)
     pipe = DiffusionPipeline.from_pretrained(source.name, revision=source.files.revision, dtype=dtype)
     pipe.enable_model_cpu_offload() if plan.how == "offload" else pipe.to(device)
     critic = LiFTCritic.from_pretrained(os.environ["CRITIC"], device=device) if os.environ.get("CRITIC") else None

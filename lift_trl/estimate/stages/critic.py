@@ -163,7 +163,7 @@ class CriticStages:
 
 def _answers_alone() -> Any:
     """On a GPU, TRL puts the head on the tokens of answers alone; on a CPU on all, for compilers of other accelerators."""
-    # Private in TRL 1.16: trainer.utils._use_triton; when it goes,
+    # Private in TRL 1.16: _use_triton; when it goes,
     # `test_products_of_a_step_are_those_of_a_real_one_pairs_included` fails.
     return patch.object(trl.trainer.utils, "_use_triton", lambda device: True)
 
