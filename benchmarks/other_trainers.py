@@ -53,7 +53,8 @@ def run(script: Path | str, *options: str, path: Path | None = None) -> Cost:
         "PYTHONPATH": os.pathsep.join(paths),
         "CUDA_VISIBLE_DEVICES": "",
     }
-    child = subprocess.Popen([sys.executable, str(script), *options], cwd=ROOT, env=environment)
+    command = [sys.executable, str(script), *options]
+    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sys.stderr)  # what is printed here are figures
     _, status, usage = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"{script} ended with {os.waitstatus_to_exitcode(status)}.")
