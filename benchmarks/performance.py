@@ -54,7 +54,7 @@ def section(folder: Path) -> str:
         machine, *found = path.read_text(encoding="utf-8").splitlines()
         lines += [f"**{title}**: `python -m {' '.join([f'benchmarks.{module}', *options])}` on {machine}.", ""]
         tables = [line for line in found if line.startswith("|")]
-        figures = [line for line in found if line and line[0] not in "|{"]  # nor what a trainer logs
+        figures = [line for line in found if line and not line.startswith("|")]
         lines += [*tables, *([""] if tables else []), *(["```text", *figures, "```", ""] if figures else [])]
     return "\n".join(lines)
 

@@ -7,28 +7,20 @@ kernels of GPUs, which do nothing on a CPU, and `vae_tiling`, whose tiles do not
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.mini_study import SAMPLING
 from lift_trl.alignment.sampling.generate import generate_videos, plan_videos
-from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.mini.judges import OracleJudge
 from lift_trl.statistics.intervals import bootstrap_mean
 from lift_trl.store.manifest import METADATA_FILE, read_rows
 from lift_trl.store.video_io import read_video
 
 
-#: As `recipes/configs/mini/generate_eval.yaml`.
-SIZE: dict[str, Any] = {
-    "num_frames": 9,
-    "height": 48,
-    "width": 48,
-    "num_inference_steps": 20,
-    "guidance_scale": 1.0,
-    "enlarge": 4,
-}
 SEED = 2
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -46,7 +38,7 @@ def sample(world: Path, out: Path, options: dict[str, Any], *, tiny: bool) -> li
     """The videos' rows; what `out` has is not made again."""
     prompts = (world / "prompts.txt").read_text(encoding="utf-8").splitlines()
     videos = plan_videos(prompts[:2] if tiny else prompts, videos_per_prompt=2, seed=SEED)
-    generate_videos(world / "video_model", videos, out, sampling=Sampling(**SIZE, batch_size=24, **options))
+    generate_videos(world / "video_model", videos, out, sampling=replace(SAMPLING, **options))
     return list(read_rows(out / METADATA_FILE))
 
 

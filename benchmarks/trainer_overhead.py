@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from peft import LoraConfig
+from transformers import PrinterCallback
 
 from lift_trl.alignment.data.cache import CacheKeys, encoding_dtype
 from lift_trl.alignment.data.cache_format import (
@@ -90,9 +91,11 @@ def make_trainer(pipeline: Path, cache: Path, output_dir: Path, max_steps: int) 
         str(output_dir), max_steps=max_steps, per_device_train_batch_size=BATCH, report_to="none", save_strategy="no",
         logging_steps=STEPS, disable_tqdm=True,
     )  # fmt: skip
-    return RewardWeightedVideoTrainer(
+    trainer = RewardWeightedVideoTrainer(
         pipeline, args, train_dataset=CachedVideoDataset(cache), peft_config=LoraConfig(r=16, lora_alpha=16)
     )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def trainer_seconds(pipeline: Path, cache: Path, output_dir: Path) -> float:

@@ -31,6 +31,11 @@ def torchao_type(quantization: Quantization) -> Any:
     return types[quantization]()
 
 
+def layers_within(model: Any, names: set[str]) -> set[str]:
+    """Names of the modules of `model` that are, or are part of, one of `names` (single words of a path)."""
+    return {path for path, _ in model.named_modules() if names.intersection(path.split("."))}
+
+
 def quantize(model: Any, quantization: Quantization, *, whole: Collection[str]) -> None:
     """
     Quantises the linear layers of `model` where it is, as `from_pretrained` does when it loads them.

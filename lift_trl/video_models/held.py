@@ -12,7 +12,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from ..records import content_id
-from ..store.quantization import Quantization, quantize
+from ..store.quantization import Quantization, layers_within, quantize
 from .files import CheckpointFiles
 from .source import PipelineSource
 
@@ -62,9 +62,7 @@ class HeldPipeline(PipelineSource):
                 part = shared if as_asked and not private and in_8_bits is None else deepcopy(part)
                 part = part if as_asked else _cast(part, dtype).to(device)
                 if in_8_bits is not None:
-                    in_float32 = _kept_in_float32(part, dtype)
-                    whole = {path for path, _ in part.named_modules() if in_float32.intersection(path.split("."))}
-                    quantize(part, in_8_bits, whole=whole)
+                    quantize(part, in_8_bits, whole=layers_within(part, _kept_in_float32(part, dtype)))
             setattr(pipe, name, part)
         return pipe
 

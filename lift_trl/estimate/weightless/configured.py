@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
 from ...hub_source import pinned
-from ...store.quantization import Quantization, quantize
+from ...store.quantization import Quantization, layers_within, quantize
 from ...video_models import StoredPipeline
 from .meter import Meter
 
@@ -150,8 +150,7 @@ class ConfiguredSource(StoredPipeline):
                     if kept.intersection(name.split(".")):
                         parameter.data = parameter.data.float()
             if in_8_bits is not None:
-                whole = {name for name, _ in model.named_modules() if kept.intersection(name.split("."))}
-                quantize(model, in_8_bits, whole=whole)
+                quantize(model, in_8_bits, whole=layers_within(model, kept))
         return model.requires_grad_(False).eval()
 
 
