@@ -6,6 +6,7 @@ no test ran in the server. They share the seed of `hash()`, too, so at least one
 `accelerate launch` (tests/invariants/test_trajectories.py).
 """
 
+import io
 import multiprocessing
 import os
 import runpy
@@ -109,5 +110,8 @@ def _run(
     with log.open("ab") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
+    # pytest-xdist's `python -u` is inherited: a print of two words is written in three pieces, between another process's
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True, write_through=False)
     os.chdir(ROOT)
     function(*args, **options)
