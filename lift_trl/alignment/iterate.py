@@ -11,7 +11,7 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 from peft import LoraConfig
 
-from ..hub.lora.files import adapter_identity
+from ..hub.lora.origin import adapter_identity
 from ..records import content_id, placeless, seed_from
 from ..runtime import fit, release_memory
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows

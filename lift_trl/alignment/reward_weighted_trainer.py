@@ -16,8 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 
 from ..engines import Processes
-from ..hub.lora.files import adapter_identity, load_adapter
+from ..hub.lora.files import load_adapter
 from ..hub.lora.options import check_lora_options
+from ..hub.lora.origin import adapter_identity
 from ..kernels import attending_by, compile_blocks
 from ..records import TextCondition, TrainBatch
 from ..runtime import strategy

@@ -19,7 +19,7 @@ from ..vbench.suite import Protocol
 from .clips import Statistics, Systems, shown_clips, verdict_clips
 from .data import REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, Curve, Paired, Report
 from .judges import clip_label_rates, judge_ballots, judged_clips, load_judges, paired_differences
-from .systems import compare_means, plain_controls, system_facts, values_of
+from .systems import compare_means, plain_controls, system_facts, training_notes, training_stamps, values_of
 from .verdict import DECIDING
 from .votes import Ballots, agreements, ballot_wins, net_preferences, read_ballots, strengths
 
@@ -122,12 +122,13 @@ def build_report(args: ReportArguments) -> Report:
     judge = _independent(paired)
     by = judge if judge in judged else TRAINING_JUDGE  # people's votes rank no clip
     statistics = _statistics(args, systems)
+    facts = tuple(system_facts(name, clips) for name, clips in systems.items())
     drift_means, drift = _drift(statistics, systems)
     return Report(
         title=args.title,
         base=base,
         judge=judge,
-        systems=tuple(system_facts(name, clips) for name, clips in systems.items()),
+        systems=facts,
         controls=plain_controls(systems),
         verdict_clips=verdict_clips(systems, judged[by], by),
         rows=(*means.rows, *drift_means, *others.rows, *vbench.rows, *_figures(args)),
@@ -143,12 +144,12 @@ def build_report(args: ReportArguments) -> Report:
         clips=shown_clips(systems, judged[by], by, statistics, limit=args.num_clips),
         drift=drift,
         curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
-        stamps=_stamps(paths),
+        stamps={**training_stamps(systems), **_stamps(paths)},
         parents=parents_of(
             {**paths, **{f"{j}/{s}": path for j, mine in judged_by.items() for s, path in mine.items()}}
         ),
         suite_stamps={args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps},
-        notes=(*(note for name, path in paths.items() for note in _unscored(name, path)), *other_votes, *vbench.notes),
+        notes=(*_unscored(paths), *training_notes(facts), *other_votes, *vbench.notes),
         cards=named_paths(args.cards),
     )
 
@@ -193,11 +194,13 @@ def _people(
     return found, notes
 
 
-def _unscored(name: str, folder: Path) -> list[str]:
-    count, total = num_unscored(folder)
-    return (
-        [f"{name}: {count} of {total} clips {'is' if count == 1 else 'are'} unscored and left out."] if count else []
-    )
+def _unscored(paths: Mapping[str, Path]) -> list[str]:
+    counts = {name: num_unscored(path) for name, path in paths.items()}
+    return [
+        f"{name}: {count} of {total} clips {'is' if count == 1 else 'are'} unscored and left out."
+        for name, (count, total) in counts.items()
+        if count
+    ]
 
 
 def _judge_paths(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[str, dict[str, Path]]:

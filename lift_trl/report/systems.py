@@ -6,21 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..hub.lora.origin import ADAPTERS, LENGTH, TRAINING, adapter_identity, training_of
 from ..records import EvalRow, placeless
 from ..rubric import words
-from ..store.manifest import ARTIFACT_FILE, RUN_FILE, STATE_FILE, Artifact, read_json
+from ..store.manifest import ARTIFACT_FILE, Artifact
 from ..store.system_clips import SystemClip
 from ..vbench.score import PairedDelta
 from .data import SystemFacts, mean_row, paired_delta
 
 
 _PLAIN = "sft"
-#: How long a run was, of its Trainer's state.
-_STEPS = ("max_steps", "train_batch_size")
 #: What a run and its control share; the clips' weights are what they differ in.
 _SHARED = (
     *("model", "adapter", "network", "clips", "real_weight", "learning_rate", "caption_dropout", "seed"),
-    *("lora_r", "lora_alpha", "lora_target_modules", *_STEPS),
+    *("lora_r", "lora_alpha", "lora_target_modules", *LENGTH),
+)
+#: What a reader asks of a training first, `clips` by their hash, `adapter` the LoRA that it began with.
+_TOLD = (
+    *("objective", "max_steps", "train_batch_size", "learning_rate", "real_weight", "lora_r", "seed", "clips"),
+    "adapter",
 )
 
 
@@ -32,15 +36,15 @@ class Compared(NamedTuple):
 
 
 def system_facts(name: str, clips: Sequence[SystemClip]) -> SystemFacts:
-    """What `clips` are of: their own folder says which model and LoRA made them, the LoRA's which objective trained it."""
+    """What `clips` are of: their own folder says which model and LoRA made them, and what trained that LoRA."""
     made = _made(clips)
     counts = Counter(clip.prompt for clip in clips)
     each = sorted(set(counts.values()))
     return SystemFacts(
         name=name,
         model=made.parents.get("model", "") if made else "",
-        adapter=_adapter(made),
-        objective=str(_training(made).get("objective", "")),
+        adapter=", ".join(identity.rpartition("@")[0] for identity in _adapters(made).values()),
+        objective=", ".join(dict.fromkeys(str(run["objective"]) for run in _training(made))),
         settings=_settings(made.config) if made else "",
         clips=len(clips),
         prompts=len(counts),
@@ -58,9 +62,35 @@ def plain_controls(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, str
     return {
         name: control
         for control, plain in trained.items()
-        for name, run in trained.items()
-        if plain["objective"] == _PLAIN != run["objective"] and all(run.get(k) == plain.get(k) for k in _SHARED)
+        for name, runs in trained.items()
+        if len(runs) == len(plain) and all(_is_control(*both) for both in zip(plain, runs, strict=True))
     }
+
+
+def training_stamps(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, str]:
+    """What trained the LoRAs of each system, where that is known."""
+    return {
+        f"training {name}": "; ".join(
+            ", ".join(f"{key.replace('_', ' ')} {run[key]}" for key in _TOLD if run.get(key) not in (None, ""))
+            for run in runs
+        )
+        for name, clips in systems.items()
+        if (runs := _training(_made(clips)))
+    }
+
+
+def training_notes(facts: Sequence[SystemFacts]) -> list[str]:
+    """Which LoRAs nothing is known of."""
+    return [
+        f"{fact.name}: what trained its LoRA ({fact.adapter}) is not known, so it is compared with no plain fine-tuning. "
+        "Where the LoRA has its run.json, recipes/generate.py with the same output_dir writes it down and samples nothing."
+        for fact in facts
+        if fact.adapter and not fact.objective
+    ]
+
+
+def _is_control(plain: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    return plain["objective"] == _PLAIN != run["objective"] and all(run.get(k) == plain.get(k) for k in _SHARED)
 
 
 def _settings(config: Mapping[str, Any]) -> str:
@@ -80,20 +110,26 @@ def _made(clips: Sequence[SystemClip]) -> Artifact | None:
     return Artifact.load(folder) if (folder / ARTIFACT_FILE).is_file() else None
 
 
-def _adapter(made: Artifact | None) -> str:
-    return made.parents.get("adapter", "").partition("@")[0] if made else ""
+def _adapters(made: Artifact | None) -> dict[str, str]:
+    """`folder@hash` or `repo@commit` of each LoRA that made the clips, by its role."""
+    return {role: made.parents[role] for role in ADAPTERS if role in made.parents} if made else {}
 
 
-def _training(made: Artifact | None) -> Mapping[str, Any]:
-    """What the LoRA's folder says of its training; nothing where it lies elsewhere by now."""
-    adapter = _adapter(made)
-    file, steps = Path(adapter) / RUN_FILE, Path(adapter) / STATE_FILE
-    if not (adapter and file.is_file()):
-        return {}
-    state = read_json(steps) if steps.is_file() else {}
-    run = read_json(file)
-    start = placeless(run.get("adapter") or "")
-    return {**run, "adapter": start, **{name: state.get(name) for name in _STEPS}}
+def _training(made: Artifact | None) -> list[Mapping[str, Any]]:
+    """What trained each LoRA that made the clips; nothing where that is not known of all of them."""
+    found = [_run(role, identity, made) for role, identity in _adapters(made).items() if made]
+    return [{**run, "adapter": placeless(run.get("adapter") or "")} for run in found] if all(found) else []
+
+
+def _run(role: str, identity: str, made: Artifact) -> Mapping[str, Any]:
+    """As the clips' own record has it; where that has nothing (an earlier lift_trl), the folder of that very LoRA."""
+    recorded = made.config.get(TRAINING, {}).get(role)
+    if recorded is not None:
+        return dict(recorded)
+    place, _, content = identity.rpartition("@")
+    folder = Path(place)
+    is_lora = any(folder.glob("*.safetensors"))
+    return training_of(folder) if is_lora and adapter_identity(folder).rpartition("@")[2] == content else {}
 
 
 def values_of(

@@ -64,7 +64,7 @@ def systems_table(systems: Sequence[SystemFacts], controls: Mapping[str, str]) -
     columns = {
         "model": [s.model for s in systems],
         "LoRA": [s.adapter for s in systems],
-        "objective": [s.objective for s in systems],
+        "objective": [s.objective or ("not known" if s.adapter else "") for s in systems],
         "control": [controls.get(s.name, "") for s in systems],
         "clips": [f"{s.clips}: {s.prompts} prompts x {s.seeds} seeds" for s in systems],
         "sampled with": [s.settings for s in systems],

@@ -168,7 +168,7 @@ def made_in_words(verdict: SystemVerdict) -> str:
     facts = verdict.facts
     if facts is None or not (facts.adapter or facts.settings):
         return ""
-    trained = f"LoRA trained with objective {facts.objective}" if facts.objective else "LoRA"
+    trained = f"LoRA trained with objective {facts.objective}" if facts.objective else "LoRA, its training not known"
     return trained if facts.adapter else f"no LoRA; {facts.settings}"
 
 

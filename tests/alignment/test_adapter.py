@@ -11,7 +11,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
-from lift_trl.hub.lora.files import adapter_identity
+from lift_trl.hub.lora.origin import adapter_identity
 from lift_trl.hub.push import push
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from tests.alignment.conftest import make_trainer, trainable

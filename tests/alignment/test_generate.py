@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from lift_trl.alignment.sampling import generate
 from lift_trl.alignment.sampling.generate import PromptSeed, generate_videos, plan_videos, read_prompts
 from lift_trl.alignment.sampling.settings import Sampling
-from lift_trl.hub.lora.files import adapter_identity
+from lift_trl.hub.lora.origin import adapter_identity
 from lift_trl.store.manifest import PARTS_DIR, Artifact, read_rows
 from lift_trl.store.video_io import probe_video, read_video, write_video
 from lift_trl.vbench.plan import PlannedVideo

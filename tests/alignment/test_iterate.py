@@ -19,7 +19,7 @@ from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.alignment.score import CriticSource
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import find_revision
-from lift_trl.hub.lora.files import adapter_identity
+from lift_trl.hub.lora.origin import adapter_identity
 from lift_trl.mini.checkpoints import build_tiny_vlm
 from lift_trl.records import CriticScore, Judgement
 from lift_trl.rubric import Dimension, Label

@@ -14,6 +14,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, snapshot_downl
 from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.alignment.data.cache_stream import stream_cached_videos
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+from lift_trl.alignment.sampling.generate import generate_videos, plan_videos
+from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.hub.lora.files import DIFFUSERS_LORA_FILE
 from lift_trl.store.manifest import Artifact
 from lift_trl.store.video_io import probe_video
@@ -60,6 +62,15 @@ def test_pushed_lora_loads_by_name_and_the_cards_snippet_runs(hub, tmp_path, bas
     run_snippet(card.content, tmp_path)
     assert probe_video(tmp_path / "fox.mp4").num_frames == 9
 
+    # What it makes says what trained it, for a report, which asks no Hub.
+    made = generate_videos(
+        base_repo, plan_videos(["a fox"]), tmp_path / "made", adapter="dev/tiny-lift",
+        sampling=Sampling(num_inference_steps=1, guidance_scale=1.0),
+    )  # fmt: skip
+    run = Artifact.load(made).config["training"]["adapter"]
+    assert run == json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (run["objective"], run["max_steps"], run["learning_rate"]) == ("rwl", 3, trainer.args.learning_rate)
+
 
 @pytest.mark.parametrize("private", [None, False])
 def test_a_push_of_rated_rows_holds_model_and_card_alone(hub, tmp_path, base_repo, rated_videos, private, caplog):
@@ -80,7 +91,7 @@ def test_a_push_of_rated_rows_holds_model_and_card_alone(hub, tmp_path, base_rep
         (tmp_path / "out" / name).write_bytes(b"")
     trainer.push_to_hub()
     assert list((tmp_path / "out" / "_cache" / "train").glob("metadata.jsonl"))
-    model = ["README.md", "adapter_config.json", "adapter_model.safetensors", DIFFUSERS_LORA_FILE]
+    model = ["README.md", "adapter_config.json", "adapter_model.safetensors", DIFFUSERS_LORA_FILE, "run.json"]
     clips = [f"gallery/0{number}-{side}.mp4" for number in (0, 1) for side in ("base", "aligned")]
     if private is None:
         assert not set(clips) & set(HfApi().list_repo_files(repo)) and "hub_private_repo: true or false" in caplog.text

@@ -15,13 +15,9 @@ from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.sampling.generate import generate_videos, read_prompts
 from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.cli import main
-from lift_trl.hub.lora.files import (
-    COMFYUI_LORA_FILE,
-    DIFFUSERS_LORA_FILE,
-    adapter_identity,
-    lora_network,
-)
+from lift_trl.hub.lora.files import COMFYUI_LORA_FILE, DIFFUSERS_LORA_FILE, lora_network
 from lift_trl.hub.lora.loading import find_lora, load_lora
+from lift_trl.hub.lora.origin import adapter_identity
 from lift_trl.mini.checkpoints import build_tiny_vlm
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.store.manifest import Artifact, read_rows

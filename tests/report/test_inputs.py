@@ -3,12 +3,16 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from lift_trl.hub.lora.origin import adapter_identity
 from lift_trl.report.inputs import ReportArguments, build_report, parents_of, read_figures
 from lift_trl.report.judges import JudgedClip, judge_ballots
 from lift_trl.report.page import save_report, to_markdown
 from lift_trl.report.sections import sections
-from lift_trl.report.systems import plain_controls, system_facts
+from lift_trl.report.systems import plain_controls, system_facts, training_stamps
+from lift_trl.report.tables import systems_table
 from lift_trl.report.verdict import default_summary
 from lift_trl.report.votes import read_ballots
 from lift_trl.rubric import Dimension
@@ -224,23 +228,74 @@ def test_a_run_is_compared_with_plain_fine_tuning_of_the_same_settings(tmp_path,
         ("later", "sft", {"adapter": "lora@fedcba9876543210"}, 200),
         ("short", "sft", {}, 100),
     ):
-        lora = tmp_path / f"lora_{name}"
-        lora.mkdir()
         start = f"{name}@0123456789abcdef"  # the same LoRA in two places
-        run = {"objective": objective, "adapter": start, **settings, **changed}
-        (lora / "run.json").write_text(json.dumps(run))
-        (lora / "trainer_state.json").write_text(json.dumps({"max_steps": steps, "train_batch_size": 4}))
-        folder = write_rows(tmp_path / name, make_clip, [{"prompt": p, "seed": 7} for p in "aab"])
-        config = {"num_frames": 9, "width": 48, "height": 32, "guidance_scale": 2.5}
-        Artifact("generated", config, parents={"model": "tiny", "adapter": f"{lora}@0f"}).save(folder)
-        systems[name] = load_system(folder)
+        run = {"objective": objective, "adapter": start, **settings, **changed, "max_steps": steps}
+        systems[name] = load_system(
+            sampled(tmp_path / name, make_clip, adapter=(f"user/lora_{name}@{'0f' * 20}", run))
+        )
     assert plain_controls(systems) == {"rwl": "sft"}
     facts = system_facts("rwl", systems["rwl"])
-    assert (facts.model, facts.objective, facts.adapter) == ("tiny", "rwl", str(tmp_path / "lora_rwl"))
+    assert (facts.model, facts.objective, facts.adapter) == ("tiny", "rwl", "user/lora_rwl")
     assert (facts.settings, facts.clips, facts.prompts) == ("9 frames, 48x32 px, guidance 2.5", 3, 2)
     assert facts.seeds == "1 to 2"
-    (tmp_path / "lora_sft" / "run.json").unlink()
-    assert plain_controls(systems) == {}
+    assert training_stamps(systems)["training later"] == (
+        "objective sft, max steps 200, learning rate 0.1, real weight 0.3, seed 3, clips 0f, adapter fedcba9876543210"
+    )
+
+
+def test_of_two_loras_both_have_their_control(tmp_path, make_clip):
+    systems = {}
+    for name, objectives, seeds in (
+        ("both", ("rwl", "dpo"), (3, 4)),
+        ("plain", ("sft", "sft"), (3, 4)),
+        ("half", ("sft", "rwl"), (3, 4)),
+        ("one", ("sft",), (3,)),
+        ("other", ("sft", "sft"), (3, 5)),
+    ):
+        runs = ({"objective": objective, "seed": seed} for objective, seed in zip(objectives, seeds, strict=True))
+        loras = {role: (f"lora@{'0f' * 8}", run) for role, run in zip(("adapter", "adapter_2"), runs)}
+        systems[name] = load_system(sampled(tmp_path / name, make_clip, **loras))
+    assert plain_controls(systems) == {"both": "plain"}
+    facts = system_facts("both", systems["both"])
+    assert (facts.objective, facts.adapter) == ("rwl, dpo", "lora, lora")
+
+
+def test_what_trained_a_lora_is_known_of_that_lora_only(tmp_path, make_clip):
+    """Of clips whose record says nothing, its folder does, unless that holds another LoRA by now, or is gone."""
+    (lora := tmp_path / "lora").mkdir()
+    save_file({"a": torch.zeros(3)}, lora / "pytorch_lora_weights.safetensors")
+    (lora / "run.json").write_text(json.dumps({"objective": "kto", "seed": 3}))
+    (lora / "trainer_state.json").write_text(json.dumps({"max_steps": 70, "train_batch_size": 4}))
+    folder = sampled(tmp_path / "kto", make_clip, adapter=(adapter_identity(lora), {}))
+    args = ReportArguments(str(tmp_path / "r"), [f"kto={folder}"], drift=False)
+
+    def told():
+        made = build_report(args)
+        objective = systems_table(made.systems, {}).rows[0][3]
+        return objective, made.stamps.get("training kto"), [n for n in made.notes if "its LoRA" in n]
+
+    assert told() == ("kto", "objective kto, max steps 70, train batch size 4, seed 3", [])
+    moved = lora.rename(tmp_path / "moved")
+    objective, stamp, notes = told()
+    assert (objective, stamp) == ("not known", None) and f"kto: what trained its LoRA ({lora}) is not known" in notes[
+        0
+    ]
+    moved.rename(lora)
+    save_file({"a": torch.ones(3)}, lora / "pytorch_lora_weights.safetensors")
+    assert told() == (objective, stamp, notes)
+    save_file({"a": torch.zeros(3)}, lora / "pytorch_lora_weights.safetensors")
+    (lora / "run.json").write_text(json.dumps({"network": "transformer"}))  # as a person writes it
+    assert told() == (objective, stamp, notes)
+
+
+def sampled(folder, make_clip, **loras):
+    """Clips that these LoRAs made: role -> identity, and what trained it as the record of the clips has it."""
+    write_rows(folder, make_clip, [{"prompt": p, "seed": 7, "reward": 0.5} for p in "aab"])
+    config = {"num_frames": 9, "width": 48, "height": 32, "guidance_scale": 2.5}
+    config["training"] = {role: run for role, (_, run) in loras.items() if run}
+    parents = {"model": "tiny", **{role: identity for role, (identity, _) in loras.items()}}
+    Artifact("generated", config, parents=parents).save(folder)
+    return folder
 
 
 def test_a_report_names_what_it_was_made_from(three, tmp_path):
@@ -306,12 +361,12 @@ def test_a_name_that_fits_two_clips_is_an_error(tmp_path, make_clip):
 def test_vbench_figures_stand_under_their_own_protocol(three, tmp_path):
     """A custom run read with the default protocol was called VBench; what it was measured with stands beside it."""
     folders = []
-    for name, torch in (("base", "2.5.1"), ("rwl", "2.6.0")):
+    for name, version in (("base", "2.5.1"), ("rwl", "2.6.0")):
         folder = tmp_path / "vbench" / name
         folder.mkdir(parents=True)
         clips = [{"video_path": f"videos/p{i}-0.mp4", "video_results": 0.9} for i in range(3)]
         (folder / "aesthetic_quality_eval_results.json").write_text(json.dumps({"aesthetic_quality": [0.9, clips]}))
-        stamps = {"vbench": "0.1.5", "torch": torch}
+        stamps = {"vbench": "0.1.5", "torch": version}
         run = {
             "protocol": "vbench-custom",
             "planned": {},

@@ -270,7 +270,7 @@ def test_what_a_system_is_is_said(full):
     (rwl, _) = system_verdicts(full)
     facts = rwl.facts
     assert made_in_words(rwl) == "no LoRA; 9 frames"
-    assert made_in_words(rwl._replace(facts=facts._replace(adapter="runs/lora"))) == "LoRA"
+    assert made_in_words(rwl._replace(facts=facts._replace(adapter="runs/lora"))) == "LoRA, its training not known"
     tuned = facts._replace(adapter="runs/lora", objective="kto")
     assert made_in_words(rwl._replace(facts=tuned)) == "LoRA trained with objective kto"
     assert (

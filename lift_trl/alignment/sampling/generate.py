@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import shutil
 import time
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...engines import Append, Processes, Work, Workers
 from ...hub.lora.loading import FoundLora, find_loras, load_lora
+from ...hub.lora.origin import ADAPTERS, TRAINING, training_of
 from ...kernels import attending_by, compile_blocks, in_tf32
 from ...prefetch import behind
 from ...records import VideoSample, content_id, seed_from
@@ -160,6 +161,7 @@ def generate_videos(
     manifest = Manifest(folder, rank=workers.rank)
     with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
         loras, settings = _settings(source, sampling, adapter, dtype)
+        training = [training_of(lora.place) for lora in loras]
     done = manifest.ids_made_by("settings", {settings}, others="videos of another model, adapter or settings")
     # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
     batches = workers.part(chunks(list(videos), sampling.batch_size))
@@ -172,7 +174,7 @@ def generate_videos(
     plan = _Plan(source, loras, sampling, dtype, texts, folder, settings, done)
     workers.run(plan.sampler, todo, manifest.append)
     if state.is_main_process and workers.finishes:
-        _finish(manifest, ids, source, sampling, loras)
+        _finish(manifest, ids, source, sampling, dict(zip(loras, training, strict=True)))
     state.wait_for_everyone()
     return folder
 
@@ -352,14 +354,19 @@ def _store(plan: _Plan, video: PromptSeed, clip: NDArray[np.uint8], append: Appe
 
 
 def _finish(
-    manifest: Manifest, ids: Sequence[str], source: PipelineSource, sampling: Sampling, loras: Sequence[FoundLora]
+    manifest: Manifest,
+    ids: Sequence[str],
+    source: PipelineSource,
+    sampling: Sampling,
+    loras: Mapping[FoundLora, Mapping[str, Any]],
 ) -> None:
-    """The artefact's own page last: a folder with `artifact.yaml` is whole."""
+    """The artefact's own page last: a folder with `artifact.yaml` is whole. `loras` with what trained them."""
     asked = set(ids)
     rows = manifest.merge([*ids, *(row["id"] for row in manifest.rows() if row["id"] not in asked)])
-    parents = {"model": source.identity} | {
-        role: lora.identity for role, lora in zip(("adapter", "adapter_2"), loras, strict=False)
-    }
+    roles = dict(zip(ADAPTERS, loras, strict=False))
+    parents = {"model": source.identity} | {role: lora.identity for role, lora in roles.items()}
     config = {**asdict(sampling), "num_videos": len(rows), "num_prompts": len({row["prompt"] for row in rows})}
+    if training := {role: dict(run) for role, lora in roles.items() if (run := loras[lora])}:
+        config[TRAINING] = training
     Artifact(kind="generated", config=config, parents=parents).save(manifest.folder)
     shutil.rmtree(manifest.folder / _WORK_DIR, ignore_errors=True)

@@ -17,6 +17,7 @@ from ...hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
 from ...hub.front_matter import with_licence
 from ...hub.gallery import GALLERY, gallery_files, save_gallery, validation_pairs
 from ...hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora
+from ...hub.lora.origin import LENGTH
 from ...hub.pushed_base import check_base
 from ...kernels import attending_by
 from ...records import content_id, placeless
@@ -33,8 +34,12 @@ logger = get_logger(__name__)
 
 TRANSFORMER_DIR = "transformer"
 _TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
-#: All that is pushed of a run, beside the clips of its card: model and card. The cache and the state beside them stay here.
-PUSHED_FILES = ("README.md", DIFFUSERS_LORA_FILE, "adapter_config.json", "adapter_model.safetensors", "transformer/*")
+#: All that is pushed of a run, beside the clips of its card: model, card and settings, by which a report knows what trained
+#: it. The cache and the state beside them stay here.
+PUSHED_FILES = (
+    *("README.md", DIFFUSERS_LORA_FILE, "adapter_config.json", "adapter_model.safetensors", "transformer/*"),
+    RUN_FILE,
+)
 
 
 class SavingTrainer(ResumableTrainer, Trainer):
@@ -75,7 +80,8 @@ class SavingTrainer(ResumableTrainer, Trainer):
             contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
             save_file(contiguous, folder / TRANSFORMER_DIR / _TRANSFORMER_FILE)
         # Not stock's training_args.bin: a pickle with paths and tokens that nothing reads.
-        (folder / RUN_FILE).write_text(json.dumps(self._run(), indent=1) + "\n", encoding="utf-8")
+        run = {**self._run(), **{name: getattr(self.state, name) for name in LENGTH}}
+        (folder / RUN_FILE).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
         self.create_model_card(output_dir=folder)
 
     def create_model_card(self, *args: Any, output_dir: Path | str | None = None, **kwargs: Any) -> None:
@@ -164,7 +170,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
         before, now = (_placeless(run) for run in (read_json(checkpoint / RUN_FILE), self._run()))
         differences = [
             f"{name}={before.get(name)!r} there, {now.get(name)!r} here"
-            for name in sorted(before.keys() | now.keys())
+            for name in sorted((before.keys() | now.keys()) - set(LENGTH))  # a run may be made longer
             if before.get(name) != now.get(name)
         ]
         if differences:

@@ -18,10 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...hub_source import pinned
-from ...records import content_id
 from ...store.manifest import RUN_FILE, read_json
 from ...store.weights import damaged, read_tensors
-from ..parents import hub_parent
 from .options import check_lora_options
 
 
@@ -58,31 +56,6 @@ def read_peft_adapter(adapter_dir: Path | str) -> tuple[dict[str, Tensor], dict[
     config = LoraConfig.from_pretrained(str(adapter_dir))
     check_lora_options(config, where=str(adapter_dir))
     return weights, config.to_dict()
-
-
-def adapter_identity(adapter: str | Path) -> str:
-    """
-    `repo@commit` of a LoRA on the Hub, `folder@hash` of one on the disk, over the content of its weight files.
-
-    The content, not the bytes: safetensors orders the metadata of a file at random, so a LoRA that is saved once more has
-    other bytes.
-    """
-    if not Path(adapter).is_dir():
-        repo, revision = pinned(adapter)
-        return hub_parent(repo, revision=revision)
-    files = sorted(Path(adapter).glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(
-            f"{adapter}: holds no LoRA. Name the output_dir of recipes/align.py, or a checkpoint of it."
-        )
-    return f"{adapter}@{content_id(*(part for path in files for part in _content(path)))}"
-
-
-def _content(path: Path) -> tuple[str, bytes]:
-    """Header, sorted, and tensors of a safetensors file (8 bytes of the header's length, the header as JSON, tensors)."""
-    data = path.read_bytes()
-    end = 8 + int.from_bytes(data[:8], "little")
-    return json.dumps(json.loads(data[8:end]), sort_keys=True), data[end:]
 
 
 def load_adapter(model: PeftModel, adapter: Path | str, *, network: str) -> None:

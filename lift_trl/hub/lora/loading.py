@@ -19,7 +19,8 @@ from torch import Tensor
 from ...hub_source import pinned
 from ...store.manifest import RUN_FILE
 from ...store.weights import damaged, shown, unapplied
-from .files import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, adapter_identity, lora_network, read_peft_adapter
+from .files import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, lora_network, read_peft_adapter
+from .origin import adapter_identity
 
 
 # Not accelerate's logger, which raises where no launcher state was made: a Space and `lift-trl export` have none.
@@ -35,6 +36,12 @@ class FoundLora(NamedTuple):
     file: Path
     identity: str
     network: str | None
+
+    @property
+    def place(self) -> str:
+        """Its folder, or `repo@commit`."""
+        folder = self.identity.rpartition("@")[0]
+        return folder if Path(folder).is_dir() else self.identity
 
 
 def find_lora(lora: Path | str) -> FoundLora:
