@@ -77,7 +77,7 @@ def is_offline(error: LocalEntryNotFoundError) -> bool:
 
 def pinned(name: Path | str, revision: str | None = None) -> HubSource:
     """
-    Name and revision of a model: `user/name@revision` says both; a folder's name stays as it is.
+    Name and revision of a repository: `user/name@revision` says both; a path that is there stays as it is.
 
     >>> pinned("user/critic@v1"), pinned("runs/critic", "v2")
     (HubSource(repo_id='user/critic', revision='v1'), HubSource(repo_id='runs/critic', revision='v2'))
@@ -86,7 +86,7 @@ def pinned(name: Path | str, revision: str | None = None) -> HubSource:
         ValueError: if `revision` says another one.
     """
     source = HubSource(str(name), revision)
-    if not _PINNED.fullmatch(source.repo_id) or Path(name).is_dir():
+    if not _PINNED.fullmatch(source.repo_id) or Path(name).exists():
         return source
     found = HubSource.parse(source.repo_id)
     if revision not in (None, found.revision):

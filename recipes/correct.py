@@ -28,7 +28,7 @@ with importing():
 
 @dataclass
 class CorrectArguments:
-    hra: str = field(metadata={"help": "Ratings: a folder or a dataset repository that load_hra reads."})
+    hra: str = field(metadata={"help": "Ratings that load_hra reads: a folder, or a dataset repo[@revision]."})
     split: str = field(default="train", metadata={"help": "The split to correct."})
     bad_rows: Literal["raise", "drop"] = field(
         default="raise", metadata={"help": "raise, or drop: go on without rows that cannot be used, and list them."}

@@ -53,7 +53,10 @@ class EvaluateCriticArguments:
         default=None, metadata={"help": f"Released judge in place of a critic, on benchmarks: {', '.join(JUDGES)}."}
     )
     hra: str | None = field(
-        default=None, metadata={"help": "LiFT-HRA with a split test, or any rated clips with test_fraction."}
+        default=None,
+        metadata={
+            "help": "LiFT-HRA (folder or repo[@revision]) with a split test, or any rated clips with test_fraction."
+        },
     )
     test_fraction: float | None = field(default=None, metadata={"help": "As in training, for the same split."})
     bad_rows: Literal["raise", "drop"] = field(

@@ -26,7 +26,9 @@ with importing():
 
 @dataclass
 class TrainCriticArguments:
-    hra: str = field(metadata={"help": "LiFT-HRA: a dataset repo, a folder with metadata, or the authors' JSON."})
+    hra: str = field(
+        metadata={"help": "LiFT-HRA: a dataset repo[@revision], a folder with metadata, or the authors' JSON."}
+    )
     hra_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a dataset repo."})
     test_fraction: float | None = field(
         default=None,

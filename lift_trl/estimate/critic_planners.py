@@ -39,12 +39,22 @@ _BYTES_A_SCORE = 3000  # one row with three reasons, at most
 
 def plan_critic_training(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     """The trainer's steps over all epochs: a row for each of a clip's dimensions, and the pairs dealt out to them."""
+    return _training_plan(recipe, job, num_gpus, _trained_stages(recipe))
+
+
+def _trained_stages(recipe: Recipe) -> CriticStages:
+    """Of the critic that `recipe` trains."""
     vlm = ConfiguredVLM(recipe.require("model_name_or_path"), revision=recipe.settings.get("model_revision"))
-    args, dtype = _critic_args(recipe.settings), _dtype(recipe.settings)
-    rubric = _rubric(recipe.settings)
+    settings = _critic_args(recipe.settings).critic_settings(_rubric(recipe.settings))
+    return CriticStages(vlm, settings, _SIZE.height, _SIZE.width)
+
+
+def _training_plan(recipe: Recipe, job: Job, num_gpus: int, stages: CriticStages) -> Plan:
+    args, dtype, vlm = _critic_args(recipe.settings), _dtype(recipe.settings), stages.vlm
+    rubric = stages.settings.rubric
     rows = job.clips * len(rubric.dimensions)
     pairs = job.pairs if recipe.settings.get("preferences") else 0
-    one, two, spared = _steps(recipe.settings, vlm, rubric, pairs / rows)
+    one, two, spared = _steps(recipe.settings, stages, pairs / rows)
     batch = args.per_device_train_batch_size
     # The peak is that of a batch whose every row has pairs, the work that of a mean one.
     count = linear([(1.0, at_batch(one, two, batch)), (-batch, spared)])
@@ -66,12 +76,9 @@ def plan_critic_training(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     return Plan("train_critic", vlm.name_or_path, [part], disk, notes)
 
 
-def _steps(
-    settings: Mapping[str, Any], vlm: ConfiguredVLM, rubric: Rubric, pairs_a_row: float
-) -> tuple[Count, Count, Count]:
+def _steps(settings: Mapping[str, Any], stages: CriticStages, pairs_a_row: float) -> tuple[Count, Count, Count]:
     """Batches of one row and of two, with the most pairs that a row has; and what a mean row spares of the work."""
     args, lora, dtype = _critic_args(settings), _lora(settings), _dtype(settings)
-    stages = CriticStages(vlm, args.critic_settings(rubric), _SIZE.height, _SIZE.width)
     most = math.ceil(pairs_a_row)
     one, two = (stages.step(args, lora, dtype, batch, pairs=most) for batch in (1, 2))
     if not most:
@@ -83,13 +90,10 @@ def _steps(
 
 def plan_correction(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     """Three critics, on either half of the ratings and on all of them, and what they say of the clips."""
-    plan = plan_critic_training(recipe, job, num_gpus)
+    stages = _trained_stages(recipe)
+    plan = _training_plan(recipe, job, num_gpus, stages)
     (part,) = plan.parts
-    vlm = ConfiguredVLM(plan.model, revision=recipe.settings.get("model_revision"))
-    args = _critic_args(recipe.settings)
-    settings = args.critic_settings(_rubric(recipe.settings))
-    stages = CriticStages(vlm, settings, _SIZE.height, _SIZE.width)
-    scored = _scoring(stages, job.clips, _CRITIC_BATCH, reasons=args.with_reason)
+    scored = _scoring(stages, job.clips, _CRITIC_BATCH, reasons=stages.settings.with_reason)
     return replace(plan, stage="correct", parts=[replace(part, runs=2 * part.runs), scored])
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..hub_source import pinned
 from ..records import hra_features
 from ..rubric import Rubric
 from ..store.manifest import Artifact
@@ -88,7 +89,7 @@ def convert(
         "train_on": None if train_on is None else Path(train_on).name,
         "num_clips": {split: len(clips) for split, clips in splits.items()},
     }
-    name = Path(src).name if Path(src).exists() else f"datasets/{src}"
+    name = Path(src).name if Path(src).exists() else f"datasets/{pinned(src).repo_id}"
     parents = {name: data.revision or rows_digest(data.splits)}
     artifact = Artifact("hra", config, parents, rubric=data.rubric)
     write_hra(target, splits, artifact, max_shard_bytes=max_shard_bytes)

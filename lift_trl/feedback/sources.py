@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from huggingface_hub import HfApi, snapshot_download
 
+from ..hub_source import pinned
 from ..records import Annotation, VideoSource, content_id
 from ..remote import local_copy
 from ..rubric import LIFT, Rubric, folded
@@ -81,7 +82,8 @@ def read_hra(
         raise ValueError(f"source={origin.source!r}; use 'synthetic' or 'real'.")
     cache = default_cache_dir() if cache_dir is None else cache_dir
     here = local_copy(origin.name_or_path)
-    is_copy, origin = str(here) != str(origin.name_or_path), origin._replace(name_or_path=here)
+    repo, revision = pinned(here, origin.revision)
+    is_copy, origin = str(here) != str(origin.name_or_path), origin._replace(name_or_path=repo, revision=revision)
     data = HraData()
     for split, rows, folder in _splits(origin, data, fetch_videos=fetch_videos):
         # A relative path counts from the dataset's folder, never from whatever folder we run in.

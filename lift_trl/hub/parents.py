@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from huggingface_hub import HfApi, constants
 
+from ..hub_source import pinned
 from .tables import markdown_table
 
 
@@ -29,10 +30,14 @@ class HubParent(NamedTuple):
         return f"{constants.ENDPOINT}/{prefix}{self.repo_id}/tree/{self.commit}"
 
 
-def hub_parent(repo_id: str, *, repo_type: str = "model", revision: str | None = None) -> str:
-    """`user/name@commit` of a model, `datasets/user/name@commit` of a dataset, as `HfFileSystem` spells them."""
+def hub_parent(name: Path | str, *, repo_type: str = "model", revision: str | None = None) -> str:
+    """
+    `user/name@commit` of a model, `datasets/user/name@commit` of a dataset, as `HfFileSystem` spells them; `name` and
+    `revision` as `pinned` takes them.
+    """
     prefix = "" if repo_type == "model" else f"{repo_type}s/"
-    return f"{prefix}{repo_id}@{HfApi().repo_info(repo_id, repo_type=repo_type, revision=revision).sha}"
+    repo_id, asked = pinned(name, revision)
+    return f"{prefix}{repo_id}@{HfApi().repo_info(repo_id, repo_type=repo_type, revision=asked).sha}"
 
 
 def find_hub_parent(name: str, revision: str) -> HubParent | None:

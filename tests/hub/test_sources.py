@@ -15,16 +15,22 @@ from safetensors.torch import load_file, save_file
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import load_settings, read_model_type
-from lift_trl.hub.lora.files import adapter_identity
+from lift_trl.feedback.convert import convert
+from lift_trl.feedback.hra import load_hra
 from lift_trl.hub.lora.loading import find_lora
+from lift_trl.hub.lora.origin import adapter_identity
+from lift_trl.hub.parents import hub_parent
 from lift_trl.hub_source import find_file, pinned
 from lift_trl.judges import judge_name
+from lift_trl.rubric import LIFT
+from lift_trl.store.manifest import Artifact, write_rows
 from lift_trl.store.rubrics.of_data import find_rubric, write_rubric
 from lift_trl.store.weights import weights_revision
 from lift_trl.ui.clips import load_clips
 from lift_trl.ui.compare.generation import component_sizes, critic_size
 from lift_trl.video_models.files import CheckpointFiles
 from tests.critic.tiny_models import build_vlm
+from tests.feedback.conftest import write_clip
 from tests.hub.fixtures import LocalHub
 from tests.own_rubric import OWN
 
@@ -109,12 +115,14 @@ def test_a_pin_of_a_critic_is_exactly_that_state(critic: Repo, tmp_path: Path):
     assert critic_size(f"{critic.name}@v1") == critic_size(tmp_path / "critic-1")
 
 
-def test_a_pin_says_one_thing_and_a_wrong_one_is_named(base: Repo, critic: Repo, tmp_path: Path):
+def test_a_pin_says_one_thing_and_a_wrong_one_is_named(base: Repo, critic: Repo, tmp_path: Path, monkeypatch):
     assert pinned(f"{base.name}@v1", "v1") == (base.name, "v1")
     with pytest.raises(ValueError, match="dev/pinned-base@v1: its revision is given as 'v2' too"):
         CheckpointFiles(f"{base.name}@v1", "v2")
-    (tmp_path / "a" / "b@c").mkdir(parents=True)
-    assert pinned(tmp_path / "a" / "b@c") == (str(tmp_path / "a" / "b@c"), None)
+    monkeypatch.chdir(tmp_path)
+    Path("a", "b@c").mkdir(parents=True)
+    Path("a", "b@d.json").touch()
+    assert (pinned("a/b@c"), pinned("a/b@d.json")) == (("a/b@c", None), ("a/b@d.json", None))
     message = "has no revision 'v2'. Write one of its branches, tags or commits after the @"
     for read in (lambda name: CheckpointFiles(name).identity, LiFTCritic.when_needed, load_settings, weights_revision):
         with pytest.raises(ValueError, match=re.escape(f"dev/pinned-base: {message}")):
@@ -123,6 +131,38 @@ def test_a_pin_says_one_thing_and_a_wrong_one_is_named(base: Repo, critic: Repo,
             ValueError, match="dev/nowhere: no folder, and no model of the Hub that this token may read"
         ):
             read("dev/nowhere")
+
+
+def test_a_pin_of_ratings_is_exactly_that_state_and_says_one_thing(hub: LocalHub, tmp_path: Path):
+    """Wherever ratings, a rubric or a cache are read by name; with another revision beside it neither is taken."""
+    api, name = hub.api(), "dev/pinned-ratings"
+    api.create_repo(name, repo_type="dataset")
+    commits = []
+    for number, caption in enumerate(("a fox", "a hen", "a cow")):
+        folder = tmp_path / f"ratings-{number}"
+        folder.mkdir()
+        write_clip(folder / "clip.mp4", 40 * number)
+        rating = {"file_name": "clip.mp4", "caption": caption, "annotator_id": "ada", "label": "Good", "reason": "so"}
+        rows = [{**rating, "dimension": dimension} for dimension in LIFT.dimensions]
+        write_rows(folder / "metadata.jsonl", rows)
+        commits.append(api.upload_folder(folder_path=folder, repo_id=name, repo_type="dataset").oid)
+    api.create_tag(name, tag="v1", revision=commits[0], repo_type="dataset")
+    labels = {"missing_videos": "keep"}  # the builder of folders gives their names alone
+    for pin, revision, caption, commit in (
+        ("@v1", None, "a fox", commits[0]),
+        ("@v1", "v1", "a fox", commits[0]),
+        (f"@{commits[1]}", None, "a hen", commits[1]),
+        ("", "v1", "a fox", commits[0]),
+        ("", None, "a cow", commits[2]),
+    ):
+        assert set(load_hra(name + pin, revision=revision, **labels)["train"]["caption"]) == {caption}
+        assert find_rubric(name + pin, revision=revision) == LIFT
+        assert hub_parent(name + pin, repo_type="dataset", revision=revision) == f"datasets/{name}@{commit}"
+    convert(f"{name}@v1", tmp_path / "hra", missing_videos="keep")
+    assert Artifact.load(tmp_path / "hra").parents == {f"datasets/{name}": commits[0]}
+    for read in (load_hra, find_rubric, CachedVideoDataset, hub_parent):
+        with pytest.raises(ValueError, match=f"{name}@v1: its revision is given as 'main' too. Give one of them"):
+            read(f"{name}@v1", revision="main")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
-from lift_trl.hub.lora.files import adapter_identity
+from lift_trl.hub.lora.origin import adapter_identity
 from lift_trl.store.manifest import METADATA_FILE, read_rows
 from tests.structure.source import RECIPES
 

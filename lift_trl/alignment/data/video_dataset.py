@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...hub_source import HubSource
+from ...hub_source import pinned
 from ...records import RatedVideo, TextCondition, TrainBatch, content_id
 from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
 from ..objectives import OBJECTIVES, Objective, ObjectiveArguments, RatedRows, TrainingRows
@@ -225,8 +225,7 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
 
 
 def _downloaded(repo: str, revision: str | None) -> Path:
-    source = HubSource.parse(repo)
-    source = source._replace(revision=revision or source.revision)
+    source = pinned(repo, revision)
     try:
         with source.named():
             return Path(snapshot_download(source.repo_id, repo_type="dataset", revision=source.revision))

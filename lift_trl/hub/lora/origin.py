@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...hub_source import find_file, pinned
+from ...hub_source import find_file
 from ...records import content_id
 from ...store.manifest import RUN_FILE, STATE_FILE, read_json
 from ..parents import hub_parent
@@ -26,8 +26,7 @@ def adapter_identity(adapter: str | Path) -> str:
     other bytes.
     """
     if not Path(adapter).is_dir():
-        repo, revision = pinned(adapter)
-        return hub_parent(repo, revision=revision)
+        return hub_parent(adapter)
     files = sorted(Path(adapter).glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(

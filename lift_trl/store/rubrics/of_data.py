@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from ...hub_source import HubSource, find_file
+from ...hub_source import find_file, pinned
 from ...rubric import LIFT, Rubric
 from ..manifest import ARTIFACT_FILE, Artifact, write_text
 from .form import read_rubric, rubric_to_plain
@@ -70,11 +70,11 @@ def _stored(data: Path | str, revision: str | None) -> Rubric | None:
     if path.exists():
         folder = path if path.is_dir() else path.parent
     else:
-        source = HubSource.parse(str(data))
+        source = pinned(data, revision)
         if source.repo_id.count("/") != 1 or source.repo_id.startswith((".", "/", "~")):
             return None
-        names, wanted = (ARTIFACT_FILE, RUBRIC_FILE), revision or source.revision
-        files = (find_file(source.repo_id, name, revision=wanted, repo_type="dataset") for name in names)
+        names = (ARTIFACT_FILE, RUBRIC_FILE)
+        files = (find_file(source.repo_id, name, revision=source.revision, repo_type="dataset") for name in names)
         if (file := next((found for found in files if found), None)) is None:
             return None
         folder = file.parent
