@@ -32,8 +32,8 @@ def load_hra(
 
     Args:
         name_or_path: a repository of the Hub (`user/name[@revision]`) or a local path, in one of these forms: published
-            Parquet (one row a clip), a folder with `metadata.jsonl` (or `.csv`, `.parquet`) of tidy rows or of one row a clip
-            with three labels, the authors' JSON with its zips (`Fudan-FUXI/LiFT-HRA-10K`), their VIDGEN rows, or their
+            Parquet (one row a clip), a folder with `metadata.jsonl` (or `.csv`, `.parquet`) of tidy rows or of one row a
+            clip with three labels, the authors' JSON with its zips (`Fudan-FUXI/LiFT-HRA-10K`), their VIDGEN rows, or their
             critics' answers.
         revision: branch, tag or commit of the repository, where its name says none.
         source: `"synthetic"` or `"real"` for all rows. By default what the rows say; in the authors' JSON, which says
