@@ -14,8 +14,9 @@ from lift_trl.report.sections import sections
 from lift_trl.report.systems import plain_controls, system_facts, training_stamps
 from lift_trl.report.tables import systems_table
 from lift_trl.report.verdict import default_summary
-from lift_trl.report.votes import read_ballots
+from lift_trl.report.votes import net_preferences, read_ballots
 from lift_trl.rubric import Dimension
+from lift_trl.statistics.win_rate import Vote
 from lift_trl.store.manifest import Artifact
 from lift_trl.store.system_clips import load_system, pair_systems
 
@@ -322,6 +323,15 @@ def test_parents_do_not_hang_on_the_place_and_count_every_rating(tmp_path, make_
         (tmp_path / place / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = parents_of({place: tmp_path / place for place in ("here", "there", "changed")})
     assert found["here"] == found["there"] != found["changed"]
+
+
+def test_people_prefer_by_the_whole_clip():
+    """Not by its motion, of which they may think the opposite."""
+    whole = [Vote(f"p#{number}", f"p{number}", None, outcome, "ada") for number, outcome in enumerate((1, 1, -1, 0))]
+    motion = [vote._replace(dimension=str(Dimension.MOTION_SMOOTHNESS), outcome=-1) for vote in whole]
+    (found,) = net_preferences("people", {("rwl", "base"): [*motion, *whole]})
+    assert (found.a, found.measure, found.value, found.n) == ("rwl", "preference", 0.25, 4)
+    assert list(net_preferences("people", {("rwl", "base"): motion})) == []
 
 
 def test_votes_that_match_nothing_are_an_error(three, tmp_path):

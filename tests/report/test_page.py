@@ -482,6 +482,17 @@ def five(full):
     )
 
 
+def test_a_benchmark_is_counted_up_and_down_where_its_interval_says_so(full):
+    bounds = ((0.1, 0.3), (-0.1, 0.2), (-0.3, -0.1), (0.0, 0.2), (-0.2, -0.01), (-0.4, -0.2))
+    deltas = [
+        PairedDelta("vbench", f"vbench/{number}", "base", "rwl", 0.5, 0.6, Estimate(0.1, ci95, 9))
+        for number, ci95 in enumerate((*bounds, None))
+    ]
+    rows = (EvalRow("vbench", "vbench/scene", "rwl", 0.6, 9),)
+    (told,) = [p.text for p in sections(replace(full, rows=rows, deltas=tuple(deltas))) if p.id == "benchmarks"]
+    assert "rwl against base: 1 of 7 up, 3 down." in told
+
+
 @pytest.mark.browser
 def test_the_first_screen_answers_for_five_systems(five, tmp_path, chromium):
     """Did each help, by how much by the judge that gave no reward, at what side effect: on a laptop and on a phone."""

@@ -34,7 +34,7 @@ from lift_trl.ui.compare.generation import component_sizes, critic_size, plan_fo
 from lift_trl.ui.compare.votes import Gallery
 from lift_trl.ui.identity import COOKIE, Identity, cookie_token
 from lift_trl.ui.page import named, player_html, prompt_html
-from lift_trl.ui.verdict import score_of, verdict_html
+from lift_trl.ui.verdict import score_of, verdict_html, verdicts_html
 from lift_trl.ui.vote_log import VoteLog
 
 
@@ -424,10 +424,22 @@ def test_a_gallery_joins_verdicts_by_id():
     clips = gallery.get("lift", "prompt 0", "0").clips
     assert clips.scores[0] is None and clips.scores[1].reward == pytest.approx(0.9)
     html = verdict_html("lift", clips.scores[1])
+    bars = re.findall(r'<i class="(lift-rank.)" style="width:([0-9.]+)%">', html)
+    assert bars[:3] == [("lift-rank2", "70.0"), ("lift-rank1", "20.0"), ("lift-rank0", "10.0")]
     assert "70 %" in html and "<img" not in html and "&#36;&#123;1&#125;" in html
     assert gallery.get("lift", "prompt 9", "0") is None
     assert "unscored, broken" in verdict_html("x", score_of({"id": "1", "unscored": "broken"}, LIFT))
     assert score_of({"id": "1", "prompt": "p"}, LIFT) is None
+
+
+def test_rewards_differ_where_both_clips_have_one():
+    labels = {d.value: "Good" for d in Dimension}
+    good, mixed = (score_of({"id": "1", **labels, **more}, LIFT) for more in ({}, {"video_fidelity": "Bad"}))
+    broken = score_of({"id": "1", "unscored": "broken"}, LIFT)
+    assert "Difference of the rewards: 0.28." in verdicts_html([("base", mixed), ("lift", good)])  # (0.9 - 0.05) / 3
+    for other in (broken, None):
+        html = verdicts_html([("base", other), ("lift", good)])
+        assert "Difference" not in html and "nan" not in html and "reward 0.90" in html
 
 
 def test_clips_of_one_prompt_and_seed_are_told_apart():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
+from lift_trl.ui.tally import Answer, Tally
 from lift_trl.ui.vote_log import VoteLog, vote_id
 from tests.hub.fixtures import LocalHub
 
@@ -42,6 +43,18 @@ def test_a_double_click_counts_once_and_the_first_vote_stands(tmp_path):
         assert log.add([again]) == 0
         assert log.rows() == [first] and "1" in log
     assert VoteLog(tmp_path).rows() == [first]
+
+
+def test_an_item_is_done_when_a_person_has_answered_each_of_its_questions(tmp_path):
+    """Rows of another version, or of a page with fewer questions, may be a part of the answers."""
+    given = [("ada", "x", "motion"), ("bob", "x", "motion"), ("ada", "x", "overall"), ("ada", "y", "motion")]
+    with VoteLog(tmp_path) as log:
+        tally = Tally(log, lambda row: Answer(*row["answer"]), num_answers=2)
+        log.add([{"id": str(number), "answer": answer} for number, answer in enumerate(given)])
+        assert tally.people() == {"x": {"ada"}}
+        log.add([{"id": "9", "answer": ("bob", "x", "overall")}])
+        assert tally.people() == {"x": {"ada", "bob"}}
+        assert set(tally.given("ada", "y")) == {"motion"}
 
 
 def test_rows_are_on_the_disk_when_add_returns_even_after_kill_9(tmp_path):
