@@ -61,7 +61,7 @@ class IterateArguments:
     )
     guard_action: Literal["warn", "stop", "best"] = field(
         default="best",
-        metadata={"help": "Where the reward is exploited: go on, stop, or stop and name the best round."},
+        metadata={"help": "Where the reward is exploited: go on, stop, or stop and hand back the best round before."},
     )
 
 
@@ -109,7 +109,7 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
         rows_per_shard=script_args.rows_per_shard,
         guard=guard,
     )
-    which = "last" if guard is None else "kept"
+    which = "kept" if guard is not None and guard.action == "best" else "last"
     training_args.distributed_state.print(
         f"The LoRA of the {which} round is {lora}. Next: recipes/generate.py --adapter with the LoRA of each round, and "
         "recipes/evaluate.py"

@@ -69,7 +69,8 @@ class RoundCheck(NamedTuple):
 
     Attributes:
         number: of the round or step, 0 for the base.
-        reward, judge: mean reward by the critic, and by the other judge.
+        reward, judge: mean reward by the critic, and by the other judge: the base's mean plus the gain over it on the clips
+            that both have, so that clips which a judge could not score move nothing.
         reasons: why the guard fires; empty where it does not.
         warnings: what drifted, which is no proof.
     """
@@ -88,11 +89,16 @@ class Curves:
         self.unit = unit
         self._reward, self._judge = [dict(reward)], [dict(judge)]
         self.checks = [RoundCheck(0, _mean(reward), _mean(judge))]
+        self._best = 0  # its place in the lists
 
     @property
     def best(self) -> int:
-        """The round that the other judge likes best; 0 is the base."""
-        return max(self.checks, key=lambda check: (check.judge, -check.number)).number
+        """
+        The round that the other judge likes best, of those in which the guard did not fire; 0 is the base.
+
+        Two are compared on the clips that both have; the later one must have gained.
+        """
+        return self.checks[self._best].number
 
     def add(
         self, reward: Verdicts, judge: Verdicts, warnings: Sequence[str] = (), *, number: int | None = None
@@ -101,9 +107,8 @@ class Curves:
         The next round, or that with a `number` of its own.
 
         The guard fires where the critic's reward surely rose over the base's and the other judge surely saw less than a
-        fifth of that; or where the other judge surely likes it less than the best round before, and the critic does not.
+        fifth of that; or where the other judge surely likes it less than the `best` round before, and the critic does not.
         """
-        best = [check.number for check in self.checks].index(self.best)
         gain, seen = Gain.of(reward, self._reward[0]), Gain.of(judge, self._judge[0])
         reasons = []
         base, before = self._judge[0], self._reward[0]
@@ -111,16 +116,20 @@ class Curves:
         unseen = Gain.of(judge, {name: base[name] + _SEEN_SHARE * (reward[name] - before[name]) for name in shared})
         if gain.mean - gain.half > 0 and gain.mean > _SMALL_GAIN and unseen.mean + unseen.half < 0:
             reasons.append(f"the reward rose by {gain.mean:.3f} over the base's, the other judge's by {seen.mean:.3f}")
-        fell, rose = Gain.of(judge, self._judge[best]), Gain.of(reward, self._reward[best])
-        if fell.mean + fell.half < 0 <= rose.mean:
+        since, rose = Gain.of(judge, self._judge[self._best]), Gain.of(reward, self._reward[self._best])
+        if since.mean + since.half < 0 <= rose.mean:
             reasons.append(
-                f"the other judge's fell by {-fell.mean:.3f} since {self._name(self.best)}, while the reward did not fall"
+                f"the other judge's fell by {-since.mean:.3f} since {self._name(self.best)}, while the reward did not fall"
             )
         self._reward.append(dict(reward))
         self._judge.append(dict(judge))
         number = len(self.checks) if number is None else number
-        self.checks.append(RoundCheck(number, _mean(reward), _mean(judge), tuple(reasons), tuple(warnings)))
-        return self.checks[-1]
+        start = self.checks[0]
+        check = RoundCheck(number, start.reward + gain.mean, start.judge + seen.mean, tuple(reasons), tuple(warnings))
+        if not reasons and since.mean > 0:
+            self._best = len(self.checks)
+        self.checks.append(check)
+        return check
 
     def save(self, folder: Path) -> None:
         """Writes both curves: a table in `guard.md`, and `guard.json` for the report."""
@@ -128,7 +137,7 @@ class Curves:
         for check in self.checks:
             said = "; ".join([*check.reasons, *(f"(warning: {warning})" for warning in check.warnings)])
             lines.append(f"| {check.number or 'base'} | {check.reward:.3f} | {check.judge:.3f} | {said} |")
-        lines.append(f"\nBest by the other judge: {self._name(self.best)}.")
+        lines.append(f"\nBest by the other judge, where the guard did not fire: {self._name(self.best)}.")
         write_text(folder / "guard.md", "\n".join(lines) + "\n")
         found = {"unit": self.unit, "checks": [check._asdict() for check in self.checks]}
         write_text(folder / GUARD_FILE, json.dumps(found, indent=1))

@@ -75,7 +75,8 @@ def iterate(
             goes back where the reward is exploited. `guard.md` in `output_dir` has both curves.
 
     Raises:
-        RuntimeError: if the guard fires before any round is better than the base, and is to go back to the best.
+        RuntimeError: if the guard fires, is to go back to the best round, and no round in which it was silent is better
+            than the start.
         ValueError: if an argument does not apply, or a finished artefact was made with other settings.
     """
     source = open_pipeline(model)
@@ -142,7 +143,7 @@ class _Watch:
         Judges round `number`, whose LoRA is `adapter`.
 
         Raises:
-            RuntimeError: if it is to go back to the best round and there is none.
+            RuntimeError: if it is to go back to the best round and there is none but the start.
         """
         reward, judge = self._verdicts(number, adapter)
         drift = self.guard.drift
@@ -161,8 +162,9 @@ class _Watch:
             return adapter if self.guard.action == "stop" else None
         if self.curves.best == 0:
             raise RuntimeError(
-                f"{message}. By the other judge no round is better than the start: mend the reward, or set guard_action to "
-                "warn or stop."
+                f"{message}. By the other judge no round is better than the start, those aside in which the reward is "
+                f"exploited, so none is handed back: mend the reward, or set guard_action to warn or stop. "
+                f"{self.output_dir / 'guard.md'} has the rounds, whose LoRAs are kept beside it."
             )
         return self.output_dir / f"round_{self.curves.best}" / LORA
 

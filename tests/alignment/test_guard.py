@@ -1,5 +1,7 @@
 """The guard against reward hacking: when it fires, what it keeps, and that rounds are judged on the same clips."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -36,7 +38,7 @@ def rounds(rewards, judges):
 def test_a_reward_that_only_its_own_judge_sees_fires_in_the_first_round():
     """The prototype's run on stillness: its judge, and a critic that gave no reward."""
     curves, fired = rounds((0.48, 0.74, 0.99, 1.00), (0.655, 0.658, 0.541, 0.579))
-    assert fired == [True, True, True] and curves.best in (0, 1)
+    assert fired == [True, True, True] and curves.best == 0
     assert "the reward rose by 0.2" in curves.checks[1].reasons[0]
 
 
@@ -54,6 +56,27 @@ def test_a_fall_from_the_best_round_fires_even_after_honest_gains():
     assert fired == [False, False], "the reward itself says that this round is worse"
 
 
+def test_a_round_in_which_the_guard_fired_is_never_the_best():
+    """The other judge sees a little of an exploited gain, and then most of an honest one."""
+    curves, fired = rounds((0.50, 0.85, 0.54, 0.90), (0.50, 0.55, 0.53, 0.51))
+    assert fired == [True, False, True] and curves.checks[1].judge > curves.checks[2].judge
+    assert curves.best == 2
+
+
+def test_rounds_are_compared_on_the_clips_that_both_have():
+    """The judge could not score the hard half of round 2, whose gain is the smaller one on every clip that it scored."""
+    hard = {f"clip-{index}" for index in range(60)}
+    base = {name: value - (0.3 if name in hard else 0.0) for name, value in verdicts(0.6, 1).items()}
+    gained, less = ({name: base[name] + more for name in base} for more in (0.1, 0.02))
+    easy = {name: value for name, value in less.items() if name not in hard}
+    curves = Curves(base, base)
+    for reward, judge in ((gained, gained), (less, easy)):
+        assert not curves.add(reward, judge).reasons
+    assert np.mean(list(easy.values())) > np.mean(list(gained.values())) and curves.best == 1
+    mean = np.mean(list(base.values()))
+    assert [check.judge for check in curves.checks] == pytest.approx([mean, mean + 0.1, mean + 0.02])
+
+
 def test_the_table_has_both_curves(tmp_path):
     curves, _ = rounds((0.48, 0.74, 0.99), (0.65, 0.65, 0.54))
     curves.save(tmp_path)
@@ -61,7 +84,8 @@ def test_the_table_has_both_curves(tmp_path):
     assert lines[2].startswith("| base | 0.4") and lines[4].startswith(
         "| 2 | 1.0" if lines[4][6] == "1" else "| 2 | 0.9"
     )
-    assert "the reward rose by" in lines[4] and lines[-1].startswith("Best by the other judge")
+    assert "the reward rose by" in lines[4]
+    assert lines[-1] == "Best by the other judge, where the guard did not fire: the base."
     rewarded, other = load_curves("dpo", tmp_path)
     assert rewarded.group == other.group == "mean reward by round" and rewarded.name == "dpo: the critic that rewards"
     assert rewarded.steps == (0, 1, 2) and rewarded.values == pytest.approx((0.48, 0.74, 0.99), abs=0.05)
@@ -84,7 +108,7 @@ def test_iterate_goes_back_to_the_best_round_and_repeats_nothing(world, tmp_path
     kept = world.iterate(tmp_path, rounds=3, critic=critic.source(), guard=guard, max_steps=1)
     assert kept == tmp_path / "round_1" / "lora" and not (tmp_path / "round_3").exists()
     table = (tmp_path / "guard.md").read_text()
-    assert "fell by" in table and "Best by the other judge: round 1." in table
+    assert "fell by" in table and "Best by the other judge, where the guard did not fire: round 1." in table
     folders = [tmp_path / "guard" / name / "judged" for name in ("base", "round_2")]
     ids = [[row["id"] for row in read_rows(folder / "metadata.jsonl")] for folder in folders]
     assert ids[0] == ids[1] and len(ids[0]) == 6
@@ -98,10 +122,26 @@ def test_iterate_goes_back_to_the_best_round_and_repeats_nothing(world, tmp_path
     )
 
 
-def test_without_a_better_round_there_is_nothing_to_go_back_to(world, tmp_path):
-    critic, other = Fashion("critic", {"guard/round_1": Label.GOOD}), Fashion("other", {"guard/round_1": Label.BAD})
+class Lenient(Fashion):
+    """Likes one dimension of the first clip of round 1 better than the base's; the rest equally."""
+
+    told = False
+
+    def score(self, videos, captions, *, with_reason=False):
+        first, *rest = super().score(videos, captions)
+        if "guard/round_1" in str(videos[0]) and not self.told:
+            self.told = True
+            better = replace(first.judgements[0], label=Label.GOOD)
+            first = replace(first, judgements=(better, *first.judgements[1:]))
+        return [first, *rest]
+
+
+@pytest.mark.parametrize("other", [Fashion("other", {"guard/round_1": Label.BAD}), Lenient("other", {})])
+def test_without_a_better_round_there_is_nothing_to_go_back_to(world, tmp_path, other):
+    """Nor where the other judge likes the exploited round a little better than the start."""
+    critic, guard = Fashion("critic", {"guard/round_1": Label.GOOD}), Guard(other.source(), videos_per_prompt=4)
     with pytest.raises(RuntimeError, match="round 1: the reward is exploited: .* no round is better than the start"):
-        world.iterate(tmp_path, rounds=2, critic=critic.source(), guard=Guard(other.source()), max_steps=1)
+        world.iterate(tmp_path, rounds=2, critic=critic.source(), guard=guard, max_steps=1)
 
 
 def test_the_judges_of_the_mini_world_judge_clips(tmp_path):
@@ -131,7 +171,7 @@ def test_a_training_ends_where_its_reward_is_exploited(tmp_path, pipeline_dir, c
     assert (
         table[0].startswith("| step |")
         and table[3].startswith("| 2 | 0.806 |")
-        and "other judge: the base." in table[-1]
+        and "did not fire: the base." in table[-1]
     )
 
 
