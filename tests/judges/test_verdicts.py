@@ -167,6 +167,18 @@ def test_each_fault_is_found(fault, name, squares):
     assert results(ColourJudge(**{fault: False}), squares)[name].passed is False
 
 
+@pytest.mark.parametrize(("run", "lost"), [(0, {0}), (1, {1, 2}), (1, {0, 1, 2})])
+def test_a_clip_that_only_one_of_two_runs_scores_does_not_repeat(run, lost, squares):
+    class Failing(ColourJudge):
+        def score(self, videos, captions, *, with_reason=False):
+            scores = super().score(videos, captions)
+            gone = CriticScore("", "judge", unscored="out of memory")
+            return [gone if self.runs == run + 1 and i in lost else score for i, score in enumerate(scores)]
+
+    check = results(Failing(), squares)["repeated_run"]
+    assert check.passed is False and check.value == 1.0
+
+
 class Scripted:
     """A critic whose rewards of motion (the last in `plain`) depend on what was done to a clip: a table of its faults."""
 
