@@ -1,6 +1,7 @@
 """What a training tool needs to ask `lift-trl serve`: frames to mp4, and one call. Standard library and PyAV only."""
 
 import base64
+import http.client
 import json
 import tempfile
 import urllib.error
@@ -73,8 +74,8 @@ def score_clips(
     except urllib.error.HTTPError as error:
         kind = ValueError if error.code < 500 else ConnectionError
         raise kind(f"{url}: status {error.code}: {error.read(2000).decode(errors='replace')}") from error
-    except (OSError, ValueError, KeyError) as error:
-        # An answer that breaks off is no JSON.
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        # An answer that breaks off, is no JSON, or another service's.
         raise ConnectionError(f"{url}: no whole answer ({error}). Is the server running?") from error
     return rows
 

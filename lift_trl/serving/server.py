@@ -3,14 +3,15 @@
 import asyncio
 import base64
 import hmac
+import http.client
 import os
-import urllib.error
+import string
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any, NamedTuple, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -179,18 +180,44 @@ async def _score(batcher: Batcher, name: str, asked: ScoreRequest, allow_urls: S
 def _read(clip: RequestedClip, allow_urls: Sequence[str]) -> _Read:
     if clip.url is None:
         return _Read(clip.video)
-    if not any(_is_below(clip.url, base) for base in allow_urls):
-        return _Read(
-            None, f"{clip.url[:200]}: not fetched; start the server with --allow-url and the URL of its folder"
-        )
     try:
-        with _opener.open(clip.url, timeout=URL_TIMEOUT_S) as answer:
-            found = answer.read(MAX_URL_BYTES + 1)
-    except OSError as error:
+        return _Read(_fetch(clip.url, allow_urls))
+    except (OSError, http.client.HTTPException, ValueError) as error:
         return _Read(None, f"{clip.url[:200]}: {error}")
+
+
+def _fetch(url: str, allow_urls: Sequence[str]) -> bytes:
+    """
+    The file behind `url`.
+
+    Raises:
+        ValueError: if it may not be fetched, is no URL, or the file is too long or not whole.
+        OSError, HTTPException: if it cannot be had.
+    """
+    asked = _escaped(url)
+    if not any(_is_below(asked, _escaped(base)) for base in allow_urls):
+        raise ValueError("not fetched; start the server with --allow-url and the URL of its folder")
+    with _opener.open(asked, timeout=URL_TIMEOUT_S) as answer:
+        found: bytes = answer.read(MAX_URL_BYTES + 1)
+        promised = answer.headers["Content-Length"]
     if len(found) > MAX_URL_BYTES:
-        return _Read(None, f"{clip.url[:200]}: longer than {MAX_URL_BYTES} bytes")
-    return _Read(found)
+        raise ValueError(f"longer than {MAX_URL_BYTES} bytes")
+    # Asked for so many bytes at most, http.client takes fewer for the whole.
+    if promised is not None and len(found) != int(promised):
+        raise ValueError(f"breaks off after {len(found)} of {promised} bytes")
+    return found
+
+
+def _escaped(url: str) -> str:
+    """
+    `url` as HTTP sends it; what is escaped already stays.
+
+    >>> _escaped("http://a.example/a b/caf\u00e9%20.mp4?of=\u00e9&n=1")
+    'http://a.example/a%20b/caf%C3%A9%20.mp4?of=%C3%A9&n=1'
+    """
+    parts = urlsplit(url)
+    path, query = (quote(part, safe=string.punctuation) for part in (parts.path, parts.query))
+    return parts._replace(path=path, query=query).geturl()
 
 
 def _is_below(url: str, base: str) -> bool:
