@@ -62,8 +62,7 @@ def audit(critic: RewardModel, videos: Sequence[VideoSource | str], captions: Se
         scores = critic.score(videos, captions)
         names = [*dict.fromkeys(name for score in scores for name in score.dimension_rewards)]
         plain = _table(scores, names)
-        scored = np.isfinite(plain)
-        usable = scored.all(axis=1)
+        usable = np.isfinite(plain).all(axis=1)
         if not names or not usable.any():
             raise ValueError(
                 "no clip could be scored, so there is nothing to audit. Score one and read its `unscored`."
@@ -79,8 +78,6 @@ def audit(critic: RewardModel, videos: Sequence[VideoSource | str], captions: Se
     blank = changed["blank"]
     # A judge with dimensions of its own is asked about motion by its whole reward.
     motion = [names.index(d)] if (d := Dimension.MOTION_SMOOTHNESS) in names else slice(None)
-    # A clip that only one of two runs can score changed by all that a reward can.
-    largest = float(np.where(scored & np.isfinite(again), np.abs(again - plain), scored ^ np.isfinite(again)).max())
     ranks = [_blank_rank(name, plain[usable, i], blank[usable, i]) for i, name in enumerate(names)]
     grey = _drop("blank_video", blank - plain, "change of the reward with a grey clip; surely below 0 is right")
     return [
@@ -93,12 +90,7 @@ def audit(critic: RewardModel, videos: Sequence[VideoSource | str], captions: Se
         _motion(
             "shuffled_frames", (changed["shuffled"] - plain)[:, motion].mean(axis=1), "the frames in random order"
         ),
-        AuditCheck(
-            "repeated_run",
-            largest,
-            "largest change in a second run, 1 where only one of the two scored a clip; 0 is right",
-            largest <= REPEAT_TOLERANCE,
-        ),
+        _repeated(plain, again),
         _change("reversed_frames", changed["reversed"] - plain, "change with the frames in reverse order"),
         _change("half_size", changed["half"] - plain, "change at half the height and width; near 0 is right"),
         AuditCheck(
@@ -137,6 +129,14 @@ def _change(name: str, change: np.ndarray, meaning: str) -> AuditCheck:
         return AuditCheck(name, float("nan"), meaning)
     estimate = bootstrap_mean(values.tolist())
     return AuditCheck(name, estimate.value, meaning, ci95=estimate.ci95)
+
+
+def _repeated(plain: np.ndarray, again: np.ndarray) -> AuditCheck:
+    """Passed if all clips earn the same again. One that a single run scored changed by all that a reward can."""
+    first, second = np.isfinite(plain), np.isfinite(again)
+    largest = float(np.where(first & second, np.abs(again - plain), first ^ second).max())
+    meaning = "largest change in a second run, 1 where only one of the two scored a clip; 0 is right"
+    return AuditCheck("repeated_run", largest, meaning, largest <= REPEAT_TOLERANCE)
 
 
 def _drop(name: str, change: np.ndarray, meaning: str) -> AuditCheck:
