@@ -58,8 +58,12 @@ def test_a_fall_from_the_best_round_fires_even_after_honest_gains():
 
 def test_a_round_in_which_the_guard_fired_is_never_the_best():
     """The other judge sees a little of an exploited gain, and then most of an honest one."""
-    curves, fired = rounds((0.50, 0.85, 0.54, 0.90), (0.50, 0.55, 0.53, 0.51))
-    assert fired == [True, False, True] and curves.checks[1].judge > curves.checks[2].judge
+    base = verdicts(0.5, 1)
+    curves = Curves(base, base)
+    gains = ((0.294, 0.03), (0.04, 0.02), (0.40, 0.01))
+    checks = [curves.add(*({name: base[name] + more for name in base} for more in gain)) for gain in gains]
+    assert [bool(check.reasons) for check in checks] == [True, False, True]
+    assert [check.judge - curves.checks[0].judge for check in checks] == pytest.approx([0.03, 0.02, 0.01])
     assert curves.best == 2
 
 
