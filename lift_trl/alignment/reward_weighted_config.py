@@ -237,19 +237,13 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
         """Sets `gradient_accumulation_steps` so that a step has `clips_per_step` clips."""
         if self.clips_per_step is None:
             return
-        at_once = self.train_batch_size * self.world_size
-        if self.clips_per_step % at_once:
-            raise ValueError(
-                f"clips_per_step={self.clips_per_step} cannot be made of {at_once} clips at a time "
-                f"(per_device_train_batch_size={self.train_batch_size} on {self.world_size} processes). Nearest: "
-                f"{max(1, round(self.clips_per_step / at_once)) * at_once}."
-            )
-        if self.gradient_accumulation_steps not in (1, self.clips_per_step // at_once):
+        times = accumulation(self.clips_per_step, self.train_batch_size, self.world_size)
+        if self.gradient_accumulation_steps not in (1, times):
             raise ValueError(
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps} and clips_per_step={self.clips_per_step} "
                 "contradict each other. Leave out the first; it follows."
             )
-        self.gradient_accumulation_steps = self.clips_per_step // at_once
+        self.gradient_accumulation_steps = times
 
     def _refuse_what_does_not_apply(self) -> None:
         refused: list[tuple[str, Any, str]] = [
@@ -292,3 +286,23 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
                 "objective=%s does not read %s: leave out, or name the objective that does (docs/objectives.md).",
                 *(self.objective, ", ".join(ignored)),
             )
+
+
+def accumulation(clips_per_step: int, batch: int, processes: int) -> int:
+    """
+    The micro-batches of a step of `clips_per_step` clips, `batch` at a time on each of `processes`.
+
+    >>> accumulation(64, 4, 8)
+    2
+
+    Raises:
+        ValueError: if it cannot be made of them; says which can.
+    """
+    at_once = batch * processes
+    if clips_per_step % at_once:
+        raise ValueError(
+            f"clips_per_step={clips_per_step} cannot be made of {at_once} clips at a time "
+            f"(per_device_train_batch_size={batch} on {processes} processes). Nearest: "
+            f"{max(1, round(clips_per_step / at_once)) * at_once}."
+        )
+    return clips_per_step // at_once

@@ -58,13 +58,11 @@ def _training_plan(recipe: Recipe, job: Job, num_gpus: int, stages: CriticStages
     batch = args.per_device_train_batch_size
     # The peak is that of a batch whose every row has pairs, the work that of a mean one.
     count = linear([(1.0, at_batch(one, two, batch)), (-batch, spared)])
-    steps = rows / batch * args.num_train_epochs
-    if args.max_steps > 0:
-        steps = args.max_steps * args.gradient_accumulation_steps
-    gathered = vlm.gathered_bytes(dtype)
-    part = Part("training step", count, steps, batch, (one, two), unit="rows", gathered=gathered)
-    trained = count.peak.get("trained weights", 0.0)
     rows_a_step = batch * num_gpus * args.gradient_accumulation_steps
+    seen = args.max_steps * rows_a_step if args.max_steps > 0 else rows * args.num_train_epochs
+    gathered = vlm.gathered_bytes(dtype)
+    part = Part("training step", count, seen / batch, batch, (one, two), unit="rows", gathered=gathered)
+    trained = count.peak.get("trained weights", 0.0)
     dimensions, pixels = len(rubric.dimensions), f"{_SIZE.height} x {_SIZE.width} pixels"
     notes = [
         f"{rows_a_step} rows a step, {dimensions} rows a clip; clips of {pixels}",
@@ -89,12 +87,16 @@ def _steps(settings: Mapping[str, Any], stages: CriticStages, pairs_a_row: float
 
 
 def plan_correction(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
-    """Three critics, on either half of the ratings and on all of them, and what they say of the clips."""
+    """
+    Three critics, on either half of the ratings and on all of them, and what they say of the clips. Epochs are of that many
+    ratings; of `max_steps` each critic has as many as the others.
+    """
     stages = _trained_stages(recipe)
     plan = _training_plan(recipe, job, num_gpus, stages)
     (part,) = plan.parts
+    times = 3 if _critic_args(recipe.settings).max_steps > 0 else 2
     scored = _scoring(stages, job.clips, _CRITIC_BATCH, reasons=stages.settings.with_reason)
-    return replace(plan, stage="correct", parts=[replace(part, runs=2 * part.runs), scored])
+    return replace(plan, stage="correct", parts=[replace(part, runs=times * part.runs), scored])
 
 
 def plan_critic_evaluation(recipe: Recipe, job: Job, num_gpus: int) -> Plan:

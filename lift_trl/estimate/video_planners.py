@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..alignment.data.clips import ClipSize
-from ..alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
+from ..alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig, accumulation
 from ..alignment.sampling.settings import Sampling
 from .plan import Job, Part, Plan
 from .recipe import Recipe
@@ -31,24 +31,36 @@ def training_part(stages: VideoStages, settings: Mapping[str, Any], job: Job, nu
     """The trainer's steps alone."""
     args, lora = _training(settings)
     peft_config = lora.lora_config()
-    one, two = stages.steps(args, peft_config)
     batch = args.per_device_train_batch_size
+    runs, made = training_runs(args, job, num_gpus)
+    one, two = stages.steps(args, peft_config)
     count = at_batch(one, two, batch)
-    steps = job.clips / batch * args.num_train_epochs
-    if args.max_steps > 0:
-        steps = args.max_steps * args.gradient_accumulation_steps
     trained = count.peak.get("trained weights", 0.0)
-    plan = Plan("align", stages.name_or_path, [Part("training step", count, steps, batch, (one, two))])
+    plan = Plan("align", stages.name_or_path, [Part("training step", count, runs, batch, (one, two))])
     plan.disk = {"a checkpoint (weights and optimiser)": 3 * trained + (trained if peft_config else 0.0)}
-    clips_per_step = args.clips_per_step or batch * num_gpus * args.gradient_accumulation_steps
-    times = clips_per_step // (batch * num_gpus)
-    unit = "pairs (a row of --clips each)" if args.objective == "dpo" else "clips"
-    plan.notes = [f"{clips_per_step} {unit} a step: {batch} on each of {num_gpus} cards, accumulated {times} times"]
+    plan.notes = [made]
     if args.quantization:
         plan.notes.append(
             f"the base's linear layers are in {args.quantization}; what they compute with, in 16 bits, is an activation"
         )
     return plan
+
+
+def training_runs(args: RewardWeightedVideoConfig, job: Job, num_gpus: int) -> tuple[float, str]:
+    """Micro-batches of a training, all cards together, and in words what a step is made of; `args` accumulate as there."""
+    batch, unit = (
+        args.per_device_train_batch_size,
+        "pairs (a row of --clips each)" if args.objective == "dpo" else "clips",
+    )
+    clips = args.clips_per_step or batch * num_gpus * args.gradient_accumulation_steps
+    args.gradient_accumulation_steps = times = max(1, clips // (batch * num_gpus))
+    made = f"{clips} {unit} a step: {batch} on each of {num_gpus} cards, accumulated {times} times"
+    try:
+        accumulation(clips, batch, num_gpus)
+    except ValueError as error:
+        made = f"the run will not start on {num_gpus} cards: {error}"
+    rows = args.max_steps * clips if args.max_steps > 0 else job.clips * args.num_train_epochs
+    return rows / batch, made
 
 
 def plan_cache(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
@@ -101,5 +113,7 @@ def _training(settings: Mapping[str, Any]) -> tuple[RewardWeightedVideoConfig, L
     names = {one.name for one in fields(RewardWeightedVideoConfig) if one.init}
     given = {name: value for name, value in settings.items() if name in names}
     given |= {"fp16": False, "bf16": True, "use_cpu": True, "report_to": []}
+    if settings.get("clips_per_step") is not None:  # it follows, from the number of cards too
+        given.pop("gradient_accumulation_steps", None)
     lora = {one.name: settings[one.name] for one in fields(LoraArguments) if one.name in settings}
     return RewardWeightedVideoConfig(**given), LoraArguments(**lora)

@@ -17,6 +17,7 @@ from lift_trl.estimate.weightless.meter import Count
 from lift_trl.recipe_parser import RecipeParser
 from tests.critic.tiny_models import build_vlm
 from tests.estimate.mid_size import SIZE
+from tests.estimate.written import write
 from tests.own_rubric import SIGNS
 
 
@@ -26,11 +27,6 @@ class AlignLike:
 
     model_name_or_path: str
     cache: str
-
-
-def write(path, **settings):
-    path.write_text(yaml.safe_dump(settings))
-    return path
 
 
 @pytest.fixture
