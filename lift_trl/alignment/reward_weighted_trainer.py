@@ -32,7 +32,7 @@ from .objectives.parts.step import Loss, Needs
 from .reward_weighted_config import RewardWeightedVideoConfig
 from .sampling.validation import ValidationVideos, validation_guidance
 from .training.draws import RowDraws, draw_rows
-from .training.guarded import policy_callbacks
+from .training.guarded import add_validation, policy_callbacks
 from .training.metrics import TIMESTEP_QUARTERS, LossMetrics
 from .training.overflow import SkippedSteps
 from .training.policies import acting_as, add_old_policy
@@ -128,8 +128,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         self._empty_prompt = dataset.text_cache().load("")
         self._announce(network)
         if args.validation_prompts:
-            # Before the trackers', which close their runs at the end of training.
-            self.callback_handler.callbacks.insert(0, self._validation_callback(dataset))
+            add_validation(self.callback_handler.callbacks, self._validation_callback(dataset))
 
     @property
     def _quantiles(self) -> tuple[float, float]:

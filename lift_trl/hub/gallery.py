@@ -26,13 +26,17 @@ class Pair(NamedTuple):
 
 
 def validation_pairs(folder: Path) -> list[Pair]:
-    """The base's and the last step's clips of each validation prompt of the training in `folder`."""
+    """
+    The base's and the last step's clips of each validation prompt of the training in `folder`.
+
+    A prompt without a clip of the last step is one that the run was resumed without: its clips are of another model.
+    """
+    steps = {int(path.stem.removeprefix("step-")) for path in (folder / VALIDATION).glob("*/step-*.mp4")}
     pairs = []
-    for place in sorted((folder / VALIDATION).glob("*/")):
-        steps = sorted(place.glob("step-*.mp4"), key=lambda path: int(path.stem.removeprefix("step-")))
-        if steps and (place / "base.mp4").is_file() and (place / PROMPT_FILE).is_file():
-            prompt = (place / PROMPT_FILE).read_text(encoding="utf-8")
-            pairs.append(Pair(prompt, place / "base.mp4", steps[-1]))
+    for aligned in sorted((folder / VALIDATION).glob(f"*/step-{max(steps, default=0)}.mp4")):
+        base, prompt = (aligned.with_name(name) for name in ("base.mp4", PROMPT_FILE))
+        if base.is_file() and prompt.is_file():
+            pairs.append(Pair(prompt.read_text(encoding="utf-8"), base, aligned))
     return pairs[:MAX_PAIRS]
 
 

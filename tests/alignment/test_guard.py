@@ -1,5 +1,6 @@
 """The guard against reward hacking: when it fires, what it keeps, and that rounds are judged on the same clips."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from accelerate import PartialState
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.guard import Curves, Guard, read_verdicts
 from lift_trl.alignment.training.guarded import GuardedValidation
+from lift_trl.hub.gallery import validation_pairs
 from lift_trl.mini.judges import OracleJudge, StillnessJudge
 from lift_trl.mini.shapes import CLEAN, SCENES, draw_clip
 from lift_trl.mini.world import write_clips
@@ -227,6 +229,54 @@ def test_a_guard_that_only_warns_sees_the_whole_run_and_one_that_is_resumed_its_
     (tmp_path / "guard.md").unlink()
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert (tmp_path / "guard.md").read_text() == table
+
+
+class Attentive(Fashion):
+    """Remembers which videos it was given under which prompts."""
+
+    def __init__(self, name, liked):
+        super().__init__(name, liked)
+        self.given = []
+
+    def score(self, videos, captions, *, with_reason=False):
+        self.given += zip(videos, captions, strict=True)
+        return super().score(videos, captions)
+
+
+@pytest.fixture(scope="module")
+def half_run(tmp_path_factory, pipeline_dir, cache_dir):
+    """Two steps of a guarded training with three prompts, and its checkpoint."""
+    folder = tmp_path_factory.mktemp("half")
+    judges = {"critic": Fashion("critic", {}), "other": Fashion("other", {})}
+    saved = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    guarded(folder, pipeline_dir, CachedVideoDataset(cache_dir), **judges, **saved).train()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "prompts, judged",
+    [
+        (["a red circle", "a blue square"], {"base": 2, "2": 2, "4": 2}),
+        (["a red circle", "a blue square", "a pink triangle"], {"base": 3, "2": 2, "4": 3}),
+        (["a red disc", "a blue square", "a pink triangle"], {"base": 3, "4": 3}),
+    ],
+)
+def test_a_run_resumed_with_other_validation_prompts_judges_and_shows_the_clips_of_these(
+    tmp_path, pipeline_dir, cached, half_run, prompts, judged
+):
+    folder = shutil.copytree(half_run, tmp_path / "run")
+    critic, other = Attentive("critic", {"step-4": Label.GOOD}), Attentive("other", {})
+    trainer = guarded(folder, pipeline_dir, cached, critic=critic, other=other, validation_prompts=prompts)
+    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    rows = [line.split("|")[1].strip() for line in (folder / "guard.md").read_text().splitlines()[2:-2]]
+    assert rows == list(judged) and other.given == critic.given
+    names = [video.stem.removeprefix("step-") for video, _ in other.given]
+    assert {name: names.count(name) for name in judged} == judged
+    for video, caption in other.given:
+        assert caption in prompts and video.with_name("prompt.txt").read_text() == caption
+    shown = validation_pairs(folder)
+    assert [pair.prompt for pair in shown] == prompts
+    assert {pair.aligned.name for pair in shown} == {"step-4.mp4"}
 
 
 def test_a_guard_needs_videos_to_judge(tmp_path, pipeline_dir, cached):

@@ -1,9 +1,10 @@
 """The guard within one training: a limit of the distance to the reference, and both judges at each validation."""
 
+import os
 from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
@@ -12,6 +13,7 @@ from transformers import TrainerCallback
 from ...runtime import release_memory
 from ...store.manifest import METADATA_FILE, write_rows
 from ..guard import Curves, Guard, Verdicts
+from ..sampling.validation import ValidationVideos
 from ..score import CriticSource
 from .policies import OldPolicyFollows
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 _BASE = "base"
+# Clips of a step that anything can be said of.
+_FEWEST = 2
 
 
 class StopsFarAway(TrainerCallback):
@@ -55,12 +59,20 @@ def policy_callbacks(args: "RewardWeightedVideoConfig", *, old_moves: bool) -> l
     return found
 
 
+class _Clip(NamedTuple):
+    """A validation video, and its prompt."""
+
+    video: Path
+    prompt: str
+
+
 class GuardedValidation(TrainerCallback):
     """
     Gives the validation videos of each step, and the base's, to the critic that gave the rewards and to the guard's judge;
     warns, or ends the training, where the guard fires. `guard.md` in `output_dir` has both curves.
 
-    A judge is in memory only while it scores, beside the model in training, on the main process.
+    A judge is in memory only while it scores, beside the model in training, on the main process. Of a run that was resumed
+    with other prompts, or other ways of sampling them, only the clips of those of now are judged.
 
     Args:
         guard: its judge and action; `"best"` ends the training and names the step that the judge likes best.
@@ -69,6 +81,7 @@ class GuardedValidation(TrainerCallback):
 
     def __init__(self, guard: Guard, critic: CriticSource) -> None:
         self.guard, self.critic = guard, critic
+        self.videos: ValidationVideos | None = None
         self.curves: Curves | None = None
         self.judged: set[int] = set()
         self.last_step = -1
@@ -78,7 +91,7 @@ class GuardedValidation(TrainerCallback):
         Raises:
             ValueError: if there are too few validation videos to be sure of anything.
         """
-        if len(args.validation_prompts or ()) < 2:
+        if self.videos is None or len(self.videos.prompts) < _FEWEST:
             raise ValueError(
                 "a guard judges the validation videos: give two validation_prompts or more, better twenty."
             )
@@ -101,40 +114,57 @@ class GuardedValidation(TrainerCallback):
 
     def _fires(self, args: Any, step: int) -> bool:
         """Whether the guard fires at `step`. A run that was resumed judges its earlier steps again, for their curves."""
-        folder = Path(args.output_dir)
-        clips = {clip.parent.name: clip for clip in sorted(folder.glob(f"validation/*/{_BASE}.mp4"))}
-        prompts = {name: args.validation_prompts[int(name.split("-")[0])] for name in clips}
+        folder, bases = Path(args.output_dir), self._clips(_BASE)
         if self.curves is None:
-            self.curves = Curves(*self._verdicts(folder, _BASE, prompts), unit="step")
-        fires, found = False, {int(path.stem.split("-")[1]) for path in folder.glob("validation/*/step-*.mp4")}
+            self.curves = Curves(*self._verdicts(folder, _BASE, bases), unit="step")
+        fires, steps = False, {path for clip in bases.values() for path in clip.video.parent.glob("step-*.mp4")}
+        found = {int(path.stem.removeprefix("step-")) for path in steps}
         for number in sorted(number for number in found - self.judged if number <= step):
             name = f"step-{number}"
-            reward, judge = self._verdicts(folder, name, prompts)
+            self.judged.add(number)
+            clips = {key: clip for key, clip in self._clips(name).items() if key in bases}
+            if len(clips) < _FEWEST:
+                logger.warning("%s: not judged, fewer than two of its videos are of the prompts of now", name)
+                continue
+            reward, judge = self._verdicts(folder, name, clips)
             drift = self.guard.drift
             warnings = () if drift is None else drift(folder / "guard" / _BASE, folder / "guard" / name)
             check = self.curves.add(reward, judge, warnings, number=number)
             for text in (*check.reasons, *warnings):
                 logger.warning("%s: %s", name, text)
             fires = bool(check.reasons)
-            self.judged.add(number)
         self.curves.save(folder)
         return fires
 
-    def _verdicts(self, folder: Path, name: str, prompts: Mapping[str, str]) -> tuple[Verdicts, Verdicts]:
-        """Rewards of the videos `name` by prompt, of the critic and of the other judge."""
+    def _clips(self, name: str) -> dict[str, _Clip]:
+        """The videos `name` of this run's prompts that are there, by prompt and way of sampling it."""
+        assert self.videos is not None
+        listed = [_Clip(self.videos.path(index, name), text) for index, text in enumerate(self.videos.prompts)]
+        return {clip.video.parent.name: clip for clip in listed if clip.video.is_file()}
+
+    def _verdicts(self, folder: Path, name: str, clips: Mapping[str, _Clip]) -> tuple[Verdicts, Verdicts]:
+        """Rewards of the videos `name`, of the critic and of the other judge."""
+        place = folder / "guard" / name
         rows = [
-            {"id": key, "prompt": text, "file_name": f"../../validation/{key}/{name}.mp4"}
-            for key, text in prompts.items()
+            {"id": key, "prompt": clip.prompt, "file_name": os.path.relpath(clip.video, place)}
+            for key, clip in clips.items()
         ]
-        write_rows(folder / "guard" / name / METADATA_FILE, rows)
-        videos = [folder / "validation" / key / f"{name}.mp4" for key in prompts]
-        return self._rewards(self.critic, videos, prompts), self._rewards(self.guard.judge, videos, prompts)
+        write_rows(place / METADATA_FILE, rows)
+        return self._rewards(self.critic, clips), self._rewards(self.guard.judge, clips)
 
     @staticmethod
-    def _rewards(source: CriticSource, videos: list[Path], prompts: Mapping[str, str]) -> Verdicts:
+    def _rewards(source: CriticSource, clips: Mapping[str, _Clip]) -> Verdicts:
         judge = source.load()
-        scores = judge.score(videos, list(prompts.values()))
+        scores = judge.score([clip.video for clip in clips.values()], [clip.prompt for clip in clips.values()])
         del judge
         release_memory()
-        rewards = {key: score.reward for key, score in zip(prompts, scores, strict=True)}
+        rewards = {key: score.reward for key, score in zip(clips, scores, strict=True)}
         return {key: reward for key, reward in rewards.items() if not isnan(reward)}
+
+
+def add_validation(callbacks: list[TrainerCallback], videos: ValidationVideos) -> None:
+    """Puts `videos` before the trackers', which close their runs at the end of training; a guard hears where they are."""
+    for callback in callbacks:
+        if isinstance(callback, GuardedValidation):
+            callback.videos = videos
+    callbacks.insert(0, videos)
