@@ -15,15 +15,20 @@ from lift_trl.importing import importing
 
 
 with importing():
+    from accelerate.logging import get_logger
     from transformers import TrainerCallback
 
     from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
+    from lift_trl.critic.arguments import CriticArguments
     from lift_trl.recipe_parser import RecipeParser
     from lift_trl.runtime import fit, leaving_processes, setup_logging
 
 
+logger = get_logger(__name__)
+
+
 @dataclass
-class AlignArguments:
+class AlignArguments(CriticArguments):
     model_name_or_path: str = field(metadata={"help": "Folder or repo[@revision] of the text-to-video pipeline."})
     cache: str = field(metadata={"help": "Folder written by recipes/cache.py, or a dataset repo that holds one."})
     eval_cache: str | None = field(default=None, metadata={"help": "The same, of held-out clips."})
@@ -67,11 +72,16 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
     if script_args.second_judge:
         if script_args.critic is None:
             raise ValueError("second_judge is given, but not critic: name the one that gave the rewards.")
+        options = script_args.critic_options(training_args.distributed_state)
         judge, critic = (
-            CriticSource(*LiFTCritic.when_needed(name, device=training_args.device))
+            CriticSource(*LiFTCritic.when_needed(name, **options))
             for name in (script_args.second_judge, script_args.critic)
         )
         callbacks = [GuardedValidation(Guard(judge, script_args.guard_action, alarms_in_words), critic)]
+    elif script_args.critic or script_args.critic_quantization or script_args.critic_device_map:
+        logger.warning(
+            "critic, critic_quantization and critic_device_map are a guard's: add second_judge, or leave out."
+        )
     trainer = RewardWeightedVideoTrainer(
         model=StoredPipeline(
             script_args.model_name_or_path, revision=script_args.model_revision, network=script_args.network

@@ -8,21 +8,21 @@
         --config recipes/configs/cogvideox-2b/generate.yaml [--adapter runs/cogvideox-2b/lora_rwl]
 """
 
-import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from lift_trl.importing import importing
 
 
 with importing():
+    from lift_trl.alignment.sampling.arguments import SamplerArguments
     from lift_trl.engines import EngineArguments
     from lift_trl.recipe_parser import RecipeParser
     from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
 @dataclass
-class GenerateArguments(EngineArguments):
+class GenerateArguments(EngineArguments, SamplerArguments):
     model_name_or_path: str = field(metadata={"help": "Folder or repo[@revision] of the text-to-video pipeline."})
     prompts: str = field(metadata={"help": "Text file, one prompt a line; or rows with prompt and seed (eval plan)."})
     output_dir: str = field(metadata={"help": "Folder of the videos."})
@@ -37,28 +37,9 @@ class GenerateArguments(EngineArguments):
     num_frames: int | None = field(default=None, metadata={"help": "Frames; by default the checkpoint's own."})
     height: int | None = field(default=None, metadata={"help": "Pixels; by default the checkpoint's own."})
     width: int | None = field(default=None, metadata={"help": "Pixels; by default the checkpoint's own."})
-    num_inference_steps: int = field(default=50, metadata={"help": "Steps of the sampler."})
-    guidance_scale: float | None = field(
-        default=None, metadata={"help": "Classifier-free guidance, by default the family's; 1 or less does without."}
-    )
-    negative_prompt: str | None = field(
-        default=None, metadata={"help": "What guidance leads away from; by default the family's own text, if any."}
-    )
-    scheduler: str | None = field(
-        default=None,
-        metadata={"help": "A scheduler class of diffusers instead of the checkpoint's own; its steps trail."},
-    )
-    pipeline_options: dict[str, Any] | str = field(
-        default_factory=dict, metadata={"help": "Further arguments of the pipeline's call, as JSON or in a YAML."}
-    )
     batch_size: int = field(default=1, metadata={"help": "Videos that are sampled together, in one process."})
-    enlarge: int = field(default=1, metadata={"help": "Store each pixel as so many by so many (tiny videos)."})
     quantization: Literal["int8", "float8"] | None = field(
         default=None, metadata={"help": "Hold the denoising network in 8 bits, which saves memory (torchao)."}
-    )
-    first_block_cache: float | None = field(
-        default=None,
-        metadata={"help": "Steps whose first block changes by less reuse the other blocks; 0.05 is usual."},
     )
     compile_blocks: Literal["inductor", "aot_eager", "eager"] | None = field(
         default=None, metadata={"help": "Compile the network's blocks: inductor takes minutes at first, less a step."}
@@ -67,9 +48,6 @@ class GenerateArguments(EngineArguments):
         default=None, metadata={"help": "Kernel of the attention; as torch chooses by default."}
     )
     tf32: bool | None = field(default=None, metadata={"help": "Products of float32 in TF32, on GPUs that have it."})
-    vae_tiling: bool | None = field(
-        default=None, metadata={"help": "Decode in tiles, which saves memory; by default above 256 x 256 pixels."}
-    )
 
 
 ARGUMENTS = (GenerateArguments,)
@@ -79,28 +57,10 @@ def main(args: GenerateArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
     with importing():
         from lift_trl.alignment.sampling.generate import generate_videos, read_prompts
-        from lift_trl.alignment.sampling.settings import Sampling
 
     state = process_state()
     setup_logging(state)
-    sampling = Sampling(
-        num_frames=args.num_frames,
-        height=args.height,
-        width=args.width,
-        num_inference_steps=args.num_inference_steps,
-        guidance_scale=args.guidance_scale,
-        negative_prompt=args.negative_prompt,
-        scheduler=args.scheduler,
-        pipeline_options=options if isinstance(options := args.pipeline_options, dict) else json.loads(options),
-        batch_size=args.batch_size,
-        enlarge=args.enlarge,
-        quantization=args.quantization,
-        first_block_cache=args.first_block_cache,
-        compile_blocks=args.compile_blocks,
-        attention_kernel=args.attention_kernel,
-        tf32=args.tf32,
-        vae_tiling=args.vae_tiling,
-    )
+    sampling = args.sampling(args, batch_size=args.batch_size)
     videos = read_prompts(args.prompts, videos_per_prompt=args.videos_per_prompt, seed=args.seed)
     generate_videos(
         args.model_name_or_path,

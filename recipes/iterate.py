@@ -9,7 +9,7 @@
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lift_trl.importing import importing
 
@@ -18,34 +18,25 @@ with importing():
     from accelerate.logging import get_logger
 
     from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
+    from lift_trl.alignment.sampling.arguments import SamplerArguments
+    from lift_trl.critic.arguments import CriticArguments
     from lift_trl.recipe_parser import RecipeParser
     from lift_trl.runtime import leaving_processes, setup_logging
 
-
-if TYPE_CHECKING:
-    from lift_trl.alignment.sampling.settings import Sampling
 
 logger = get_logger(__name__)
 
 
 @dataclass
-class IterateArguments:
+class IterateArguments(SamplerArguments, CriticArguments):
     model_name_or_path: str = field(metadata={"help": "Folder or repo[@revision] of the text-to-video pipeline."})
     critic: str = field(metadata={"help": "Folder or repo[@revision] of a critic or chat VLM."})
     prompts: str = field(metadata={"help": "Text file, one prompt a line; every round samples all of them."})
     rounds: int = field(default=2, metadata={"help": "How often to generate, score, cache and align."})
     real: list[str] = field(default_factory=list, metadata={"help": "Folders or repos of real clips for every round."})
     videos_per_prompt: int = field(default=4, metadata={"help": "Videos of each prompt, in each round."})
-    num_inference_steps: int = field(default=50, metadata={"help": "Steps of the sampler."})
-    guidance_scale: float | None = field(
-        default=None, metadata={"help": "Guidance of the rounds' samples, by default the family's; 1 does without."}
-    )
-    negative_prompt: str | None = field(
-        default=None, metadata={"help": "What guidance leads away from; by default the family's own text, if any."}
-    )
     sampling_batch_size: int = field(default=1, metadata={"help": "Videos sampled together, in one process."})
     critic_batch_size: int = field(default=8, metadata={"help": "Clips scored together, in one process."})
-    enlarge: int = field(default=1, metadata={"help": "Store each pixel as so many by so many (tiny videos)."})
     rows_per_shard: int = field(default=100, metadata={"help": "Clips in one shard of a cache, its unit of resuming."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's Hub id."})
     network: str | None = field(
@@ -83,9 +74,13 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
     if peft_config is None:
         raise ValueError("use_peft is false: the rounds hand a LoRA on. Leave it true, or run the stages one by one.")
 
+    # In the size and by the arithmetic that is trained.
+    sampling = script_args.sampling(training_args, batch_size=script_args.sampling_batch_size)
+    options = script_args.critic_options(training_args.distributed_state)
+
     def critic(name: str, wanted: str | None) -> CriticSource:
-        options = {"device": training_args.device, "batch_size": script_args.critic_batch_size}
-        return CriticSource(*LiFTCritic.when_needed(name, revision=wanted, **options))
+        found = LiFTCritic.when_needed(name, revision=wanted, batch_size=script_args.critic_batch_size, **options)
+        return CriticSource(*found)
 
     guard = None
     if script_args.second_judge:
@@ -101,7 +96,7 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
         training_args,
         rounds=script_args.rounds,
         peft_config=peft_config,
-        sampling=sampling(script_args, training_args),
+        sampling=sampling,
         videos_per_prompt=script_args.videos_per_prompt,
         real=script_args.real,
         adapter=lora_args.adapter,
@@ -113,23 +108,6 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
     training_args.distributed_state.print(
         f"The LoRA of the {which} round is {lora}. Next: recipes/generate.py --adapter with the LoRA of each round, and "
         "recipes/evaluate.py"
-    )
-
-
-def sampling(script_args: IterateArguments, training_args: RewardWeightedVideoConfig) -> "Sampling":
-    """How each round's videos are sampled: in the size that is trained."""
-    from lift_trl.alignment.sampling.settings import Sampling
-
-    return Sampling(
-        num_frames=training_args.num_frames,
-        height=training_args.height,
-        width=training_args.width,
-        num_inference_steps=script_args.num_inference_steps,
-        guidance_scale=script_args.guidance_scale,
-        negative_prompt=script_args.negative_prompt,
-        batch_size=script_args.sampling_batch_size,
-        enlarge=script_args.enlarge,
-        quantization=training_args.quantization,
     )
 
 
