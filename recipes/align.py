@@ -19,7 +19,7 @@ with importing():
     from transformers import TrainerCallback
 
     from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
-    from lift_trl.critic.arguments import CriticArguments
+    from lift_trl.judges.arguments import CriticArguments
     from lift_trl.recipe_parser import RecipeParser
     from lift_trl.runtime import fit, leaving_processes, setup_logging
 

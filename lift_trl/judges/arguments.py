@@ -1,8 +1,10 @@
-"""Which second judge an evaluation asks for. Read before anything is loaded."""
+"""Which second judge an evaluation asks for, and how critics are held. Read before anything is loaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
+
+from accelerate import PartialState
 
 from ..documented import documented
 from . import JUDGES, load_judge
@@ -83,3 +85,33 @@ class SecondJudgeArguments:
             num_frames=self.judge_frames,
             prompt_template=question,
         )
+
+
+@documented
+@dataclass(kw_only=True)
+class CriticArguments:
+    """
+    How a critic is held, and a second judge.
+
+    Args:
+        critic_quantization (`str` or `None`, *optional*, defaults to `None`):
+            Hold critic and second judge in 8 bits, int8 or float8, which saves memory (torchao).
+        critic_device_map (`str` or `None`, *optional*, defaults to `None`):
+            auto spreads a large critic over the devices of one process (transformers).
+    """
+
+    critic_quantization: Literal["int8", "float8"] | None = None
+    critic_device_map: str | None = None
+
+    def critic_options(self, state: PartialState) -> dict[str, Any]:
+        """
+        For `LiFTCritic.from_pretrained`.
+
+        Raises:
+            ValueError: if several processes would each spread theirs.
+        """
+        if self.critic_device_map is None:
+            return {"device": state.device, "quantization": self.critic_quantization}
+        if state.num_processes > 1:
+            raise ValueError("critic_device_map spreads one process over the devices: launch one, or leave it out.")
+        return {"device_map": self.critic_device_map, "quantization": self.critic_quantization}

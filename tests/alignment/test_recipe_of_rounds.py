@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lift_trl.critic.arguments import CriticArguments
+from lift_trl.judges.arguments import CriticArguments
 from lift_trl.mini.checkpoints import build_tiny_vlm
 from lift_trl.recipe_parser import RecipeParser
 from lift_trl.store.manifest import Artifact
