@@ -14,6 +14,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
+#: Rewards are sums of a few decimals: what differs by less differs by rounding.
+REWARD_MARGIN = 1e-6
+
+
 class Dimension(StrEnum):
     """What LiFT's raters judge in a video, in the order in which the project lists and asks them."""
 

@@ -9,12 +9,14 @@
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lift_trl.importing import importing
 
 
 with importing():
     from lift_trl.recipe_parser import RecipeParser
+    from lift_trl.records import content_id
     from lift_trl.runtime import leaving_processes, process_state, setup_logging
 
 
@@ -58,8 +60,11 @@ def main(args: CacheArguments) -> None:
     setup_logging(state)
     videos = [video for source in args.videos for video in load_rated_videos(source)]
     pairs: list[tuple[str, str]] = []
+    systems = parse_systems(args.systems)
+    parents = clip_parents([*args.videos, *systems.values()])
     if args.preferences:
-        found = load_preferences(args.preferences, parse_systems(args.systems))
+        found = load_preferences(args.preferences, systems)
+        parents["preferences"] = f"{Path(args.preferences).name}@{content_id(*found.pairs)}"
         known = {video.id for video in videos}
         videos, pairs = [*videos, *(video for video in found.videos if video.id not in known)], found.pairs
     if not videos:
@@ -76,7 +81,7 @@ def main(args: CacheArguments) -> None:
         fps=args.fps,
         rows_per_shard=args.rows_per_shard,
         extra_prompts=args.validation_prompts,
-        parents=clip_parents(args.videos),
+        parents=parents,
         state=state,
     )
     people = f", and {len(pairs)} pairs that people chose" if pairs else ""

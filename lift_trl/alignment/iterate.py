@@ -1,6 +1,7 @@
 """Iterated LiFT: generate, score, cache, align, and again, each round from the LoRA of the round before."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.logging import get_logger
 from peft import LoraConfig
+from transformers import IntervalStrategy
 
 from ..hub.lora.origin import adapter_identity
 from ..records import content_id, placeless, seed_from
@@ -20,7 +22,7 @@ from ..video_models import PipelineSource, open_pipeline
 from .data.cache import cache_videos, clip_parents
 from .data.video_dataset import CachedVideoDataset
 from .guard import Curves, Guard, Verdicts, read_verdicts
-from .objectives import OBJECTIVES
+from .objectives import Loss, Objective, choose_objective
 from .reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
 from .reward_weighted_trainer import RewardWeightedVideoTrainer
 from .sampling.generate import PromptSeed, generate_videos, read_prompts
@@ -35,7 +37,12 @@ GENERATED, SCORED, CACHE, LORA = "generated", "scored", "cache", "lora"
 #: Where the guard's clips are, and what the other judge says of them.
 GUARD, JUDGED = "guard", "judged"
 # What a finished LoRA says of its training, and is compared by when the run is started again.
-_TRAINING = (*RUN_SETTINGS, "max_steps", "num_train_epochs")
+_TRAINING = (
+    *(*RUN_SETTINGS, "max_steps", "num_train_epochs"),
+    *("lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm"),
+)
+# Of a finished artefact what every version wrote down; a setting that is new is not compared with those of an earlier one.
+_ALWAYS = ("model", "critic", "adapter", "clips")
 
 
 def iterate(
@@ -53,6 +60,7 @@ def iterate(
     critic_batch_size: int = 8,
     rows_per_shard: int = 100,
     guard: Guard | None = None,
+    objective: Objective | Loss | None = None,
 ) -> Path:
     """
     Repeats generate, score, cache and align, from the last LoRA each time; returns the folder of the last one, or of the one
@@ -73,6 +81,7 @@ def iterate(
         critic_batch_size: clips that the critic sees at once.
         guard: samples the base and every round on seeds of its own (`guard/`), lets another judge look, and warns, stops or
             goes back where the reward is exploited. `guard.md` in `output_dir` has both curves.
+        objective: one of your own for each round's trainer, instead of that of `args`.
 
     Raises:
         RuntimeError: if the guard fires, is to go back to the best round, and no round in which it was silent is better
@@ -80,6 +89,7 @@ def iterate(
         ValueError: if an argument does not apply, or a finished artefact was made with other settings.
     """
     source = open_pipeline(model)
+    chosen = choose_objective(objective, args.objective)
     _check(source, args, rounds)
     sampling, state = sampling.sized(source), args.distributed_state
     seeds = [seed_from("round", args.seed, number) % 2**32 for number in range(1, rounds + 1)]
@@ -87,6 +97,11 @@ def iterate(
     if len({video.id for videos in plans for video in videos}) < sum(map(len, plans)):
         raise ValueError(
             f"{prompts}: rows with a seed would be the same videos in each round. Leave out the column seed."
+        )
+    if chosen.compares and max(Counter(video.prompt for video in plans[0]).values()) < 2:
+        raise ValueError(
+            f"objective={chosen.name!r} compares videos of one prompt, and videos_per_prompt={videos_per_prompt}: give 2 or "
+            "more."
         )
     watch = None
     if guard is not None:
@@ -99,7 +114,7 @@ def iterate(
         _cache(source, [folder / SCORED, *real], folder / CACHE, sampling, rows_per_shard, args)
         own = copy(args)
         own.output_dir, own.seed = str(folder / LORA), seed
-        _align(source, own, folder / CACHE, peft_config, adapter)
+        _align(source, own, folder / CACHE, peft_config, adapter, chosen)
         adapter = folder / LORA
         if watch is not None and (kept := watch(number, adapter)) is not None:
             return kept
@@ -174,6 +189,14 @@ def _check(source: PipelineSource, args: RewardWeightedVideoConfig, rounds: int)
         (rounds < 1, f"rounds={rounds}; give 1 or more."),
         (not source.reloads, "every round loads the model anew: give its folder or Hub id, not a pipeline."),
         (args.resume_from_checkpoint is not None, "resume_from_checkpoint: rounds find their own; leave it out."),
+        (
+            args.eval_strategy != IntervalStrategy.NO,
+            f"eval_strategy={args.eval_strategy.value}: rounds hold no clips out; leave it out.",
+        ),
+        (
+            args.fps not in (None, source.adapter.fps),
+            f"fps={args.fps}: the rounds' own videos have {source.adapter.fps:g} frames a second; leave it out.",
+        ),
         (args.push_to_hub, "push_to_hub: there is a LoRA a round; leave it out and `lift-trl push` the one you want."),
     ]
     for is_wrong, message in refused:
@@ -195,7 +218,7 @@ def _is_finished(folder: Path, videos: Iterable[str] = (), **made_with: Any) -> 
     artifact = Artifact.load(folder)
     found = {**artifact.config, **artifact.parents}
     for name, value in json.loads(json.dumps(made_with)).items():
-        if _wherever(name, found.get(name)) != _wherever(name, value):
+        if (name in found or name in _ALWAYS) and _wherever(name, found.get(name)) != _wherever(name, value):
             raise ValueError(f"{folder}: was made with {name}={found.get(name)}, now {name}={value}. {remedy}")
     if (asked := list(videos)) and asked != [row["id"] for row in read_rows(folder / METADATA_FILE)]:
         raise ValueError(f"{folder}: was made of other prompts, seeds or real clips than are given now. {remedy}")
@@ -269,17 +292,23 @@ def _align(
     cache: Path,
     peft_config: LoraConfig,
     adapter: Path | str | None,
+    objective: Objective,
 ) -> None:
     folder = Path(str(args.output_dir))
     dataset = CachedVideoDataset(cache)
-    config = {name: getattr(args, name) for name in (*_TRAINING, *OBJECTIVES[args.objective].options)}
+    config = {name: getattr(args, name) for name in (*_TRAINING, *objective.options)} | {"objective": objective.name}
     config["clips_per_step"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    config |= {"r": peft_config.r, "lora_alpha": peft_config.lora_alpha}
+    targets = peft_config.target_modules
+    targets = targets if targets is None or isinstance(targets, str) else sorted(targets)
+    config |= {"r": peft_config.r, "lora_alpha": peft_config.lora_alpha, "target_modules": targets}
+    config = json.loads(json.dumps(config))  # enumerations are their texts
     parents = {"model": source.identity, "clips": content_id(*(video.id for video in dataset.videos))}
     parents |= {} if adapter is None else {"adapter": adapter_identity(adapter)}
     if _is_finished(folder, **config, **parents):
         return
-    trainer = RewardWeightedVideoTrainer(source, args, train_dataset=dataset, peft_config=peft_config, adapter=adapter)
+    trainer = RewardWeightedVideoTrainer(
+        source, args, train_dataset=dataset, peft_config=peft_config, adapter=adapter, objective=objective
+    )
     fit(trainer)
     if args.distributed_state.is_main_process:
         Artifact(kind="lora", config=config, parents=parents).save(folder)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +25,17 @@ from ..video_models import PipelineSource, open_pipeline
 from .data.cache import encoding_dtype
 from .data.text_cache import TextCache
 from .data.training_set import CACHE_DIR, first_dataset, prepare_dataset, prepare_evaluation
-from .data.video_dataset import CachedVideoDataset, collate
-from .objectives import OBJECTIVES, Objective, OtherPolicy, StepRows, effective_sample_size, per_sample_loss
-from .objectives.parts.step import Loss, Needs
+from .data.video_dataset import CachedVideoDataset, collate, is_first, num_units
+from .objectives import (
+    Loss,
+    Objective,
+    OtherPolicy,
+    StepRows,
+    choose_objective,
+    effective_sample_size,
+    per_sample_loss,
+)
+from .objectives.parts.step import Needs
 from .reward_weighted_config import RewardWeightedVideoConfig
 from .sampling.validation import ValidationVideos, validation_guidance
 from .training.draws import RowDraws, draw_rows
@@ -77,7 +84,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
     Source: arXiv 2412.04814, equations 2 to 4.
     """
 
-    #: `compute_loss` divides by the rows of the whole optimiser step, over all processes and micro-batches.
+    #: `compute_loss` divides by the units of the whole optimiser step, over all processes and micro-batches.
     loss_is_scaled_for_ga = True
 
     def __init__(
@@ -145,7 +152,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
         """
-        sum_i w_i loss_i / N over the N rows of the optimiser step (in evaluation: the mean over the batch).
+        sum_i w_i loss_i / N over the N clips or pairs of the optimiser step (in evaluation: of the batch).
 
         loss_i is the objective's, of a real clip its error |v_hat_i - v_i|^2. With the weights of `weighted_rows` the mean
         over the dataset is equation 3 of arXiv 2412.04814.
@@ -167,9 +174,9 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         loss_B, counts_B = torch.stack(losses).mean(dim=0), inputs["counts"]
         weighted = torch.where(counts_B, inputs["weight"] * loss_B, 0.0).sum()
         if num_items_in_batch is None or not model.training:
-            loss = weighted / counts_B.sum().clamp(min=1)
+            loss = weighted / num_units(inputs).clamp(min=1)
         else:
-            # DDP averages over processes what must be one mean over all their rows.
+            # DDP averages over processes what must be one mean over all their units.
             loss = weighted * self.accelerator.num_processes / num_items_in_batch
         return (loss, {"loss_per_sample": loss_B}) if return_outputs else loss
 
@@ -237,12 +244,12 @@ class RewardWeightedVideoTrainer(SavingTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The micro-batches of an optimiser step and their rows over all processes; stock counts label tokens."""
+        """The micro-batches of an optimiser step and their units over all processes; stock counts label tokens."""
         batches = list(islice(epoch_iterator, num_batches))
         if batches:
             self._mark_padding(batches[-1])
-        rows = sum((batch["counts"].sum() for batch in batches), torch.zeros((), dtype=torch.long, device=device))
-        return batches, self.accelerator.reduce(rows, reduction="sum")
+        units = sum((num_units(batch) for batch in batches), torch.zeros((), dtype=torch.long, device=device))
+        return batches, self.accelerator.reduce(units, reduction="sum")
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Stock, on rows that count; raises `FloatingPointError` for a loss that is not finite."""
@@ -260,9 +267,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         """
         loader = self.accelerator.gradient_state
         if loader.end_of_dataloader and loader.remainder > 0:
-            partner = batch["partner"]
-            # The loader counts units: a row whose partner stands before it is of the same one.
-            unit = (partner >= torch.arange(len(partner), device=partner.device)).cumsum(0) - 1
+            unit = is_first(batch).cumsum(0) - 1  # what the loader counts
             place = self.accelerator.process_index * (int(unit[-1]) + 1) + unit
             batch["counts"] = place < loader.remainder
 
@@ -270,7 +275,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
 
     def _choose(self, objective: Objective | Loss | None, *, has_lora: bool) -> None:
         """The objective, and the policies that it compares with."""
-        self.objective = _chosen(objective, self.config)
+        self.objective = choose_objective(objective, self.config.objective)
         self._needs = self.objective.needs(self.config)
         if self.config.quantization and not has_lora:
             raise ValueError("quantization: weights in 8 bits cannot be trained. Set use_peft: true, or leave it out.")
@@ -373,15 +378,6 @@ class RewardWeightedVideoTrainer(SavingTrainer):
             prefix = loss.removesuffix("loss")  # of each of several evaluation sets another
             logs.update({f"{prefix}{name}": value for name, value in self._metrics.pop("eval").items()})
         super().log(logs, start_time)
-
-
-def _chosen(objective: Objective | Loss | None, args: RewardWeightedVideoConfig) -> Objective:
-    """What the user gave, or what `args` names; a loss alone trains on all rows."""
-    if objective is None:
-        return OBJECTIVES[args.objective]
-    if isinstance(objective, Objective):
-        return objective
-    return replace(OBJECTIVES["sft"], name=objective.__name__, words="a loss of its own", loss=objective)
 
 
 def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def add_commands(command: Command) -> None:
     convert.add_argument("--train-on", help="HRA whose clips form train; the rest is test")
     _add_rubric(convert, "SRC")
     inspect = command("inspect", _inspect)
-    files(inspect.add_argument("path", help="an artefact, a folder of clips, or a LoRA folder"))
+    files(inspect.add_argument("path", help="an artefact, a folder of clips, the arena's votes, or a LoRA folder"))
     prompts = command("prompts", _prompts)
     files(prompts.add_argument("path", help="text file, one prompt a line"))
     prompts.add_argument("--num", type=int, default=500, help="how many (default: 500)")

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from ..judges import VIDEO_SCORE_ASPECTS
 from ..judges.verdicts import Verdict, evaluate_verdicts, verdicts
 from ..records import EvalRow
-from ..rubric import Rubric
+from ..rubric import REWARD_MARGIN, Rubric
 from ..statistics.holm import sign_flip_p
 from ..statistics.intervals import bootstrap_mean, bootstrap_share
 from ..statistics.label_measures import confusion
-from ..statistics.win_rate import REWARD_MARGIN, Vote
+from ..statistics.win_rate import Vote
 from ..store.manifest import METADATA_FILE, Artifact, read_rows
 from ..store.rubrics.of_data import find_rubric
 from ..store.system_clips import SystemClip, load_system, pair_systems, prompts_of, rubric_of_systems

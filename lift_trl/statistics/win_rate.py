@@ -16,8 +16,6 @@ from .intervals import Estimate, bootstrap_share, interval, resample_counts
 CHOICES = ("a", "b", "tie")
 #: Regularisation of Bradley-Terry: without it a system that won every vote would be infinitely strong.
 ALPHA = 0.01
-#: A critic's rewards that differ by less than this are a tie.
-REWARD_MARGIN = 1e-6
 
 
 class Vote(NamedTuple):

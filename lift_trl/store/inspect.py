@@ -10,22 +10,23 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from ..rubric import LIFT, Rubric
+from ..rubric import LIFT, REWARD_MARGIN, Rubric
 from .manifest import ARTIFACT_FILE, METADATA_FILE, REMAKE, Artifact, read_rows
 from .rated_videos import METADATA_NAMES, check_rated_videos
 from .rubrics.of_data import describe_rubric, find_rubric
+from .votes import read_votes
 
 
 _SHOWN = 3
 #: Beside a cache's metadata, if people compared clips: one row a pair.
 PAIRS_FILE = "pairs.jsonl"
-# The default of the trainer's min_reward_gap, with room for rounding.
+# The default of the trainer's min_reward_gap.
 _PAIR_GAP = 0.05
 
 
 def inspect_artifact(folder: Path | str) -> Iterator[str]:
     """
-    Lines that say what `folder` holds: an artefact, a folder of rated clips, or a LoRA.
+    Lines that say what `folder` holds: an artefact, a folder of rated clips, the arena's votes, or a LoRA.
 
     Raises:
         FileNotFoundError: if it is none of these.
@@ -44,7 +45,7 @@ def inspect_artifact(folder: Path | str) -> Iterator[str]:
             except (KeyError, ValueError) as error:
                 raise ValueError(f"{path / METADATA_FILE}: no rows of this kind ({error}). {REMAKE}") from error
         if (path / PAIRS_FILE).is_file():
-            yield f"  pairs that people chose: {sum(1 for _ in read_rows(path / PAIRS_FILE))}"
+            yield _chosen_pairs(path)
     elif any((path / name).is_file() for name in METADATA_NAMES):
         yield f"{path}: clips with metadata"
         rubric = find_rubric(path)
@@ -63,12 +64,15 @@ def inspect_artifact(folder: Path | str) -> Iterator[str]:
             rubric,
         )
         yield f"  bad rows: {len(checked.errors)}" + (" (lift-trl validate lists them)" if checked.errors else "")
+    elif _holds_votes(path):
+        yield f"{path}: votes"
+        yield from _votes(path)
     elif loras:
         for lora in loras:
             yield from _lora(lora)
     else:
         raise FileNotFoundError(
-            f"{path}: holds no {ARTIFACT_FILE}, no {METADATA_NAMES[0]} and no LoRA. Name another folder."
+            f"{path}: holds no {ARTIFACT_FILE}, no {METADATA_NAMES[0]}, no votes and no LoRA. Name another folder."
         )
 
 
@@ -106,12 +110,47 @@ def _pairs(rewards: list[tuple[float, Mapping[str, Any]]]) -> str:
     prompts: dict[str, list[float]] = {}
     for reward, row in rewards:
         prompts.setdefault(str(row.get("prompt") or row.get("caption")), []).append(reward)
-    gaps = [[abs(a - b) > _PAIR_GAP for a, b in combinations(values, 2)] for values in prompts.values()]
+    gaps = [
+        [abs(a - b) > _PAIR_GAP + REWARD_MARGIN for a, b in combinations(values, 2)] for values in prompts.values()
+    ]
     decided = sum(map(sum, gaps))
     return (
         f"  pairs: {decided} of rewards more than {_PAIR_GAP} apart in {sum(map(any, gaps))} of {len(prompts)} prompts, "
         f"{sum(map(len, gaps)) - decided} ties"
     )
+
+
+def _chosen_pairs(cache: Path) -> str:
+    """How many pairs of the cache's clips people chose, and in how many prompts."""
+    prompts = {row["id"]: row["prompt"] for row in read_rows(cache / METADATA_FILE)}
+    chosen = [str(row["chosen"]) for row in read_rows(cache / PAIRS_FILE)]
+    return f"  pairs that people chose: {len(chosen)} in {len({prompts[clip] for clip in chosen})} prompts"
+
+
+def _holds_votes(path: Path) -> bool:
+    """Whether it is a file of votes, or a folder of the arena's."""
+    files = [path] if path.suffix == ".jsonl" else sorted(path.glob("**/*.jsonl"))
+    first = next((row for file in files if file.is_file() for row in read_rows(file)), {})
+    return {"choice", "video_a", "video_b"} <= first.keys()
+
+
+def _votes(path: Path) -> Iterator[str]:
+    """Of each question: votes, pairs in which more people chose one clip, their prompts, and ties."""
+    votes = [row for _, row in read_votes(path)]
+    voters = {row["voter"] for row in votes if row.get("voter") is not None}
+    yield f"  votes: {len(votes)}, of {len(voters)} people"
+    for question in sorted({row["dimension"] for row in votes}, key=lambda name: (name is not None, str(name))):
+        balance: Counter[tuple[str, ...]] = Counter()
+        for row in votes:
+            if row["dimension"] == question:
+                clips = sorted((str(row["video_a"]), str(row["video_b"])))
+                sign = {"a": 1, "b": -1}.get(str(row["choice"]), 0)
+                balance[str(row["prompt"]), *clips] += sign if clips[0] == str(row["video_a"]) else -sign
+        decided = [pair for pair, sign in balance.items() if sign]
+        yield (
+            f"  {question or 'overall'}: {len(decided)} pairs in {len({pair[0] for pair in decided})} prompts, "
+            f"{len(balance) - len(decided)} ties"
+        )
 
 
 def _lora(path: Path) -> Iterator[str]:

@@ -23,7 +23,7 @@ from lift_trl.hub.lora.origin import adapter_identity
 from lift_trl.mini.checkpoints import build_tiny_vlm
 from lift_trl.records import CriticScore, Judgement
 from lift_trl.rubric import Dimension, Label
-from lift_trl.store.manifest import Artifact, read_rows, write_rows
+from lift_trl.store.manifest import Artifact, read_json, read_rows, write_rows
 from tests.alignment.conftest import moving_square
 from tests.alignment.test_recipes import start, write
 
@@ -87,7 +87,19 @@ class World:
 
         return CriticSource(f"{self.critic}@{find_revision(str(self.critic))}", load)
 
-    def iterate(self, folder, *, rounds=2, critic=None, learning_rate=1.0, guard=None, **options) -> Path:
+    def iterate(
+        self,
+        folder,
+        *,
+        rounds=2,
+        critic=None,
+        learning_rate=1.0,
+        guard=None,
+        objective_of_own=None,
+        lora=None,
+        **options,
+    ) -> Path:
+        videos_per_prompt = options.pop("videos_per_prompt", 2)
         return iterate(
             self.base,
             critic or self.critic_source(),
@@ -96,13 +108,19 @@ class World:
                 str(folder), disable_tqdm=True, **{**TRAINING, "learning_rate": learning_rate, **options}
             ),
             rounds=rounds,
-            peft_config=LoraConfig(r=4, lora_alpha=16),
+            peft_config=lora or LoraConfig(r=4, lora_alpha=16),
             sampling=Sampling(num_frames=9, height=32, width=32, batch_size=2, **SAMPLING),
-            videos_per_prompt=2,
+            videos_per_prompt=videos_per_prompt,
             real=[self.real],
             critic_batch_size=2,
             guard=guard,
+            objective=objective_of_own,
         )
+
+
+def squared(rows, args):
+    """A loss of one's own."""
+    return rows.error.square()
 
 
 def rows_of(folder):
@@ -248,6 +266,12 @@ def test_what_one_process_left_in_the_second_round_two_finish(world, whole, tmp_
 def test_other_settings_over_finished_rounds_are_refused(world, whole, tmp_path):
     with pytest.raises(ValueError, match=r"round_1/lora: was made with learning_rate=1.0, now learning_rate=2.0"):
         world.iterate(whole, learning_rate=2.0)
+    with pytest.raises(ValueError, match="round_1/lora: was made with lr_scheduler_type=linear, now .*=constant"):
+        world.iterate(whole, lr_scheduler_type="constant")
+    with pytest.raises(ValueError, match=r"round_1/lora: was made with target_modules=None, now .*=\['to_q'\]"):
+        world.iterate(whole, lora=LoraConfig(r=4, lora_alpha=16, target_modules=["to_q"]))
+    with pytest.raises(ValueError, match="round_1/lora: was made with objective=rwl, now objective=squared"):
+        world.iterate(whole, objective_of_own=squared)
     other = CriticSource("another@1", lambda: None)
     with pytest.raises(ValueError, match=r"round_1/scored: was made with critic=.*vlm@.*, now critic=another@1"):
         world.iterate(whole, critic=other)
@@ -255,6 +279,22 @@ def test_other_settings_over_finished_rounds_are_refused(world, whole, tmp_path)
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
     with pytest.raises(ValueError, match=r"round_2/generated: was made with adapter=.*lora@.*, now adapter=.*lora@"):
         world.iterate(tmp_path / "changed")
+
+
+def test_settings_that_an_earlier_version_did_not_write_down_are_not_compared(world, whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "rounds")
+    for number in (1, 2):
+        artifact = Artifact.load(folder / f"round_{number}" / "lora")
+        for name in ("target_modules", "optim"):
+            del artifact.config[name]
+        artifact.save(folder / f"round_{number}" / "lora")
+    assert world.iterate(folder) == folder / "round_2" / "lora"
+
+
+def test_rounds_of_an_objective_of_ones_own(world, tmp_path):
+    world.iterate(tmp_path, rounds=1, objective_of_own=squared)
+    assert Artifact.load(tmp_path / "round_1" / "lora").config["objective"] == "squared"
+    assert read_json(tmp_path / "round_1" / "lora" / "run.json")["objective"] == "squared"
 
 
 def test_as_many_other_prompts_or_real_clips_over_finished_rounds_are_refused(world, whole, tmp_path):
@@ -288,3 +328,11 @@ def test_what_does_not_apply_is_refused(world, tmp_path):
         world.iterate(tmp_path / "c", resume_from_checkpoint="x")
     with pytest.raises(ValueError, match="there is a LoRA a round"):
         world.iterate(tmp_path / "d", push_to_hub=True)
+    with pytest.raises(ValueError, match="fps=12.0: the rounds' own videos have 8 frames a second"):
+        world.iterate(tmp_path / "e", fps=12.0)
+    with pytest.raises(ValueError, match="eval_strategy=steps: rounds hold no clips out"):
+        world.iterate(tmp_path / "f", eval_strategy="steps")
+    for objective in ("dpo", "nft", "awm"):
+        with pytest.raises(ValueError, match=f"'{objective}' compares videos of one prompt, and videos_per_prompt=1"):
+            world.iterate(tmp_path / "g", objective=objective, videos_per_prompt=1)
+    assert not any((tmp_path / name).exists() for name in "abcdefg")

@@ -135,6 +135,25 @@ def test_dpo_prefers_the_preferred_after_some_steps(tmp_path, pipeline_dir, cach
     assert last["loss"] < 2 / 100 * math.log(2)
 
 
+def test_real_clips_weigh_as_much_beside_pairs_in_small_steps(tmp_path, pipeline_dir, cached):
+    """Two rows of a pair would halve its weight beside a step's real clip: lambda would be 2 in steps of one."""
+    trainer = make_trainer(pipeline_dir, tmp_path, cached, objective="dpo", real_weight=0.7, caption_dropout=0.0)
+    dataset = trainer.train_dataset
+    assert {len(dataset.__getitems__([i])) for i in range(len(dataset))} == {1, 2}
+
+    def mean_loss(size):
+        losses = []
+        for start in range(0, len(dataset), size):
+            units = range(start, min(start + size, len(dataset)))
+            batches, units_of_step = trainer.get_batch_samples(iter([collate(dataset.__getitems__(units))]), 1, "cpu")
+            with torch.no_grad():
+                loss = trainer.compute_loss(trainer.model.train(), batches[0], num_items_in_batch=units_of_step)
+            losses.append(float(loss) * len(units))
+        return sum(losses) / len(dataset)
+
+    assert mean_loss(1) == pytest.approx(mean_loss(len(dataset)), rel=1e-5)
+
+
 def test_both_clips_of_a_pair_share_their_draws_and_a_clip_is_read_once(
     tmp_path, pipeline_dir, cache_dir, monkeypatch
 ):

@@ -4,8 +4,10 @@ import csv
 import math
 
 import pytest
+import torch
 
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+from lift_trl.alignment.objectives.parts.pairs import pairs_by_reward
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.judges.preferences import load_preferences, parse_systems
 from lift_trl.report.inputs import ReportArguments, build_report
@@ -116,7 +118,10 @@ def test_votes_to_a_lora(tmp_path, systems, pipeline_dir):
     )  # fmt: skip
     recipe.main(args)
     dataset = CachedVideoDataset(tmp_path / "cache")
-    assert len(dataset.videos) == 4 and "  pairs that people chose: 2" in inspect_artifact(tmp_path / "cache")
+    assert len(dataset.videos) == 4 and "  pairs that people chose: 2 in 2 prompts" in inspect_artifact(
+        tmp_path / "cache"
+    )
+    assert dataset.artifact.parents["preferences"].startswith("votes@")
     trainer = make_trainer(
         pipeline_dir, tmp_path / "lora", dataset, objective="dpo", max_steps=8, per_device_train_batch_size=2
     )
@@ -127,6 +132,7 @@ def test_votes_to_a_lora(tmp_path, systems, pipeline_dir):
     assert set(by_digest.values()) == {"base", "tuned"}
     trainer.save_model()
     card = (tmp_path / "lora" / "README.md").read_text()
+    assert "votes" in card.partition("## ")[2]
     assert "| objective | `dpo` (direct preference" in card and "beta = 100.0, loss_type = sigmoid" in card
     assert "2 pairs a step" in card and "compared the sampled clips in pairs" in card
     with pytest.raises(ValueError, match="4 generated rows have no reward"):
@@ -211,6 +217,33 @@ def test_votes_on_clips_by_their_seed_are_pairs_of_the_folders_clips(tmp_path, s
             load_preferences(tmp_path, systems)
 
 
-def test_inspect_counts_pairs_prompts_and_ties(tmp_path, cache_dir):
+def test_inspect_counts_pairs_prompts_and_ties(tmp_path, cache_dir, systems):
+    """As the trainer does: a gap that is the limit itself is a tie, though it is more than .05 in floats."""
     lines = list(inspect_artifact(cache_dir))
     assert "  pairs: 3 of rewards more than 0.05 apart in 3 of 3 prompts, 0 ties" in lines
+    rewards = {"a": [0.75, 0.70, 0.1], "b": [0.4], "c": [0.3, 0.3]}
+    rows = [
+        {"id": f"{prompt}{place}", "file_name": f"{prompt}{place}.mp4", "prompt": prompt, "reward": reward}
+        for prompt, values in rewards.items()
+        for place, reward in enumerate(values)
+    ]
+    clips = tmp_path / "clips"
+    for row in rows:
+        moving_square(clips / row["file_name"], 3)
+    write_rows(clips / "metadata.jsonl", rows)
+    assert "  pairs: 2 of rewards more than 0.05 apart in 1 of 3 prompts, 2 ties" in inspect_artifact(clips)
+    found = pairs_by_reward(
+        torch.tensor([row["reward"] for row in rows]),
+        *([row[name] for row in rows] for name in ("prompt", "id")), min_gap=0.05,
+    )  # fmt: skip
+    assert (len(found.pairs), found.prompts, found.ties) == (2, 1, 2)
+
+
+def test_inspect_counts_the_pairs_of_votes(tmp_path):
+    votes = write_votes(tmp_path / "votes")
+    wanted = [
+        f"{votes}: votes", "  votes: 8, of 3 people", "  overall: 2 pairs in 2 prompts, 1 ties",
+        "  video_fidelity: 1 pairs in 1 prompts, 0 ties",
+    ]  # fmt: skip
+    assert list(inspect_artifact(votes)) == wanted
+    assert list(inspect_artifact(votes / "two.jsonl"))[1] == "  votes: 1, of 1 people"

@@ -67,7 +67,7 @@ def test_the_real_term_enters_every_objective_alike(objective):
     """lambda times the mean over the real rows, whatever is kept of the others; with 0 they are dropped."""
     rows = rated((0.2, 0.9, 0.4, 0.5, 0.6, NAN, NAN), (0, 1, 0, 0, 1, 1, 0), "aaabbaa")
     chosen = select(rows, objective=objective, real_weight=0.7)
-    number = 2 * len(chosen.pairs) or int(chosen.keep[:5].sum())
+    number = len(chosen.pairs) or int(chosen.keep[:5].sum())
     assert chosen.keep[5:].all() and chosen.preference[5:].eq(0).all() and chosen.advantage[5:].eq(0).all()
     assert_close(chosen.weight[5:] / (number + 2), torch.tensor([0.7 / 2] * 2))
     assert not select(rows, objective=objective, real_weight=0.0).keep[5:].any()
@@ -123,7 +123,7 @@ def test_pairs_stand_within_a_prompt_and_never_tie():
         rated((0.2, 0.9, 0.25, NAN), (0,) * 4, "aaaa"), objective="dpo", pairs_per_prompt=1, min_reward_gap=0.01
     )
     assert few.pairs.tolist() == [[1, 0]] and few.notes["ties"] == 0
-    assert_close(chosen.weight, torch.tensor([7 / 6] * 5 + [0.5 * 7]))  # six rows in pairs and a real one
+    assert_close(chosen.weight, torch.tensor([4 / 6] * 5 + [0.5 * 4]))  # three pairs and a real one
     with pytest.raises(ValueError, match=r"'dpo': no two clips of one prompt differ .*=0.05 in reward \(1 ties\)"):
         select(rated((0.9, 0.9, NAN), (1, 1, 0), "aaa"), objective="dpo")
 
@@ -150,7 +150,10 @@ def test_advantages_are_normalised_within_a_prompt_and_flat_prompts_are_left_out
     clipped = select(rows, objective="awm", advantage_clip=0.9)
     assert_close(clipped.advantage[:2], torch.tensor([-0.9, 0.9]))
     assert clipped.advantage[2] == chosen.advantage[2] and clipped.notes["clipped"] == pytest.approx(2 / 3)
-    with pytest.raises(ValueError, match="in each of 1 prompts all clips have the same reward"):
+    close = rated((0.8, 0.81, 0.85, 0.2, 0.9), (0,) * 5, "aaabb")  # .85 - .8 is more than .05 in floats
+    assert select(close, objective="nft").keep.tolist() == [False] * 3 + [True] * 2
+    assert select(close, objective="nft", min_reward_gap=0.04).notes["flat_groups"] == 0
+    with pytest.raises(ValueError, match="in each of 1 prompts no two clips differ by more than min_reward_gap=0.05"):
         select(rated((0.5, 0.5), (0, 0), "aa"), objective="awm")
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...records import RatedVideo
-from ...rubric import LIFT, Rubric
+from ...rubric import LIFT, REWARD_MARGIN, Rubric
 from ...store.rubrics.of_data import check_same
 
 
@@ -51,7 +51,7 @@ class Ratings(NamedTuple):
         best = rubric.rewards[rubric.best]
         rated_good = (dimension_reward == best).all(dim=1)
         # A clip whose only rating is a reward has the best label in all dimensions if no labels give a higher one.
-        all_good = torch.where(dimension_reward.isnan().all(dim=1), reward >= best - 1e-6, rated_good)
+        all_good = torch.where(dimension_reward.isnan().all(dim=1), reward >= best - REWARD_MARGIN, rated_good)
         return cls(reward, dimension_reward, is_real, all_good)
 
 

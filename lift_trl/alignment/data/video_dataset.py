@@ -268,3 +268,13 @@ def collate(rows: Sequence[Mapping[str, Any]]) -> TrainBatch:
     stacked["counts"] = torch.ones(len(rows), dtype=torch.bool)
     text = TextCondition({name: torch.stack([row["text"][name] for row in rows]) for name in rows[0]["text"]})
     return TrainBatch(**stacked, **lists, text=text)  # type: ignore[typeddict-item]
+
+
+def is_first(batch: TrainBatch) -> Tensor:
+    """Of each row whether a unit, a clip or a pair, begins with it: bool [B]."""
+    return batch["partner"] >= torch.arange(len(batch["partner"]), device=batch["partner"].device)
+
+
+def num_units(batch: TrainBatch) -> Tensor:
+    """How many clips and pairs of the batch count."""
+    return (is_first(batch) & batch["counts"]).sum()

@@ -33,4 +33,5 @@ AWM = Objective(
     needs_old,
     options=ADVANTAGE_OPTIONS,
     health=advantage_health,
+    compares=True,
 )

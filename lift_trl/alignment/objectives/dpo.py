@@ -65,4 +65,5 @@ DPO = Objective(
     lambda args: frozenset() if args.reference_free else needs_reference(args),
     options=("beta", "loss_type", "reference_free", "min_reward_gap", "pairs_per_prompt", *REFERENCE_OPTIONS),
     health=health,
+    compares=True,
 )

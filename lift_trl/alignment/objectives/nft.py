@@ -35,4 +35,5 @@ NFT = Objective(
     needs_old,
     options=ADVANTAGE_OPTIONS,
     health=advantage_health,
+    compares=True,
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ....rubric import REWARD_MARGIN
 from .references import REFERENCE_OPTIONS
 from .step import Needs, RatedRows, StepRows, TrainingRows, chosen_and_rejected, other
 from .weights import weighted_rows
@@ -16,11 +17,9 @@ if TYPE_CHECKING:
 
 #: The settings that `nft` and `awm` read.
 ADVANTAGE_OPTIONS = (
-    *("beta", "advantage_baseline", "advantage_clip", "multi_objective_aggregation", "kl_coef"),
+    *("beta", "advantage_baseline", "advantage_clip", "min_reward_gap", "multi_objective_aggregation", "kl_coef"),
     *REFERENCE_OPTIONS,
 )
-# Rewards of one group that differ by less differ by rounding.
-_FLAT = 1e-6
 
 
 class Advantages(NamedTuple):
@@ -30,19 +29,20 @@ class Advantages(NamedTuple):
     flat: Tensor
 
 
-def advantages(reward: Tensor, groups: Sequence[Sequence[int]], *, baseline: str) -> Advantages:
+def advantages(reward: Tensor, groups: Sequence[Sequence[int]], *, baseline: str, min_gap: float = 0.0) -> Advantages:
     """
     How much better each clip is than the others of its group.
 
     `"group"`: (r - mean) / std of the group (std over n, not n - 1). `"leave_one_out"`: r - mean of the others, in units of
-    the reward. A group whose rewards are all alike says nothing: 0, and flat.
+    the reward. A group whose rewards differ by no more than `min_gap` says nothing, and its deviation would make much of it:
+    0, and flat.
 
     Source: GRPO, arXiv 2402.03300; RLOO, arXiv 2402.14740.
     """
     value, flat = torch.zeros(len(reward), dtype=torch.float64), torch.zeros(len(reward), dtype=torch.bool)
     for places in groups:
         rewards = reward[list(places)].double()
-        if rewards.max() - rewards.min() < _FLAT:
+        if rewards.max() - rewards.min() <= min_gap + REWARD_MARGIN:
             flat[list(places)] = True
             continue
         centred = rewards - rewards.mean()
@@ -55,7 +55,7 @@ def advantages(reward: Tensor, groups: Sequence[Sequence[int]], *, baseline: str
 
 def select_advantages(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
     """
-    Advantages within each prompt, clipped at `advantage_clip`; flat groups are left out and counted.
+    Advantages within each prompt, clipped at `advantage_clip`; groups flat by `min_reward_gap` are left out and counted.
 
     With `multi_objective_aggregation="normalize_then_sum"` each dimension is normalised on its own, then they are summed (by
     `dimension_weights`) and normalised again, so that a dimension of little spread speaks as loudly as the others.
@@ -66,15 +66,15 @@ def select_advantages(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRo
     by_prompt: dict[str, list[int]] = {}
     for place in (~rows.is_real).nonzero().flatten().tolist():
         by_prompt.setdefault(rows.prompts[place], []).append(place)
-    groups, reward = list(by_prompt.values()), rows.reward
+    groups, reward, min_gap = list(by_prompt.values()), rows.reward, args.min_reward_gap
     if args.multi_objective_aggregation == "normalize_then_sum":
-        reward = _summed(rows, groups)
-    found = advantages(reward, groups, baseline=args.advantage_baseline)
+        reward, min_gap = _summed(rows, groups), 0.0  # in deviations now
+    found = advantages(reward, groups, baseline=args.advantage_baseline, min_gap=min_gap)
     chosen = ~rows.is_real & ~found.flat
     if groups and not chosen.any():
         raise ValueError(
-            f"objective={args.objective!r}: in each of {len(groups)} prompts all clips have the same reward, so none is "
-            "better than another. Rate several clips a prompt, or use 'rwl'."
+            f"objective={args.objective!r}: in each of {len(groups)} prompts no two clips differ by more than "
+            f"min_reward_gap={min_gap} in reward. Rate several clips a prompt, lower min_reward_gap, or use 'rwl'."
         )
     limit = args.advantage_clip
     notes = {

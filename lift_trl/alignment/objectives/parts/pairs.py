@@ -1,5 +1,6 @@
 """Pairs of clips of one prompt, one of which is preferred: from their rewards, or as people chose."""
 
+import logging
 from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ....rubric import REWARD_MARGIN
 from .step import RatedRows, TrainingRows
 from .weights import weighted_rows
 
@@ -14,8 +16,7 @@ from .weights import weighted_rows
 if TYPE_CHECKING:
     from .settings import ObjectiveArguments
 
-# Rewards are sums of a few decimals: a gap that is the limit itself is no larger for a rounding error.
-_ROUNDING = 1e-6
+logger = logging.getLogger(__name__)
 
 
 class FoundPairs(NamedTuple):
@@ -43,7 +44,7 @@ def pairs_by_reward(
     found, with_pairs, ties = [], 0, 0
     for places in groups.values():
         pairs = [sorted(pair, key=lambda place: -rewards[place]) for pair in combinations(places, 2)]
-        decided = [(a, b) for a, b in pairs if rewards[a] - rewards[b] > min_gap + _ROUNDING]
+        decided = [(a, b) for a, b in pairs if rewards[a] - rewards[b] > min_gap + REWARD_MARGIN]
         decided.sort(key=lambda pair: (rewards[pair[1]] - rewards[pair[0]], ids[pair[0]], ids[pair[1]]))
         ties += len(pairs) - len(decided)
         with_pairs += bool(decided)
@@ -55,6 +56,8 @@ def select_pairs(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
     """
     People's pairs where the dataset has any, else those of the rewards; L = mean_pairs(loss) + lambda mean_r(l).
 
+    `pairs_per_prompt` and `min_reward_gap` choose among pairs by their rewards, which people's have not.
+
     Raises:
         ValueError: if there is no pair.
     """
@@ -63,6 +66,8 @@ def select_pairs(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
             rows.reward, rows.prompts, rows.ids, min_gap=args.min_reward_gap, per_prompt=args.pairs_per_prompt
         )
     else:
+        if args.pairs_per_prompt is not None:
+            logger.warning("pairs_per_prompt is not read: people chose these pairs. Leave it out.")
         found = FoundPairs(list(rows.pairs), len({rows.prompts[a] for a, _ in rows.pairs}), 0)
     if not found.pairs:
         raise ValueError(

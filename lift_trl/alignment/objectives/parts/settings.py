@@ -44,7 +44,8 @@ class ObjectiveArguments:
         reference_free (`bool`, *optional*, defaults to `False`):
             dpo: without a reference, as full training needs.
         min_reward_gap (`float`, *optional*, defaults to `0.05`):
-            dpo: clips of one prompt are a pair if their rewards differ by more.
+            dpo: clips of one prompt are a pair if their rewards differ by more. nft, awm: a prompt counts if any two of its
+            clips' rewards do.
         pairs_per_prompt (`int` or `None`, *optional*, defaults to `None`):
             dpo: at most so many pairs of each prompt, those of the largest gaps.
         desirable_weight (`float` or `None`, *optional*, defaults to `None`):

@@ -43,7 +43,8 @@ class TrainingRows(NamedTuple):
     What an objective makes of them.
 
     Attributes:
-        weight: float32 [N], >= 0; the plain mean of weight * loss over the rows trained on is the objective.
+        weight: float32 [N], >= 0; the sum of weight * loss over the rows trained on is the objective times the number of their
+            units, each a clip or a pair.
         keep: bool [N], the clips that are trained on.
         advantage: float32 [N], signed, 0 where there is none.
         preference: int64 [N], 1 desirable, -1 undesirable, 0 neither.
@@ -115,6 +116,7 @@ class Objective:
         needs: the other policies that `loss` reads, for given settings.
         options: names of the settings that it reads; others are warned of.
         health: rows of a step -> what is logged, by name: float32 [B], NaN where a row says nothing.
+        compares: whether clips of one prompt are compared with one another: one clip a prompt says nothing then.
     """
 
     name: str
@@ -124,6 +126,7 @@ class Objective:
     needs: Callable[["ObjectiveArguments"], frozenset[Needs]] = lambda args: frozenset()
     options: tuple[str, ...] = ()
     health: Callable[[StepRows, "ObjectiveArguments"], Mapping[str, Tensor]] = lambda rows, args: {}
+    compares: bool = False
 
 
 def other(policy: OtherPolicy | None) -> OtherPolicy:

@@ -25,9 +25,10 @@ def weighted_rows(
     notes: Mapping[str, float] | None = None,
 ) -> TrainingRows:
     """
-    Weights whose mean-weighted loss over the rows trained on equals mean_g(value * l) + lambda * mean_r(l).
+    Weights with which the sum of weight * loss over all rows is N times mean_g(value * l) + lambda * mean_r(l).
 
-    With N = N_g + N_r rows, `w = value * N / N_g` for generated and `w = lambda * N / N_r` for real rows.
+    N counts units, clips or pairs, which a sampler draws alike. With N_g generated rows (two a pair) and N_r real ones
+    `w = value * N / N_g` for generated and `w = lambda * N / N_r` for real rows.
 
     Args:
         value (`Tensor` of shape `(N,)`, >= 0): what each generated row counts.
@@ -46,7 +47,7 @@ def weighted_rows(
         )
     real = rows.is_real & (real_weight > 0)
     num_generated, num_real = int(chosen.sum()) if pairs is None else 2 * len(pairs), int(real.sum())
-    total = num_generated + num_real
+    total = (num_generated if pairs is None else len(pairs)) + num_real
     if total == 0:
         raise ValueError(f"no row is left to train on: {len(value)} real rows at real_weight={real_weight}.")
     weight = torch.zeros(len(value), dtype=torch.float64)
