@@ -191,7 +191,7 @@ def _check(source: PipelineSource, args: RewardWeightedVideoConfig, rounds: int)
         (args.resume_from_checkpoint is not None, "resume_from_checkpoint: rounds find their own; leave it out."),
         (
             args.eval_strategy != IntervalStrategy.NO,
-            f"eval_strategy={args.eval_strategy.value}: rounds hold no clips out; leave it out.",
+            f"eval_strategy={IntervalStrategy(args.eval_strategy).value}: rounds hold no clips out; leave it out.",
         ),
         (
             args.fps not in (None, source.adapter.fps),

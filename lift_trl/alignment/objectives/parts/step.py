@@ -43,8 +43,8 @@ class TrainingRows(NamedTuple):
     What an objective makes of them.
 
     Attributes:
-        weight: float32 [N], >= 0; the sum of weight * loss over the rows trained on is the objective times the number of their
-            units, each a clip or a pair.
+        weight: float32 [N], >= 0; the sum of weight * loss over the rows trained on is the objective times the number of
+            their units, each a clip or a pair.
         keep: bool [N], the clips that are trained on.
         advantage: float32 [N], signed, 0 where there is none.
         preference: int64 [N], 1 desirable, -1 undesirable, 0 neither.
