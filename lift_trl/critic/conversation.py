@@ -55,12 +55,6 @@ def answer_tokens(tokenizer: Any, prompt: str, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def control_tokens(tokenizer: Any) -> list[str]:
-    """Texts such as `<image>` that stand for a picture or a turn wherever they are written."""
-    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sorted({*added, *tokenizer.all_special_tokens})
-
-
 def caption_of(prompt: str | Sequence[Mapping[str, Any]]) -> str:
     """
     The caption of one of TRL's prompts: the text itself, or that of a conversation's last message.

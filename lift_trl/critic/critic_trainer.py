@@ -14,6 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import HubStrategy
 from trl.trainer.sft_trainer import SFTTrainer
 
+from ..critic_models import control_tokens
 from ..hub.artifact_cards import artifact_card
 from ..hub.front_matter import with_licence
 from ..hub.pushed_base import check_base
@@ -24,7 +25,6 @@ from ..runtime import ResumableTrainer, check_world
 from ..store.manifest import ARTIFACT_FILE, write_text
 from ..store.sharding import share
 from .collator import CriticCollator, FrameCache
-from .conversation import control_tokens
 from .critic_config import LiFTCriticConfig
 from .examples import (
     Example,

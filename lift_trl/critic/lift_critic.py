@@ -12,7 +12,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, TorchAoConfig
 
-from ..critic_models import find_critic_model
+from ..critic_models import control_tokens, find_critic_model
 from ..hub.lora.options import check_lora_start
 from ..hub_source import find_file, pinned
 from ..prefetch import ahead
@@ -24,7 +24,7 @@ from ..store.quantization import Quantization, torchao_type
 from ..store.sharding import chunks
 from ..store.video_io import Clip, describe, sample_frames
 from ..store.weights import read_tensors, shown, unapplied
-from .conversation import control_tokens, trl_rewards
+from .conversation import trl_rewards
 from .gate import check_both_ways, check_config, warn_of_tiles
 from .prefix import Encoded, RefusedClipsError, ask, encode_questions, end_tokens, label_tokens, run_encoded
 from .reasons import write_reasons

@@ -170,6 +170,9 @@ def label_mass(tokens: Iterable[tuple[str, float]], rubric: Rubric = LIFT) -> di
     >>> tokens = [("Good", -0.69), (" Nor", -1.61), ("Go", -1.9), ("The", -2.3)]
     >>> {label.name: round(p, 2) for label, p in label_mass(tokens).items()}
     {'BAD': 0.0, 'NORMAL': 0.2, 'GOOD': 0.5}
+
+    Raises:
+        UnparsableAnswerError: if a label's is no number, as a model's that overflows.
     """
     probs = [(token.strip().lower(), math.exp(logprob)) for token, logprob in tokens]
     mass = {}
@@ -177,6 +180,8 @@ def label_mass(tokens: Iterable[tuple[str, float]], rubric: Rubric = LIFT) -> di
         whole = [p for text, p in probs if text == label.lower()]
         begun = [p for text, p in probs if text and label.lower().startswith(text)]
         mass[label] = sum(whole or begun, 0.0)
+        if not math.isfinite(mass[label]):
+            raise UnparsableAnswerError(f"the log-probability of {label} is not finite.")
     return mass
 
 

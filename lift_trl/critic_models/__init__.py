@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..protocols import CriticModel
-from .chat_vlm import ChatVLM
+from .chat_vlm import ChatVLM, control_tokens
 from .qwen_vl import QwenVL
 from .vila import Vila
 
 
-__all__ = ["CRITIC_MODELS", "ChatVLM", "QwenVL", "Vila", "find_critic_model"]
+__all__ = ["CRITIC_MODELS", "ChatVLM", "QwenVL", "Vila", "control_tokens", "find_critic_model"]
 
 #: `model_type` -> adapter. A family that is not listed is a plain chat VLM.
 CRITIC_MODELS: Mapping[str, type[ChatVLM]] = {

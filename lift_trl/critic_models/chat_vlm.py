@@ -71,3 +71,9 @@ PROCESSOR_OPTIONS: Mapping[str, Any] = {
     "add_special_tokens": False,
     "return_tensors": "pt",
 }
+
+
+def control_tokens(tokenizer: Any) -> list[str]:
+    """Texts such as `<image>` that stand for a picture or a turn wherever they are written."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return sorted({*added, *tokenizer.all_special_tokens})

@@ -57,11 +57,15 @@ class SecondJudgeArguments:
         """
         import torch
 
-        from .video_score import PROMPT, RegressionJudge
+        from .video_score import QUESTION, RegressionJudge
 
         if self.judge is None:
             raise ValueError("judge is not set; name a folder or repo, TIGER-Lab/VideoScore for instance.")
         if self.judge in JUDGES:
+            if self.judge_prompt or self.judge_frames != type(self).judge_frames:
+                raise ValueError(
+                    f"judge={self.judge} has frames and a question of its own: leave out judge_frames and judge_prompt."
+                )
             return load_judge(
                 self.judge,
                 model=self.judge_model,
@@ -73,7 +77,7 @@ class SecondJudgeArguments:
             raise ValueError(
                 f"judge={self.judge}: judge_model and judge_scale are of {', '.join(JUDGES)}; leave them out."
             )
-        question = PROMPT if self.judge_prompt is None else Path(self.judge_prompt).read_text(encoding="utf-8")
+        question = QUESTION if self.judge_prompt is None else Path(self.judge_prompt).read_text(encoding="utf-8")
         if "{prompt}" not in question:
             raise ValueError(f"{self.judge_prompt}: no {{prompt}}; write it where the clip's prompt belongs.")
         on_cpu = torch.device(device).type == "cpu"
@@ -83,7 +87,7 @@ class SecondJudgeArguments:
             dtype=torch.float32 if on_cpu else torch.bfloat16,
             device=device,
             num_frames=self.judge_frames,
-            prompt_template=question,
+            question=question,
         )
 
 

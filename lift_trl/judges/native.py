@@ -13,7 +13,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from ..records import NativeScore, StoredVideo, VideoSource, content_id
+from ..critic_models import control_tokens
+from ..records import CriticScore, NativeScore, StoredVideo, VideoSource, content_id
 from ..store.video_io import Clip, describe, read_video
 from ..store.weights import weights_revision
 
@@ -57,26 +58,94 @@ class Scale(NamedTuple):
         return f"{self.kind}:{self.low:g}:{self.high:g}"
 
     def reward(self, value: float) -> float:
-        """The reward of a native `value`."""
+        """
+        The reward of a native `value`.
+
+        Raises:
+            ValueError: if it is not finite.
+        """
+        if not math.isfinite(value):
+            raise ValueError(f"a native value of {value} has no reward.")
         if self.kind == "normal":
             return 0.5 * (1 + math.erf((value - self.low) / self.high / math.sqrt(2)))
         return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
 
 class Verdict(NamedTuple):
-    """A judge's native values by its own dimensions, and what it wrote, if it writes."""
+    """A judge's native values by its own dimensions, what it wrote, if it writes, or why it says nothing in `unscored`."""
 
     values: Mapping[str, float]
     reason: str = ""
+    unscored: str | None = None
 
 
 class UnreadableAnswerError(ValueError):
     """A written answer without the values that were asked for. It never becomes a default."""
 
 
-class NativeJudge(ABC):
+class AspectJudge(ABC):
     """
-    A judge with dimensions and a scale of its own. A `RewardModel`; the reward is the mean over its dimensions.
+    A judge with dimensions of its own, a `RewardModel`: what such judges refuse, and what of theirs is no score.
+
+    Args:
+        name: what the scores say of their origin.
+        question: text with `{prompt}`.
+
+    Raises:
+        ValueError: if the question has no `{prompt}`.
+    """
+
+    def __init__(self, model: Any, processor: Any, *, name: str, question: str) -> None:
+        if "{prompt}" not in question:
+            raise ValueError("the judge's question has no {prompt}; write it where the clip's prompt belongs.")
+        self.model, self.processor = model, processor
+        self.name, self.question = name, question
+        self._control_tokens = control_tokens(processor.tokenizer)
+
+    @abstractmethod
+    def judge(self, video: VideoSource | StoredVideo | str, prompt: str) -> Verdict:
+        """What it says of one clip. Raises `ValueError` or `FileNotFoundError` with the reason where it says nothing."""
+
+    @abstractmethod
+    def to_score(self, unit: str, verdict: Verdict, *, with_reason: bool) -> CriticScore | NativeScore:
+        """The score of the clip `unit` by a verdict, which may be that it is unscored."""
+
+    def verdict(self, video: VideoSource | StoredVideo | str, caption: str) -> Verdict:
+        """As `judge`; where it says nothing, or something that is not finite, the why is in `unscored`."""
+        prompt = caption.strip()
+        try:
+            control = [token for token in self._control_tokens if token in prompt]
+            if not prompt or control:
+                raise ValueError(f"the caption holds {control[0]!r}" if control else "the caption is empty")
+            verdict = self.judge(video, prompt)
+            if not all(math.isfinite(value) for value in verdict.values.values()):
+                raise ValueError(f"the judge's values are not finite: {dict(verdict.values)}")
+        except (ValueError, FileNotFoundError) as error:
+            logger.warning("unscored: %s", error)
+            return Verdict({}, unscored=str(error))
+        return verdict
+
+    def score(
+        self, videos: Sequence[VideoSource | StoredVideo | str], captions: Sequence[str], *, with_reason: bool = False
+    ) -> list[CriticScore | NativeScore]:
+        """
+        One score for each video; what cannot be read, and an answer that cannot, comes back as unscored with the why.
+
+        Raises:
+            ValueError: if `videos` and `captions` differ in number.
+        """
+        if len(videos) != len(captions):
+            raise ValueError(f"{len(videos)} videos and {len(captions)} captions; give one caption for each video.")
+        scores = []
+        for video, caption in zip(videos, captions):
+            unit = content_id(video if isinstance(video, bytes) else describe(video), caption.strip())
+            scores.append(self.to_score(unit, self.verdict(video, caption), with_reason=with_reason))
+        return scores
+
+
+class NativeJudge(AspectJudge):
+    """
+    A judge whose reward is the mean over its dimensions, each mapped to [0, 1].
 
     Args:
         name: what the scores say of their origin, as `name_of` makes it.
@@ -94,12 +163,9 @@ class NativeJudge(ABC):
     prompt_file: ClassVar[str]
 
     def __init__(self, model: Any, processor: Any, *, name: str, scale: Scale | None = None) -> None:
-        self.model, self.processor = model, processor
+        question = (files(__package__) / "prompts" / self.prompt_file).read_text(encoding="utf-8")
+        super().__init__(model, processor, name=name, question=question)
         self.scale = scale or self.default_scale
-        self.name = name
-        self.question = (files(__package__) / "prompts" / self.prompt_file).read_text(encoding="utf-8")
-        added = processor.tokenizer.added_tokens_decoder.values()
-        self._control_tokens = sorted(token.content for token in added if token.special)
 
     @classmethod
     def name_of(cls, name: str, revision: str | None = None, scale: Scale | None = None) -> str:
@@ -113,35 +179,10 @@ class NativeJudge(ABC):
     ) -> "NativeJudge":
         """The judge from a folder or repo: bfloat16 on an accelerator, float32 on a CPU."""
 
-    @abstractmethod
-    def judge(self, video: VideoSource | StoredVideo | str, prompt: str) -> Verdict:
-        """What it says of one clip. Raises `ValueError` or `FileNotFoundError` with the reason where it says nothing."""
-
-    def score(
-        self, videos: Sequence[VideoSource | StoredVideo | str], captions: Sequence[str], *, with_reason: bool = False
-    ) -> list[NativeScore]:
-        """
-        One score for each video; what cannot be read, and an answer that cannot, comes back as unscored with the why.
-
-        Raises:
-            ValueError: if `videos` and `captions` differ in number.
-        """
-        if len(videos) != len(captions):
-            raise ValueError(f"{len(videos)} videos and {len(captions)} captions; give one caption for each video.")
-        return [self._score(video, caption.strip(), with_reason) for video, caption in zip(videos, captions)]
-
-    def _score(self, video: VideoSource | StoredVideo | str, caption: str, with_reason: bool) -> NativeScore:
-        unit = content_id(video if isinstance(video, bytes) else describe(video), caption)
-        try:
-            control = [token for token in self._control_tokens if token in caption]
-            if not caption or control:
-                raise ValueError(f"the caption holds {control[0]!r}" if control else "the caption is empty")
-            verdict = self.judge(video, caption)
-            if not all(math.isfinite(value) for value in verdict.values.values()):
-                raise ValueError(f"the judge's values are not finite: {dict(verdict.values)}")
-        except (ValueError, FileNotFoundError) as error:
-            logger.warning("unscored: %s", error)
-            return NativeScore(unit, self.name, unscored=str(error))
+    def to_score(self, unit: str, verdict: Verdict, *, with_reason: bool) -> NativeScore:
+        """As `AspectJudge.to_score`."""
+        if verdict.unscored is not None:
+            return NativeScore(unit, self.name, unscored=verdict.unscored)
         values = {aspect: verdict.values[aspect] for aspect in self.aspects}
         rewards = {aspect: self.scale.reward(value) for aspect, value in values.items()}
         return NativeScore(unit, self.name, values, rewards, verdict.reason if with_reason else "")

@@ -12,7 +12,7 @@ from ..store.clip_rows import video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
 from ..store.system_clips import ListedClip, list_clips
 from .native import NativeJudge
-from .video_score import PROMPT, RegressionJudge
+from .video_score import QUESTION, RegressionJudge, labels_of
 
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ def judge_clips(judge: RegressionJudge | NativeJudge, videos: Path, output_dir: 
     name = placeless(judge.name)
     key = content_id(name)
     if isinstance(judge, RegressionJudge):
-        key = content_id(name, judge.num_frames, judge.prompt_template)
-        question = "its own" if judge.prompt_template != PROMPT else "worded by lift_trl"
+        key = content_id(name, judge.num_frames, judge.question)
+        question = "its own" if judge.question != QUESTION else "worded by lift_trl"
         config |= {"frames": judge.num_frames, "question": question}
     rows = manifest.rows()
     if any(row.get("scoring") != key for row in rows):
@@ -82,8 +82,8 @@ def _row(judge: RegressionJudge | NativeJudge, clip: ListedClip, folder: Path) -
         row["seed"] = clip.row["seed"]
     if isinstance(judge, NativeJudge):
         return {**row, **judge.score([clip.video], [clip.prompt])[0].columns()}
-    aspects = judge.regress(clip.video, clip.prompt)
-    if aspects.unscored:
-        return {**row, "reward": None, "unscored": aspects.unscored}
-    labels = {dimension.value: label.value for dimension, label in aspects.labels.items()}
-    return {**row, **labels, "reward": LIFT.mean_reward(labels), "aspects": aspects.by_name, "unscored": None}
+    verdict = judge.verdict(clip.video, clip.prompt)
+    if verdict.unscored is not None:
+        return {**row, "reward": None, "unscored": verdict.unscored}
+    labels = {dimension.value: label.value for dimension, label in labels_of(verdict.values).items()}
+    return {**row, **labels, "reward": LIFT.mean_reward(labels), "aspects": dict(verdict.values), "unscored": None}

@@ -4,8 +4,8 @@ A critic that was trained with the reward that it also measures cannot tell rewa
 """
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -14,11 +14,12 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.idefics2.modeling_idefics2 import Idefics2PreTrainedModel
 
 from ..hub_source import pinned
-from ..records import CriticScore, Judgement, VideoSource, content_id
+from ..records import CriticScore, Judgement, StoredVideo, VideoSource
 from ..rubric import Dimension, Label
-from ..store.video_io import describe, sample_frames
+from ..store.video_io import sample_frames
 from ..store.weights import load_whole, weights_revision
 from . import VIDEO_SCORE_ASPECTS
+from .native import AspectJudge, Verdict
 
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ ASPECT_OF = {
 #: VideoScore's scale is 1 (worst) to 4 (like a real video); 2 is average, 3 good. A label begins half a point lower.
 NORMAL_FROM, GOOD_FROM = 1.5, 2.5
 
-# VideoScore was trained with the wording of its own repository; `prompt_template` takes it. This one asks the same.
-PROMPT = (
+# VideoScore was trained with the wording of its own repository; `question` takes it. This one asks the same.
+QUESTION = (
     "Rate the AI-generated video below on five dimensions, each from 1.0 (worst) to 4.0 (like a real video): "
     + ", ".join(VIDEO_SCORE_ASPECTS.values())
     + '. The text prompt is "{prompt}". The frames of the video are:\n'
@@ -45,24 +46,7 @@ class Idefics2ForVideoRegression(GenericForSequenceClassification, Idefics2PreTr
     """Idefics2 with a linear head on the last token: the class of VideoScore and VideoScore-v1.1, whose weights it loads."""
 
 
-class AspectScores(NamedTuple):
-    """The head's outputs for one video, as `VIDEO_SCORE_ASPECTS`; NaN and the why where it could not be scored."""
-
-    values: tuple[float, ...]
-    unscored: str | None = None
-
-    @property
-    def by_name(self) -> dict[str, float]:
-        """The outputs by the names of `VIDEO_SCORE_ASPECTS`."""
-        return dict(zip(VIDEO_SCORE_ASPECTS, self.values, strict=True))
-
-    @property
-    def labels(self) -> dict[Dimension, Label]:
-        """The labels of the three outputs that answer the project's dimensions."""
-        return {dimension: to_label(self.by_name[name]) for dimension, name in ASPECT_OF.items()}
-
-
-class RegressionJudge:
+class RegressionJudge(AspectJudge):
     """
     A model with regression heads as a reward model: its scores become labels by `NORMAL_FROM` and `GOOD_FROM`.
 
@@ -71,7 +55,10 @@ class RegressionJudge:
         processor: takes `text` and `images`.
         name: `repo@revision`, for the stamp.
         num_frames: frames a video, uniformly spread (VideoScore: 16, v1.1: 48).
-        prompt_template: text with `{prompt}`; one image token a frame is appended.
+        question: text with `{prompt}`; one image token a frame is appended.
+
+    Raises:
+        ValueError: if the question has no `{prompt}`, or a token that is more than text.
     """
 
     def __init__(
@@ -81,13 +68,14 @@ class RegressionJudge:
         *,
         name: str,
         num_frames: int = 16,
-        prompt_template: str = PROMPT,
+        question: str = QUESTION,
     ) -> None:
-        self.model = model.eval()
-        self.processor: Any = processor
-        self.name = name
+        super().__init__(model.eval(), processor, name=name, question=question)
         self.num_frames = num_frames
-        self.prompt_template = prompt_template
+        if control := [token for token in self._control_tokens if token in question]:
+            raise ValueError(
+                f"the judge's question holds {control[0]!r}: leave it out, frames are put behind the text."
+            )
 
     @classmethod
     def from_pretrained(
@@ -98,7 +86,7 @@ class RegressionJudge:
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
         num_frames: int = 16,
-        prompt_template: str = PROMPT,
+        question: str = QUESTION,
     ) -> "RegressionJudge":
         """
         Loads a regression model: Idefics2 by the class above, any other family by `AutoModelForSequenceClassification`.
@@ -118,47 +106,33 @@ class RegressionJudge:
             )
         processor = AutoProcessor.from_pretrained(name, revision=revision)
         stamp = f"{name}@{weights_revision(name, revision)}"
-        return cls(model.to(device), processor, name=stamp, num_frames=num_frames, prompt_template=prompt_template)
+        return cls(model.to(device), processor, name=stamp, num_frames=num_frames, question=question)
 
     @torch.no_grad()
-    def regress(self, video: VideoSource | str, caption: str) -> AspectScores:
-        """The five scores of `video`; a video that cannot be decoded comes back with the why."""
-        try:
-            frames = sample_frames(video, self.num_frames).frames
-        except (ValueError, FileNotFoundError) as error:
-            return AspectScores((math.nan,) * len(VIDEO_SCORE_ASPECTS), str(error))
-        images = [Image.fromarray(frame) for frame in frames]
-        text = self.prompt_template.format(prompt=caption) + "<image> " * len(images)
+    def judge(self, video: VideoSource | StoredVideo | str, prompt: str) -> Verdict:
+        """The head's outputs, by the names of `VIDEO_SCORE_ASPECTS`."""
+        images = [Image.fromarray(frame) for frame in sample_frames(video, self.num_frames).frames]
+        text = self.question.replace("{prompt}", prompt) + "<image> " * len(images)
         inputs = self.processor(text=text, images=images, return_tensors="pt").to(self.model.device)
         if "pixel_values" in inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         logits = self.model(**inputs).logits[0].float()
-        return AspectScores(tuple(logits.tolist()))
+        return Verdict(dict(zip(VIDEO_SCORE_ASPECTS, logits.tolist(), strict=True)))
 
-    def score(
-        self, videos: Sequence[VideoSource | str], captions: Sequence[str], *, with_reason: bool = False
-    ) -> list[CriticScore]:
-        """
-        One score for each video, labels by thresholds; `with_reason` gives the raw scores as the reason.
+    def to_score(self, unit: str, verdict: Verdict, *, with_reason: bool) -> CriticScore:
+        """As `AspectJudge.to_score`, labels by thresholds; `with_reason` gives the raw scores as the reason."""
+        if verdict.unscored is not None:
+            return CriticScore(unit, self.name, unscored=verdict.unscored)
+        judgements = tuple(
+            Judgement(d, label, reason=f"{verdict.values[ASPECT_OF[d]]:.2f} of 4" if with_reason else "")
+            for d, label in labels_of(verdict.values).items()
+        )
+        return CriticScore(unit, self.name, judgements)
 
-        Raises:
-            ValueError: if there are not as many captions as videos.
-        """
-        if len(videos) != len(captions):
-            raise ValueError(f"{len(videos)} videos and {len(captions)} captions; give one caption a video.")
-        scores = []
-        for video, caption in zip(videos, captions):
-            key = content_id(describe(video), caption)
-            aspects = self.regress(video, caption)
-            if aspects.unscored:
-                scores.append(CriticScore(key, self.name, unscored=aspects.unscored))
-                continue
-            raw = {d: aspects.by_name[name] for d, name in ASPECT_OF.items()}
-            judgements = tuple(
-                Judgement(d, aspects.labels[d], reason=f"{raw[d]:.2f} of 4" if with_reason else "") for d in Dimension
-            )
-            scores.append(CriticScore(key, self.name, judgements))
-        return scores
+
+def labels_of(values: Mapping[str, float]) -> dict[Dimension, Label]:
+    """The labels of the three outputs (by their names) that answer the project's dimensions; raises as `to_label`."""
+    return {dimension: to_label(values[ASPECT_OF[dimension]]) for dimension in Dimension}
 
 
 def to_label(value: float) -> Label:
@@ -167,5 +141,10 @@ def to_label(value: float) -> Label:
 
     >>> [to_label(value).rank for value in (1.2, 1.9, 3.1)]
     [0, 1, 2]
+
+    Raises:
+        ValueError: if it is not finite: no threshold is below or above it.
     """
+    if not math.isfinite(value):
+        raise ValueError(f"a score of {value} has no label.")
     return Label.BAD if value < NORMAL_FROM else Label.NORMAL if value < GOOD_FROM else Label.GOOD

@@ -16,7 +16,7 @@ from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.served import LABEL_TOKENS, ServedCritic, label_mass
 from lift_trl.critic.settings import CriticSettings
 from lift_trl.records import placeless
-from lift_trl.rubric import LIFT, Dimension, Label, format_answer
+from lift_trl.rubric import LIFT, Dimension, Label, UnparsableAnswerError, format_answer
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
 from lift_trl.store.video_io import sample_frames
 from recipes import score as recipe
@@ -153,6 +153,13 @@ def test_tokens_that_begin_no_label_have_no_mass():
     assert mass == {Label.BAD: math.exp(-2), Label.NORMAL: 0.0, Label.GOOD: math.exp(-1)}
     tokens = [("No", -0.5), ("Normal", -2.0), (" normal", -2.0)]
     assert label_mass(tokens)[Label.NORMAL] == pytest.approx(2 * math.exp(-2))
+
+
+def test_a_log_probability_that_is_no_number_is_no_label():
+    """Beside a NaN each comparison is false, and the first label was the likeliest."""
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(UnparsableAnswerError, match="of Normal is not finite"):
+            label_mass([("Good", -0.7), ("Normal", value)])
 
 
 def test_what_changes_the_scores_changes_the_name(server):

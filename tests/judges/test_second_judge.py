@@ -36,8 +36,10 @@ def systems(tmp_path, make_clip):
 def test_its_scores_stand_in_the_papers_table(systems, tiny_judge, tmp_path):
     entries = judge_systems(tiny_judge, systems, tmp_path / "judged")
     assert list(named_paths(entries)) == ["second judge/base", "second judge/rwl"]
-    raw = {n: [tiny_judge.regress(f / "videos" / f"{i}.mp4", p).values for i, p in enumerate(("a b", "c d"))]
-           for n, f in systems.items()}  # fmt: skip
+    raw = {
+        n: [list(tiny_judge.judge(f / "videos" / f"{i}.mp4", p).values.values()) for i, p in enumerate(("a b", "c d"))]
+        for n, f in systems.items()
+    }
     made = build_report(
         ReportArguments(str(tmp_path / "r"), [f"{n}={f}" for n, f in systems.items()], judges=entries, drift=False)
     )
@@ -85,15 +87,28 @@ def test_a_missing_clip_is_unscored(systems, tiny_judge, tmp_path):
     assert rows[1]["reward"] is None and "no such video" in rows[1]["unscored"] and "aspects" not in rows[1]
 
 
+def test_a_judge_that_gives_no_number_leaves_the_clips_unscored(systems, tiny_judge, tmp_path):
+    with torch.no_grad():
+        tiny_judge.model.score.weight[0] = torch.nan
+    text = (judge_clips(tiny_judge, systems["rwl"], tmp_path / "out") / "metadata.jsonl").read_text()
+    for row in map(json.loads, text.splitlines()):
+        assert row["reward"] is None and "not finite" in row["unscored"] and "aspects" not in row
+        assert "video_fidelity" not in row
+    assert "NaN" not in text.replace("nan", "")
+
+
 def test_the_judges_own_question(judge_checkpoint, tmp_path):
     question = tmp_path / "question.txt"
     question.write_text("Rate this video of {prompt}: ")
     args = SecondJudgeArguments(judge=str(judge_checkpoint), judge_frames=3, judge_prompt=str(question))
     judge = args.load("cpu")
-    assert judge.prompt_template == "Rate this video of {prompt}: " and judge.num_frames == 3
+    assert judge.question == "Rate this video of {prompt}: " and judge.num_frames == 3
     assert judge.model.dtype == torch.float32
     question.write_text("Rate this video: ")
     with pytest.raises(ValueError, match="no {prompt}"):
         args.load("cpu")
+    for ignored in ({"judge_frames": 3}, {"judge_prompt": str(question)}):
+        with pytest.raises(ValueError, match="frames and a question of its own"):
+            SecondJudgeArguments(judge="video_reward", **ignored).load("cpu")
     with pytest.raises(ValueError, match="judge is not set"):
         SecondJudgeArguments().load("cpu")

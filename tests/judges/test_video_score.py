@@ -20,18 +20,20 @@ def test_weights_have_the_published_names(judge_checkpoint):
 
 def test_scores_follow_the_head(tiny_judge, tmp_path, make_clip):
     video = make_clip(tmp_path / "a.mp4", size=28)
-    before = tiny_judge.regress(video, "a b c").values
+    before = list(tiny_judge.judge(video, "a b c").values.values())
     assert len(before) == 5 and all(map(math.isfinite, before))
     with torch.no_grad():
         tiny_judge.model.score.weight *= 2
-    assert tiny_judge.regress(video, "a b c").values == pytest.approx([2 * value for value in before], rel=1e-4)
-    assert tiny_judge.regress(make_clip(tmp_path / "b.mp4", seed=5, size=28), "a b c").values != pytest.approx(before)
+    after = list(tiny_judge.judge(video, "a b c").values.values())
+    assert after == pytest.approx([2 * value for value in before], rel=1e-4)
+    other = tiny_judge.judge(make_clip(tmp_path / "b.mp4", seed=5, size=28), "a b c").values.values()
+    assert list(other) != pytest.approx(after)
 
 
 def test_it_is_a_reward_model(tiny_judge, tmp_path, make_clip):
     video = make_clip(tmp_path / "a.mp4", size=28)
     good, lost = tiny_judge.score([video, tmp_path / "none.mp4"], ["a b", "c d"], with_reason=True)
-    raw = tiny_judge.regress(video, "a b").values
+    raw = list(tiny_judge.judge(video, "a b").values.values())
     assert good.labels == {
         Dimension.SEMANTIC_CONSISTENCY: to_label(raw[3]),
         Dimension.MOTION_SMOOTHNESS: to_label(raw[1]),
@@ -39,7 +41,7 @@ def test_it_is_a_reward_model(tiny_judge, tmp_path, make_clip):
     }
     assert good["video_fidelity"].reason == f"{raw[0]:.2f} of 4" and good.critic == tiny_judge.name
     assert math.isnan(lost.reward) and "no such video" in lost.unscored
-    with pytest.raises(ValueError, match="one caption a video"):
+    with pytest.raises(ValueError, match="one caption for each video"):
         tiny_judge.score([video], [])
 
 
@@ -58,6 +60,39 @@ def test_labels_by_threshold():
     assert [to_label(v) for v in (0.0, 1.49, 1.5, 2.49, 2.5, 4.0)] == [
         Label.BAD, Label.BAD, Label.NORMAL, Label.NORMAL, Label.GOOD, Label.GOOD,
     ]  # fmt: skip
+
+
+def test_what_is_not_finite_has_no_label():
+    for value in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValueError, match="has no label"):
+            to_label(value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("output", [0, 2, 4])
+def test_a_judge_that_gives_no_number_gives_no_label(tiny_judge, tmp_path, make_clip, output, value):
+    """Of an overflow in half precision each comparison is false, and the last label was Good."""
+    with torch.no_grad():
+        tiny_judge.model.score.weight[output] = value
+    (score,) = tiny_judge.score([make_clip(tmp_path / "a.mp4", size=28)], ["a b"])
+    assert score.labels is None and math.isnan(score.reward) and "not finite" in score.unscored
+
+
+def test_it_refuses_what_its_text_cannot_hold(tiny_judge, judge_checkpoint, tmp_path, make_clip):
+    video = make_clip(tmp_path / "a.mp4", size=28)
+    for caption, why in (("", "the caption is empty"), (" ", "empty"), ("a <image> b", "'<image>'")):
+        assert why in tiny_judge.score([video], [caption])[0].unscored
+    own = {"name": "x", "num_frames": 3}
+    braces = RegressionJudge(
+        tiny_judge.model, tiny_judge.processor, question='{"a": {prompt}, {0} {b} }} {prompt}', **own
+    )
+    same = RegressionJudge(
+        tiny_judge.model, tiny_judge.processor, question='{"a": c {prompt}, {0} {b} }} c {prompt}', **own
+    )
+    assert braces.judge(video, "c {prompt}").values == same.judge(video, "{prompt}").values
+    for question, why in (("a <image> {prompt}", "holds '<image>'"), ("a {promt}", "no {prompt}")):
+        with pytest.raises(ValueError, match=why):
+            RegressionJudge(tiny_judge.model, tiny_judge.processor, question=question, **own)
 
 
 def test_another_head_is_refused(judge_checkpoint, tmp_path):
