@@ -2,6 +2,8 @@
 
 import logging
 import math
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +15,10 @@ from lift_trl.alignment.objectives import OBJECTIVES, Objective
 from lift_trl.alignment.objectives.parts.weights import likelihood
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.alignment.training.policies import OLD
+from lift_trl.store.manifest import METADATA_FILE, Artifact, read_rows, write_rows
 from tests.alignment.conftest import make_trainer, trainable
 from tests.alignment.test_objective_goldens import stir
+from tests.own_rubric import OWN
 
 
 def whole_batch(trainer):
@@ -256,3 +260,21 @@ def test_settings_that_the_objective_does_not_read_are_warned_of(tmp_path, caplo
     with caplog.at_level(logging.WARNING):
         RewardWeightedVideoConfig(str(tmp_path), objective="dpo", beta=3.0, min_reward_gap=0.2, loss_type="ipo")
     assert "does not read" not in caplog.text
+
+
+def test_clips_that_only_a_judge_rated_are_told_of_with_the_rubrics_best_reward(
+    tmp_path, pipeline_dir, cache_dir, caplog
+):
+    folder = shutil.copytree(cache_dir, tmp_path / "cache")
+    rows = [
+        {**row, "labels": None, "reward": None if row["is_real"] else 0.4} for row in read_rows(folder / METADATA_FILE)
+    ]
+    rows[next(i for i, row in enumerate(rows) if not row["is_real"])]["reward"] = 1.0
+    write_rows(folder / METADATA_FILE, rows)
+    artifact = Artifact.load(folder)
+    replace(artifact, rubric=OWN).save(folder)
+    with caplog.at_level(logging.WARNING):
+        make_trainer(pipeline_dir, tmp_path / "kto", CachedVideoDataset(folder), objective="kto")
+    assert (
+        "train, kto: " in caplog.text and "from 1 on they count as best in all dimensions, which 1 do" in caplog.text
+    )

@@ -110,6 +110,42 @@ def test_kto_balances_its_two_kinds_by_default():
         select(rated(all_good=(0,) * 5), objective="kto")
 
 
+def test_a_rare_kind_and_weights_out_of_balance_are_warned_of():
+    """Labels, so that nothing is to be said of rewards; the numbers stay."""
+    labels = [[0.9] * 3, *[[0.2] * 3] * 19]
+    rows = rated([0.9, *[0.2] * 19], [1, *[0] * 19], "a" * 20, labels)
+    assert select(rows, objective="kto").warnings == []  # one in twenty
+    for good, kind, weight in ((0, "desirable", 10.5), (1, "undesirable", 10.5)):
+        one, many = ([0.9] * 3, [0.2] * 3)[:: 1 - 2 * good]
+        rows = rated([sum(one) / 3, *[sum(many) / 3] * 20], [not good, *[good] * 20], "a" * 21, [one, *[many] * 20])
+        chosen = select(rows, objective="kto")
+        (told,) = chosen.warnings
+        assert f"1 {kind} of 21 clips weigh 10.5 each" in told and f"set {kind}_weight" in told
+        assert chosen.weight[0] == pytest.approx(weight) and chosen.weight[1] == pytest.approx(21 / 40)
+        given = select(rows, objective="kto", **{f"{kind}_weight": 3.0}).warnings
+        assert "21 clips weigh" not in given[0] and "1 to 1.33 is recommended" in given[0]
+    quarter = rated([0.9, 0.2, 0.2, 0.2], (1, 0, 0, 0), "abcd", [[0.9] * 3, *[[0.2] * 3] * 3])
+    for desirable, said in ((2.99, 1), (3.0, 0), (3.99, 0), (4.02, 1)):
+        told = select(quarter, objective="kto", desirable_weight=desirable, undesirable_weight=1.0).warnings
+        assert len(told) == said, desirable
+
+
+@pytest.mark.parametrize("objective", ["kto", "rs"])
+def test_a_reward_without_labels_says_from_where_on_it_counts_as_best(objective):
+    reward, real = [0.66, 0.2, 0.93, 0.4, 0.97, NAN], [0.9] * 3
+    rows = rated(reward, (0, 0, 1, 0, 1, 0), "aaabbb")
+    told = select(rows, objective=objective).warnings
+    assert len(told) == 1 and told[0].startswith("5 clips have a reward and no labels: from 0.9 on they count as best")
+    assert "which 2 do; the highest has 0.970" in told[0] and "another --scale" in told[0]
+    mixed = rows._replace(dimension_reward=torch.tensor([[NAN] * 3] * 2 + [real] * 3 + [[NAN] * 3]), best_reward=1.0)
+    (told,) = select(mixed, objective=objective).warnings
+    assert "2 clips have a reward and no labels: from 1 on" in told and "which 0 do; the highest has 0.660" in told
+    with pytest.raises(ValueError, match=r"highest has 0\.970.*use 'best_of_n' or 'rwl'"):
+        select(rows._replace(all_good=torch.zeros(6, dtype=torch.bool)), objective=objective)
+    for other in ("rwl", "best_of_n", "nft"):
+        assert list(select(rows, objective=other).warnings) == []
+
+
 def test_pairs_stand_within_a_prompt_and_never_tie():
     reward = torch.tensor([0.2, 0.9, 0.25, 0.9, 0.1, NAN])
     found = pairs_by_reward(reward, "aaabba", "uvwxyz", min_gap=0.05)

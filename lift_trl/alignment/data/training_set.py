@@ -58,6 +58,8 @@ def prepare_dataset(
     chosen = dataset.weighted(args, objective)
     if notes := chosen.training_rows.notes:
         logger.info("%s, %s: %s", split, objective.name, ", ".join(f"{name} {n:g}" for name, n in notes.items()))
+    for warning in chosen.training_rows.warnings:
+        logger.warning("%s, %s: %s", split, objective.name, warning)
     return chosen
 
 

@@ -112,7 +112,8 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
         view._ratings = Ratings.of(self.videos, weights, expected=args.expected_reward)
         ids, prompts = [video.id for video in self.videos], [video.prompt for video in self.videos]
         ordered = weights and self.rubric.check_dimension_weights(weights)
-        rows = RatedRows(*view._ratings, ids, prompts, self._pairs(ids), ordered)
+        best = self.rubric.rewards[self.rubric.best]
+        rows = RatedRows(*view._ratings, ids, prompts, self._pairs(ids), ordered, best)
         view._use((objective or OBJECTIVES[args.objective]).select(rows, args))
         return view
 

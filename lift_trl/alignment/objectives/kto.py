@@ -14,11 +14,17 @@ from .parts.weights import weighted_rows
 if TYPE_CHECKING:
     from .parts.settings import ObjectiveArguments
 
+#: A clip that weighs more by itself is warned of: its kind is less than one in twenty.
+MOST_BY_BALANCE = 10.0
+#: What all desirable clips should weigh, as a multiple of all others. Source: TRL 1.16, trl/trainer/kto_trainer.py.
+RATIO = (1.0, 4 / 3)
+
 
 def select(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
     """
     Desirable: Good in all dimensions. Each kind counts `desirable_weight` and `undesirable_weight`, by default
-    N / 2 N_d and N / 2 N_u, so that both kinds together count alike.
+    N / 2 N_d and N / 2 N_u, so that both kinds together count alike. Of a rare kind each clip then weighs much, which is
+    warned of.
 
     Raises:
         ValueError: if one of the two kinds is missing.
@@ -29,7 +35,7 @@ def select(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
     if missing := [kind for kind, number in numbers.items() if not number]:
         raise ValueError(
             f"objective='kto' needs desirable clips (Good in all dimensions) and others, and there are no {missing[0]} ones "
-            f"among {int(generated.sum())}. Rate more clips, or use 'rwl'."
+            f"among {int(generated.sum())}. Rate more clips, or use 'rwl'. {rows.rewards_alone()}".rstrip()
         )
     half = sum(numbers.values()) / 2
     weights = (
@@ -37,7 +43,27 @@ def select(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
         half / numbers["undesirable"] if args.undesirable_weight is None else args.undesirable_weight,
     )
     value, preference = good * weights[0] + bad * weights[1], good.long() - bad.long()
-    return weighted_rows(rows, value, generated, real_weight=args.real_weight, preference=preference, notes=numbers)
+    chosen = weighted_rows(rows, value, generated, real_weight=args.real_weight, preference=preference, notes=numbers)
+    told = [rows.rewards_alone(), _imbalance(numbers, weights, args)]
+    return chosen._replace(warnings=[text for text in told if text])
+
+
+def _imbalance(numbers: Mapping[str, int], weights: tuple[float, float], args: "ObjectiveArguments") -> str:
+    """What to tell of a kind that is rare, or of weights that leave the kinds far from balance."""
+    given = {"desirable": args.desirable_weight, "undesirable": args.undesirable_weight}
+    for (kind, number), weight in zip(numbers.items(), weights, strict=True):
+        if given[kind] is None and weight > MOST_BY_BALANCE:
+            return (
+                f"{number} {kind} of {sum(numbers.values())} clips weigh {weight:.3g} each, so that both kinds count alike: "
+                f"the model sees little else. Rate more clips, set {kind}_weight, or use 'best_of_n' or 'dpo'."
+            )
+    ratio = weights[0] * numbers["desirable"] / (weights[1] * numbers["undesirable"])
+    if RATIO[0] - 1e-6 <= ratio <= RATIO[1] + 1e-6:
+        return ""
+    return (
+        f"all desirable clips weigh {ratio:.3g} times all others; 1 to 1.33 is recommended. Correct desirable_weight and "
+        "undesirable_weight, or leave both out: both kinds then count alike."
+    )
 
 
 def kto(rows: StepRows, args: "ObjectiveArguments") -> Tensor:

@@ -21,13 +21,14 @@ def select(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
 
     Source: equation 4 of arXiv 2412.04814.
     """
-    generated = ~rows.is_real & rows.all_good
+    generated, told = ~rows.is_real & rows.all_good, rows.rewards_alone()
     if not generated.any() and (given := int((~rows.is_real).sum())):
         raise ValueError(
             f"objective='rs' keeps none of {given} generated rows: none is Good in all dimensions. Use 'rwl', "
-            "rate more clips, or leave them out to train on real rows alone."
+            f"rate more clips, or leave them out to train on real rows alone. {told}".rstrip()
         )
-    return weighted_rows(rows, torch.ones_like(rows.reward), generated, real_weight=args.real_weight)
+    chosen = weighted_rows(rows, torch.ones_like(rows.reward), generated, real_weight=args.real_weight)
+    return chosen._replace(warnings=[told] if told else [])
 
 
 RS = Objective("rs", "rejection sampling: only clips that are best in every dimension", likelihood, select)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ....rubric import LIFT
+
 
 if TYPE_CHECKING:
     from .settings import ObjectiveArguments
@@ -26,6 +28,7 @@ class RatedRows(NamedTuple):
         ids, prompts: of each clip.
         pairs: positions (preferred, other) that people chose, `None` where there are none.
         dimension_weights: of each of the D dimensions in a reward, in their order; `None` for equal ones.
+        best_reward: that of the best label; from it on a clip without labels is `all_good`.
     """
 
     reward: Tensor
@@ -36,6 +39,18 @@ class RatedRows(NamedTuple):
     prompts: Sequence[str]
     pairs: Sequence[tuple[int, int]] | None = None
     dimension_weights: Mapping[str, float] | None = None
+    best_reward: float = LIFT.rewards[LIFT.best]
+
+    def rewards_alone(self) -> str:
+        """What to tell of sampled clips whose reward alone says whether they are `all_good`; empty where none is so."""
+        alone = ~self.is_real & self.dimension_reward.isnan().all(dim=1) & self.reward.isfinite()
+        if not alone.any():
+            return ""
+        return (
+            f"{int(alone.sum())} clips have a reward and no labels: from {self.best_reward:g} on they count as best in all "
+            f"dimensions, which {int((alone & self.all_good).sum())} do; the highest has {self.reward[alone].max():.3f}. "
+            "Where a judge's rewards mean something else, use 'best_of_n' or 'rwl', or score with another --scale."
+        )
 
 
 class TrainingRows(NamedTuple):
@@ -50,6 +65,7 @@ class TrainingRows(NamedTuple):
         preference: int64 [N], 1 desirable, -1 undesirable, 0 neither.
         pairs: int64 [P, 2], positions (preferred, other); where there are any, sampled clips are trained on in pairs only.
         notes: counts to tell the user, such as ties left out.
+        warnings: what is probably wrong, each with its remedy.
     """
 
     weight: Tensor
@@ -58,6 +74,7 @@ class TrainingRows(NamedTuple):
     preference: Tensor
     pairs: Tensor
     notes: Mapping[str, float]
+    warnings: Sequence[str] = ()
 
     @classmethod
     def all(cls, number: int) -> "TrainingRows":
