@@ -48,10 +48,13 @@ if TYPE_CHECKING:
 @dataclass
 class EvaluateCriticArguments:
     output_dir: str = field(metadata={"help": "Folder of the figures."})
-    critic: str | None = field(default=None, metadata={"help": "Folder or repo[@revision] of a critic or chat VLM."})
+    critic: str | None = field(
+        default=None, metadata={"help": "Folder or repo[@revision] of a critic or chat VLM; with judge its weights."}
+    )
     judge: JudgeName | None = field(
         default=None, metadata={"help": f"Released judge in place of a critic, on benchmarks: {', '.join(JUDGES)}."}
     )
+    scale: str | None = field(default=None, metadata={"help": "Of a judge's values, as in recipes/score.py."})
     hra: str | None = field(
         default=None,
         metadata={
@@ -74,8 +77,10 @@ class EvaluateCriticArguments:
     genai_bench: str | None = field(default=None, metadata={"help": "File of GenAI-Bench's video pairs, JSON."})
 
     def __post_init__(self) -> None:
-        if (self.critic is None) == (self.judge is None):
-            raise ValueError("give either critic or judge.")
+        if self.critic is None and self.judge is None:
+            raise ValueError(f"nothing to evaluate: give critic, or judge as one of {', '.join(JUDGES)}.")
+        if self.scale and not self.judge:
+            raise ValueError("scale is a judge's, and labels have rewards: leave it out, or name a judge.")
         if self.judge and (self.device_map or self.quantization):
             raise ValueError("device_map and quantization are a critic's: leave them out with judge.")
         if self.judge and self.hra:
@@ -85,8 +90,8 @@ class EvaluateCriticArguments:
 
     @property
     def system(self) -> str:
-        """What the figures are of."""
-        return str(self.judge or self.critic)
+        """What the figures are of: the critic, or the judge with what is not its own."""
+        return " ".join(name for name in (self.judge, self.critic, self.scale) if name)
 
     @property
     def benchmarks(self) -> dict[str, str]:
@@ -108,7 +113,7 @@ def main(args: EvaluateCriticArguments) -> None:
     critic: NamedRewardModel
     rubric = LIFT
     if args.judge:
-        critic = load_judge(args.judge, device=state.device)
+        critic = load_judge(args.judge, model=args.critic, scale=args.scale, device=state.device)
     else:
         if args.device_map and state.num_processes > 1:
             raise ValueError("device_map: launch one process, which it spreads over the devices, or leave it out.")
@@ -132,12 +137,13 @@ def main(args: EvaluateCriticArguments) -> None:
     write_rows(folder / "figures.jsonl", rows)
     report = "\n".join(part for part in parts if part)
     write_text(folder / "report.md", report)
-    if (Path(args.system) / ARTIFACT_FILE).is_file():
+    if args.judge is None and (Path(args.system) / ARTIFACT_FILE).is_file():
         # For the critic's card, which the next push makes.
         write_text(Path(args.system) / EVALUATION_FILE, report)
         write_rows(Path(args.system) / EVALUATION_FIGURES, rows)
     print(report)
-    print(f"Figures are in {folder}. Next: recipes/score.py --{'judge' if args.judge else 'critic'} {args.system}")
+    given = [f"--{name} {value}" for name in ("judge", "critic", "scale") if (value := getattr(args, name))]
+    print(f"Figures are in {folder}. Next: recipes/score.py {' '.join(given)}")
 
 
 def on_ratings(

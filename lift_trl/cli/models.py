@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..judges import JUDGES
 from ..store.manifest import check_writable
 from .command import Command, files
 
@@ -18,20 +19,10 @@ def add_commands(command: Command) -> None:
         "--dtype", choices=["float32", "float16", "bfloat16"], help="of a merged pipeline; the family's by default"
     )
     audit = command("audit", _audit)
-    files(
-        audit.add_argument(
-            "critic",
-            help="folder or repo[@revision] of a critic, or video_reward, unified_reward, video_score2",
-        )
-    )
+    _add_critic(audit)
     files(audit.add_argument("clips", help="folder of clips that suit their captions, with a metadata file"))
     serve = command("serve", _serve)
-    files(
-        serve.add_argument(
-            "critic",
-            help="folder or repo[@revision] of a critic, or video_reward, unified_reward, video_score2",
-        )
-    )
+    _add_critic(serve)
     serve.add_argument(
         "--host", default="127.0.0.1", help="others than this machine need a token (default: 127.0.0.1)"
     )
@@ -45,6 +36,16 @@ def add_commands(command: Command) -> None:
         metavar="PREFIX",
         help="fetch clips below this URL; may be repeated",
     )
+
+
+def _add_critic(parser: argparse.ArgumentParser) -> None:
+    """What `_reward_model` reads."""
+    names = ", ".join(JUDGES)
+    files(parser.add_argument("critic", help=f"folder or repo[@revision] of a critic, or {names}"))
+    files(
+        parser.add_argument("--weights", help="folder or repo[@revision] of such a judge's; the released by default")
+    )
+    parser.add_argument("--scale", help="its native values to [0, 1]: linear:1:5 or normal:0:1; its own by default")
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -80,7 +81,7 @@ def _audit(args: argparse.Namespace) -> int:
 
     jobs = read_jobs(args.clips, Path(args.clips))
     captions = [job.caption for job in jobs]
-    checks = audit(_reward_model(args.critic), [job.source() for job in jobs], captions)
+    checks = audit(_reward_model(args), [job.source() for job in jobs], captions)
     for check in checks:
         verdict = {None: "", True: "ok", False: "FAILED"}[check.passed]
         between = "" if check.ci95 is None else f" [{check.ci95[0]:.4f}, {check.ci95[1]:.4f}]"
@@ -93,15 +94,21 @@ def _serve(args: argparse.Namespace) -> int:
     from ..serving.server import find_token, serve
 
     token = find_token(args.token_env, args.host)
-    model = _reward_model(args.critic)
+    model = _reward_model(args)
     print(f"{model.name} at http://{args.host}:{args.port}, {'with' if token else 'without'} a token", flush=True)
     serve(model, args.host, args.port, token=token, batch_size=args.batch_size, allow_urls=args.allow_url)
     return 0
 
 
-def _reward_model(name: str) -> Any:
+def _reward_model(args: argparse.Namespace) -> Any:
     from ..critic.lift_critic import LiFTCritic
-    from ..judges import JUDGES, load_judge
+    from ..judges import load_judge
     from ..runtime import process_state
 
-    return load_judge(name, device=process_state().device) if name in JUDGES else LiFTCritic.from_pretrained(name)
+    if args.critic in JUDGES:
+        return load_judge(args.critic, model=args.weights, scale=args.scale, device=process_state().device)
+    if args.weights or args.scale:
+        raise ValueError(
+            f"critic {args.critic!r}: --weights and --scale are of {', '.join(JUDGES)}; leave them out, or name one."
+        )
+    return LiFTCritic.from_pretrained(args.critic)

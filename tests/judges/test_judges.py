@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from lift_trl.alignment.score import score_videos
+from lift_trl.cli import main as main_of_cli
 from lift_trl.hub.artifact_cards import artifact_card
 from lift_trl.judges import JUDGES, load_judge
 from lift_trl.judges.arguments import SecondJudgeArguments
@@ -291,7 +292,19 @@ def test_native_values_flow_from_the_clips_to_a_report(video_reward, released, c
     }
 
 
-def test_what_a_judge_does_not_take_is_unscored_or_refused(video_reward, clips, tmp_path):
+def test_audit_and_serve_take_other_weights_and_another_scale(released, clips, capsys, monkeypatch):
+    """A scale on which every clip has the same reward: half of it."""
+    given = ["video_reward", "--weights", str(released), "--scale", "normal:0:1e9"]
+    assert main_of_cli(["audit", str(given[0]), str(clips), *given[1:]]) == 1
+    found = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert found["spread"].startswith("0.0000") and found["swapped_captions"].startswith(("0.0000", "-0.0000"))
+    started = []
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: started.append(app))
+    assert main_of_cli(["serve", *given]) == 0
+    assert len(started) == 1 and "+normal:0:1e+09 at http://127.0.0.1:8000" in capsys.readouterr().out
+
+
+def test_what_a_judge_does_not_take_is_unscored_or_refused(video_reward, clips, tmp_path, capsys):
     texts = {"": "the caption is empty", "a <|video_pad|>": "holds '<|video_pad|>'", "a <|VQ_reward|>": "holds"}
     for caption, why in texts.items():
         assert why in video_reward.score([clips / "0.mp4"], [caption])[0].unscored
@@ -302,4 +315,6 @@ def test_what_a_judge_does_not_take_is_unscored_or_refused(video_reward, clips, 
         ScoreArguments("a", "b")
     with pytest.raises(ValueError, match="judge_model and judge_scale are of"):
         SecondJudgeArguments(judge="TIGER-Lab/VideoScore", judge_scale="linear:1:4").load("cpu")
+    assert main_of_cli(["audit", "runs/critic", str(clips), "--scale", "linear:1:5"]) == 1
+    assert "--weights and --scale are of video_reward, unified_reward, video_score2" in capsys.readouterr().err
     assert set(JUDGES.values()) == {judge.__name__ for judge in (VideoReward, UnifiedReward, VideoScore2)}

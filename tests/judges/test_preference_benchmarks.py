@@ -17,6 +17,7 @@ from lift_trl.report.inputs import read_figures
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import read_rows
 from tests.critic.tiny_models import build_vlm
+from tests.judges import tiny_judges
 from tests.structure.source import RECIPES
 from tests.structure.test_recipe_configs import load_recipe
 
@@ -171,8 +172,10 @@ def test_the_recipe_writes_figures_for_the_report(tmp_path, make_clip):
         arguments(critic="c", output_dir="o")
     with pytest.raises(ValueError, match="a judge gives none"):
         arguments(judge="video_reward", output_dir="o", hra="x")
-    with pytest.raises(ValueError, match="either critic or judge"):
+    with pytest.raises(ValueError, match="give critic, or judge as one of video_reward"):
         arguments(output_dir="o", hra="x")
+    with pytest.raises(ValueError, match="scale is a judge's"):
+        arguments(critic="c", output_dir="o", hra="x", scale="linear:1:5")
     recipe.main(
         arguments(
             critic=str(tmp_path / "critic"), output_dir=str(tmp_path / "out"), genai_bench=str(tmp_path / "genai.json")
@@ -185,3 +188,23 @@ def test_the_recipe_writes_figures_for_the_report(tmp_path, make_clip):
     # One vote for each side: a critic that tells the clips apart is right once, one that does not never.
     assert rows[1].value in (0.0, 0.5)
     assert "genai-bench/Overall with ties" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_the_recipe_measures_a_judge_of_other_weights_and_scale(tmp_path, make_clip, capsys):
+    weights = tiny_judges.write_video_reward(tmp_path / "judge")
+    for seed, name in enumerate("lr"):
+        make_clip(tmp_path / f"{name}.mp4", seed=seed)
+    (tmp_path / "genai.json").write_text(json.dumps(GENAI))
+    recipe = load_recipe(RECIPES / "evaluate_critic.py")
+    (arguments,) = recipe.ARGUMENTS
+    given = {"critic": str(weights), "judge": "video_reward", "scale": "linear:-9:7"}
+    recipe.main(arguments(**given, output_dir=str(tmp_path / "out"), genai_bench=str(tmp_path / "genai.json")))
+    (scored,) = (tmp_path / "out").glob("*/scored/metadata.jsonl")
+    for row in read_rows(scored):
+        values = row["aspects"].values()
+        assert row["reward"] == pytest.approx(sum(min(1, max(0, (v + 9) / 16)) for v in values) / 3)
+        assert row["critic"].endswith("+linear:-9:7")
+    systems = {row.system for row in read_figures(tmp_path / "out" / "figures.jsonl")}
+    assert systems == {f"video_reward {weights} linear:-9:7"}
+    said = capsys.readouterr().out
+    assert f"score.py --judge video_reward --critic {weights} --scale linear:-9:7" in said
