@@ -119,15 +119,18 @@ def plan_scoring(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
         return Plan("score", settings["judge"], [Part("judging", clip.count, job.clips)], disk, notes)
     reasons = settings.get("with_reason", True)
     notes += [f"reasons of {_REASON_TOKENS} tokens each, the most there is"] if reasons else []
-    stages = _critic_stages(recipe, recipe.require("critic"), size, settings.get("quantization"))
+    revision, quantization = settings.get("critic_revision"), settings.get("quantization")
+    stages = _critic_stages(recipe, recipe.require("critic"), size, quantization, revision)
     part = _scoring(stages, job.clips, settings.get("batch_size", _CRITIC_BATCH), reasons=reasons)
     return Plan("score", settings["critic"], [part], disk, notes)
 
 
-def judging_part(recipe: Recipe, critic: str, job: Job, size: ClipSize) -> Part:
-    """The videos of a round through a critic that `recipe` names: the labels alone."""
-    stages = _critic_stages(recipe, critic, size, None)
-    return _scoring(stages, job.videos, recipe.settings.get("critic_batch_size", _CRITIC_BATCH), reasons=False)
+def judging_part(recipe: Recipe, critic: str, num_videos: int, size: ClipSize) -> Part:
+    """Videos through a critic that `recipe` names, or a second judge: the labels alone."""
+    settings = recipe.settings
+    revision = settings.get("critic_revision") if critic == settings.get("critic") else None
+    stages = _critic_stages(recipe, critic, size, settings.get("critic_quantization"), revision)
+    return _scoring(stages, num_videos, recipe.settings.get("critic_batch_size", _CRITIC_BATCH), reasons=False)
 
 
 def _scoring(stages: CriticStages, clips: int, batch: int, *, reasons: bool) -> Part:
@@ -137,7 +140,9 @@ def _scoring(stages: CriticStages, clips: int, batch: int, *, reasons: bool) -> 
     return Part(f"scoring ({stages.vlm.name_or_path})", count, clips / batch, batch, (one, two))
 
 
-def _critic_stages(recipe: Recipe, critic: str, clip: ClipSize, quantization: Quantization | None) -> CriticStages:
+def _critic_stages(
+    recipe: Recipe, critic: str, clip: ClipSize, quantization: Quantization | None, revision: str | None
+) -> CriticStages:
     """A critic that is there, or the one that a YAML beside `recipe` will train."""
     size = clip.height, clip.width
     if (Path(critic) / ADAPTER_CONFIG).is_file():
@@ -155,7 +160,7 @@ def _critic_stages(recipe: Recipe, critic: str, clip: ClipSize, quantization: Qu
         )
     given = recipe.settings.get("rubric")
     settings = CriticSettings(rubric=LIFT if given is None else read_rubric(given))
-    vlm = ConfiguredVLM(critic, revision=recipe.settings.get("critic_revision"))
+    vlm = ConfiguredVLM(critic, revision=revision)
     return CriticStages(vlm, settings, *size, quantization=quantization)
 
 

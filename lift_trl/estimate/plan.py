@@ -1,5 +1,6 @@
 """What a stage needs as a report: memory of a card, largest batch, disk, hours and price."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +43,7 @@ class Part:
         linear_in: batches of one and of two, where the batch may be chosen.
         gathered: bytes of the weights that a card holds whole while the others are spread over all; `None` where nothing
             can be spread.
+        alone: whether one card does it while the others wait.
     """
 
     name: str
@@ -51,6 +53,15 @@ class Part:
     linear_in: tuple[Count, Count] | None = None
     unit: str = "clips"
     gathered: float | None = None
+    alone: bool = False
+
+    def beside(self, held: Mapping[str, float]) -> "Part":
+        """The part with bytes of something else in memory, by what they are."""
+        both = None
+        if self.linear_in is not None:
+            one, two = self.linear_in
+            both = (_holding(one, held), _holding(two, held))
+        return replace(self, count=_holding(self.count, held), linear_in=both)
 
     def sharded(self, num_gpus: int) -> "Part":
         """
@@ -73,6 +84,14 @@ class Part:
 
 # What ZeRO-3 and FSDP2 spread. Gradients, of a LoRA small, are left whole here.
 _SPREAD = ("weights", "trained weights", "optimiser")
+
+
+def _holding(count: Count, held: Mapping[str, float]) -> Count:
+    peaks = {
+        phase: {kind: kinds.get(kind, 0.0) + held.get(kind, 0.0) for kind in (*kinds, *held)}
+        for phase, kinds in count.peaks.items()
+    }
+    return replace(count, peaks=peaks)
 
 
 def _spread(count: Count, num_gpus: int, gathered: float) -> Count:
@@ -137,7 +156,7 @@ def _row(part: Part, gpu: Gpu, num_gpus: int, speed: float) -> dict[str, Any]:
         "clips": part.clips,
         "unit": part.unit,
         "runs": part.runs,
-        "hours": seconds * part.runs / speed / 3600,
+        "hours": seconds * part.runs / (1.0 if part.alone else speed) / 3600,
     }
     if part.linear_in is not None:
         row["largest_batch"] = largest_batch(*part.linear_in, gpu, num_gpus=num_gpus)

@@ -6,7 +6,9 @@ from dataclasses import fields
 from typing import Any
 
 from ..alignment.data.clips import ClipSize
+from ..alignment.objectives import OBJECTIVES
 from ..alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig, accumulation
+from ..alignment.sampling.arguments import SamplerArguments
 from ..alignment.sampling.settings import Sampling
 from .plan import Job, Part, Plan
 from .recipe import Recipe
@@ -20,16 +22,12 @@ _BYTES_A_VALUE = 2  # of a cache
 _BITS_A_PIXEL = 0.3
 
 
-def plan_alignment(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
-    """The trainer's steps over all epochs."""
-    recipe.require("model_name_or_path")
-    settings = recipe.settings
-    return training_part(video_stages(settings, revision=settings.get("model_revision")), settings, job, num_gpus)
-
-
 def training_part(stages: VideoStages, settings: Mapping[str, Any], job: Job, num_gpus: int) -> Plan:
     """The trainer's steps alone."""
-    args, lora = _training(settings)
+    args, lora = training_settings(settings)
+    if lora.adapter is not None and not (args.sync_ref_model and args.ref_model_sync_steps):
+        # The policy that sampled is a second LoRA then, as where it moves (not in the one step that is counted).
+        args.sync_ref_model, args.ref_model_sync_steps = "old" in OBJECTIVES[args.objective].needs(args), 2
     peft_config = lora.lora_config()
     batch = args.per_device_train_batch_size
     runs, made = training_runs(args, job, num_gpus)
@@ -80,7 +78,10 @@ def plan_generation(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     """Each prompt through the text encoder, then the videos, batch by batch."""
     recipe.require("model_name_or_path")
     stages = video_stages(recipe.settings)
-    parts, notes = generation_parts(stages, recipe.settings, job), ["writing of the files, on the CPU, is not counted"]
+    names = {one.name for one in fields(Sampling)} - {"pipeline_options"}
+    own = {name: value for name, value in recipe.settings.items() if name in names}
+    sampling = Sampling(**own, pipeline_options=sampler_arguments(recipe.settings).options)
+    parts, notes = generation_parts(stages, sampling, job), ["writing of the files, on the CPU, is not counted"]
     return Plan("generate", stages.name_or_path, parts, videos_disk(stages, job), notes)
 
 
@@ -90,10 +91,14 @@ def videos_disk(stages: VideoStages, job: Job) -> dict[str, float]:
     return {f"videos ({_BITS_A_PIXEL} bit a pixel, assumed)": job.videos * pixels * _BITS_A_PIXEL / 8}
 
 
-def generation_parts(stages: VideoStages, settings: Mapping[str, Any], job: Job) -> list[Part]:
+def sampler_arguments(settings: Mapping[str, Any]) -> SamplerArguments:
+    """As the recipes read them."""
+    names = {one.name for one in fields(SamplerArguments)}
+    return SamplerArguments(**{name: value for name, value in settings.items() if name in names})
+
+
+def generation_parts(stages: VideoStages, sampling: Sampling, job: Job) -> list[Part]:
     """The prompts' embeddings, and the videos."""
-    names = {one.name for one in fields(Sampling)}
-    sampling = Sampling(**{name: value for name, value in settings.items() if name in names})
     return [
         Part("text encoder", stages.text, job.prompts),
         Part("sampling", stages.sampling(sampling), job.videos / sampling.batch_size, sampling.batch_size),
@@ -108,7 +113,7 @@ def video_stages(settings: Mapping[str, Any], *, revision: str | None = None) ->
     return VideoStages(name, size, revision, settings.get("network"))
 
 
-def _training(settings: Mapping[str, Any]) -> tuple[RewardWeightedVideoConfig, LoraArguments]:
+def training_settings(settings: Mapping[str, Any]) -> tuple[RewardWeightedVideoConfig, LoraArguments]:
     """As the recipe reads them; half precision is bfloat16, which takes as many bytes as float16 and runs on a CPU."""
     names = {one.name for one in fields(RewardWeightedVideoConfig) if one.init}
     given = {name: value for name, value in settings.items() if name in names}

@@ -55,7 +55,7 @@ def parts(path: Path, size: int | None, stage: str | None) -> list[Part]:
 def judged(critic: str, batch: int, size: ClipSize) -> Part:
     """A round's videos through a critic of one of the YAMLs."""
     recipe = Recipe(RECIPES / "configs" / "any" / "iterate.yaml", {"critic_batch_size": batch})
-    return judging_part(recipe, critic, Job(), size)
+    return judging_part(recipe, critic, Job().videos, size)
 
 
 @cache

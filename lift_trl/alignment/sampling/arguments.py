@@ -59,6 +59,12 @@ class SamplerArguments:
     first_block_cache: float | None = None
     vae_tiling: bool | None = None
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """`pipeline_options`, read where they are JSON."""
+        given = self.pipeline_options
+        return given if isinstance(given, dict) else dict(json.loads(given))
+
     def sampling(self, rest: SizeAndArithmetic, *, batch_size: int) -> "Sampling":
         """
         All of it.
@@ -68,7 +74,6 @@ class SamplerArguments:
         """
         from .settings import Sampling  # with diffusers behind it: not for `--help`
 
-        options = self.pipeline_options
         return Sampling(
             num_frames=rest.num_frames,
             height=rest.height,
@@ -77,7 +82,7 @@ class SamplerArguments:
             guidance_scale=self.guidance_scale,
             negative_prompt=self.negative_prompt,
             scheduler=self.scheduler,
-            pipeline_options=options if isinstance(options, dict) else json.loads(options),
+            pipeline_options=self.options,
             batch_size=batch_size,
             enlarge=self.enlarge,
             quantization=rest.quantization,
