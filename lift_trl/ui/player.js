@@ -23,7 +23,7 @@
     refresh(player);
   };
   const play = (player) => {
-    player.dataset.playing = "1";
+    if (player.dataset.playing !== "1") player.dataset.playing = "1";
     const speed = Number(player.querySelector(".lift-speed").value);
     for (const video of videos(player)) {
       video.playbackRate = speed;
@@ -45,11 +45,15 @@
     const whole = document.fullscreenElement === player ? "Leave full screen" : "Full screen";
     if (full.getAttribute("aria-label") !== whole) full.setAttribute("aria-label", whole);
     const count = frames(player);
+    const index = frame(player);
+    const place = player.querySelector(".lift-frame");
+    const text = `${index + 1} / ${count}`;
+    if (place.textContent === text) return;
+    place.textContent = text;
     const slider = player.querySelector(".lift-seek");
-    slider.max = count - 1;
-    slider.value = frame(player);
-    slider.setAttribute("aria-valuetext", `${frame(player) + 1} of ${count}`);
-    player.querySelector(".lift-frame").textContent = `${frame(player) + 1} / ${count}`;
+    if (slider.max !== String(count - 1)) slider.max = count - 1;
+    slider.value = index;
+    slider.setAttribute("aria-valuetext", `${index + 1} of ${count}`);
   };
   // Whether a clip was played through, wherever the visitor began.
   const played = (video) => {
@@ -58,14 +62,15 @@
     return video.readyState >= 2 && (video.ended || seconds > 0.9 * video.duration);
   };
 
+  // At each frame of the screen, and what is written is drawn again: so all of this writes only what has changed.
   const tick = () => {
     for (const player of players()) {
       const all = videos(player);
       watch(player, all);
       if (!all.length || !all.every((video) => video.readyState >= 2)) continue;
       if (player.dataset.playing === undefined) still.matches ? pause(player) : play(player);
-      for (const video of all) if (played(video)) video.dataset.seen = "1";
-      if (all.every((video) => video.dataset.seen)) player.dataset.seen = "1";
+      for (const video of all) if (!video.dataset.seen && played(video)) video.dataset.seen = "1";
+      if (!player.dataset.seen && all.every((video) => video.dataset.seen)) player.dataset.seen = "1";
       if (player.dataset.playing !== "1") continue;
       if (all.every((video) => video.ended)) {
         for (const video of all) video.currentTime = 0;
@@ -98,8 +103,9 @@
       text = `${player.dataset.playing === "1" ? "The" : "Press play: the"} form opens once ${what} played.`;
     }
     if (place.firstChild.textContent !== text) place.firstChild.textContent = text;
-    place.querySelector("button").hidden = !failed;
-    player.classList.toggle("lift-failed", failed);
+    const button = place.querySelector("button");
+    if (button.hidden === failed) button.hidden = !failed;
+    if (player.classList.contains("lift-failed") !== failed) player.classList.toggle("lift-failed");
   };
   // Asked, not listened to: an error may come before the clip is on the page.
   const mend = (video) => {

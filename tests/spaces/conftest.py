@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -138,34 +139,72 @@ def browser(chromium: str) -> Iterator[Any]:
         running.close()
 
 
-@contextmanager
-def visits(browser: Any) -> Iterator[Callable[..., Any]]:
+class Visitors:
     """
-    `open_page(url, width=1280)`: a page of a new visitor (own cookies), its clips played once, so that its form is open. At
-    the end no page may have written an error to its console, failed, or opened a dialog.
-    """
-    contexts, problems = [], []
+    Visitors who come one after another, each with cookies and a storage of his own.
 
-    def open_one(url: str, *, width: int = 1280, height: int = 900, is_open: bool = True, **context: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": height}, **context)
-        contexts.append(context)
-        page = context.new_page()
+    A new page starts a process and compiles gradio's scripts anew, for two thirds of what it costs to open one. So a page is
+    used again, and who comes next finds nothing of who was there.
+    """
+
+    def __init__(self, browser: Any) -> None:
+        self.browser, self.idle, self.problems = browser, list[Any](), dict[Any, list[str]]()
+
+    def come(self, **options: Any) -> Any:
+        """A page for the next one, in a context of Chromium with `options`."""
+        if self.idle and not options:
+            return self.idle.pop()
+        page = self.browser.new_context(**options).new_page()
+        problems = self.problems[page] = []
         page.on("console", lambda message: message.type == "error" and problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        page.goto(url)
-        page.wait_for_selector(".lift-player video, #lift-make, #lift-mode", timeout=30_000)
-        if is_open and page.locator(".lift-player").count():
-            wait_until_open(page)
         return page
 
-    yield open_one
-    for context in contexts:
-        context.close()
-    assert problems == []
+    def leave(self, page: Any) -> None:
+        page.unroute_all()
+        address = urlsplit(page.url)
+        page.goto("about:blank")  # what a page does as it is left is done before its storage is emptied
+        session = page.context.new_cdp_session(page)
+        origin = f"{address.scheme}://{address.netloc}"
+        session.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "cookies,local_storage"})
+        session.detach()
+        self.problems[page].clear()
+        self.idle.append(page)
+
+    @contextmanager
+    def visits(self) -> Iterator[Callable[..., Any]]:
+        """
+        `open_page(url, width=1280)`: a page of a new visitor, its clips played once, so that its form is open. At the end no
+        page may have written an error to its console, failed, or opened a dialog.
+        """
+        plain, others = list[Any](), list[Any]()
+
+        def open_one(url: str, *, width: int = 1280, height: int = 900, is_open: bool = True, **options: Any) -> Any:
+            page = self.come(**options)
+            (others if options else plain).append(page)
+            page.set_viewport_size({"width": width, "height": height})
+            page.goto(url)
+            page.wait_for_selector(".lift-player video, #lift-make, #lift-mode", timeout=30_000)
+            if is_open and page.locator(".lift-player").count():
+                wait_until_open(page)
+            return page
+
+        yield open_one
+        found = [problem for page in (*plain, *others) for problem in self.problems[page]]
+        for page in plain:
+            page.context.close() if page.is_closed() else self.leave(page)
+        for page in others:
+            page.context.close()
+        assert found == []
+
+
+@pytest.fixture(scope="session")
+def visitors(browser: Any) -> Visitors:
+    return Visitors(browser)
 
 
 @pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    with visits(browser) as open_one:
+def open_page(visitors: Visitors) -> Iterator[Callable[..., Any]]:
+    with visitors.visits() as open_one:
         yield open_one

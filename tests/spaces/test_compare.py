@@ -137,11 +137,3 @@ def test_without_a_gpu_and_without_clips_the_page_says_why(spaces, open_page):
     told = "No clips are made here: this machine has no GPU for the models (3.0 GB). No clips are shown yet."
     assert page.inner_text("#lift-mode") == told
     assert page.locator("video, button:visible").count() == 0
-
-
-def test_nothing_sticks_out_on_a_phone(spaces, open_page):
-    page = open_page(spaces["gallery"].url, width=390, height=844)
-    page.click("#lift-tell")
-    page.wait_for_selector(".lift-verdict")
-    assert not page.locator("#lift-submit").is_visible()  # who has seen the names has no blind vote
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390

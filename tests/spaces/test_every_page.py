@@ -1,5 +1,6 @@
 """What holds for each page, with names, themes and the player: seen in Chromium, as assistive technology and eyes see it."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.spaces.conftest import visits, wait_until_open
+from lift_trl.rubric import Dimension
+from tests.spaces.conftest import wait_until_open
 from tests.spaces.server import Space
-from tests.spaces.test_second_item import PAIR, luminance
+from tests.spaces.test_second_item import PAIR
 
 
 pytestmark = pytest.mark.browser
@@ -26,10 +28,15 @@ def look(request) -> tuple[str, int]:
 
 
 @pytest.fixture(scope="module", params=PAGES)
-def page(request, look, spaces, browser) -> Iterator[Any]:
-    """Each page as a visitor sees it, the tab Review as the owner: loaded once, which takes 3 CPU seconds of Chromium's."""
-    (theme, width), name = look, request.param
-    with visits(browser) as open_page:
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def page(name, look, spaces, visitors) -> Iterator[Any]:
+    """Each page as a visitor sees it, the tab Review as the owner, loaded once."""
+    theme, width = look
+    with visitors.visits() as open_page:
         if name != "review":
             yield open_page(f"{spaces[name].url}/?__theme={theme}", width=width)
             return
@@ -39,10 +46,9 @@ def page(request, look, spaces, browser) -> Iterator[Any]:
         yield opened
 
 
-def test_everything_that_can_be_acted_on_has_a_name(page):
+def test_everything_that_can_be_acted_on_has_a_name(page, name):
     # Other tests may have ended the review: then there are its tabs, and words.
-    is_review = "owner=" in page.url
-    least = 3 if is_review and not page.locator("#lift-decide").is_visible() else 9
+    least = 3 if name == "review" and not page.locator("#lift-decide").is_visible() else 9
     session, found = page.context.new_cdp_session(page), []
     until = time.monotonic() + 30  # a page is drawn in parts
     while len(found) < least and time.monotonic() < until:
@@ -53,9 +59,46 @@ def test_everything_that_can_be_acted_on_has_a_name(page):
             if not node["ignored"] and node["role"]["value"] in ACTED_ON
         ]
     assert len(found) >= least and [role for role, called in found if not called.strip()] == []
+    if name == "arena":
+        for words in (*(dimension.words.capitalize() for dimension in Dimension), "Overall"):
+            assert page.get_by_role("radiogroup", name=words).get_by_role("radio").count() == 3
+        assert page.locator("video").evaluate_all("all => all.map(e => e.ariaLabel)") == ["Clip A", "Clip B"]
+    if name == "annotate":
+        for dimension in Dimension:
+            assert page.get_by_role("textbox", name=f"Why this label for {dimension.words}?").is_visible()
+            assert page.get_by_role("radiogroup", name=dimension.words.capitalize()).is_visible()
 
 
-def test_nothing_sticks_out(page, look):
+#: Attributes and texts of the player that are written in half a second though they were the same before.
+NEEDLESS = """async () => {
+  const found = [];
+  const observer = new MutationObserver((records) => records.forEach((record) => {
+    const text = (nodes) => [...nodes].map((node) => node.textContent).join();
+    const attribute = record.attributeName;
+    if (attribute ? record.oldValue === record.target.getAttribute(attribute)
+                  : text(record.addedNodes) === text(record.removedNodes)) found.push(record.target.className);
+  }));
+  const options = { subtree: true, childList: true, attributes: true, attributeOldValue: true };
+  document.querySelectorAll(".lift-player").forEach((player) => observer.observe(player, options));
+  await new Promise((done) => setTimeout(done, 500));
+  observer.disconnect();
+  return found;
+}"""
+
+
+def test_the_player_writes_only_what_has_changed(page):
+    """It looks at its clips at each frame of the screen; what is written is drawn again, on a phone's battery."""
+    assert page.evaluate(NEEDLESS) == []
+
+
+def test_nothing_sticks_out(page, name, look):
+    sticks_out(page, look)
+    if name == "annotate":  # the caption beside the clip, and on a phone above it
+        caption, video = page.locator(".lift-prompt").bounding_box(), page.locator("video").bounding_box()
+        assert caption["y"] < video["y"] if look[1] == 390 else video["x"] + video["width"] <= caption["x"]
+
+
+def sticks_out(page, look) -> None:
     _, width = look
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     wide = "(all) => all.filter((e) => e.offsetParent && e.getBoundingClientRect().right > innerWidth + 1).length"
@@ -88,6 +131,13 @@ TEXTS = """() => {
 }"""
 
 
+def luminance(colour: str) -> float:
+    """Source: WCAG 2.2, relative luminance."""
+    parts = [int(number) / 255 for number in re.findall(r"\d+", colour)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def parts(colour: str) -> tuple[list[float], float]:
     """Red, green, blue in 0 to 255 and how opaque it is."""
     numbers = [
@@ -110,14 +160,19 @@ def contrast(colour: str, grounds: list[str]) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_every_text_can_be_read(page):
-    """4.5 to 1 in both themes, the critic's verdicts and the owner's tables among them."""
+def test_every_text_can_be_read(page, look):
+    """4.5 to 1 in both themes: tabs, the critic's verdicts and the owner's tables among them."""
     if page.locator("#lift-tell").is_visible():
         page.click("#lift-tell")
         page.wait_for_selector(".lift-verdict")
+        assert not page.locator("#lift-submit").is_visible()  # who has seen the names has no blind vote
+        sticks_out(page, look)
+    texts = page.evaluate(TEXTS)
+    tabs = {tab.inner_text() for tab in page.get_by_role("tab").all() if tab.is_visible()}
+    assert tabs <= {words for words, _, _ in texts}
     faint = {
         (words, round(ratio, 2))
-        for words, colour, grounds in page.evaluate(TEXTS)
+        for words, colour, grounds in texts
         if colour.startswith("rgb") and (ratio := contrast(colour, grounds)) < 4.5
     }
     assert faint == set()
