@@ -2,12 +2,14 @@
 
 The clips are one file under many names, and the judge answers without looking: timed is the own bookkeeping. Prints
 `growth_<what> RATIO`: CPU time a row with the most rows over that with 1,000 (of 100, what a command does once weighs most).
+Ends with an error where one is above 3. `--tiny` is a check of this script, whose ratios say nothing.
 """
 
 import argparse
 import contextlib
 import io
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +31,8 @@ from lift_trl.store.video_io import write_video
 
 
 ROWS = (100, 1_000, 10_000)
+#: Of a ratio: ten times the rows may not take thirty times the time.
+MOST = 3.0
 
 
 class Answers:
@@ -84,16 +88,21 @@ def measure(folder: Path, pipeline: Path, number: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="20 and 100 rows.")
-    rows = (20, 100) if parser.parse_args().tiny else ROWS
+    is_tiny = parser.parse_args().tiny
+    rows = (20, 100) if is_tiny else ROWS
     with tempfile.TemporaryDirectory() as text:
         build_tiny_pipeline(Path(text) / "pipeline", size=SIZE.height)
         measure(Path(text) / "warm", Path(text) / "pipeline", rows[0])  # imports
         found = [measure(Path(text) / str(number), Path(text) / "pipeline", number) for number in rows]
     print(f"| CPU ms a row | {' | '.join(f'{number:,} rows' for number in rows)} |\n|{'---|' * (len(rows) + 1)}")
+    ratios = {}
     for name in found[0]:
         each = [1000 * seconds[name] / number for seconds, number in zip(found, rows)]
         print(f"| {name} | {' | '.join(f'{ms:.2f}' for ms in each)} |")
-        print(f"growth_{name} {each[-1] / each[-2]:.2f}")
+        ratios[name] = each[-1] / each[-2]
+        print(f"growth_{name} {ratios[name]:.2f}")
+    if grown := [name for name, ratio in ratios.items() if ratio > MOST and not is_tiny]:
+        sys.exit(f"more than {MOST:g} times the CPU time a row: {', '.join(grown)}")
 
 
 if __name__ == "__main__":
