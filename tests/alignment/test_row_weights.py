@@ -169,7 +169,9 @@ def test_pairs_that_people_chose_need_no_reward():
     chosen = select(rows, objective="dpo")
     assert chosen.pairs.tolist() == [[2, 0]] and chosen.keep.tolist() == [True, False, True]
     both = select(rows._replace(pairs=[(2, 0), (1, 0)]), objective="dpo")
-    assert both.notes == {"pairs": 2, "prompts": 1, "ties": 0}
+    assert both.notes == {"pairs": 2, "prompts": 1, "ties": 0} and not both.warnings
+    unread = select(rows._replace(pairs=[(2, 0), (1, 0)]), objective="dpo", pairs_per_prompt=1)
+    assert len(unread.pairs) == 2 and "pairs_per_prompt is not read" in unread.warnings[0]
     with pytest.raises(ValueError, match="3 generated rows have no reward"):
         select(rows, objective="rwl")
 

@@ -1,6 +1,5 @@
 """Pairs of clips of one prompt, one of which is preferred: from their rewards, or as people chose."""
 
-import logging
 from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,8 +14,6 @@ from .weights import weighted_rows
 
 if TYPE_CHECKING:
     from .settings import ObjectiveArguments
-
-logger = logging.getLogger(__name__)
 
 
 class FoundPairs(NamedTuple):
@@ -66,8 +63,6 @@ def select_pairs(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
             rows.reward, rows.prompts, rows.ids, min_gap=args.min_reward_gap, per_prompt=args.pairs_per_prompt
         )
     else:
-        if args.pairs_per_prompt is not None:
-            logger.warning("pairs_per_prompt is not read: people chose these pairs. Leave it out.")
         found = FoundPairs(list(rows.pairs), len({rows.prompts[a] for a, _ in rows.pairs}), 0)
     if not found.pairs:
         raise ValueError(
@@ -79,6 +74,8 @@ def select_pairs(rows: RatedRows, args: "ObjectiveArguments") -> TrainingRows:
     chosen = torch.zeros_like(rows.is_real)
     chosen[pairs.flatten()] = True
     notes = {"pairs": len(pairs), "prompts": found.prompts, "ties": found.ties}
-    return weighted_rows(
+    unread = "pairs_per_prompt is not read: people chose these pairs. Leave it out."
+    weighted = weighted_rows(
         rows, torch.ones_like(rows.reward), chosen, real_weight=args.real_weight, pairs=pairs, notes=notes
     )
+    return weighted._replace(warnings=[unread] if rows.pairs is not None and args.pairs_per_prompt else [])
