@@ -188,6 +188,8 @@ def on_benchmarks(
         state.wait_for_everyone()
         options = {"batch_size": args.batch_size, "rubric": rubric, "state": state}
         scored = score_videos(critic, folder / "videos", folder / "scored", **options)
+        if not state.is_main_process:
+            continue
         rewards = pair_rewards(read_rows(scored / METADATA_FILE), rubric)
         figures += benchmark_rows(evaluate_pairs(pairs, rewards), benchmark=name, system=args.system)
     return figures, benchmark_report(figures) if figures else ""

@@ -117,7 +117,7 @@ def score_videos(
     plan = _Plan(source, with_reason, score_real, key, done)
     workers.run(plan.scorer, todo, manifest.append)
     if state.is_main_process and workers.finishes:
-        rows = manifest.merge([job.id for job in jobs])
+        rows = manifest.merge([job.id for job in jobs], now={job.id: job.row for job in jobs})
         _finish(folder, rows, source.name, with_reason, source.rubric)
     state.wait_for_everyone()
     return folder

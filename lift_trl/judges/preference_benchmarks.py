@@ -7,7 +7,7 @@ TIGER-Lab/GenAI-Bench (video_generation).
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,8 @@ import numpy as np
 from ..records import EvalRow, content_id
 from ..rubric import LIFT, Dimension, Rubric
 from ..statistics.intervals import Estimate, wilson
-from ..store.manifest import METADATA_FILE, write_rows
+from ..store.clip_rows import video_digest
+from ..store.manifest import METADATA_FILE, read_rows, write_rows
 from ..store.tables import table_rows, text_lines
 
 
@@ -129,12 +130,22 @@ def load_genai_bench(path: Path | str) -> list[PreferencePair]:
 def write_pair_videos(pairs: Sequence[PreferencePair], folder: Path | str) -> Path:
     """
     Lists each distinct (video, prompt) of `pairs` in `folder/metadata.jsonl`, for recipes/score.py and its like: a video
-    that stands in many pairs is scored once. Returns `folder`.
+    that stands in many pairs is scored once, also when the benchmark is moved. Returns `folder`.
     """
+    file = Path(folder) / METADATA_FILE
+    listed = {row["id"] for row in read_rows(file)} if file.is_file() else set()
     wanted = dict.fromkeys((video, pair.prompt) for pair in pairs for video in (pair.video_a, pair.video_b))
-    rows = [{"id": content_id(*unit), "prompt": unit[1], "video": str(Path(unit[0]).absolute())} for unit in wanted]
-    write_rows(Path(folder) / METADATA_FILE, rows)
+    units = {_unit(video, prompt, listed): (prompt, str(Path(video).absolute())) for video, prompt in wanted}
+    write_rows(file, [{"id": unit, "prompt": prompt, "video": video} for unit, (prompt, video) in units.items()])
     return Path(folder)
+
+
+def _unit(video: str, prompt: str, known: Container[str]) -> str:
+    """The id of a video of a prompt: by its content; by its path where `known`, which an earlier lift_trl made, has that."""
+    by_path = content_id(video, prompt)
+    if by_path in known:
+        return by_path
+    return content_id(video_digest(Path(video)) if Path(video).is_file() else f"no file {video}", prompt)
 
 
 def pair_rewards(rows: Iterable[Mapping[str, Any]], rubric: Rubric = LIFT) -> dict[str, dict[str, float]]:
@@ -175,7 +186,7 @@ def evaluate_pairs(
     Raises:
         ValueError: if no pair has both videos scored.
     """
-    units = [tuple(content_id(video, pair.prompt) for video in (pair.video_a, pair.video_b)) for pair in pairs]
+    units = [tuple(_unit(video, pair.prompt, rewards) for video in (pair.video_a, pair.video_b)) for pair in pairs]
     scored = [(pair, unit) for pair, unit in zip(pairs, units) if all(video in rewards for video in unit)]
     if not scored:
         raise ValueError(

@@ -61,8 +61,8 @@ def judge_clips(judge: RegressionJudge | NativeJudge, videos: Path, output_dir: 
     logger.info("%d clips, %d to judge", len(clips), len(clips.keys() - done))
     for unit, clip in clips.items():
         if unit not in done:
-            manifest.append({"id": unit, **_row(judge, clip, output_dir), "scoring": key})
-    manifest.merge(clips)
+            manifest.append({"id": unit, **_place(clip, output_dir), **_verdict(judge, clip), "scoring": key})
+    manifest.merge(clips, now={unit: _place(clip, output_dir) for unit, clip in clips.items()})
     Artifact("scored", config=config, parents={"critic": judge.name}).save(output_dir)
     return output_dir
 
@@ -76,14 +76,18 @@ def _unit(clip: ListedClip) -> str:
     )
 
 
-def _row(judge: RegressionJudge | NativeJudge, clip: ListedClip, folder: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"prompt": clip.prompt, "video": os.path.relpath(clip.video, folder)}
-    if clip.row.get("seed") is not None:
-        row["seed"] = clip.row["seed"]
+def _place(clip: ListedClip, folder: Path) -> dict[str, Any]:
+    """What a row says of the clip itself, seen from `folder`."""
+    seed = clip.row.get("seed")
+    place = {"prompt": clip.prompt, "video": os.path.relpath(clip.video, folder)}
+    return place if seed is None else {**place, "seed": seed}
+
+
+def _verdict(judge: RegressionJudge | NativeJudge, clip: ListedClip) -> dict[str, Any]:
     if isinstance(judge, NativeJudge):
-        return {**row, **judge.score([clip.video], [clip.prompt])[0].columns()}
+        return judge.score([clip.video], [clip.prompt])[0].columns()
     verdict = judge.verdict(clip.video, clip.prompt)
     if verdict.unscored is not None:
-        return {**row, "reward": None, "unscored": verdict.unscored}
+        return {"reward": None, "unscored": verdict.unscored}
     labels = {dimension.value: label.value for dimension, label in labels_of(verdict.values).items()}
-    return {**row, **labels, "reward": LIFT.mean_reward(labels), "aspects": dict(verdict.values), "unscored": None}
+    return {**labels, "reward": LIFT.mean_reward(labels), "aspects": dict(verdict.values), "unscored": None}

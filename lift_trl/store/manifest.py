@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -324,10 +325,15 @@ class Manifest:
             raise ValueError(f"{self.folder}: holds {others}. Name a new output_dir, or delete this one.")
         return {row["id"] for row in rows}
 
-    def merge(self, order: Iterable[str]) -> list[dict[str, Any]]:
+    def merge(
+        self, order: Iterable[str], *, now: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    ) -> list[dict[str, Any]]:
         """
         Writes `metadata.jsonl` with the rows of `order`, in that order, and removes the parts, and the halves of files that
         killed processes left. Main process only, when the others have written their last.
+
+        Args:
+            now: id -> columns that hold now whatever an earlier run wrote: where a clip lies that was moved since.
 
         Raises:
             ValueError: if a row of `order` is missing.
@@ -339,7 +345,7 @@ class Manifest:
             raise ValueError(
                 f"{self.folder}: {len(missing)} rows are missing, first {missing[0]!r}. Run the stage again."
             )
-        rows = [by_id[unit] for unit in wanted]
+        rows = [{**by_id[unit], **now.get(unit, {})} for unit in wanted]
         write_rows(self.folder / METADATA_FILE, rows)
         for path in (self.folder / PARTS_DIR).glob("rank*.jsonl"):
             path.unlink()

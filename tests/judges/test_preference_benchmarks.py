@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +13,11 @@ from lift_trl.judges.preference_benchmarks import (
     pairwise_accuracy,
     write_pair_videos,
 )
-from lift_trl.records import CriticScore, Judgement
+from lift_trl.records import CriticScore, Judgement, content_id
 from lift_trl.report.inputs import read_figures
 from lift_trl.rubric import Dimension, Label
-from lift_trl.store.manifest import read_rows
+from lift_trl.store.manifest import read_rows, write_rows
+from tests.critic.rendered_clips import write_square
 from tests.critic.tiny_models import build_vlm
 from tests.judges import tiny_judges
 from tests.structure.source import RECIPES
@@ -88,6 +90,52 @@ def test_videogen_rewardbench_by_dimension(tmp_path):
         "videogen-rewardbench/VQ_with_ties",
         "videogen-rewardbench/Overall_without_ties",
     }
+
+
+def test_a_benchmark_that_was_moved_is_not_scored_again_and_another_video_is(tmp_path, monkeypatch):
+    (here := tmp_path / "here").mkdir()
+    (here / "videogen-rewardbench.csv").write_text(REWARDBENCH)
+    for number, name in enumerate(("kling", "minimax", "pika")):
+        write_square(here / "videos" / name / "0.mp4", "red", seed=number)
+    table = {"kling": ("Good",) * 3, "minimax": ("Bad",) * 3, "pika": ("Normal",) * 3}
+
+    def run(folder):
+        """The videos that are scored, and the rewards' order on the whole clip."""
+        judge, pairs = TableJudge(table), load_videogen_rewardbench(folder / "videogen-rewardbench.csv")
+        rewards = rewards_by(judge, pairs, tmp_path / "run")
+        (found,) = [one for one in evaluate_pairs(pairs, rewards) if one.aspect == "Overall"]
+        listed = {row["video"] for row in read_rows(tmp_path / "run" / "videos" / "metadata.jsonl")}
+        rows = list(read_rows(tmp_path / "run" / "scored" / "metadata.jsonl"))
+        assert {str((tmp_path / "run" / "scored" / row["video"]).resolve()) for row in rows} == listed
+        return sorted(Path(video).parent.name for video, _ in judge.asked), found.without_ties.value
+
+    assert run(here) == (["kling", "minimax", "pika"], 0.5)
+    there = here.rename(tmp_path / "there")
+    assert run(there) == ([], 0.5)
+    monkeypatch.chdir(there)
+    assert run(Path(".")) == ([], 0.5)
+    write_square(there / "videos" / "pika" / "0.mp4", "blue", seed=7)
+    assert run(there) == (["pika"], 0.5)
+    (there / "videos" / "minimax" / "0.mp4").unlink()
+    del table["minimax"]
+    assert run(there) == (["kling", "minimax"], 0.0)  # a whole batch; one pair is left, which the judge orders wrongly
+    table["minimax"] = ("Bad",) * 3
+    write_square(there / "videos" / "minimax" / "0.mp4", "red", seed=1)
+    assert run(there) == (["kling", "minimax"], 0.5)
+
+
+def test_scores_by_the_videos_paths_go_on_where_they_lie(tmp_path):
+    """As an earlier lift_trl listed them."""
+    (tmp_path / "b.csv").write_text(REWARDBENCH)
+    for number, name in enumerate(("kling", "minimax", "pika")):
+        write_square(tmp_path / "videos" / name / "0.mp4", "red", seed=number)
+    pairs = load_videogen_rewardbench(tmp_path / "b.csv")
+    wanted = dict.fromkeys((video, pair.prompt) for pair in pairs for video in (pair.video_a, pair.video_b))
+    rows = [{"id": content_id(*unit), "prompt": unit[1], "video": unit[0]} for unit in wanted]
+    write_rows(tmp_path / "videos_listed" / "metadata.jsonl", rows)
+    assert list(read_rows(write_pair_videos(pairs, tmp_path / "videos_listed") / "metadata.jsonl")) == rows
+    rewards = {row["id"]: {"Overall": 0.5} for row in rows}
+    assert evaluate_pairs(pairs, rewards)[0].num_pairs == 2
 
 
 def test_unscored_pairs_are_left_out_never_counted_as_ties(tmp_path, caplog):

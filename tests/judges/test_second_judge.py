@@ -76,9 +76,15 @@ def test_a_killed_judge_goes_on(systems, tiny_judge, tmp_path):
     assert resumed[0]["reward"] == 0.123 and resumed[1] == rows[1]
     tiny_judge.name = f"/another disk/{tiny_judge.name}"
     judge_clips(tiny_judge, systems["rwl"], part)
+    # The clips were moved: nothing is judged again, and the rows name them where they are.
+    moved = systems["rwl"].rename(tmp_path / "elsewhere")
+    judge_clips(tiny_judge, moved, part)
+    again = list(read_rows(part / "metadata.jsonl"))
+    assert again[0]["reward"] == 0.123 and [(part / row["video"]).is_file() for row in again] == [True, True]
+    assert [{**row, "video": None} for row in again] == [{**row, "video": None} for row in resumed]
     tiny_judge.num_frames = 2
     with pytest.raises(ValueError, match="another judge"):
-        judge_clips(tiny_judge, systems["rwl"], part)
+        judge_clips(tiny_judge, moved, part)
 
 
 def test_a_missing_clip_is_unscored(systems, tiny_judge, tmp_path):
