@@ -123,7 +123,7 @@ def interval_in_words(found: Paired) -> str:
 def unit_in_words(report: Report) -> str:
     """What the deciding judge's differences are of."""
     of_votes = any(p.judge == report.judge and p.measure == "preference" for p in report.paired)
-    return "wins minus losses (-1 to 1)" if of_votes else "mean reward"
+    return "wins minus losses (-1 to 1)" if of_votes else "mean reward (0 to 1)"
 
 
 def means_in_words(found: Paired) -> str:

@@ -253,7 +253,14 @@ def test_the_verdicts(full):
     assert "10 prompts x 2 seeds, Holm's p 0.002; training reward (critic) +0.100" in told[0]
     assert "against plain fine-tuning (sft) +0.140" in told[0]
     assert (rwl.headline, sft.headline) == ("better, drift alarm", "no clear difference")
+    assert rwl._replace(drift=rwl.drift[1:]).headline == "better"  # to be watched
     assert p_in_words(rwl._replace(p_value=0.0008)) == "Holm's p < 0.001"
+
+
+def test_systems_stand_in_the_order_in_which_they_were_named(full):
+    base, rwl, sft = full.systems
+    assert [v.system for v in system_verdicts(replace(full, systems=(base, sft, rwl)))] == ["sft", "rwl"]
+    assert [v.system for v in system_verdicts(full)] == ["rwl", "sft"]
 
 
 def test_what_comes_nearest_to_its_limit_is_named(full):
@@ -285,7 +292,17 @@ def test_a_control_that_was_compared_the_other_way_round(full):
     assert (rwl.control.a, rwl.control.b, rwl.control.value, rwl.control.ci95) == ("rwl", "sft", 0.14, (0.1, 0.2))
     assert means_in_words(rwl.control) == "from 0.560 to 0.700" and means_in_words(rwl.difference) == ""
     people = replace(full, judge="eve", paired=(pair("eve", "rwl", "base", 0.2, measure="preference"),))
-    assert (unit_in_words(full), unit_in_words(people)) == ("mean reward", "wins minus losses (-1 to 1)")
+    assert (unit_in_words(full), unit_in_words(people)) == ("mean reward (0 to 1)", "wins minus losses (-1 to 1)")
+
+
+@pytest.mark.parametrize("others", [("rwl", "sft"), ("rwl",)])
+def test_what_is_an_alarm_is_said_once_beside_one_system_and_beside_several(full, others):
+    names = ("base", *others)
+    paired = tuple(p for p in full.paired if {p.a, p.b} <= set(names))
+    report = replace(full, systems=tuple(f for f in full.systems if f.name in names), paired=paired)
+    assert len(system_verdicts(report)) == len(others)
+    page = to_html(report, sections(report))
+    assert page.count("An alarm: motion energy -30%, sharpness -25% or +50%") == 1
 
 
 @pytest.mark.parametrize(
