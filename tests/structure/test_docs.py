@@ -17,6 +17,7 @@ PAGES = [page for page in text_files(".md") if "templates" not in page.parts]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)[^)]*\)")
 # `recipes/align.py`, `docs/cli.md`, `lift_trl/store/`: a path of the project in code font.
 CODE_PATH = re.compile(r"`((?:lift_trl|recipes|docs|tests|benchmarks|spaces|dev|\.ci|\.github)/[\w./-]*)`")
+CODE_PART = re.compile(r"`((?:lift_trl|recipes)/[\w/]+\.py)`(?: \(|, )`(\w+)`(?: and `(\w+)`)?")
 COMMAND_LINE_PATH = re.compile(r"(?<![\w/.-])((?:recipes|benchmarks)/[\w./-]+\.(?:py|yaml|sh))")
 PYTHON_BLOCK = re.compile(r"^ *```python\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 MAKE = re.compile(r"(?:^|`|&& )make ([a-z][a-z-]*)", re.MULTILINE)
@@ -45,6 +46,18 @@ def test_named_paths_exist(page):
     text = prose(page)
     named = {*CODE_PATH.findall(text), *COMMAND_LINE_PATH.findall(text)}
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
+
+
+def test_named_parts_stand_in_the_file_that_is_named_with_them():
+    """`path.py` (`name`), or (`path.py`, `name` and `other`): a function, a class or a method."""
+    found = 0
+    for page in PAGES:
+        for path, first, second in CODE_PART.findall(prose(page)):
+            tree = ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+            names = {node.name for node in tree if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+            assert {first, second} - {""} <= names, f"{relative(page)}: {path} has no {first} {second}"
+            found += relative(page) == "docs/concepts.md"
+    assert found > 20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
