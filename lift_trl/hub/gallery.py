@@ -37,7 +37,7 @@ def validation_pairs(folder: Path) -> list[Pair]:
         base, prompt = (aligned.with_name(name) for name in ("base.mp4", PROMPT_FILE))
         if base.is_file() and prompt.is_file():
             pairs.append(Pair(prompt.read_text(encoding="utf-8"), base, aligned))
-    return pairs[:MAX_PAIRS]
+    return pairs
 
 
 def gallery_files(pairs: Sequence[Pair]) -> dict[str, Path]:

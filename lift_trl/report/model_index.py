@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from ..hub.gallery import MAX_PAIRS, Pair, save_gallery
+from ..hub.gallery import Pair, save_gallery
 from ..hub.model_index import model_index
 from ..store.manifest import write_text
 from ..vbench.suite import PROTOCOLS
@@ -27,7 +27,7 @@ def _pairs(report: Report, system: str) -> list[Pair]:
         for row in rows
         if system in row.clips and report.base in row.clips
     }
-    return list(found.values())[:MAX_PAIRS]
+    return list(found.values())
 
 
 def write_model_index(report: Report, folder: Path) -> None:

@@ -19,7 +19,7 @@ from lift_trl.hub.artifact_cards import (
     votes_card,
 )
 from lift_trl.hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
-from lift_trl.hub.front_matter import TAGS, licence_of
+from lift_trl.hub.front_matter import TAGS, licence_of, with_licence
 from lift_trl.hub.gallery import MAX_PAIRS, Pair, save_gallery
 from lift_trl.hub.push import push
 from lift_trl.report.data import ClipRow, Report, mean_row
@@ -184,6 +184,20 @@ def test_the_terms_are_the_bases(terms: str, expected: tuple[str, ...], hub: Loc
     assert licence_of(hub.api(), "dev/terms") == dict(
         zip(names, (value.format(hub=hub.endpoint) for value in expected))
     )
+
+
+@pytest.mark.parametrize(
+    "own", ["license: mit", "license: other\nlicense_name: mine\nlicense_link: https://example.org/mine"]
+)
+def test_a_card_keeps_terms_of_its_own(own: str, hub: LocalHub):
+    hub.api().create_repo("dev/terms", exist_ok=True)
+    hub.api().upload_file(
+        path_or_fileobj=b"---\nlicense: apache-2.0\n---\n", path_in_repo="README.md", repo_id="dev/terms"
+    )
+    given = ModelCard(f"---\n{own}\nbase_model: dev/terms\n---\n# lora\n")
+    assert ModelCard(with_licence(hub.api(), str(given))).data.to_dict() == given.data.to_dict()
+    bare = "---\nlicense: other\nbase_model: dev/terms\n---\n# lora\n"
+    assert ModelCard(with_licence(hub.api(), bare)).data.license == "apache-2.0"
 
 
 # ---- the clips of a LoRA's card ------------------------------------------------------------------------------------------

@@ -1,14 +1,17 @@
 """From folders to a report: which clips are compared, whose votes count, what is stamped."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from lift_trl.hub.lora.origin import adapter_identity
+from lift_trl.report.clips import shown_clips
 from lift_trl.report.inputs import ReportArguments, build_report, parents_of, read_figures
-from lift_trl.report.judges import JudgedClip, judge_ballots
+from lift_trl.report.judges import JudgedClip, judge_ballots, judged_clips, paired_differences
 from lift_trl.report.page import save_report, to_markdown
 from lift_trl.report.sections import sections
 from lift_trl.report.systems import plain_controls, system_facts, training_stamps
@@ -16,9 +19,11 @@ from lift_trl.report.tables import systems_table
 from lift_trl.report.verdict import default_summary
 from lift_trl.report.votes import net_preferences, read_ballots
 from lift_trl.rubric import Dimension
+from lift_trl.statistics.drift import ClipStatistics
+from lift_trl.statistics.intervals import bootstrap_mean
 from lift_trl.statistics.win_rate import Vote
 from lift_trl.store.manifest import Artifact
-from lift_trl.store.system_clips import load_system, pair_systems
+from lift_trl.store.system_clips import SystemClip, load_system, pair_systems
 
 
 def write_rows(folder, make_clip, rows):
@@ -215,6 +220,32 @@ def test_the_clips_follow_the_rule(tmp_path, make_clip):
     assert [[row.prompt, list(row.clips), row.why] for row in made.verdict_clips["sft"]] == [
         ["p2", ["base", "sft"], "median gain +0.00 by eye"], ["p3", ["base", "sft"], "worst loss -0.40 by eye"],
     ]  # fmt: skip
+
+
+def test_the_largest_drift_is_that_of_any_system():
+    """By its own limit: the third system's half of the saturation, not the second's fifth of the motion."""
+    clips = [SystemClip(f"p{i}#0", f"p{i}", Path(f"{i}.mp4"), None, 0.5) for i in range(3)]
+    systems = dict.fromkeys(("base", "rwl", "sft"), clips)
+    plain = ClipStatistics(0.1, 0.2, 0.4, 0.5, 0.9, np.zeros((4, 8, 8, 3)))
+    statistics = {name: {clip.key: plain for clip in clips} for name, clips in systems.items()}
+    statistics["rwl"]["p0#0"] = plain._replace(motion_energy=0.08)
+    statistics["sft"]["p2#0"] = plain._replace(saturation=0.2)
+    (row,) = shown_clips(systems, judged_clips(systems), "critic", statistics, limit=4)[1:2]
+    assert (row.prompt, row.why) == ("p2", "largest drift: saturation of sft, -50%")
+
+
+def test_a_difference_is_of_prompts_however_many_clips_they_have():
+    gains = {"p": (0.3, 0.2, 0.4), "q": (-0.1, 0.0, 0.1), "r": (0.2, 0.2, 0.2)}
+    keys = [(f"{prompt}#{n}", prompt, gain) for prompt, mine in gains.items() for n, gain in enumerate(mine)]
+    judged = {
+        "base": {key: JudgedClip(prompt, {"reward": 0.5}) for key, prompt, _ in keys},
+        "rwl": {key: JudgedClip(prompt, {"reward": 0.5 + gain}) for key, prompt, gain in keys},
+    }
+    (found,) = paired_differences("eye", judged)
+    means = [sum(mine) / 3 for mine in gains.values()]
+    assert found.n == 3 and found.value == pytest.approx(sum(means) / 3)
+    low, high = bootstrap_mean(means, list(gains)).ci95
+    assert found.ci95 == pytest.approx((low, high))
 
 
 def test_a_run_is_compared_with_plain_fine_tuning_of_the_same_settings(tmp_path, make_clip):

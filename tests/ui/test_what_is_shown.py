@@ -1,26 +1,31 @@
 """What stands beside a clip is that clip's: votes, ratings and decisions of other clips, systems or labels never count."""
 
+import re
 import shutil
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import parse_qs
 
 import gradio as gr
 import numpy as np
 import pytest
 
-from lift_trl.records import content_id
+from lift_trl.records import CriticScore, Judgement, content_id
 from lift_trl.rubric import LIFT, Dimension, Label, Rubric
 from lift_trl.store.manifest import read_rows, write_rows
 from lift_trl.store.rated_videos import BadRowsError
 from lift_trl.store.rubrics.of_data import write_rubric
 from lift_trl.store.video_io import write_video
+from lift_trl.ui.annotate.page import owner_html
 from lift_trl.ui.annotate.ratings import AnnotationQueue, Rating, export_ratings
 from lift_trl.ui.annotate.review import ReviewQueue
 from lift_trl.ui.arena.results import ResultsCache
 from lift_trl.ui.arena.votes import Arena
 from lift_trl.ui.clips import ClipShelf, GalleryClip, load_clips, pair_clips
-from lift_trl.ui.compare.page import compare_page
-from lift_trl.ui.compare.votes import Compare, Gallery
+from lift_trl.ui.compare.generation import ComparedClips
+from lift_trl.ui.compare.page import Wanted, compare_page, linked, names_html
+from lift_trl.ui.compare.votes import Compare, Gallery, ShownPair
 from lift_trl.ui.identity import Identity
 from lift_trl.ui.page import ClipError, clip_player, preload_html
 from lift_trl.ui.vote_log import VoteLog, vote_id
@@ -145,6 +150,23 @@ def test_sides_of_a_comparison_are_random_and_fixed(tmp_path):
     assert swapped == [compare.is_swapped(f"voter {n}", "pair") for n in range(2000)]
 
 
+def test_names_and_verdicts_stand_on_the_sides_of_the_clips(tmp_path):
+    compare = Compare(["lift"], VoteLog(tmp_path / "votes"), Identity(b"salt"))
+    low, high = (
+        CriticScore("", "critic", tuple(Judgement(d, label) for d in Dimension)) for label in (Label.BAD, Label.GOOD)
+    )
+    pair = ComparedClips("pair", (Path("b.mp4"), Path("l.mp4")), (low, high))
+    sides = {False: [("A: base", "0.05"), ("B: lift", "0.90")], True: [("A: lift", "0.90"), ("B: base", "0.05")]}
+    seen = set()
+    for voter in map(str, range(8)):
+        compare.show(voter, ShownPair("p", "lift", pair, ("base/7", "lift/7")))
+        html = names_html(compare, voter, "pair")
+        swapped = compare.is_swapped(voter, "pair")
+        assert re.findall(r"<b>(. ?.*?)</b><span>reward ([0-9.]+)<", html) == sides[swapped]
+        seen.add(swapped)
+    assert seen == {False, True}
+
+
 def test_who_has_seen_the_names_has_no_vote(tmp_path):
     gallery, log = gallery_of(tmp_path), VoteLog(tmp_path / "data" / "votes")
     compare, shown = Compare(gallery.adapters, log, Identity(b"salt")), gallery.get("lift", "prompt 0", "0")
@@ -220,6 +242,24 @@ def test_a_gold_clip_has_an_id_of_its_own(tmp_path):
     gold = [GalleryClip("clip-0", "g.mp4", Path("g.mp4"), "p", "", "gold", dict.fromkeys(Dimension, "Bad"), "hash")]
     with pytest.raises(ValueError, match="the gold clip 'clip-0' has the id of another clip"):
         queue_of(tmp_path, folder(tmp_path / "one", 10), gold=gold)
+
+
+def test_the_owner_sees_agreement_without_gold_clips_and_careless_raters_first(tmp_path):
+    clips, known = folder(tmp_path / "one", 10), folder(tmp_path / "known", 90)
+    labels = {dimension.value: "Bad" for dimension in Dimension}
+    write_rows(known / "metadata.jsonl", [{"file_name": "0.mp4", "id": "gold", "prompt": "g", **labels}])
+    queue = queue_of(tmp_path, clips, gold=load_clips(str(known)), raters=2)
+    rate_all(queue, "ann", Label.BAD)
+    rate_all(queue, "zoe", Label.NORMAL)  # the gold clip too
+    seen = []
+
+    def agreement(rows, dimension):
+        seen.append({row["video_id"] for row in rows if row["dimension"] == dimension})
+        return 0.25
+
+    html = owner_html(queue, agreement)
+    assert seen == [{"clip-0", "clip-1"}] * 3 and html.count("<td>0.25</td>") == 3
+    assert html.index("zoe") < html.index("ann") and "<td>0&nbsp;%</td>" in html and "<td>100&nbsp;%</td>" in html
 
 
 # ---- correction ----------------------------------------------------------------------------------------------------------
@@ -324,6 +364,8 @@ def test_what_somebody_cannot_see_is_passed_over_for_him_and_listed(tmp_path):
         assert page.next_pair("ada").id != pair.id and page.problems() == [
             f"{pair.first.path}, {pair.second.path}: 1 visitor found it broken"
         ]
+    vote_on_all(again, "bob", "a")
+    assert again.progress("bob") == (2, 2)  # he saw both
     queue = queue_of(tmp_path / "q", tmp_path / "b", raters=1)
     clip = queue.next_clip("ada")
     queue.skip("ada", clip.id)
@@ -378,6 +420,16 @@ def test_clips_that_are_ready_are_shown_where_others_are_made(tmp_path):
     assert compare.vote(voter, pair, "tie") is True
     (row,) = compare.log.rows()
     assert (row["video_a"], row["video_b"]) == ("base/1.mp4", "lift/1.mp4")
+
+
+def test_a_link_says_which_model_prompt_and_seed():
+    wanted = Wanted("sharp & soft", 'x < "y" & z', "3 #2")
+    link = re.search(r'href="([^"]*)"', wanted.link_html)
+    assert link is not None
+    query = {name: value for name, (value,) in parse_qs(unescape(link[1]).removeprefix("?")).items()}
+    request = SimpleNamespace(query_params=query)
+    assert linked(request, ["lift", "sharp & soft"]) == wanted
+    assert linked(request, ["lift", "soft"]) == wanted._replace(adapter="lift")
 
 
 def scored_by(root: Path, name: str, rubric: Rubric, labels: tuple[str, ...]) -> Path:
