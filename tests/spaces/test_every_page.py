@@ -105,6 +105,34 @@ def sticks_out(page, look) -> None:
     assert page.locator("button, video, input, select, a").evaluate_all(wide) == 0
 
 
+#: What a finger is to hit, with its height; a clip's own link for saving it must leave the clip to be seen.
+TARGETS = """() => [...document.querySelectorAll("button, select, a:not(.lift-save), label:has(input[type=radio])")]
+  .filter((target) => target.checkVisibility({ visibilityProperty: true }) && !target.closest("[aria-hidden=true]"))
+  .map((target) => [target.innerText || target.title || target.id, Math.round(target.getBoundingClientRect().height)])"""
+
+
+def test_a_finger_hits_what_it_aims_at(page, look):
+    _, width = look
+    found = page.evaluate(TARGETS) if width < 640 else []
+    assert (len(found) > 5) == (width < 640) and [target for target in found if target[1] < 44] == []
+
+
+#: The edge of a label once it is chosen, and the ground inside it.
+EDGES = """() => [...document.querySelectorAll(".lift-tall .wrap label")].map((label) => {
+  const probe = document.createElement("i");
+  label.append(probe);
+  probe.style = "color: var(--lift-rank); background-color: var(--lift-tint)";
+  const { color, backgroundColor } = getComputedStyle(probe);
+  probe.remove();
+  return [color, [backgroundColor]];
+})"""
+
+
+def test_the_label_that_was_chosen_stands_out(page):
+    edges = page.evaluate(EDGES)
+    assert len(edges) in (0, 9) and [edge for edge in edges if contrast(*edge) < 3] == []
+
+
 #: Each visible text with its colour and the colours behind it, from its own ground up to the first that is opaque.
 TEXTS = """() => {
   const groundsOf = (element) => {

@@ -213,10 +213,10 @@ def owner_html(queue: AnnotationQueue, agreement: Agreement) -> str:
         agreements.append([words(dimension).capitalize(), "not yet" if alpha is None else f"{alpha:.2f}"])
     raters = [
         [
-            text_html(rater.annotator),
+            f'<span class="lift-name">{text_html(rater.annotator)}</span>',
             str(rater.num_clips),
-            "none yet" if rater.gold_accuracy is None else f"{100 * rater.gold_accuracy:.0f} %",
-            f"{100 * rater.ready_share:.0f} %",
+            "none yet" if rater.gold_accuracy is None else f"{100 * rater.gold_accuracy:.0f}&nbsp;%",
+            f"{100 * rater.ready_share:.0f}&nbsp;%",
         ]
         for rater in rater_summaries(rows, queue.gold)
     ]
