@@ -17,7 +17,7 @@ PAGES = [page for page in text_files(".md") if "templates" not in page.parts]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)[^)]*\)")
 # `recipes/align.py`, `docs/cli.md`, `lift_trl/store/`: a path of the project in code font.
 CODE_PATH = re.compile(r"`((?:lift_trl|recipes|docs|tests|benchmarks|spaces|dev|\.ci|\.github)/[\w./-]*)`")
-CODE_PART = re.compile(r"`((?:lift_trl|recipes)/[\w/]+\.py)`(?: \(|, )`(\w+)`(?: and `(\w+)`)?")
+CODE_PART = re.compile(r"`((?:lift_trl|recipes)/[\w/]+\.py)`(?: \(|, )`(\w+)`(?: and `(\w+)`)?\)")
 COMMAND_LINE_PATH = re.compile(r"(?<![\w/.-])((?:recipes|benchmarks)/[\w./-]+\.(?:py|yaml|sh))")
 PYTHON_BLOCK = re.compile(r"^ *```python\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 MAKE = re.compile(r"(?:^|`|&& )make ([a-z][a-z-]*)", re.MULTILINE)
