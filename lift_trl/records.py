@@ -67,6 +67,19 @@ def placeless(name: str) -> str:
     return _PLACE.sub("", name, count=1)
 
 
+def same_weights(one: str, other: str) -> bool:
+    """
+    Whether two names are of one model, wherever its folder lies, in however many bits, and on whichever scale.
+
+    >>> same_weights("/old/disk/critic@0123456789abcdef", "critic@0123456789abcdef in int8")
+    True
+    >>> same_weights("critic@0123456789abcdef", "critic@fedcba9876543210")
+    False
+    """
+    first, second = (re.match(r"(?:[0-9a-f]{16}|[0-9a-f]{40})\b", placeless(name)) for name in (one, other))
+    return one == other if first is None or second is None else first[0] == second[0]
+
+
 def seed_from(*parts: object) -> int:
     """A seed in [0, 2**63) for a generator keyed on `parts`, for instance `(seed, optimiser step, row id)`."""
     return int(content_id(*parts), 16) >> 1

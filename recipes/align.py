@@ -38,12 +38,13 @@ class AlignArguments(CriticArguments):
         metadata={"help": "Of a model with two (Wan2.2-A14B): transformer (high noise) or transformer_2."},
     )
     critic: str | None = field(
-        default=None, metadata={"help": "Of a guard: the critic that gave the rewards, a folder or repo."}
+        default=None,
+        metadata={"help": "Of a guard: what gave the rewards, a critic or a judge[=weights]: video_reward."},
     )
     second_judge: str | None = field(
         default=None,
         metadata={
-            "help": "Another critic or chat VLM, to judge the validation videos too: the guard (docs/objectives.md)."
+            "help": "Another critic or judge[=weights], for the validation videos too: the guard (docs/objectives.md)."
         },
     )
     guard_action: Literal["warn", "stop"] = field(
@@ -60,10 +61,9 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
         from lift_trl.alignment.data.video_dataset import CachedVideoDataset
         from lift_trl.alignment.guard import Guard
         from lift_trl.alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
-        from lift_trl.alignment.score import CriticSource
         from lift_trl.alignment.training.guarded import GuardedValidation
-        from lift_trl.critic.lift_critic import LiFTCritic
         from lift_trl.hub.lora.loading import loading_call
+        from lift_trl.reward_source import reward_source
         from lift_trl.statistics.drift import alarms_in_words
         from lift_trl.video_models import StoredPipeline
 
@@ -73,10 +73,7 @@ def main(script_args: AlignArguments, lora_args: LoraArguments, training_args: R
         if script_args.critic is None:
             raise ValueError("second_judge is given, but not critic: name the one that gave the rewards.")
         options = script_args.critic_options(training_args.distributed_state)
-        judge, critic = (
-            CriticSource(*LiFTCritic.when_needed(name, **options))
-            for name in (script_args.second_judge, script_args.critic)
-        )
+        judge, critic = (reward_source(name, **options) for name in (script_args.second_judge, script_args.critic))
         callbacks = [GuardedValidation(Guard(judge, script_args.guard_action, alarms_in_words), critic)]
     elif script_args.critic or script_args.critic_quantization or script_args.critic_device_map:
         logger.warning(

@@ -30,7 +30,9 @@ logger = get_logger(__name__)
 @dataclass
 class IterateArguments(SamplerArguments, CriticArguments):
     model_name_or_path: str = field(metadata={"help": "Folder or repo[@revision] of the text-to-video pipeline."})
-    critic: str = field(metadata={"help": "Folder or repo[@revision] of a critic or chat VLM."})
+    critic: str = field(
+        metadata={"help": "Folder or repo[@revision] of a critic or chat VLM; or a judge[=weights]: video_reward."}
+    )
     prompts: str = field(metadata={"help": "Text file, one prompt a line; every round samples all of them."})
     rounds: int = field(default=2, metadata={"help": "How often to generate, score, cache and align."})
     real: list[str] = field(default_factory=list, metadata={"help": "Folders or repos of real clips for every round."})
@@ -48,7 +50,7 @@ class IterateArguments(SamplerArguments, CriticArguments):
     critic_revision: str | None = field(default=None, metadata={"help": "The same, of the critic."})
     second_judge: str | None = field(
         default=None,
-        metadata={"help": "Another critic or chat VLM, which gives no reward: the guard (docs/objectives.md)."},
+        metadata={"help": "Another critic or judge[=weights], which gives no reward: the guard (docs/objectives.md)."},
     )
     guard_action: Literal["warn", "stop", "best"] = field(
         default="best",
@@ -64,8 +66,7 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
     with importing():
         from lift_trl.alignment.guard import Guard
         from lift_trl.alignment.iterate import iterate
-        from lift_trl.alignment.score import CriticSource
-        from lift_trl.critic.lift_critic import LiFTCritic
+        from lift_trl.reward_source import reward_source
         from lift_trl.statistics.drift import alarms_in_words
         from lift_trl.video_models import StoredPipeline
 
@@ -77,21 +78,18 @@ def main(script_args: IterateArguments, lora_args: LoraArguments, training_args:
     # In the size and by the arithmetic that is trained.
     sampling = script_args.sampling(training_args, batch_size=script_args.sampling_batch_size)
     options = script_args.critic_options(training_args.distributed_state)
-
-    def critic(name: str, wanted: str | None) -> CriticSource:
-        found = LiFTCritic.when_needed(name, revision=wanted, batch_size=script_args.critic_batch_size, **options)
-        return CriticSource(*found)
-
+    options["batch_size"] = script_args.critic_batch_size
+    critic = reward_source(script_args.critic, revision=script_args.critic_revision, **options)
     guard = None
     if script_args.second_judge:
-        guard = Guard(critic(script_args.second_judge, None), script_args.guard_action, alarms_in_words)
+        guard = Guard(reward_source(script_args.second_judge, **options), script_args.guard_action, alarms_in_words)
     else:
         logger.warning("no second_judge is given: nothing tells a better model from an exploited reward")
     lora = iterate(
         StoredPipeline(
             script_args.model_name_or_path, revision=script_args.model_revision, network=script_args.network
         ),
-        critic(script_args.critic, script_args.critic_revision),
+        critic,
         script_args.prompts,
         training_args,
         rounds=script_args.rounds,

@@ -17,7 +17,7 @@ from lift_trl.importing import importing
 
 with importing():
     from lift_trl.engines import EngineArguments
-    from lift_trl.judges import JUDGES, JudgeName, judge_name, load_judge
+    from lift_trl.judges import JUDGES, JudgeName
     from lift_trl.recipe_parser import RecipeParser
     from lift_trl.rubric import LIFT
     from lift_trl.runtime import leaving_processes, process_state, setup_logging
@@ -77,20 +77,16 @@ ARGUMENTS = (ScoreArguments,)
 def main(args: ScoreArguments) -> None:
     # After the parser: `--help` and a wrong option do not wait for the models' classes.
     with importing():
-        from lift_trl.alignment.score import CriticSource, NamedRewardModel, score_videos
+        from lift_trl.alignment.score import CriticSource, score_videos
         from lift_trl.critic.lift_critic import LiFTCritic
         from lift_trl.critic.served import ServedCritic
+        from lift_trl.reward_source import judge_source
 
     state = process_state()
     setup_logging(state)
     rubric = read_rubric(args.rubric) if args.rubric else LIFT
     if args.judge:
-        options = {"model": args.critic, "revision": args.critic_revision, "scale": args.scale}
-
-        def load() -> NamedRewardModel:
-            return load_judge(args.judge, **options, device=process_state().device)
-
-        critic = CriticSource(judge_name(args.judge, **options), load, rubric)
+        critic = judge_source(args.judge, model=args.critic, revision=args.critic_revision, scale=args.scale)
     elif args.base_url:
         served = ServedCritic(
             args.critic,

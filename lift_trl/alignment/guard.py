@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ..records import same_weights
 from ..store.manifest import METADATA_FILE, read_rows, write_text
 from .score import CriticSource
 
@@ -144,6 +145,15 @@ class Curves:
 
     def _name(self, number: int) -> str:
         return f"{self.unit} {number}" if number else "the base"
+
+
+def check_other(judge: CriticSource, critic: CriticSource) -> None:
+    """Raises `ValueError` where the guard's `judge` is the `critic` that gives the rewards, and sees no more."""
+    if same_weights(judge.name, critic.name):
+        raise ValueError(
+            f"the guard's judge (second_judge) is {judge.name} and the critic is {critic.name}, which are the same model: "
+            "what it exploits both would like. Name another as second_judge, best of another family."
+        )
 
 
 def read_verdicts(folder: Path) -> Verdicts:

@@ -21,7 +21,7 @@ from ..store.rated_videos import load_rated_videos
 from ..video_models import PipelineSource, open_pipeline
 from .data.cache import cache_videos, clip_parents
 from .data.video_dataset import CachedVideoDataset
-from .guard import Curves, Guard, Verdicts, read_verdicts
+from .guard import Curves, Guard, Verdicts, check_other, read_verdicts
 from .objectives import Loss, Objective, choose_objective
 from .reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
 from .reward_weighted_trainer import RewardWeightedVideoTrainer
@@ -86,8 +86,11 @@ def iterate(
     Raises:
         RuntimeError: if the guard fires, is to go back to the best round, and no round in which it was silent is better
             than the start.
-        ValueError: if an argument does not apply, or a finished artefact was made with other settings.
+        ValueError: if an argument does not apply, the guard's judge is the critic, or a finished artefact was made with
+            other settings.
     """
+    if guard is not None:
+        check_other(guard.judge, critic)
     source = open_pipeline(model)
     chosen = choose_objective(objective, args.objective)
     _check(source, args, rounds)

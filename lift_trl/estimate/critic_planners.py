@@ -15,6 +15,7 @@ from ..alignment.data.clips import ClipSize
 from ..critic.critic_config import LiFTCriticConfig
 from ..critic.settings import ADAPTER_CONFIG, CriticSettings, load_settings
 from ..hub_source import pinned
+from ..judges import named_judge
 from ..rubric import LIFT, Rubric
 from ..store.quantization import Quantization
 from ..store.rubrics.form import read_rubric
@@ -126,7 +127,9 @@ def plan_scoring(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
 
 
 def judging_part(recipe: Recipe, critic: str, num_videos: int, size: ClipSize) -> Part:
-    """Videos through a critic that `recipe` names, or a second judge: the labels alone."""
+    """Videos through a critic or judge that `recipe` names: the labels alone."""
+    if (judge := named_judge(critic)) is not None:
+        return Part(f"judging ({judge.name})", count_judge(judge.name, size, model=judge.model).count, num_videos)
     settings = recipe.settings
     revision = settings.get("critic_revision") if critic == settings.get("critic") else None
     stages = _critic_stages(recipe, critic, size, settings.get("critic_quantization"), revision)

@@ -6,7 +6,7 @@ Their names cost no torch, so that a command line is read before anything is loa
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 
 if TYPE_CHECKING:
@@ -31,6 +31,26 @@ VIDEO_SCORE_ASPECTS: Mapping[str, str] = MappingProxyType(
         "FC": "factual consistency",
     }
 )
+
+
+class NamedJudge(NamedTuple):
+    """One of `JUDGES`, and the folder or repo[@revision] of its weights; `None` for the released ones."""
+
+    name: str
+    model: str | None
+
+
+def named_judge(text: str) -> NamedJudge | None:
+    """
+    The released judge that `text` names, with `=` before weights of its own; `None` where it names a critic.
+
+    >>> named_judge("video_reward=runs/weights")
+    NamedJudge(name='video_reward', model='runs/weights')
+    >>> named_judge("runs/critic") is None
+    True
+    """
+    name, _, model = text.partition("=")
+    return NamedJudge(name, model or None) if name in JUDGES else None
 
 
 def load_judge(

@@ -150,6 +150,25 @@ def test_without_a_better_round_there_is_nothing_to_go_back_to(world, tmp_path, 
         world.iterate(tmp_path, rounds=2, critic=critic.source(), guard=guard, max_steps=1)
 
 
+@pytest.mark.parametrize(
+    "name", ["my critic", "/b/critic@0123456789abcdef in int8", "critic@0123456789abcdef+linear:1:5"]
+)
+def test_a_guard_whose_judge_is_the_critic_is_refused(world, tmp_path, name):
+    critic = Fashion("my critic" if name == "my critic" else "runs/critic@0123456789abcdef", {}).source()
+    guard = Guard(Fashion(name, {}).source())
+    for make in (
+        lambda: GuardedValidation(guard, critic),
+        lambda: world.iterate(tmp_path, critic=critic, guard=guard),
+    ):
+        with pytest.raises(
+            ValueError, match=r"second_judge\) is .*critic.* and the critic is .*critic.*the same model"
+        ):
+            make()
+    assert not list(tmp_path.iterdir())
+    GuardedValidation(Guard(Fashion("my other critic", {}).source()), critic)
+    GuardedValidation(Guard(Fashion("runs/critic@fedcba9876543210", {}).source()), critic)
+
+
 def test_the_judges_of_the_mini_world_judge_clips(tmp_path):
     write_clips(tmp_path, [draw_clip(np.random.default_rng(0), CLEAN, SCENES[0])])
     clip, prompt = tmp_path / "00000.mp4", SCENES[0].prompt

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.pairs.reading import Pair
 from lift_trl.critic.settings import CriticSettings
+from lift_trl.estimate.critic_planners import judging_part
+from lift_trl.estimate.recipe import Recipe
 from lift_trl.estimate.stages.critic import CAPTION, CriticStages
 from lift_trl.estimate.stages.judges import count_judge
 from lift_trl.estimate.weightless.configured import PACKAGED
@@ -172,4 +175,6 @@ def test_a_released_judge_is_counted_by_its_own_code(judge, weights_gb):
     assert clip.count.peak["weights"] / 1e9 == pytest.approx(weights_gb, abs=0.02)
     assert clip.num_tokens == (0 if judge == "video_reward" else 256)
     larger = count_judge(judge, ClipSize(25, 64, 96, 8.0))
+    rounds = judging_part(Recipe(Path("iterate.yaml"), {}), judge, 12, ClipSize(9, 64, 96, 8.0))
+    assert (rounds.count, rounds.runs) == (clip.count, 12)
     assert larger.count.flops > clip.count.flops > clip.num_tokens * clip.count.peak["weights"] * 0.8

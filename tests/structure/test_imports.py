@@ -44,6 +44,7 @@ LEVELS = {
     "lift_trl.mini": 40,
     "lift_trl.ui": 40,
     "lift_trl.serving": 40,
+    "lift_trl.reward_source": 45,  # of two stages: who scores is a critic or a judge
     "lift_trl.estimate": 45,  # runs the code of the stages
     "lift_trl.cli": 50,
     "lift_trl.recipe_parser": 50,

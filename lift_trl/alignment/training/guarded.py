@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from ...runtime import release_memory
 from ...store.manifest import METADATA_FILE, write_rows
-from ..guard import Curves, Guard, Verdicts
+from ..guard import Curves, Guard, Verdicts, check_other
 from ..sampling.validation import ValidationVideos
 from ..score import CriticSource
 from .policies import OldPolicyFollows
@@ -77,9 +77,13 @@ class GuardedValidation(TrainerCallback):
     Args:
         guard: its judge and action; `"best"` ends the training and names the step that the judge likes best.
         critic: the one that gave the rewards.
+
+    Raises:
+        ValueError: if the guard's judge is the critic.
     """
 
     def __init__(self, guard: Guard, critic: CriticSource) -> None:
+        check_other(guard.judge, critic)
         self.guard, self.critic = guard, critic
         self.videos: ValidationVideos | None = None
         self.curves: Curves | None = None
