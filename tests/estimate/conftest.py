@@ -15,5 +15,11 @@ def mid_size(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """Two layers of 64, so that no depth but its own is counted."""
+    return save_configs(build_pipeline(num_layers=2, heads=1), tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
 def stages(mid_size) -> VideoStages:
     return VideoStages(str(mid_size), SIZE)

@@ -48,10 +48,8 @@ def test_peak_on_a_base_in_8_bits_is_within_5_percent_of_a_measured_step(stages,
 
 
 @pytest.fixture(scope="module")
-def tiny_stages(tmp_path_factory):
-    """Two layers of 64."""
-    folder = save_configs(build_pipeline(num_layers=2, heads=1), tmp_path_factory.mktemp("tiny") / "checkpoint")
-    return VideoStages(str(folder), SIZE)
+def tiny_stages(tiny):
+    return VideoStages(str(tiny), SIZE)
 
 
 @pytest.mark.parametrize("kind", ["int8", "float8"])
