@@ -1,9 +1,8 @@
-"""Pictures of the three Spaces for the documentation: `python -m tests.spaces.screenshots docs/assets`."""
+"""Pictures of the three Spaces for the documentation."""
 
 import os
 import re
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -175,7 +174,3 @@ def main(target: Path) -> None:
     finally:
         for space in spaces.values():
             space.end()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
