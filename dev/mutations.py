@@ -149,7 +149,7 @@ MUTATIONS = (
         "another learning rate on resume accepted",
         "lift_trl/alignment/reward_weighted_config.py",
         '"learning_rate", "seed"',
-        '"seed",',
+        '"seed"',
         "tests/alignment/test_reward_weighted_trainer.py tests/alignment/test_objective_training.py tests/test_runtime.py",
     ),
     Mutation(
