@@ -14,7 +14,7 @@ class RecipeParser(TrlParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._config = Path()
+        self._config: Path | None = None
         self.add_argument(
             "--dry_run",
             metavar="CARD",
@@ -41,7 +41,7 @@ class RecipeParser(TrlParser):
         return remaining
 
     def parse_args_and_config(self, args: Iterable[str] | None = None, *rest: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """As TRL's; under `--dry_run` it prints the estimate and leaves with exit code 0."""
+        """As TRL's; under `--dry_run` it prints the estimate and leaves with exit code 0, or 1 and why there is none."""
         words = list(sys.argv[1:] if args is None else args)
         if "--config" in words[:-1]:
             self._config = Path(words[words.index("--config") + 1])
@@ -62,5 +62,10 @@ class RecipeParser(TrlParser):
         from .estimate.command import verdict
         from .estimate.recipe import Recipe
 
-        sys.stdout.write(verdict(Recipe(self._config, vars(found)), Path(self.prog).stem, card) + "\n")
+        recipe = Recipe(self._config or Path(self.prog), vars(found))
+        try:
+            text = verdict(recipe, Path(self.prog).stem, card)
+        except (ValueError, OSError) as error:
+            self.exit(1, f"{self.prog}: error: --dry_run: {error}\n")
+        sys.stdout.write(text + "\n")
         raise SystemExit(0)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ..judges import JUDGES
 from .critic_planners import plan_correction, plan_critic_evaluation, plan_critic_training, plan_scoring
 from .plan import Job, Plan
 from .recipe import Recipe
@@ -33,6 +34,8 @@ def read_plan(
 def plan_of(recipe: Recipe, job: Job, *, num_gpus: int = 1, stage: str | None = None) -> Plan:
     """As `read_plan`, of a recipe that is read."""
     stage = stage or next((name for name in PLANNERS if recipe.path.stem.startswith(name)), recipe.path.stem)
+    if stage in _UNCOUNTED:
+        raise ValueError(f"{recipe.path}: {_UNCOUNTED[stage]}")
     if stage not in PLANNERS:
         raise ValueError(f"{recipe.path}: stage {stage!r} is not counted; give --stage, one of {', '.join(PLANNERS)}.")
     return PLANNERS[stage](recipe, job, num_gpus)
@@ -48,4 +51,9 @@ PLANNERS: dict[str, Callable[[Recipe, Job, int], Plan]] = {
     "evaluate_critic": plan_critic_evaluation,
     "correct": plan_correction,
     "iterate": plan_iteration,
+}
+# Recipes without a plan, and what to do instead.
+_UNCOUNTED = {
+    "evaluate": "what recipes/evaluate.py runs is not counted: VBench's models have an environment of their own. A second "
+    f"judge is counted by recipes/score.py, --judge {', '.join(JUDGES)}, and the videos by recipes/generate.py."
 }

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -19,6 +20,11 @@ from tests.critic.tiny_models import build_vlm
 from tests.estimate.mid_size import SIZE
 from tests.estimate.written import write
 from tests.own_rubric import SIGNS
+from tests.structure.source import RECIPES
+from tests.structure.test_recipe_configs import load_recipe
+
+
+MINI = RECIPES / "configs" / "mini"
 
 
 @dataclass
@@ -151,8 +157,33 @@ def test_a_recipe_counts_itself_and_stops(align_yaml, capsys, monkeypatch):
     assert left.value.code == 0 and "training step of 2 clips" in out and "lift-trl estimate takes yours" in out
     assert parser.parse_args_and_config(words)[1].per_device_train_batch_size == 2  # without it, a run
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="run the recipe with python"):
+    with pytest.raises(SystemExit) as left:
         parser.parse_args_and_config([*words, "--dry_run", "t4"])
+    assert left.value.code == 1 and "run the recipe with python" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("evaluate", ["--config", str(MINI / "evaluate.yaml")], "evaluate.py runs is not counted: VBench.*recipes/score.py"),
+        ("score", ["--videos", "x", "--output_dir", "y", "--critic", "a/b/c"], "score.py: critic 'a/b/c' is no folder"),
+        ("align", ["--model_name_or_path", "no/such/model", "--cache", "x", "--output_dir", "y"], "no/such/model"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_cannot_be_counted_says_why_and_stops(name, words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no YAML of anybody lies beside
+    parser = RecipeParser(load_recipe(RECIPES / f"{name}.py").ARGUMENTS)
+    parser.prog = f"{name}.py"
+    with pytest.raises(SystemExit) as left:
+        parser.parse_args_and_config([*words, "--dry_run", "h100"])
+    out, error = capsys.readouterr()
+    assert left.value.code == 1 and out == "" and re.search(rf"^{name}.py: error: --dry_run: .*{message}", error)
+
+
+def test_an_evaluation_is_not_counted_and_says_what_is(tmp_path, capsys):
+    config = write(tmp_path / "evaluate.yaml", systems=["a=b"])
+    assert main(["estimate", "--config", str(config), "--gpu", "h100"]) == 1
+    assert "recipes/evaluate.py runs is not counted" in capsys.readouterr().err
 
 
 def test_a_critic_that_is_not_trained_yet_is_the_one_beside(tmp_path, capsys, monkeypatch):

@@ -32,7 +32,8 @@ def config_folder(name_or_path: str, revision: str | None = None) -> Path:
     if found := next((folder for folder in folders if folder.is_dir()), None):
         return found
     source = pinned(name_or_path, revision)
-    return Path(snapshot_download(source.repo_id, revision=source.revision, allow_patterns=["*.json", "*.jinja"]))
+    with source.named("model"):
+        return Path(snapshot_download(source.repo_id, revision=source.revision, allow_patterns=["*.json", "*.jinja"]))
 
 
 class ConfiguredSource(StoredPipeline):
