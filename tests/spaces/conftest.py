@@ -18,6 +18,8 @@ from tests.hub.fixtures import LocalHub
 from tests.spaces.server import Space
 
 
+#: Frames a second of the clips. Half a second is played before a form opens.
+FPS = 16.0
 #: What an attacker would write as a prompt; the page must show it letter by letter.
 NASTY = '<img src=x onerror=alert(1)> ${alert(2)} {{ 3 * 3 }} a <b>fox</b> & "friends"'
 
@@ -36,7 +38,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("clips")
     for name, rates, seed in (("flawed", DefectRates(), 1), ("clean", CLEAN, 2), ("gold", DefectRates(), 3)):
         rng = np.random.default_rng(seed)
-        write_clips(root / name, (draw_clip(rng, rates, SCENES[i]) for i in range(6 if name != "gold" else 1)))
+        scenes = SCENES[: 6 if name != "gold" else 1]
+        write_clips(root / name, (draw_clip(rng, rates, scene) for scene in scenes), fps=FPS)
         rate_folder(root / name, root / name)
         rows = list(read_rows(root / name / METADATA_FILE))
         for number, row in enumerate(rows):

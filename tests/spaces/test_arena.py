@@ -6,7 +6,7 @@ import re
 import pytest
 
 from lift_trl.rubric import Dimension
-from tests.spaces.conftest import NASTY, wait_until_open
+from tests.spaces.conftest import FPS, NASTY, wait_until_open
 from tests.spaces.server import Space
 
 
@@ -43,14 +43,14 @@ def test_a_visit(spaces: dict[str, Space], open_page):
     # It plays by itself, both in step; a step shows the very next frame of both, and stops.
     page.wait_for_function("() => document.querySelector('video').currentTime > 0.2")
     times = page.evaluate("() => [...document.querySelectorAll('video')].map(v => v.currentTime)")
-    assert abs(times[0] - times[1]) < 0.5 / 8
+    assert abs(times[0] - times[1]) < 1 / FPS
     page.click("[data-action=play]")
     page.locator(".lift-seek").fill("3")
     page.wait_for_function("() => document.querySelector('.lift-frame').textContent === '4 / 9'")
     page.click("[data-action=forward]")
     page.wait_for_function("() => document.querySelector('.lift-frame').textContent === '5 / 9'")
     stopped = page.evaluate("() => [...document.querySelectorAll('video')].map(v => [v.paused, v.currentTime])")
-    assert stopped == [[True, pytest.approx(4.5 / 8)]] * 2
+    assert stopped == [[True, pytest.approx(4.5 / FPS)]] * 2
 
     # At half the speed both go on, still in step, and begin again at the end.
     page.locator(".lift-speed").select_option("0.5")
@@ -66,7 +66,7 @@ def test_a_visit(spaces: dict[str, Space], open_page):
         "() => [...document.querySelectorAll('video')].every(v => v.currentTime > 0.2 && !v.paused)"
     )
     times = page.evaluate("() => [...document.querySelectorAll('video')].map(v => v.currentTime)")
-    assert abs(times[0] - times[1]) < 0.5 / 8
+    assert abs(times[0] - times[1]) < 1 / FPS
 
     # A vote needs every question; it is on the disk when the next pair appears.
     page.click("#lift-submit")

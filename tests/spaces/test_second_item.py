@@ -98,8 +98,8 @@ def test_the_form_waits_for_the_clips_and_the_next_ones_are_fetched_ahead(spaces
     is_slow.clear()
     for route in held:
         route.continue_()
-    page.wait_for_selector("text=The form opens once both clips have played")
-    assert page.locator(".lift-locked").count() == 1
+    told = "document.querySelector('.lift-wait').innerText.startsWith('The form opens once both clips have played')"
+    page.wait_for_function(f"() => {told} && document.querySelectorAll('.lift-locked').length === 1")
     wait_until_open(page)
     # Both clips of the next pair are here before this one is answered.
     page.wait_for_function("() => document.querySelector('.lift-next').dataset.done")
