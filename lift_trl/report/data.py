@@ -12,6 +12,7 @@ from ..statistics.drift import DriftAlarm
 from ..statistics.intervals import Estimate, bootstrap_mean
 from ..statistics.win_rate import WinRate
 from ..vbench.score import PairedDelta
+from .independence import Role, worst
 
 
 CRITIC_SUITE, VIDEOSCORE_SUITE, REWARD_SUITE = "critic", "videoscore", "reward"
@@ -129,7 +130,8 @@ class Report:
 
     Attributes:
         base: the system that the others are compared with.
-        judge: the independent judge whose reward decides; empty where none took part: then nothing is decided.
+        judge: the judge whose reward decides, an independent one where there is one; empty where none took part.
+        roles: judge -> system -> whether the judge gave the reward that the system was trained on.
         summary: what a reader should know first, one sentence each; `verdict.default_summary` writes them from the figures.
         systems: what each system is, the base first.
         controls: system -> the plain fine-tuning of the same clips and weights that it is compared with besides the base.
@@ -174,6 +176,12 @@ class Report:
     suite_stamps: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     cards: Mapping[str, Path] = field(default_factory=dict)
+    roles: Mapping[str, Mapping[str, Role]] = field(default_factory=dict)
+
+    def role(self, judge: str, system: str | None = None) -> Role:
+        """Of `judge` to `system`, or to all systems."""
+        roles = self.roles.get(judge, {})
+        return worst(roles.values()) if system is None else roles.get(system, "not known")
 
 
 def calibration_bins(

@@ -18,8 +18,17 @@ from ..vbench.figures import load_vbench
 from ..vbench.suite import Protocol
 from .clips import Statistics, Systems, shown_clips, verdict_clips
 from .data import REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, Curve, Paired, Report
+from .independence import Names, Role, names_in, role_of, worst
 from .judges import clip_label_rates, judge_ballots, judged_clips, load_judges, paired_differences
-from .systems import compare_means, plain_controls, system_facts, training_notes, training_stamps, values_of
+from .systems import (
+    compare_means,
+    plain_controls,
+    system_facts,
+    training_critics,
+    training_notes,
+    training_stamps,
+    values_of,
+)
 from .verdict import DECIDING
 from .votes import Ballots, agreements, ballot_wins, net_preferences, read_ballots, strengths
 
@@ -119,7 +128,8 @@ def build_report(args: ReportArguments) -> Report:
     ballots = {**people, **judges}
     paired = [row for judge, rated in judged.items() for row in paired_differences(judge, rated)]
     paired += [row for judge, votes in people.items() for row in net_preferences(judge, votes)]
-    judge = _independent(paired)
+    roles = _roles(systems, {TRAINING_JUDGE: paths, **judged_by}, people)
+    judge = _deciding(paired, roles)
     by = judge if judge in judged else TRAINING_JUDGE  # people's votes rank no clip
     statistics = _statistics(args, systems)
     facts = tuple(system_facts(name, clips) for name, clips in systems.items())
@@ -151,13 +161,27 @@ def build_report(args: ReportArguments) -> Report:
         suite_stamps={args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps},
         notes=(*_unscored(paths), *training_notes(facts), *other_votes, *vbench.notes),
         cards=named_paths(args.cards),
+        roles=roles,
     )
 
 
-def _independent(paired: Sequence[Paired]) -> str:
-    """Who decides: the first judge besides the critic that compares clips, else the first people; empty if nobody does."""
-    others = (row.judge for row in paired if row.judge != TRAINING_JUDGE and row.measure in DECIDING)
-    return next(others, "")
+def _roles(
+    systems: Systems, folders: Mapping[str, Mapping[str, Path]], people: Iterable[str]
+) -> dict[str, dict[str, Role]]:
+    """Judge -> system but the base -> whether it gave the reward that the system was trained on."""
+    names: dict[str, Names] = {judge: names_in(mine.values()) for judge, mine in folders.items()}
+    names |= dict.fromkeys(people, frozenset())
+    trained_on = {name: training_critics(clips) for name, clips in list(systems.items())[1:]}
+    return {j: {name: role_of(mine, critics) for name, critics in trained_on.items()} for j, mine in names.items()}
+
+
+def _deciding(paired: Sequence[Paired], roles: Mapping[str, Mapping[str, Role]]) -> str:
+    """
+    Who decides: the first judge besides the critic that compares clips, else the first people; empty if nobody does. One
+    that gave a training reward comes last.
+    """
+    others = [row.judge for row in paired if row.judge != TRAINING_JUDGE and row.measure in DECIDING]
+    return min(others, key=lambda judge: worst(roles[judge].values()) == "training", default="")
 
 
 def _figures(args: ReportArguments) -> list[EvalRow]:

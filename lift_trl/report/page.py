@@ -16,6 +16,7 @@ from ..statistics.intervals import Estimate
 from ..store.manifest import Artifact, write_text
 from . import data
 from .data import Report
+from .independence import AS_CLAUSE, AS_HEAD, AS_OWN_HEAD
 from .model_index import write_model_index
 from .sections import Section, sections
 from .tables import TEMPLATES
@@ -137,6 +138,9 @@ def to_html(report: Report, parts: list[Section]) -> str:
         verdicts=verdicts,
         marks=MARKS,
         limits=limits_in_words(),
+        as_clause=AS_CLAUSE,
+        as_head=AS_HEAD,
+        as_own_head=AS_OWN_HEAD,
         place={path: number for number, path in enumerate(clips)},
         data=[_data_uri(path.read_bytes(), "video/mp4") for path in clips],
     )

@@ -11,6 +11,7 @@ from ..vbench.score import PairedDelta
 from ..vbench.suite import DIMENSIONS, PROTOCOLS
 from . import figures, tables
 from .data import CRITIC_SUITE, REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, ClipRow, Report
+from .independence import AS_CLAUSE, AS_OWN_HEAD
 from .tables import Table
 
 
@@ -68,8 +69,9 @@ def _forest(report: Report) -> Iterator[Section]:
         figures.judges_forest(rows, judges, unit=f"difference to {report.base}, 95% interval over prompts"),
         f"Differences of each system to {report.base} by measure, {' and '.join(judges)}; figures under Pairs.",
     )
-    filled = f"Filled: {report.judge}, which gave no training reward; its reward is the primary measure. "
-    text = f"Hollow: {TRAINING_JUDGE}, the training reward. All but the primary measure is exploratory: no verdict."
+    filled = f"Filled: {report.judge}, {AS_CLAUSE[report.role(report.judge)]}; its reward is the primary measure. "
+    own = AS_OWN_HEAD[report.role(TRAINING_JUDGE)]
+    text = f"Hollow: {TRAINING_JUDGE}, {own}. All but the primary measure is exploratory: no verdict."
     text = filled + text if report.judge else text.removeprefix("Hollow: ").capitalize()
     overall = [rate for rate in report.win_rates if rate.dimension is None and rate.second == report.base]
     wins = [tables.win_table(overall)] if overall else []

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..hub.lora.origin import ADAPTERS, LENGTH, TRAINING, adapter_identity, training_of
+from ..hub.lora.origin import ADAPTERS, CRITICS, LENGTH, TRAINING, adapter_identity, training_of
 from ..records import EvalRow, placeless
 from ..rubric import words
 from ..store.manifest import ARTIFACT_FILE, Artifact
 from ..store.system_clips import SystemClip
 from ..vbench.score import PairedDelta
 from .data import SystemFacts, mean_row, paired_delta
+from .independence import Names
 
 
 _PLAIN = "sft"
@@ -65,6 +66,15 @@ def plain_controls(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, str
         for name, runs in trained.items()
         if len(runs) == len(plain) and all(_is_control(*both) for both in zip(plain, runs, strict=True))
     }
+
+
+def training_critics(clips: Sequence[SystemClip]) -> Names:
+    """Whose rewards the LoRAs that made `clips` were trained on; none where there is no LoRA."""
+    made = _made(clips)
+    found = [run.get(CRITICS) for run in _training(made)]
+    if made is None or (_adapters(made) and not found) or None in found:
+        return None
+    return frozenset(str(name) for critics in found for name in critics or ())
 
 
 def training_stamps(systems: Mapping[str, Sequence[SystemClip]]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Did it help? One word for each system, by the judge that gave no reward, with what speaks for and against it."""
+"""Did it help? One word for each system, by a judge that gave no reward if any, with what speaks for and against."""
 
 from typing import Literal, NamedTuple
 
@@ -6,6 +6,7 @@ from ..statistics.drift import MEASURES, DriftAlarm, Level
 from ..statistics.holm import LEVEL, holm
 from ..statistics.intervals import FEW_UNITS
 from .data import TRAINING_JUDGE, ClipRow, Paired, Report, SystemFacts
+from .independence import AS_CLAUSE, AS_OWN_HEAD, Role
 
 
 Word = Literal["better", "worse", "no clear difference", "too few prompts", "not judged independently"]
@@ -20,9 +21,10 @@ class SystemVerdict(NamedTuple):
     Attributes:
         word: of the independent judge's reward against the base; a verdict needs Holm's p below 0.05, an interval that
             excludes 0, and 8 prompts.
-        difference: by the independent judge; `None` where none took part.
+        difference: by the judge that decides; `None` where none took part.
+        role, training_role: of that judge, and of the critic in the systems' own folders.
         p_value: Holm's, over the systems of the report.
-        training: by the critic that gave the training reward.
+        training: by the critic in the systems' own folders, as a rule the one that gave the training reward.
         control: by the independent judge (else the critic), against plain fine-tuning with the same settings; exploratory.
         drift: pixel statistics, the alarms first.
         facts: how many prompts and seeds.
@@ -38,6 +40,8 @@ class SystemVerdict(NamedTuple):
     drift: tuple[DriftAlarm, ...]
     facts: SystemFacts | None
     clips: tuple[ClipRow, ...]
+    role: Role
+    training_role: Role
 
     @property
     def raised(self) -> list[DriftAlarm]:
@@ -73,7 +77,7 @@ def system_verdicts(report: Report) -> list[SystemVerdict]:
             SystemVerdict(
                 system,
                 report.base,
-                _word(difference, corrected.get(system, 1.0)),
+                _word(difference, corrected.get(system, 1.0), report.role(by, system)),
                 difference,
                 corrected.get(system, 1.0),
                 found.get((TRAINING_JUDGE, system, report.base)),
@@ -81,6 +85,8 @@ def system_verdicts(report: Report) -> list[SystemVerdict]:
                 tuple(sorted((a for a in report.drift if a.system == system), key=lambda a: _LEVELS.index(a.level))),
                 facts.get(system),
                 report.verdict_clips.get(system, ()),
+                report.role(by, system),
+                report.role(TRAINING_JUDGE, system),
             )
         )
     return verdicts
@@ -89,8 +95,8 @@ def system_verdicts(report: Report) -> list[SystemVerdict]:
 _LEVELS = ("alarm", "watch", "ok")
 
 
-def _word(difference: Paired | None, p_value: float) -> Word:
-    if difference is None:
+def _word(difference: Paired | None, p_value: float, role: Role) -> Word:
+    if difference is None or role == "training":
         return "not judged independently"
     if difference.n < FEW_UNITS:
         return "too few prompts"
@@ -196,11 +202,13 @@ def _sentence(verdict: SystemVerdict) -> str:
     parts = [f"{verdict.system} against {verdict.base}: {verdict.headline}"]
     if verdict.difference:
         parts.append(
-            f"{difference_in_words(verdict.difference)} by {verdict.difference.judge}, which gave no training reward, "
+            f"{difference_in_words(verdict.difference)} by {verdict.difference.judge}, {AS_CLAUSE[verdict.role]}, "
             f"{sample_in_words(verdict)}, {p_in_words(verdict)}"
         )
     if verdict.training:
-        parts.append(f"training reward ({TRAINING_JUDGE}) {difference_in_words(verdict.training)}")
+        parts.append(
+            f"{AS_OWN_HEAD[verdict.training_role]} ({TRAINING_JUDGE}) {difference_in_words(verdict.training)}"
+        )
     if verdict.control:
         parts.append(f"against plain fine-tuning ({verdict.control.b}) {difference_in_words(verdict.control)}")
     return "; ".join([*parts, f"side effects: {drift_in_words(verdict)}"]) + "."

@@ -6,7 +6,7 @@ from lift_trl.alignment.guard import read_verdicts
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.judges import load_judge
 from lift_trl.reward_source import reward_source
-from lift_trl.store.manifest import Artifact
+from lift_trl.store.manifest import Artifact, read_json
 from recipes import align, iterate
 from tests.alignment.test_iterate import SAMPLING, TRAINING, World
 from tests.judges import tiny_judges
@@ -33,6 +33,7 @@ def test_a_released_judge_gives_the_rewards_of_rounds_and_a_critic_watches(world
     judge = load_judge("video_reward", model=video_reward.partition("=")[2])
     made = [Artifact.load(tmp_path / place).config["critic"] for place in ("round_1/scored", "guard/base/judged")]
     assert made[0] == judge.name and made[1] == reward_source(str(world.critic)).name
+    assert read_json(tmp_path / "round_1" / "lora" / "run.json")["critics"] == [judge.name]
     clips = sorted((tmp_path / "round_1" / "generated").rglob("*.mp4"))
     rewards = read_verdicts(tmp_path / "round_1" / "scored")
     assert len(rewards) == len(clips) == 4 and len(set(rewards.values())) > 1

@@ -16,7 +16,7 @@ from lift_trl.report.page import save_report, to_markdown
 from lift_trl.report.sections import sections
 from lift_trl.report.systems import plain_controls, system_facts, training_stamps
 from lift_trl.report.tables import systems_table
-from lift_trl.report.verdict import default_summary
+from lift_trl.report.verdict import default_summary, system_verdicts
 from lift_trl.report.votes import net_preferences, read_ballots
 from lift_trl.rubric import Dimension
 from lift_trl.statistics.drift import ClipStatistics
@@ -318,6 +318,40 @@ def test_what_trained_a_lora_is_known_of_that_lora_only(tmp_path, make_clip):
     save_file({"a": torch.zeros(3)}, lora / "pytorch_lora_weights.safetensors")
     (lora / "run.json").write_text(json.dumps({"network": "transformer"}))  # as a person writes it
     assert told() == (objective, stamp, notes)
+
+
+@pytest.mark.parametrize(
+    "training, judges, role, said",
+    [
+        ({"objective": "rwl", "critics": ["/old/vr@0123456789abcdef"]}, ("vr",), "training", "judge that it was trained on"),
+        ({"objective": "rwl", "critics": ["/old/vr@0123456789abcdef"]}, ("vr", "oracle"), "independent", "gave no training"),
+        ({"objective": "rwl", "critics": None}, ("vr",), "not known", "it is not known whether it gave the training reward"),
+        ({"objective": "rwl"}, ("oracle",), "not known", "it is not known whether it gave the training reward"),
+        ({"objective": "sft", "critics": []}, ("vr",), "independent", "gave no training"),
+    ],
+)  # fmt: skip
+def test_that_a_judge_gave_no_training_reward_is_said_only_where_it_is_known(
+    tmp_path, make_clip, training, judges, role, said
+):
+    """The LoRA's record of its critics is compared with who says to have rated the clips, wherever both lie."""
+    loras = {"base": {}, "tuned": {"adapter": (f"lora@{'0f' * 8}", training)}}
+    systems = [f"{name}={sampled(tmp_path / name, make_clip, **lora)}" for name, lora in loras.items()]
+    names, entries = {"vr": "vr@0123456789abcdef+linear:1:5", "oracle": "oracle"}, []
+    for judge in judges:
+        for system, reward in (("base", 0.25), ("tuned", 0.75)):
+            rows = [{"prompt": p, "seed": 7, "reward": reward, "critic": names[judge]} for p in "aab"]
+            entries.append(f"{judge}/{system}={write_rows(tmp_path / f'{judge}_{system}', make_clip, rows)}")
+    made = build_report(ReportArguments(str(tmp_path / "r"), systems, entries, drift=False))
+    assert (made.judge, made.role(made.judge)) == (judges[-1], role)
+    (verdict,) = system_verdicts(made)
+    assert (verdict.word == "not judged independently") == (role == "training") and verdict.role == role
+    page = save_report(made, tmp_path / "r").read_text()
+    for text in (
+        default_summary(made)[0],
+        page[page.index("Did it help") :],
+        (tmp_path / "r" / "report.md").read_text(),
+    ):
+        assert said in text and ("which gave no training reward" in text) == (role == "independent")
 
 
 def sampled(folder, make_clip, **loras):

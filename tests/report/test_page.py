@@ -114,6 +114,7 @@ def full(tmp_path, make_clip):
         title="Base <b>against</b> tuned",
         base="base",
         judge="oracle",
+        roles={"oracle": dict.fromkeys(names[1:], "independent"), "critic": dict.fromkeys(names[1:], "training")},
         systems=tuple(SystemFacts(name, "tiny", "", "", "9 frames", 20, 10, "2", "2026-11-28") for name in names),
         controls={"rwl": "sft"},
         verdict_clips={"rwl": (typical, worst)},

@@ -17,13 +17,14 @@ from ...hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
 from ...hub.front_matter import with_licence
 from ...hub.gallery import GALLERY, gallery_files, save_gallery, validation_pairs
 from ...hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora
-from ...hub.lora.origin import LENGTH
+from ...hub.lora.origin import CRITICS, LENGTH, training_of
 from ...hub.pushed_base import check_base
 from ...kernels import attending_by
 from ...records import content_id, placeless
 from ...runtime import ResumableTrainer, last_checkpoint
 from ...store.manifest import RUN_FILE, read_json
 from ...video_models import PipelineSource
+from ..data.cache_format import PAIRS_FILE
 from ..data.video_dataset import CachedVideoDataset
 from ..objectives import Objective
 from ..reward_weighted_config import RUN_SETTINGS, RewardWeightedVideoConfig
@@ -154,6 +155,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
             chosen = rows.training_rows
             signs = (*chosen.advantage.tolist(), *chosen.preference.tolist(), *chosen.pairs.flatten().tolist())
             run["clips"] = content_id(*sorted(video.id for video in rows.videos))
+            run[CRITICS] = self._critics(rows)
             run["clips_and_weights"] = content_id(*(video.id for video in rows.videos), *rows.weight.tolist(), *signs)
         if isinstance(self.model, PeftModel):
             lora = self.model.peft_config["default"].to_dict()
@@ -161,6 +163,17 @@ class SavingTrainer(ResumableTrainer, Trainer):
             run |= {"lora_r": lora["r"], "lora_alpha": lora["lora_alpha"]}
             run["lora_target_modules"] = targets if isinstance(targets, str) else sorted(targets)
         return dict(json.loads(json.dumps(run)))
+
+    def _critics(self, rows: CachedVideoDataset) -> list[str] | None:
+        """Whose rewards `rows` have, and those of the LoRA that training went on from; `None` where that is not known."""
+        earlier = [] if self.adapter is None else training_of(self.adapter).get(CRITICS)
+        parents = rows.artifact.parents.items()
+        # A name without a revision stands behind its role.
+        mine = {name.removeprefix("critic@") for role, name in parents if role.rpartition("/")[2] == "critic"}
+        if self.objective.name == "sft":
+            return earlier
+        by_people = len(rows.training_rows.pairs) > 0 and (rows.folder / PAIRS_FILE).is_file()
+        return sorted({*earlier, *mine}) if mine and earlier is not None and not by_people else None
 
     def _check_same_run(self, checkpoint: Path) -> None:
         if not (checkpoint / RUN_FILE).is_file():
@@ -170,7 +183,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
         before, now = (_placeless(run) for run in (read_json(checkpoint / RUN_FILE), self._run()))
         differences = [
             f"{name}={before.get(name)!r} there, {now.get(name)!r} here"
-            for name in sorted((before.keys() | now.keys()) - set(LENGTH))  # a run may be made longer
+            for name in sorted((before.keys() | now.keys()) - {*LENGTH, CRITICS})  # a run may be made longer
             if before.get(name) != now.get(name)
         ]
         if differences:

@@ -14,6 +14,9 @@ from ..parents import hub_parent
 ADAPTERS = ("adapter", "adapter_2")
 #: Entry of the clips' `config`: what `training_of` each of them says.
 TRAINING = "training"
+#: Entry of `run.json`: the critics whose rewards a LoRA, and those that it began with, were trained on, `null` where that is
+#: not known.
+CRITICS = "critics"
 #: How long a run was, of its Trainer's state.
 LENGTH = ("max_steps", "train_batch_size")
 
