@@ -1,9 +1,9 @@
 """What a report is made of: plain records, each section optional, and the functions that fill them from scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -12,12 +12,15 @@ from ..statistics.drift import DriftAlarm
 from ..statistics.intervals import Estimate, bootstrap_mean
 from ..statistics.win_rate import WinRate
 from ..vbench.score import PairedDelta
-from .independence import Role, worst
 
 
 CRITIC_SUITE, VIDEOSCORE_SUITE, REWARD_SUITE = "critic", "videoscore", "reward"
 #: The judge that stands for the ratings in the systems' own folders: as a rule the one that gave the training reward.
 TRAINING_JUDGE = "critic"
+
+#: Of a judge: it gave no training reward, it gave that of some system, or the one or the other does not say who it is.
+Role = Literal["independent", "training", "not known"]
+_WORST: tuple[Role, ...] = ("training", "not known", "independent")
 
 
 class SystemFacts(NamedTuple):
@@ -181,7 +184,12 @@ class Report:
     def role(self, judge: str, system: str | None = None) -> Role:
         """Of `judge` to `system`, or to all systems."""
         roles = self.roles.get(judge, {})
-        return worst(roles.values()) if system is None else roles.get(system, "not known")
+        return worst_role(roles.values()) if system is None else roles.get(system, "not known")
+
+
+def worst_role(roles: Iterable[Role]) -> Role:
+    """What can be said of a judge over several systems; `"not known"` of none."""
+    return min(roles, key=_WORST.index, default="not known")
 
 
 def calibration_bins(

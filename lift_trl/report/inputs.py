@@ -17,10 +17,19 @@ from ..store.tables import table_rows
 from ..vbench.figures import load_vbench
 from ..vbench.suite import Protocol
 from .clips import Statistics, Systems, shown_clips, verdict_clips
-from .data import REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, Curve, Paired, Report
-from .independence import Names, Role, names_in, role_of, worst
-from .judges import clip_label_rates, judge_ballots, judged_clips, load_judges, paired_differences
+from .data import REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, Curve, Paired, Report, Role, worst_role
+from .judges import (
+    Judged,
+    clip_label_rates,
+    judge_ballots,
+    judged_clips,
+    load_judges,
+    names_in,
+    paired_differences,
+    role_of,
+)
 from .systems import (
+    Names,
     compare_means,
     plain_controls,
     system_facts,
@@ -126,8 +135,7 @@ def build_report(args: ReportArguments) -> Report:
     judges = {judge: judge_ballots(judge, rated) for judge, rated in judged.items()}
     people, other_votes = _people(args, systems, taken=judges)
     ballots = {**people, **judges}
-    paired = [row for judge, rated in judged.items() for row in paired_differences(judge, rated)]
-    paired += [row for judge, votes in people.items() for row in net_preferences(judge, votes)]
+    paired = _paired(judged, people)
     roles = _roles(systems, {TRAINING_JUDGE: paths, **judged_by}, people)
     judge = _deciding(paired, roles)
     by = judge if judge in judged else TRAINING_JUDGE  # people's votes rank no clip
@@ -155,14 +163,21 @@ def build_report(args: ReportArguments) -> Report:
         drift=drift,
         curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
         stamps={**training_stamps(systems), **_stamps(paths)},
-        parents=parents_of(
-            {**paths, **{f"{j}/{s}": path for j, mine in judged_by.items() for s, path in mine.items()}}
-        ),
+        parents=parents_of({**paths, **_by_judge_and_system(judged_by)}),
         suite_stamps={args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps},
         notes=(*_unscored(paths), *training_notes(facts), *other_votes, *vbench.notes),
         cards=named_paths(args.cards),
         roles=roles,
     )
+
+
+def _paired(judged: Mapping[str, Judged], people: Mapping[str, Ballots]) -> list[Paired]:
+    by_judges = [row for judge, rated in judged.items() for row in paired_differences(judge, rated)]
+    return by_judges + [row for judge, votes in people.items() for row in net_preferences(judge, votes)]
+
+
+def _by_judge_and_system(folders: Mapping[str, Mapping[str, Path]]) -> dict[str, Path]:
+    return {f"{judge}/{system}": path for judge, mine in folders.items() for system, path in mine.items()}
 
 
 def _roles(
@@ -181,7 +196,7 @@ def _deciding(paired: Sequence[Paired], roles: Mapping[str, Mapping[str, Role]])
     that gave a training reward comes last.
     """
     others = [row.judge for row in paired if row.judge != TRAINING_JUDGE and row.measure in DECIDING]
-    return min(others, key=lambda judge: worst(roles[judge].values()) == "training", default="")
+    return min(others, key=lambda judge: worst_role(roles[judge].values()) == "training", default="")
 
 
 def _figures(args: ReportArguments) -> list[EvalRow]:

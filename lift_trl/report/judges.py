@@ -1,6 +1,6 @@
 """Several judges on the same systems: paired differences, wins, and how far the first judge agrees with each other one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,18 +8,19 @@ from typing import Any, NamedTuple
 
 from ..judges import VIDEO_SCORE_ASPECTS
 from ..judges.verdicts import Verdict, evaluate_verdicts, verdicts
-from ..records import EvalRow
+from ..records import EvalRow, same_weights
 from ..rubric import REWARD_MARGIN, Rubric
 from ..statistics.holm import sign_flip_p
 from ..statistics.intervals import bootstrap_mean, bootstrap_share
 from ..statistics.label_measures import confusion
 from ..statistics.win_rate import Vote
-from ..store.manifest import METADATA_FILE, Artifact, read_rows
+from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
+from ..store.rated_videos import raw_rows
 from ..store.rubrics.of_data import find_rubric
 from ..store.system_clips import SystemClip, load_system, pair_systems, prompts_of, rubric_of_systems
 from ..vbench.score import PairedDelta
-from .data import VIDEOSCORE_SUITE, CalibrationBin, Confusion, LabelRate, Paired, calibration_bins
-from .systems import compare_means, values_of
+from .data import VIDEOSCORE_SUITE, CalibrationBin, Confusion, LabelRate, Paired, Role, calibration_bins
+from .systems import Names, compare_means, values_of
 from .votes import Ballots, system_pairs
 
 
@@ -87,6 +88,33 @@ def load_judges(folders: Mapping[str, Mapping[str, Path]], paths: Mapping[str, P
             part.deltas.extend(means.deltas)
         part.stamps.update({system: _stamps(path) for system, path in mine.items()} if is_videoscore else {})
     return part
+
+
+def names_in(folders: Iterable[Path]) -> Names:
+    """Who rated the clips of `folders`."""
+    found: set[str] = set()
+    for folder in folders:
+        names = {str(row["critic"]) for _, row in raw_rows(folder) if isinstance(row, Mapping) and row.get("critic")}
+        if (folder / ARTIFACT_FILE).is_file() and (critic := Artifact.load(folder).parents.get("critic")):
+            names.add(critic)
+        if not names:
+            return None
+        found |= names
+    return frozenset(found)
+
+
+def role_of(judge: Names, trained_on: Names) -> Role:
+    """
+    What a judge by these names (people have none) is to a system that was trained on the rewards of those critics.
+
+    >>> role_of(frozenset({"video_reward@0123456789abcdef"}), frozenset({"/old/vr@0123456789abcdef+linear:1:5"}))
+    'training'
+    >>> role_of(None, frozenset()), role_of(frozenset({"oracle"}), None)
+    ('independent', 'not known')
+    """
+    if any(same_weights(one, name) for one in trained_on or () for name in judge or ()):
+        return "training"
+    return "not known" if trained_on is None or (judge is None and trained_on) else "independent"
 
 
 def _aspect(name: str, clip: SystemClip) -> float | None:

@@ -16,11 +16,13 @@ from ..statistics.intervals import Estimate
 from ..store.manifest import Artifact, write_text
 from . import data
 from .data import Report
-from .independence import AS_CLAUSE, AS_HEAD, AS_OWN_HEAD
 from .model_index import write_model_index
 from .sections import Section, sections
 from .tables import TEMPLATES
 from .verdict import (
+    AS_CLAUSE,
+    AS_HEAD,
+    AS_OWN_HEAD,
     SystemVerdict,
     default_summary,
     difference_in_words,

@@ -11,8 +11,8 @@ from ..vbench.score import PairedDelta
 from ..vbench.suite import DIMENSIONS, PROTOCOLS
 from . import figures, tables
 from .data import CRITIC_SUITE, REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, ClipRow, Report
-from .independence import AS_CLAUSE, AS_OWN_HEAD
 from .tables import Table
+from .verdict import AS_CLAUSE, AS_OWN_HEAD
 
 
 #: Rows of clips that are seen without unfolding.

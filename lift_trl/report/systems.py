@@ -13,7 +13,6 @@ from ..store.manifest import ARTIFACT_FILE, Artifact
 from ..store.system_clips import SystemClip
 from ..vbench.score import PairedDelta
 from .data import SystemFacts, mean_row, paired_delta
-from .independence import Names
 
 
 _PLAIN = "sft"
@@ -27,6 +26,9 @@ _TOLD = (
     *("objective", "max_steps", "train_batch_size", "learning_rate", "real_weight", "lora_r", "seed", "clips"),
     "adapter",
 )
+
+#: Names of critics; `None` where they are not known.
+Names = frozenset[str] | None
 
 
 class Compared(NamedTuple):

@@ -1,17 +1,33 @@
 """Did it help? One word for each system, by a judge that gave no reward if any, with what speaks for and against."""
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from ..statistics.drift import MEASURES, DriftAlarm, Level
 from ..statistics.holm import LEVEL, holm
 from ..statistics.intervals import FEW_UNITS
-from .data import TRAINING_JUDGE, ClipRow, Paired, Report, SystemFacts
-from .independence import AS_CLAUSE, AS_OWN_HEAD, Role
+from .data import TRAINING_JUDGE, ClipRow, Paired, Report, Role, SystemFacts
 
 
 Word = Literal["better", "worse", "no clear difference", "too few prompts", "not judged independently"]
 #: What decides: a judge's reward, people's net preference.
 DECIDING = ("reward", "preference")
+#: A sentence about the judge that decides, its heading, and the heading of the ratings in the systems' own folders.
+AS_CLAUSE: Mapping[Role, str] = {
+    "independent": "which gave no training reward",
+    "training": "the judge that it was trained on",
+    "not known": "of which it is not known whether it gave the training reward",
+}
+AS_HEAD: Mapping[Role, str] = {
+    "independent": "independent",
+    "training": "the judge that it was trained on",
+    "not known": "perhaps independent",
+}
+AS_OWN_HEAD: Mapping[Role, str] = {
+    "independent": "no training reward",
+    "training": "training reward",
+    "not known": "perhaps the training reward",
+}
 
 
 class SystemVerdict(NamedTuple):
