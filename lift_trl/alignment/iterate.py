@@ -314,7 +314,7 @@ def _align(
     )
     fit(trainer)
     if args.distributed_state.is_main_process:
-        Artifact(kind="lora", config=config, parents=parents).save(folder)
+        Artifact(kind="lora", config=config, parents=parents, rubric=dataset.rubric).save(folder)
     args.distributed_state.wait_for_everyone()
     trainer.accelerator.free_memory()
     del trainer

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import SchedulerType, TrainingArguments
 from transformers.training_args import OptimizerNames
 
+from ..rubric import LIFT, words
 from ..store.manifest import Artifact, command_line, library_versions
 from .front_matter import tags
 from .lora.loading import loading_call
@@ -158,12 +159,12 @@ class AlignedModelCard:
     def _facts(self) -> list[list[str]]:
         """How it was made, as rows of a table."""
         args, is_real = self.args, self.ratings.get("is_real")
-        name, words, constants, unit = self.objective
+        name, what, constants, unit = self.objective
         number = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         step = f"{number} {unit} a step, seed {args.seed}"
         schedule = SchedulerType(args.lr_scheduler_type).value
         rows = [
-            ["objective", f"`{name}` ({words})"],
+            ["objective", f"`{name}` ({what})"],
             *([["constants", ", ".join(f"{key} = {value}" for key, value in constants.items())]] if constants else []),
             ["real-video weight", f"lambda = {args.real_weight}"],  # type: ignore[attr-defined]
             [
@@ -173,6 +174,10 @@ class AlignedModelCard:
             ["precision", f"mixed {args.mixed_precision}" if args.mixed_precision != "no" else "float32"],
             ["versions", ", ".join(f"{name} {number}" for name, number in library_versions().items() if number)],
         ]
+        if self.cache:
+            rubric = self.cache.rubric
+            asked = "LiFT's" if rubric == LIFT else ", ".join(map(words, rubric.dimensions))
+            rows.insert(0, ["rubric", f"`{rubric.id}` ({asked})"])
         if is_real is not None and self.clip:
             size = "{num_frames} frames of {width}x{height} px at {fps:g} fps".format(**self.clip)
             rows.insert(0, ["clips", f"{int((~is_real).sum())} sampled, {int(is_real.sum())} real; {size}"])

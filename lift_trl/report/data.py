@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..records import EvalRow
+from ..rubric import LIFT, Rubric
 from ..statistics.drift import DriftAlarm
 from ..statistics.intervals import Estimate, bootstrap_mean
 from ..statistics.win_rate import WinRate
@@ -152,6 +153,7 @@ class Report:
         suite_stamps: suite -> system -> what its figures were measured with; shown beside them.
         notes: caveats, shown at the end.
         cards: system -> model card (or its folder) that takes the system's figures when the report is saved.
+        rubric: what the labels in the systems' own folders are of.
     """
 
     title: str
@@ -180,6 +182,7 @@ class Report:
     notes: tuple[str, ...] = ()
     cards: Mapping[str, Path] = field(default_factory=dict)
     roles: Mapping[str, Mapping[str, Role]] = field(default_factory=dict)
+    rubric: Rubric = LIFT
 
     def role(self, judge: str, system: str | None = None) -> Role:
         """Of `judge` to `system`, or to all systems."""

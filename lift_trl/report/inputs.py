@@ -12,7 +12,7 @@ from ..records import EvalRow, content_id
 from ..statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from ..store.manifest import STATE_FILE, Artifact, library_versions, read_json
 from ..store.rated_videos import raw_rows
-from ..store.system_clips import SystemClip, load_system, num_unscored, pair_systems, prompts_of
+from ..store.system_clips import SystemClip, load_system, num_unscored, pair_systems, prompts_of, rubric_of_systems
 from ..store.tables import table_rows
 from ..vbench.figures import load_vbench
 from ..vbench.suite import Protocol
@@ -168,6 +168,7 @@ def build_report(args: ReportArguments) -> Report:
         notes=(*_unscored(paths), *training_notes(facts), *other_votes, *vbench.notes),
         cards=named_paths(args.cards),
         roles=roles,
+        rubric=rubric_of_systems(systems),
     )
 
 

@@ -67,13 +67,13 @@ def save_report(report: Report, folder: Path | str) -> Path:
     write_text(root / "report.html", page)
     write_model_index(full, root)
     config = {"title": full.title, "stamps": dict(full.stamps)}
-    Artifact("report", config, parents=dict(full.parents)).save(root)
+    Artifact("report", config, parents=dict(full.parents), rubric=full.rubric).save(root)
     return root / "report.html"
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """All data of `report`; clips by path, NaN as null."""
-    return {"schema": 1, **_clean(asdict(report))}
+    """All data of `report`; clips by path, NaN as null, the rubric by its id."""
+    return {"schema": 1, **_clean({**asdict(report), "rubric": report.rubric.id})}
 
 
 _RECORDS = (

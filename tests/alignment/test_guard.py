@@ -1,5 +1,6 @@
 """The guard against reward hacking: when it fires, what it keeps, and that rounds are judged on the same clips."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from lift_trl.mini.world import write_clips
 from lift_trl.report.inputs import load_curves
 from lift_trl.rubric import Label
 from lift_trl.statistics.drift import alarms_in_words
-from lift_trl.store.manifest import read_rows
+from lift_trl.store.manifest import read_json, read_rows
 from tests.alignment.conftest import make_trainer
 from tests.alignment.test_iterate import Fashion, World
 from tests.processes import Job
@@ -284,6 +285,11 @@ def test_a_run_resumed_with_other_validation_prompts_judges_and_shows_the_clips_
     tmp_path, pipeline_dir, cached, half_run, prompts, judged
 ):
     folder = shutil.copytree(half_run, tmp_path / "run")
+    # As checkpoints were before they named critics and rubric.
+    run = read_json(folder / "checkpoint-2" / "run.json")
+    early = {name: value for name, value in run.items() if name not in ("critics", "rubric")}
+    assert len(early) == len(run) - 2
+    (folder / "checkpoint-2" / "run.json").write_text(json.dumps(early))
     critic, other = Attentive("critic", {"step-4": Label.GOOD}), Attentive("other", {})
     trainer = guarded(folder, pipeline_dir, cached, critic=critic, other=other, validation_prompts=prompts)
     trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2"))

@@ -26,6 +26,7 @@ from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import Artifact, read_json, read_rows, write_rows
 from tests.alignment.conftest import moving_square
 from tests.alignment.test_recipes import start, write
+from tests.own_rubric import OWN
 
 
 PROMPTS = ("a red circle moving left", "a blue square moving up")
@@ -336,3 +337,21 @@ def test_what_does_not_apply_is_refused(world, tmp_path):
         with pytest.raises(ValueError, match=f"'{objective}' compares videos of one prompt, and videos_per_prompt=1"):
             world.iterate(tmp_path / "g", objective=objective, videos_per_prompt=1)
     assert not any((tmp_path / name).exists() for name in "abcdefg")
+
+
+class Strict(Fashion):
+    """A critic that was taught a rubric of one's own; it likes every second clip."""
+
+    def score(self, videos, captions, *, with_reason=False):
+        labels = [OWN.best if n % 2 else "Poor" for n in range(len(videos))]
+        judgements = [tuple(Judgement(d, label, rubric=OWN) for d in OWN.dimensions) for label in labels]
+        return [CriticScore(str(n), self.name, judged) for n, judged in enumerate(judgements)]
+
+
+def test_what_a_round_leaves_says_which_rubric_it_was_rated_by(world, tmp_path):
+    critic = CriticSource("strict@1", lambda: Strict("strict@1", {}), OWN)
+    lora = world.iterate(tmp_path, rounds=1, critic=critic, max_steps=1)
+    folders = [lora.parent / name for name in ("scored", "cache", "lora")]
+    assert [Artifact.load(folder).rubric for folder in folders] == [OWN] * 3
+    assert read_json(lora / "run.json")["rubric"] == OWN.id
+    assert f"| rubric | `{OWN.id}` (colour match, steadiness) |" in (lora / "README.md").read_text()

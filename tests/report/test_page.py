@@ -45,12 +45,13 @@ from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from lift_trl.statistics.intervals import Estimate
 from lift_trl.statistics.win_rate import Vote, win_rates
-from lift_trl.store.manifest import write_rows
+from lift_trl.store.manifest import Artifact, write_rows
 from lift_trl.store.system_clips import SystemClip
 from lift_trl.vbench.score import PairedDelta
 from lift_trl.vbench.suite import DIMENSIONS
 from tests import real_folder
 from tests.critic.tiny_models import build_vlm
+from tests.own_rubric import OWN
 from tests.structure.source import RECIPES
 from tests.structure.test_recipe_configs import load_recipe
 
@@ -235,6 +236,13 @@ def test_ids_of_sections_are_valid_html():
 
 def test_the_page_is_the_same_each_time(full):
     assert to_html(full, sections(full)) == to_html(full, sections(full))
+
+
+def test_a_report_says_which_rubric_its_labels_are_of(full, tmp_path):
+    for rubric in (LIFT, OWN):
+        save_report(replace(full, rubric=rubric), tmp_path / rubric.id)
+        assert Artifact.load(tmp_path / rubric.id).rubric == rubric
+        assert json.loads((tmp_path / rubric.id / "report.json").read_text())["rubric"] == rubric.id
 
 
 def test_the_verdicts(full):

@@ -17,7 +17,7 @@ from ...hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
 from ...hub.front_matter import with_licence
 from ...hub.gallery import GALLERY, gallery_files, save_gallery, validation_pairs
 from ...hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora
-from ...hub.lora.origin import CRITICS, LENGTH, training_of
+from ...hub.lora.origin import CRITICS, LENGTH, RUBRIC, training_of
 from ...hub.pushed_base import check_base
 from ...kernels import attending_by
 from ...records import content_id, placeless
@@ -155,7 +155,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
             chosen = rows.training_rows
             signs = (*chosen.advantage.tolist(), *chosen.preference.tolist(), *chosen.pairs.flatten().tolist())
             run["clips"] = content_id(*sorted(video.id for video in rows.videos))
-            run[CRITICS] = self._critics(rows)
+            run |= {CRITICS: self._critics(rows), RUBRIC: rows.rubric.id}
             run["clips_and_weights"] = content_id(*(video.id for video in rows.videos), *rows.weight.tolist(), *signs)
         if isinstance(self.model, PeftModel):
             lora = self.model.peft_config["default"].to_dict()
@@ -183,7 +183,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
         before, now = (_placeless(run) for run in (read_json(checkpoint / RUN_FILE), self._run()))
         differences = [
             f"{name}={before.get(name)!r} there, {now.get(name)!r} here"
-            for name in sorted((before.keys() | now.keys()) - {*LENGTH, CRITICS})  # a run may be made longer
+            for name in sorted((before.keys() | now.keys()) - {*LENGTH, CRITICS, RUBRIC})  # a run may be made longer
             if before.get(name) != now.get(name)
         ]
         if differences:

@@ -17,6 +17,8 @@ TRAINING = "training"
 #: Entry of `run.json`: the critics whose rewards a LoRA, and those that it began with, were trained on, `null` where that is
 #: not known.
 CRITICS = "critics"
+#: Entry of `run.json`: the id of the rubric that its clips were rated by.
+RUBRIC = "rubric"
 #: How long a run was, of its Trainer's state.
 LENGTH = ("max_steps", "train_batch_size")
 
