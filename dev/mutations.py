@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 
@@ -344,7 +345,7 @@ MUTATIONS = (
         "lift_trl/critic/critic_trainer.py",
         "self.model.eval()",
         "self.model.train()",
-        "tests/critic/test_critic_trainer.py",
+        "tests/critic/test_training_as_scoring.py -k accuracy_of_labels",
     ),
     Mutation(
         "frames kept by the file's name",
@@ -667,7 +668,8 @@ def failed_test(mutation: Mutation, checkout: Path) -> str:
     The first test that fails with the bug in `checkout`, which is mended again afterwards; empty where all pass.
 
     Raises:
-        ValueError: if the entry is at fault: its text does not stand once in the file, or pytest could not run the tests.
+        ValueError: if the entry is at fault: its text does not stand once in the file, pytest could not run the tests, or
+            the one that failed does so without the bug.
     """
     path = checkout / mutation.file
     text = path.read_text(encoding="utf-8")
@@ -675,26 +677,36 @@ def failed_test(mutation: Mutation, checkout: Path) -> str:
         raise ValueError(f"{mutation.file}: {mutation.old!r} stands there {text.count(mutation.old)} times, not once.")
     path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
     arguments = ["-q", "-x", "-m", "not slow and not real and not browser", *shlex.split(mutation.tests)]
-    output = checkout.with_name("output.txt")
-    process = multiprocessing.get_context("fork").Process(target=_run_pytest, args=(arguments, checkout, output))
     try:
-        process.start()
-        process.join()
+        code, printed = _pytest(arguments, checkout)
     finally:
         path.write_text(text, encoding="utf-8")
-    printed = output.read_text(encoding="utf-8")
-    failed = [
-        line for line in printed.splitlines() if line.startswith(("FAILED ", "ERROR "))
-    ]  # a fixture's is an error
-    if process.exitcode == 0:
+    # Those of a fixture are errors.
+    failed = [line for line in printed.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    if code == 0:
         return ""
-    if process.exitcode != 1 or not failed:
-        raise ValueError(f"pytest ended with {process.exitcode}\n{printed[-2000:]}")
-    return failed[0].partition(" ")[2]
+    if code != 1 or not failed:
+        raise ValueError(f"pytest ended with {code}\n{printed[-2000:]}")
+    test = failed[0].partition(" ")[2]
+    code, printed = _pytest(["-q", test.partition(" - ")[0]], checkout)
+    if code != 0:
+        raise ValueError(f"{test}: without the bug too\n{printed[-2000:]}")
+    return test
+
+
+def _pytest(arguments: list[str], checkout: Path) -> tuple[int | None, str]:
+    """Its exit code, and what it printed."""
+    output = checkout.with_name("output.txt")
+    process = multiprocessing.get_context("fork").Process(target=_run_pytest, args=(arguments, checkout, output))
+    process.start()
+    process.join()
+    return process.exitcode, output.read_text(encoding="utf-8")
 
 
 def _run_pytest(arguments: list[str], checkout: Path, output: Path) -> None:
     """In a fork of this process, so that the libraries, most of the time that a test takes, are there already."""
+    # The processes that a test starts would run this script first, and import lift_trl from here.
+    sys.modules["__main__"] = ModuleType("__main__")
     with output.open("w", encoding="utf-8") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
