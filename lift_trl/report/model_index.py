@@ -1,5 +1,6 @@
 """A report's figures for model cards: `model-index.yaml` beside the report, and the front matter of a LoRA's own card."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from ..hub.gallery import Pair, save_gallery
 from ..hub.model_index import model_index
+from ..records import EvalRow
 from ..store.manifest import write_text
 from ..vbench.suite import PROTOCOLS
 from .data import REWARD_SUITE, VIDEOSCORE_SUITE, Report
+from .verdict import AS_HEAD
 
 
 MODEL_INDEX_FILE = "model-index.yaml"
@@ -30,6 +33,19 @@ def _pairs(report: Report, system: str) -> list[Pair]:
     return list(found.values())
 
 
+def _figures(report: Report) -> list[EvalRow]:
+    """What says something of a video model, by the judge that decides too, which is named as what it is."""
+    judge = f"{report.judge}, {AS_HEAD[report.role(report.judge)]}"
+    rewards = [row for row in report.rows if report.judge and row.metric == f"{report.judge}/mean_reward"]
+    preferences = [
+        EvalRow(judge, f"{p.judge}/net preference over {p.b}", p.a, p.value, p.n, p.ci95)
+        for p in report.paired
+        if (p.judge, p.b, p.measure) == (report.judge, report.base, "preference")
+    ]
+    others = [row for row in report.rows if row.suite in SUITES and row not in rewards]
+    return [*(replace(row, suite=judge) for row in rewards), *preferences, *others]
+
+
 def write_model_index(report: Report, folder: Path) -> None:
     """
     Writes `model-index.yaml` (one entry a system) into `folder`; each system's entry, and its clips beside the base's, into
@@ -39,7 +55,7 @@ def write_model_index(report: Report, folder: Path) -> None:
         FileNotFoundError: if a card is missing.
         ValueError: if a card is named for a system without figures.
     """
-    rows = [row for row in report.rows if row.suite in SUITES]
+    rows = _figures(report)
     entries: dict[str, dict[str, Any]] = {}
     for system in dict.fromkeys(row.system for row in rows):
         (entries[system],) = model_index([row for row in rows if row.system == system], model_name=system)

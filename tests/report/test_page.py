@@ -370,17 +370,36 @@ def test_the_card_of_a_lora_takes_its_figures(full, tmp_path):
     lora = tmp_path / "lora_rwl"
     lora.mkdir()
     (lora / "README.md").write_text("---\nlibrary_name: diffusers\ntags:\n- lora\n---\n\n# lora_rwl\n\nText.\n")
+    judged = (
+        EvalRow("oracle", "oracle/mean_reward", "base", 0.46, 10, (0.4, 0.52)),
+        EvalRow("oracle", "oracle/mean_reward", "rwl", 0.61, 10, (0.55, 0.67)),
+        EvalRow("oracle", "oracle/semantic_consistency/Good", "rwl", 0.4, 10, (0.3, 0.5)),
+        EvalRow("another", "another/mean_reward", "rwl", 0.2, 10, (0.1, 0.3)),
+    )  # fmt: skip
+    full = replace(full, rows=(*full.rows, *judged))
     folder = save_report(replace(full, cards={"rwl": lora}), tmp_path / "report").parent
     index = yaml.safe_load((folder / "model-index.yaml").read_text())["model-index"]
     assert [entry["name"] for entry in index] == ["base", "rwl"]
-    assert [result["dataset"]["name"] for result in index[1]["results"]] == ["reward", "vbench", "videoscore"]
+    assert [result["dataset"]["name"] for result in index[1]["results"]] == [
+        "oracle, independent", "reward", "vbench", "videoscore",
+    ]  # fmt: skip
     card = ModelCard.load(lora / "README.md")
     assert card.data.library_name == "diffusers" and card.data.model_name == "lora_rwl" and "Text." in card.text
     found = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert found["videoscore/VQ"] == 2.5 and found["reward/mean_reward"] == pytest.approx(0.73)
+    assert found["oracle/mean_reward"] == 0.61 and "oracle/semantic_consistency/Good" not in found
+    (judged,) = (result for result in card.data.eval_results if result.metric_type == "oracle/mean_reward")
+    assert (
+        judged.dataset_name == "oracle, independent" and "(95% interval 0.5500 to 0.6700, n=10)" in judged.metric_name
+    )
     before = (lora / "README.md").read_text()
     save_report(replace(full, cards={"rwl": lora}), tmp_path / "report")
     assert (lora / "README.md").read_text() == before
+    people = replace(full, judge="eve", paired=(pair("eve", "rwl", "base", 0.2, measure="preference"),))
+    save_report(replace(people, cards={"rwl": lora}), tmp_path / "people")
+    found = {result.metric_type: result for result in ModelCard.load(lora / "README.md").data.eval_results}
+    assert found["eve/net preference over base"].metric_value == 0.2
+    assert found["eve/net preference over base"].dataset_name == "eve, perhaps independent"
     with pytest.raises(ValueError, match="no figures of 'sft'"):
         save_report(replace(full, cards={"sft": lora}), tmp_path / "report")
     with pytest.raises(FileNotFoundError, match="no such card"):
