@@ -46,6 +46,11 @@ logger = logging.getLogger(__name__)
 
 #: What a guard writes (`recipes/iterate.py`, `recipes/align.py`).
 GUARD_FILE = "guard.json"
+# By what docs/objectives.md tells an objective that fails.
+_HEALTH = (
+    *("kl_fraction", "kl_old_fraction"),
+    *("rewards/margins", "rewards/accuracies", "rewards/chosen", "rewards/rejected"),
+)
 
 
 @documented
@@ -281,8 +286,8 @@ def read_figures(path: Path) -> list[EvalRow]:
 
 def load_curves(name: str, path: Path) -> list[Curve]:
     """
-    The losses, rewards and accuracies in a Trainer's `trainer_state.json`, or the two curves of a guard's `guard.json`; of a
-    folder those that it holds.
+    The losses, rewards, accuracies and an objective's health in a Trainer's `trainer_state.json`, or the two curves of a
+    guard's `guard.json`; of a folder those that it holds.
     """
     if path.is_dir() and (path / GUARD_FILE).is_file():
         state = path / STATE_FILE
@@ -291,13 +296,13 @@ def load_curves(name: str, path: Path) -> list[Curve]:
         return _guard_curves(name, read_json(path))
     file = path / STATE_FILE if path.is_dir() else path
     history = read_json(file)["log_history"]
-    wanted = ("loss", "loss_unweighted", "reward_mean", "eval_loss", "mean_token_accuracy")
+    wanted = ("loss", "loss_unweighted", "reward_mean", "eval_loss", "mean_token_accuracy", *_HEALTH)
     curves = []
     for key in wanted:
         rows = [row for row in history if key in row]
         if len(rows) > 1:
             steps, values = (tuple(float(row[column]) for row in rows) for column in ("step", key))
-            curves.append(Curve(key.replace("_", " "), name, steps, values))
+            curves.append(Curve(key.replace("_", " ").replace("/", ": "), name, steps, values))
     return curves
 
 

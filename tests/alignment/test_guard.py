@@ -103,6 +103,22 @@ def test_the_table_has_both_curves(tmp_path):
     assert [curve.unit for curve in load_curves("dpo", tmp_path)] == ["round", "round", "step"]
 
 
+def test_a_report_draws_what_tells_an_objective_that_fails(tmp_path, pipeline_dir, cached):
+    """Every figure that docs/objectives.md warns by, as the trainer logs it."""
+    drawn = {}
+    for objective in ("dpo", "nft"):
+        folder = tmp_path / objective
+        trainer = make_trainer(pipeline_dir, folder, cached, objective=objective, max_steps=2, logging_steps=1)
+        trainer.train()
+        trainer.save_state()
+        drawn[objective] = {curve.group: curve.values for curve in load_curves(objective, folder)}
+        for key in ("kl_fraction", "kl_old_fraction", "rewards/margins", "rewards/accuracies", "rewards/chosen"):
+            values = tuple(line[key] for line in trainer.state.log_history if key in line)
+            assert drawn[objective].get(key.replace("_", " ").replace("/", ": "), ()) == values
+    assert {"kl fraction", "rewards: margins", "rewards: accuracies", "rewards: chosen"} <= drawn["dpo"].keys()
+    assert "kl old fraction" in drawn["nft"]
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, pipeline_dir):
     return World(tmp_path_factory.mktemp("world"), pipeline_dir)
