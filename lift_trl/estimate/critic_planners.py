@@ -12,7 +12,7 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
 from ..alignment.data.clips import ClipSize
-from ..critic.critic_config import LiFTCriticConfig
+from ..critic.critic_config import LiFTCriticConfig, model_init_kwargs
 from ..critic.settings import ADAPTER_CONFIG, CriticSettings, load_settings
 from ..hub_source import pinned
 from ..judges import named_judge
@@ -51,7 +51,7 @@ def _trained_stages(recipe: Recipe) -> CriticStages:
 
 
 def _training_plan(recipe: Recipe, job: Job, num_gpus: int, stages: CriticStages) -> Plan:
-    args, dtype, vlm = _critic_args(recipe.settings), _dtype(recipe.settings), stages.vlm
+    args, dtype, vlm = _critic_args(recipe.settings), _dtype(recipe.settings, stages.vlm), stages.vlm
     rubric = stages.settings.rubric
     rows = job.clips * len(rubric.dimensions)
     pairs = job.pairs if recipe.settings.get("preferences") else 0
@@ -77,7 +77,7 @@ def _training_plan(recipe: Recipe, job: Job, num_gpus: int, stages: CriticStages
 
 def _steps(settings: Mapping[str, Any], stages: CriticStages, pairs_a_row: float) -> tuple[Count, Count, Count]:
     """Batches of one row and of two, with the most pairs that a row has; and what a mean row spares of the work."""
-    args, lora, dtype = _critic_args(settings), _lora(settings), _dtype(settings)
+    args, lora, dtype = _critic_args(settings), _lora(settings), _dtype(settings, stages.vlm)
     most = math.ceil(pairs_a_row)
     one, two = (stages.step(args, lora, dtype, batch, pairs=most) for batch in (1, 2))
     if not most:
@@ -191,13 +191,30 @@ def _critic_args(settings: Mapping[str, Any]) -> LiFTCriticConfig:
 
 
 def _lora(settings: Mapping[str, Any]) -> LoraConfig | None:
-    """As the recipe reads it; the modules are those of the family, unless the YAML names some."""
-    names = {one.name for one in fields(ModelConfig) if one.init}
-    lora = get_peft_config(ModelConfig(**{k: v for k, v in settings.items() if k in names}))
+    """
+    As the recipe reads it; the modules are those of the family, unless the YAML names some. Of an earlier critic to go on
+    from it is that critic's, where it is a folder.
+    """
+    adapter = settings.get("adapter")
+    if adapter is not None and (Path(adapter) / ADAPTER_CONFIG).is_file():
+        earlier = LoraConfig.from_pretrained(adapter)
+        assert isinstance(earlier, LoraConfig)
+        return replace(earlier, inference_mode=False)
+    lora = get_peft_config(_model_args({**settings, "use_peft": settings.get("use_peft") or adapter is not None}))
     assert lora is None or isinstance(lora, LoraConfig)  # TRL makes no other
     return lora
 
 
-def _dtype(settings: Mapping[str, Any]) -> torch.dtype:
-    found: torch.dtype = getattr(torch, settings.get("dtype", "float32"))
-    return found
+def _model_args(settings: Mapping[str, Any]) -> ModelConfig:
+    names = {one.name for one in fields(ModelConfig) if one.init}
+    return ModelConfig(**{name: value for name, value in settings.items() if name in names and value is not None})
+
+
+def _dtype(settings: Mapping[str, Any], vlm: ConfiguredVLM) -> torch.dtype:
+    """Of the base that is trained on, `auto` that of its checkpoint; half precision is bfloat16, which a CPU runs."""
+    plain = {name: value for name, value in settings.items() if not name.startswith("load_in_")}
+    named = model_init_kwargs(_model_args(plain), settings.get("model_init_kwargs"))["dtype"]
+    found = vlm.config().dtype if named == "auto" else named
+    found = getattr(torch, found) if isinstance(found, str) else found or torch.float32
+    assert isinstance(found, torch.dtype)
+    return torch.bfloat16 if found == torch.float16 else found

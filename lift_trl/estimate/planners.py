@@ -9,6 +9,7 @@ from .critic_planners import plan_correction, plan_critic_evaluation, plan_criti
 from .plan import Job, Plan
 from .recipe import Recipe
 from .rounds_planners import plan_alignment, plan_iteration
+from .uncounted import uncounted
 from .video_planners import plan_cache, plan_generation
 
 
@@ -38,7 +39,8 @@ def plan_of(recipe: Recipe, job: Job, *, num_gpus: int = 1, stage: str | None = 
         raise ValueError(f"{recipe.path}: {_UNCOUNTED[stage]}")
     if stage not in PLANNERS:
         raise ValueError(f"{recipe.path}: stage {stage!r} is not counted; give --stage, one of {', '.join(PLANNERS)}.")
-    return PLANNERS[stage](recipe, job, num_gpus)
+    plan = PLANNERS[stage](recipe, job, num_gpus)
+    return replace(plan, notes=[*plan.notes, *uncounted(stage, recipe.settings)])
 
 
 #: Stage -> planner.

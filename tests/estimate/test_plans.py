@@ -1,6 +1,7 @@
 """What a plan makes of a YAML's settings: how often each part runs, and on how many cards."""
 
 import pytest
+from peft import LoraConfig
 
 from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.estimate.plan import Job
@@ -70,3 +71,15 @@ def test_steps_of_each_of_three_critics_are_those_of_all_cards(tmp_path, vlm):
     common = {"model_name_or_path": vlm, "use_peft": True, "lora_r": 4, "num_frames": 2, "output_dir": "runs/critic"}
     common |= {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "max_steps": 11}
     assert planned(tmp_path, "correct", num_gpus=4, **common).parts[0].runs == 3 * 11 * 2 * 4
+
+
+def test_a_critic_that_goes_on_has_the_lora_of_the_earlier_one(tmp_path, vlm):
+    """In the precision of its checkpoint, which `auto` asks for; the options of the command line go first."""
+    LoraConfig(r=5, lora_dropout=0.05, target_modules=["q_proj", "v_proj"]).save_pretrained(tmp_path / "earlier")
+    common = {"model_name_or_path": vlm, "num_frames": 2, "output_dir": "runs/critic", "max_steps": 1}
+    onward = planned(tmp_path, "train_critic", adapter=str(tmp_path / "earlier"), dtype="auto", **common)
+    fresh = {"use_peft": True, "lora_r": 5, "lora_target_modules": ["q_proj", "v_proj"]}
+    started = planned(
+        tmp_path, "train_critic", dtype="bfloat16", model_init_kwargs={"dtype": "float32"}, **fresh, **common
+    )
+    assert onward.parts[0].count == started.parts[0].count

@@ -33,7 +33,6 @@ from ...video_models import PipelineSource, open_pipeline
 from ..data.cache import encoding_dtype
 from ..data.text_cache import TextCache
 from .settings import Sampling, reusing_blocks
-from .validation import TILING_PIXELS
 
 
 if TYPE_CHECKING:
@@ -251,9 +250,7 @@ def load_pipeline(
     )
     for lora in loras:
         load_lora(pipe, lora, name="lift")
-    assert sampling.height is not None and sampling.width is not None
-    by_size = sampling.height * sampling.width > TILING_PIXELS
-    if by_size if sampling.vae_tiling is None else sampling.vae_tiling:
+    if sampling.is_tiled:
         pipe.vae.enable_tiling()
     if sampling.compile_blocks is not None:
         for network in networks:

@@ -14,6 +14,10 @@ from ...video_models import PipelineSource
 from ..data.clips import ClipSize
 
 
+# Tiling bounds the memory of decoding. A small clip needs none, and tiles of a few pixels overlap to a wrong width.
+TILING_PIXELS = 256 * 256
+
+
 @dataclass(frozen=True)
 class Sampling:
     """
@@ -106,6 +110,12 @@ class Sampling:
         """What of this decides a video's bytes, as JSON. Options that came later stand in it where they are set."""
         later = ("quantization", "first_block_cache", "compile_blocks", "attention_kernel", "tf32", "vae_tiling")
         return json.dumps({k: v for k, v in asdict(self).items() if v is not None or k not in later}, sort_keys=True)
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether a video of this size, which is filled in, is decoded in tiles."""
+        assert self.height is not None and self.width is not None
+        return self.height * self.width > TILING_PIXELS if self.vae_tiling is None else self.vae_tiling
 
     @property
     def is_guided(self) -> bool:

@@ -20,6 +20,7 @@ from ...store.manifest import write_text
 from ...store.video_io import write_video
 from ...video_models import PipelineSource
 from ..data.text_cache import TextCache
+from .settings import TILING_PIXELS
 from .trackers import log_videos
 
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from ..reward_weighted_config import RewardWeightedVideoConfig
 
 logger = get_logger(__name__)
-
-# Tiling bounds the memory of decoding. A small clip needs none, and tiles of a few pixels overlap to a wrong width.
-TILING_PIXELS = 256 * 256
 
 
 def validation_guidance(args: "RewardWeightedVideoConfig", model: VideoModel) -> tuple[float, str]:

@@ -19,7 +19,6 @@ from ...alignment.reward_weighted_config import RewardWeightedVideoConfig
 from ...alignment.reward_weighted_trainer import RewardWeightedVideoTrainer
 from ...alignment.sampling.generate import PromptSeed, load_pipeline, sample_batch
 from ...alignment.sampling.settings import Sampling
-from ...alignment.sampling.validation import TILING_PIXELS
 from ..weightless.configured import ConfiguredSource, Depths
 from ..weightless.depth import at_full_depth, at_least, of_components
 from ..weightless.meter import Count, Meter, linear, metering
@@ -122,6 +121,7 @@ class VideoStages:
         with tempfile.TemporaryDirectory() as folder:
             settings, micro_batches = one_step(args, batch, Path(folder) / "run")
             settings.validation_prompts, settings.validation_steps = None, None
+            settings.compile_blocks = None  # nothing is compiled under the meter; what that changes is not counted
             write_cache(Path(folder) / "cache", source, self.size, 6 * batch * micro_batches, self.shapes, dtype)
             with metering() as meter:
                 source.meter = meter
@@ -137,11 +137,12 @@ class VideoStages:
 
     def sampling(self, sampling: Sampling) -> Count:
         """A batch of `sampling.batch_size` videos, from embedded prompts to pixels."""
-        sampling = sampling.sized(self.source())
+        # Nothing is compiled under the meter; what that changes is not counted.
+        sampling = replace(sampling.sized(self.source()), compile_blocks=None)
         layers = of_components(self.layers, *self.source().adapter.networks)
         shapes: list[Sequence[int]] = []  # of the latents, the same at every depth
         denoised = at_full_depth(lambda depths: self._denoise(sampling, depths, shapes), layers)
-        decoded = self._decode(shapes[0])
+        decoded = self._decode(shapes[0], tiled=sampling.is_tiled)
         steps = sampling.num_inference_steps / _STEPS
         activations = decoded.peak["activations"]
         kinds = denoised.peaks["decoding"]
@@ -164,13 +165,13 @@ class VideoStages:
                 counted = meter.count()
         return replace(linear([(1.0, counted), (-1.0, built)]), peaks=counted.peaks)
 
-    def _decode(self, shape: Sequence[int]) -> Count:
+    def _decode(self, shape: Sequence[int], *, tiled: bool) -> Count:
         """The VAE alone. It decodes a few latent frames at a time, so two short clips tell what a long one takes."""
         num_frames = shape[2]
         if num_frames <= _MORE_FRAMES:
-            return self._decode_latents(shape)[0]
+            return self._decode_latents(shape, tiled=tiled)[0]
         (few, _), (more, pixels) = (
-            self._decode_latents((*shape[:2], n, *shape[3:])) for n in (_FEW_FRAMES, _MORE_FRAMES)
+            self._decode_latents((*shape[:2], n, *shape[3:]), tiled=tiled) for n in (_FEW_FRAMES, _MORE_FRAMES)
         )
         further = (num_frames - _MORE_FRAMES) / (_MORE_FRAMES - _FEW_FRAMES)
         work = linear([(1 + further, more), (-further, few)])
@@ -179,11 +180,11 @@ class VideoStages:
         kinds = {**more.peak, "activations": more.peak["activations"] + finished}
         return replace(work, peaks={"decoding": kinds})
 
-    def _decode_latents(self, shape: Sequence[int]) -> tuple[Count, Tensor]:
+    def _decode_latents(self, shape: Sequence[int], *, tiled: bool) -> tuple[Count, Tensor]:
         source = self.source()
         with metering() as source.meter:
             pipe = source.load("vae", dtype=source.adapter.dtype)
-            if self.size.height * self.size.width > TILING_PIXELS:
+            if tiled:
                 pipe.vae.enable_tiling()
             with torch.no_grad():
                 pixels: Tensor = pipe.vae.decode(torch.zeros(tuple(shape), dtype=source.adapter.dtype)).sample

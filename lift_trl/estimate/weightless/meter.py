@@ -24,6 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
+from .attention import attention
+
 
 # Private in torch 2.14: _subclasses, _python_dispatch, _pytree, _C, _current_graph_task_id, _schema, _cdata, _apply. When
 # they go, `test_backward_is_a_phase` fails.
@@ -230,7 +232,7 @@ def _gpu_rules() -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(patch.object(nn.Module, "_apply", _apply))
-        stack.enter_context(patch.object(F, "scaled_dot_product_attention", _attention))
+        stack.enter_context(patch.object(F, "scaled_dot_product_attention", attention))
         for name in ("tolist", "numpy"):
             stack.enter_context(patch.object(Tensor, name, _as_if_ones(getattr(Tensor, name))))
         for owner, names in _FLOAT32_ON_GPU.items():
@@ -349,43 +351,3 @@ def _numpy_dtype(dtype: torch.dtype) -> Any:
     if dtype.is_floating_point:
         return np.float16 if dtype.itemsize == 2 else np.float32 if dtype.itemsize == 4 else np.float64
     return np.dtype(str(dtype).removeprefix("torch."))
-
-
-def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """`F.scaled_dot_product_attention`: in half precision as a GPU runs it, memory-efficient under a mask and else flash."""
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    if enable_gqa and key.shape[-3] != query.shape[-3]:
-        repeats = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
-    width = query.shape[-1]
-    scale = scale or width**-0.5
-    if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, float("-inf"))
-        attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:-1], key.shape[-2])
-    out: Tensor
-    if query.dtype == torch.float32:  # models are float32 on a CPU only
-        out = aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
-        )[0]
-        return out
-    if attn_mask is None:
-        query, key, value = (F.pad(one, (0, -width % 8)) if width % 8 else one for one in (query, key, value))
-        out = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
-        return out[..., :width]
-    needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
-    out = aten._scaled_dot_product_efficient_attention(
-        query, key, value, attn_mask, needs_grad, dropout_p, is_causal, scale=scale
-    )[0]
-    return out
