@@ -16,6 +16,8 @@ from ..vbench.score import PairedDelta
 
 
 CRITIC_SUITE, VIDEOSCORE_SUITE, REWARD_SUITE = "critic", "videoscore", "reward"
+#: Figure of a critic against a judge that gives no labels: how far the two order clips alike.
+REWARDS_ORDER = "rewards/spearman"
 #: The judge that stands for the ratings in the systems' own folders: as a rule the one that gave the training reward.
 TRAINING_JUDGE = "critic"
 

@@ -6,20 +6,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..judges import VIDEO_SCORE_ASPECTS
 from ..judges.verdicts import Verdict, evaluate_verdicts, verdicts
 from ..records import EvalRow, same_weights
 from ..rubric import REWARD_MARGIN, Rubric
 from ..statistics.holm import sign_flip_p
-from ..statistics.intervals import bootstrap_mean, bootstrap_share
+from ..statistics.intervals import bootstrap_mean, bootstrap_share, interval, resample_counts
 from ..statistics.label_measures import confusion
+from ..statistics.rank_measures import spearman
 from ..statistics.win_rate import Vote
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
 from ..store.rated_videos import raw_rows
 from ..store.rubrics.of_data import find_rubric
 from ..store.system_clips import SystemClip, load_system, pair_systems, prompts_of, rubric_of_systems
 from ..vbench.score import PairedDelta
-from .data import VIDEOSCORE_SUITE, CalibrationBin, Confusion, LabelRate, Paired, Role, calibration_bins
+from .data import REWARDS_ORDER, VIDEOSCORE_SUITE, CalibrationBin, Confusion, LabelRate, Paired, Role, calibration_bins
 from .systems import Names, compare_means, values_of
 from .votes import Ballots, system_pairs
 
@@ -72,7 +75,7 @@ def load_judges(folders: Mapping[str, Mapping[str, Path]], paths: Mapping[str, P
         means = compare_means("mean_reward", values_of(rated, lambda c: c.reward), prompts, suite=judge, base=base)
         part.rows.extend([*means.rows, *_label_rows(judge, rated)])
         compared = compare_judges(judge, paths, mine)
-        part.rows.extend(compared.figures)
+        part.rows.extend(compared.figures or compare_rewards(judge, paths, mine))
         if compared.bins:
             part.calibration[f"critic against {judge}"] = compared.bins
         if compared.confusion:
@@ -249,6 +252,30 @@ def compare_judges(judge: str, scored: Mapping[str, Path], truth: Mapping[str, P
         bins,
         Confusion(tuple(rubric.labels), tuple(tuple(row) for row in counts.tolist())),
     )
+
+
+def compare_rewards(judge: str, scored: Mapping[str, Path], rated: Mapping[str, Path]) -> list[EvalRow]:
+    """
+    Of a judge without labels: Spearman's correlation of the critic's rewards and the judge's over the clips that both
+    scored, joined by the rows' ids, and its interval over prompts; nothing where one of the two gives all the same.
+    """
+    found: list[tuple[str, float, float]] = []
+    for system in (name for name in scored if name in rated):
+        theirs = {row["id"]: row["reward"] for row in _rows(rated[system]) if row.get("reward") is not None}
+        mine = [row for row in _rows(scored[system]) if row.get("reward") is not None and row["id"] in theirs]
+        found += [(str(row.get("prompt") or row["id"]), row["reward"], theirs[row["id"]]) for row in mine]
+    if not found:
+        return []
+    prompts, critic, other = zip(*found, strict=True)
+    names, index = np.unique(prompts, return_inverse=True)
+    order = partial(spearman, np.array(critic), np.array(other))
+    value = float(order(np.ones((1, len(found))))[0])
+    if not np.isfinite(value):
+        return []
+    drawn = order(resample_counts([0] * len(names))[:, index])
+    low, high = interval(drawn[np.isfinite(drawn)])
+    ci95 = (low, high) if len(names) > 1 and high - low > 1e-9 else None
+    return [EvalRow(f"critic against {judge}", REWARDS_ORDER, "critic", value, len(names), ci95)]
 
 
 def _rows(folder: Path) -> Sequence[Mapping[str, Any]]:

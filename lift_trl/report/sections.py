@@ -10,7 +10,7 @@ from ..statistics.drift import SUITE as DRIFT_SUITE
 from ..vbench.score import PairedDelta
 from ..vbench.suite import DIMENSIONS, PROTOCOLS
 from . import figures, tables
-from .data import CRITIC_SUITE, REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, ClipRow, Report
+from .data import CRITIC_SUITE, REWARD_SUITE, REWARDS_ORDER, TRAINING_JUDGE, VIDEOSCORE_SUITE, ClipRow, Report
 from .tables import Table
 from .verdict import AS_CLAUSE, AS_OWN_HEAD
 
@@ -92,7 +92,10 @@ def _more_clips(report: Report) -> Iterator[Section]:
 def _trust(report: Report) -> Iterator[Section]:
     against = [row for row in report.rows if report.judge and row.suite == f"critic against {report.judge}"]
     critic = [row for row in report.rows if row.suite == CRITIC_SUITE]
-    found = [t for rows in (against, critic) if (t := tables.critic_order_table(rows, num_metrics=3))]
+    rewards = [row for row in against if row.metric == REWARDS_ORDER]
+    found = [tables.rewards_order_table(rewards)] if rewards else []
+    labelled = [row for row in against if row not in rewards]
+    found += [t for rows in (labelled, critic) if (t := tables.critic_order_table(rows, num_metrics=3))]
     found += [tables.confusion_table(judge, counts) for judge, counts in report.confusion.items()]
     found += [tables.agreement_table(report.agreements)] if report.agreements else []
     graphics = (_drift_forest(report),) if report.drift else ()

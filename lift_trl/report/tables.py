@@ -322,6 +322,13 @@ def critic_order_table(rows: Sequence[EvalRow], *, num_metrics: int = 5) -> Tabl
     return Table((head, *metrics.values()), tuple(listed), caption) if listed else None
 
 
+def rewards_order_table(rows: Sequence[EvalRow]) -> Table:
+    """How far a critic and a judge without labels order the same clips alike."""
+    listed = tuple((row.suite, with_interval(row.value, row.ci95, 2), str(row.n)) for row in rows)
+    caption = "Rewards of both over the clips that both scored; 95% bootstrap interval over prompts."
+    return Table(("rewards", "Spearman", "prompts"), listed, caption)
+
+
 def drift_table(alarms: Sequence[DriftAlarm]) -> Table:
     """Pixel statistics against the base, with levels."""
     rows = tuple(

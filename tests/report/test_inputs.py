@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.stats import spearmanr
 
 from lift_trl.hub.lora.origin import adapter_identity
 from lift_trl.report.clips import shown_clips
@@ -352,6 +353,34 @@ def test_that_a_judge_gave_no_training_reward_is_said_only_where_it_is_known(
         (tmp_path / "r" / "report.md").read_text(),
     ):
         assert said in text and ("which gave no training reward" in text) == (role == "independent")
+
+
+def test_a_judge_without_labels_is_compared_by_the_order_of_its_rewards(tmp_path, make_clip):
+    """Two clips of each of nine prompts and two systems; the judge could not score one, and lists them in another order."""
+    draws, prompts = np.random.default_rng(3), [f"prompt {i}" for i in range(9) for _ in range(2)]
+    ours, theirs, told = {}, {}, []
+    for system in ("base", "tuned"):
+        ours[system] = draws.uniform(size=18).round(3).tolist()
+        theirs[system] = [0.5 * r + 0.5 * float(draws.uniform()) for r in ours[system]]
+        rows = [
+            {"id": f"{system}{i}", "prompt": p, "reward": r} for i, (p, r) in enumerate(zip(prompts, ours[system]))
+        ]
+        told.append(f"{system}={write_rows(tmp_path / system, make_clip, rows)}")
+        judged = [{**row, "reward": r, "critic": "vr"} for row, r in zip(rows, theirs[system], strict=True)]
+        if system == "tuned":
+            judged[5] |= {"reward": None, "unscored": "no answer"}
+        write_rows(tmp_path / f"vr_{system}", make_clip, judged[::-1])
+    judges = [f"vr/{name}={tmp_path / f'vr_{name}'}" for name in ours]
+    made = build_report(ReportArguments(str(tmp_path / "r"), told, judges, drift=False))
+    (row,) = (row for row in made.rows if row.suite == "critic against vr")
+    both = [(a, b) for s in ours for i, (a, b) in enumerate(zip(ours[s], theirs[s])) if (s, i) != ("tuned", 5)]
+    assert (row.metric, row.system, row.n) == ("rewards/spearman", "critic", 9)
+    assert row.value == pytest.approx(spearmanr(*zip(*both, strict=True)).statistic)
+    assert row.value - 0.4 < row.ci95[0] < row.value < row.ci95[1] < row.value + 0.4
+    (trust,) = (part for part in sections(made) if part.id == "trust")
+    (table,) = trust.tables
+    assert table.columns == ("rewards", "Spearman", "prompts")
+    assert table.rows[0][0] == "critic against vr" and table.rows[0][1].startswith(f"{row.value:.2f} (")
 
 
 def sampled(folder, make_clip, **loras):
