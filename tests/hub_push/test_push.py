@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard, RepoCard, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from lift_trl.hub.artifact_cards import artifact_card, ratings_card, votes_card
-from lift_trl.hub.push import artifact_kind, insist, push
+from lift_trl.hub.push import artifact_files, artifact_kind, insist, push
 from lift_trl.records import hra_features
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import Artifact, write_rows
@@ -258,6 +258,32 @@ def test_large_artefacts_go_in_parts_that_are_no_artefact(artefacts, hub: LocalH
     assert files() == whole - {"artifact.yaml"}
     push(folder, repo)
     assert files() == whole - {"3.mp4"} and hub.read(repo, "2.mp4", repo_type="dataset") == b"new"
+
+
+def test_what_lies_beside_an_artefact_stays_here(tmp_path: Path):
+    """Tokens, caches with people's ratings, states, halves of files; what an artefact has in folders goes."""
+    kept = ["README.md", "data/train-0.parquet", "run.json", "transformer/config.json", "videos/_0.mp4"]
+    here = [
+        ".env",
+        ".parts/rank0.jsonl",
+        "videos/.env",
+        "videos/.cache/token",
+        "__pycache__/a.pyc",
+        "src/__pycache__/a.py",
+    ]
+    here += [
+        "a.tmp",
+        "src/a.pyc",
+        "checkpoint-3/model.safetensors",
+        "_cache/train/metadata.jsonl",
+        "runs/events",
+        "logs/a.txt",
+    ]
+    here += ["validation/00-a/base.mp4", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin"]
+    for name in (*kept, *here):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert list(artifact_files(tmp_path)) == kept
 
 
 def test_a_folder_that_the_hub_would_refuse_is_refused_first(artefacts, hub: LocalHub, monkeypatch):
