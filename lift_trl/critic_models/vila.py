@@ -80,23 +80,26 @@ class Vila(ChatVLM):
 
     def load(self, name: str, *, dtype: torch.dtype, revision: str | None = None, **placement: Any) -> tuple[Any, Any]:
         """
-        The model in evaluation mode, with a released LoRA merged into it, and its processor. No pickle is opened.
+        The model in evaluation mode, with a released LoRA in it, and its processor. No pickle is opened.
+
+        The LoRA is merged. On a base in 8 bits, which would round it, it stays beside, and so does the projector in `dtype`.
 
         Raises:
             ValueError: if a weight is missing, left over or of another shape, or the tower is none of SigLIP's; for a
-                `placement`.
+                `device_map`.
         """
-        if placement:
+        if "device_map" in placement:
             raise ValueError(
-                f"{name}: VILA is made of three parts and a LoRA that is merged, so device_map and quantization do not "
-                "apply to it. Leave them out."
+                f"{name}: VILA is three parts, each loaded by itself, and device_map would spread each as if it were alone. "
+                "Leave it out; quantization='int8' halves what it takes of one card."
             )
         if _file(name, "adapter_config.json", revision) is None:
-            return _load_base(name, dtype, revision)
+            return _load_base(name, dtype, revision, placement)
         configured = PeftConfig.from_pretrained(name, revision=revision).base_model_name_or_path or "VILA1.5-13b"
         base = configured if Path(configured).is_dir() else f"{OWNER}/{Path(configured).name}"
-        model, processor = _load_base(base, dtype, None)
-        return _merge_lora(model, name, revision, self.lora_target_modules), processor
+        model, processor = _load_base(base, dtype, None, placement)
+        tuned = _put_on_lora(model, name, revision, self.lora_target_modules)
+        return (tuned if placement else tuned.merge_and_unload()).eval(), processor
 
     def encode(self, processor: Any, texts: Sequence[str], clips: Sequence[Clip]) -> Mapping[str, Tensor]:
         """
@@ -118,7 +121,7 @@ class Vila(ChatVLM):
         return {**padded, "pixel_values": pixels}
 
 
-def _load_base(name: str, dtype: torch.dtype, revision: str | None) -> tuple[Any, Any]:
+def _load_base(name: str, dtype: torch.dtype, revision: str | None, placement: Mapping[str, Any]) -> tuple[Any, Any]:
     """The three parts of a VILA checkpoint as one LLaVA, and a processor of stock parts."""
     kinds = {
         "vision_tower": ("model_type", "siglip_vision_model"),
@@ -130,7 +133,7 @@ def _load_base(name: str, dtype: torch.dtype, revision: str | None) -> tuple[Any
             raise ValueError(
                 f"{name}/{part}: {key} {found!r}, and only {kind!r} is known (VILA1.5-40b has another tower)."
             )
-    options: dict[str, Any] = {"dtype": dtype, "revision": revision or "main", "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": dtype, "revision": revision or "main", "use_safetensors": True, **placement}
     llm = load_whole(LlamaForCausalLM, name, subfolder="llm", **options)
     tower = load_whole(SiglipVisionModel, name, subfolder="vision_tower", **options)
     projector = DownsampleProjector(tower.config.hidden_size, llm.config.hidden_size).to(dtype)
@@ -148,6 +151,8 @@ def _load_base(name: str, dtype: torch.dtype, revision: str | None) -> tuple[Any
     model.model.vision_tower, model.model.multi_modal_projector = tower, projector
     model.model.language_model, model.lm_head = llm.model, llm.lm_head
     model.generation_config = llm.generation_config
+    if placement:
+        model.hf_quantizer = llm.hf_quantizer  # PEFT asks it how weights are rounded
     model.config.name_or_path = name
     tokenizer = AutoTokenizer.from_pretrained(name, subfolder="llm", revision=revision)
     images = AutoImageProcessor.from_pretrained(name, subfolder="vision_tower", revision=revision)
@@ -162,8 +167,8 @@ def vila_processor(images: Any, tokenizer: Any, patch_size: int) -> LlavaProcess
     )
 
 
-def _merge_lora(model: Any, name: str, revision: str | None, targets: str | list[str]) -> Any:
-    """`model` with the released LoRA in its weights."""
+def _put_on_lora(model: Any, name: str, revision: str | None, targets: str | list[str]) -> PeftModel:
+    """`model` with the released LoRA on."""
     config: Any = PeftConfig.from_pretrained(name, revision=revision)
     # Theirs lists modules by names that a plain LLaVA does not have.
     config.target_modules = targets
@@ -172,7 +177,7 @@ def _merge_lora(model: Any, name: str, revision: str | None, targets: str | list
     weights = {key.replace(THEIRS, OURS, 1): value for key, value in weights.items()}
     check_keys(name, weights, get_peft_model_state_dict(tuned))
     set_peft_model_state_dict(tuned, weights)
-    return tuned.merge_and_unload().eval()
+    return tuned
 
 
 def _safetensors(name: str, path: str, revision: str | None) -> str:

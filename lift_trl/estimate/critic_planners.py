@@ -164,7 +164,9 @@ def _critic_stages(
     given = recipe.settings.get("rubric")
     settings = CriticSettings(rubric=LIFT if given is None else read_rubric(given))
     vlm = ConfiguredVLM(critic, revision=revision)
-    return CriticStages(vlm, settings, *size, quantization=quantization)
+    # Of a critic that its family loads with its LoRA, the folder holds both configurations.
+    lora = LoraConfig.from_pretrained(vlm.folder) if (Path(vlm.folder) / ADAPTER_CONFIG).is_file() else None
+    return CriticStages(vlm, settings, *size, lora=lora, quantization=quantization)
 
 
 def _clip_size(recipe: Recipe) -> ClipSize:

@@ -7,18 +7,25 @@ project with the weights of `tiny_vila`.
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
+from torchao.utils import TorchAOBaseTensor
 
 from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.score import score_videos
 from lift_trl.critic.conversation import render_prompt
 from lift_trl.critic.lift_critic import LiFTCritic
+from lift_trl.critic.settings import CriticSettings
 from lift_trl.critic_models import vila
 from lift_trl.critic_models.vila import DownsampleProjector, Vila
+from lift_trl.estimate.stages.critic import CriticStages
+from lift_trl.estimate.weightless.configured_vlm import ConfiguredVLM
+from lift_trl.estimate.weightless.meter import metering
 from lift_trl.judges.audit import audit
 from lift_trl.mini.checkpoints import build_tiny_pipeline
 from lift_trl.rubric import LIFT, Dimension, Label
@@ -28,6 +35,7 @@ from lift_trl.store.video_io import Clip
 from tests.alignment.conftest import make_trainer, trainable
 from tests.critic import tiny_vila as tiny
 from tests.critic.rendered_clips import write_square
+from tests.estimate.held import held_bytes
 
 
 CAPTION = "A fox runs, caf\u00e9."
@@ -174,6 +182,51 @@ def test_another_tower_is_refused_by_name(tmp_path):
     tiny.write_json(base / "vision_tower/config.json", **{**config, "model_type": "intern_vit_6b"})
     with pytest.raises(ValueError, match="vision_tower: model_type 'intern_vit_6b'"):
         LiFTCritic.from_pretrained(base)
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+def test_in_8_bits_the_lora_stays_beside_its_base(tmp_path, released, base, kind):
+    clip = Clip(np.stack([*FRAMES, *FRAMES]), np.arange(6.0), 8.0)
+    whole = LiFTCritic.from_pretrained(released)
+    small, plain = (LiFTCritic.from_pretrained(name, quantization=kind) for name in (released, base))
+    figures = [critic.label_logprobs([clip], [CAPTION]) for critic in (whole, small, plain)]
+    apart = [float((figures[0] - other).abs().max()) for other in figures[1:]]
+    assert 0 < apart[0] < 0.1 * apart[1]  # the LoRA is on, and nothing but the rounding of the base is lost
+    assert small.name == f"{whole.name} in {kind}"
+    parameters = dict(small.model.named_parameters())
+    given = tiny.load_file(released / "adapter_model.safetensors")
+    for key, value in given.items():
+        name = key.replace(vila.THEIRS, vila.OURS).replace(".weight", ".default.weight")
+        assert torch.equal(parameters[name], value)
+    rounded = {name for name, value in parameters.items() if isinstance(value, TorchAOBaseTensor)}
+    assert len(rounded) > 7 * tiny.LAYERS and not any("lora" in name or "lm_head" in name for name in rounded)
+    (score,) = small.score([write_square(tmp_path / "a.mp4", "red", num_frames=9)], [CAPTION], with_reason=True)
+    assert score.unscored is None
+
+
+def test_what_it_takes_in_8_bits_is_counted(tmp_path, released, base):
+    options = {"quantization": "int8", "dtype": torch.bfloat16}
+    small, plain = (LiFTCritic.from_pretrained(name, **options).model for name in (released, base))
+    folder = tmp_path / "configurations"  # as those of the released critic that come with the package
+    whole, processor = Vila().load(str(base), dtype=torch.float32)
+    processor.save_pretrained(folder)
+    parts = {name: getattr(whole.config, name).to_dict() for name in ("text_config", "vision_config")}
+    for part in parts.values():
+        del part["dtype"]
+    tiny.write_json(folder / "config.json", **{**whole.config.to_dict(), **parts, "model_type": "llava_llama"})
+    shutil.copy(released / "adapter_config.json", folder)
+    lora = LoraConfig.from_pretrained(folder)
+    vlm = ConfiguredVLM(str(folder))
+    with metering() as meter:
+        assert held_bytes(vlm.build(meter, torch.bfloat16, quantization="int8")) == held_bytes(plain)
+    peak = CriticStages(vlm, CriticSettings(), 36, 60, lora, "int8").scoring(1, reason_tokens=0).peak
+    assert peak["weights"] == pytest.approx(held_bytes(plain), rel=0.01)
+    assert peak["LoRA"] == pytest.approx(held_bytes(small) - held_bytes(plain), rel=0.01)
+
+
+def test_a_device_map_is_refused_with_what_is_left(released):
+    with pytest.raises(ValueError, match="three parts.*quantization='int8' halves"):
+        LiFTCritic.from_pretrained(released, device_map="auto")
 
 
 def _refuse(name, *_):

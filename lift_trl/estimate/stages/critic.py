@@ -82,7 +82,9 @@ class CriticStages:
         with metering() as meter:
             model = self.vlm.build(meter, torch.bfloat16, depths, self.quantization)
             if self.lora is not None and self.quantization is not None:
-                targets = self.lora.target_modules or adapter.lora_target_modules
+                # A released one lists modules by names that a plain LLaVA does not have.
+                listed = None if adapter.loads_adapters else self.lora.target_modules
+                targets = listed or adapter.lora_target_modules
                 with meter.taking("LoRA"):
                     model = get_peft_model(model, replace(self.lora, target_modules=targets)).eval()
             built = meter.count()

@@ -119,6 +119,8 @@ class ConfiguredVLM:
                 # Private in transformers 5.24: _keep_in_fp32_modules; when it goes,
                 # `test_a_critic_in_8_bits_takes_what_is_counted` fails.
                 kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+                if self._is_vila:  # made of parts: of the tower's the last is kept too, and the projector is none
+                    kept = [*kept, "model.multi_modal_projector", "model.vision_tower.head.attention.out_proj"]
                 names = (name for name, _ in model.named_modules())
                 whole = {name for name in names if not should_convert_module(f"{name}.weight", kept)}
                 quantize(model, quantization, whole=whole)
