@@ -20,6 +20,8 @@ from .score import CriticSource
 GuardAction = Literal["warn", "stop", "best"]
 #: What the report's two curves are drawn from.
 GUARD_FILE = "guard.json"
+#: Clips of each prompt that are judged after every round, unless a `Guard` says otherwise.
+VIDEOS_PER_PROMPT = 2
 #: Rewards of the critic by clip, and of the other judge, on the same clips.
 Verdicts = Mapping[str, float]
 #: Folders of the base's and of a round's clips -> what drifted too far, in words.
@@ -61,7 +63,7 @@ class Guard(NamedTuple):
     judge: CriticSource
     action: GuardAction = "best"
     drift: Drift | None = None
-    videos_per_prompt: int = 2
+    videos_per_prompt: int = VIDEOS_PER_PROMPT
 
 
 class RoundCheck(NamedTuple):

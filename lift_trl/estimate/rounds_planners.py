@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..alignment.guard import Guard
+from ..alignment.guard import VIDEOS_PER_PROMPT
 from ..alignment.sampling.settings import Sampling
 from .critic_planners import judging_part
 from .plan import Job, Part, Plan
@@ -72,7 +72,7 @@ def plan_iteration(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     stages, rounds = video_stages(settings, revision=settings.get("model_revision")), settings.get("rounds", 2)
     args, _ = training_settings(settings)
     sampling = sampler_arguments(settings).sampling(args, batch_size=settings.get("sampling_batch_size", 1))
-    guarded = (rounds + 1) * Guard._field_defaults["videos_per_prompt"] * job.prompts if judge else 0
+    guarded = (rounds + 1) * VIDEOS_PER_PROMPT * job.prompts if judge else 0
     made = replace(job, videos=rounds * job.videos + guarded)
     text, sampled = generation_parts(stages, sampling, made)
     judges = [(recipe.require("critic"), made.videos), *([(judge, guarded)] if judge else [])]
