@@ -130,6 +130,8 @@ def test_iterate_goes_back_to_the_best_round_and_repeats_nothing(world, tmp_path
     guard = Guard(other.source(), "best", alarms_in_words, videos_per_prompt=3)
     kept = world.iterate(tmp_path, rounds=3, critic=critic.source(), guard=guard, max_steps=1)
     assert kept == tmp_path / "round_1" / "lora" and not (tmp_path / "round_3").exists()
+    # Of the round's own clips and of the LoRA that it went on from.
+    assert [read_json(tmp_path / f"round_{n}" / "lora" / "run.json")["critics"] for n in (1, 2)] == [["critic"]] * 2
     table = (tmp_path / "guard.md").read_text()
     assert "fell by" in table and "Best by the other judge, where the guard did not fire: round 1." in table
     folders = [tmp_path / "guard" / name / "judged" for name in ("base", "round_2")]

@@ -1,5 +1,7 @@
 """Released judges and critics by name, as what gives the rewards and as what watches them."""
 
+from pathlib import Path
+
 import pytest
 
 from lift_trl.alignment.guard import read_verdicts
@@ -33,7 +35,8 @@ def test_a_released_judge_gives_the_rewards_of_rounds_and_a_critic_watches(world
     judge = load_judge("video_reward", model=video_reward.partition("=")[2])
     made = [Artifact.load(tmp_path / place).config["critic"] for place in ("round_1/scored", "guard/base/judged")]
     assert made[0] == judge.name and made[1] == reward_source(str(world.critic)).name
-    assert read_json(tmp_path / "round_1" / "lora" / "run.json")["critics"] == [judge.name]
+    assert read_json(tmp_path / "round_1" / "lora" / "run.json")["critics"] == [Path(judge.name).name]
+    assert str(tmp_path.parent) in judge.name and judge.name.endswith("+normal:0:1")
     clips = sorted((tmp_path / "round_1" / "generated").rglob("*.mp4"))
     rewards = read_verdicts(tmp_path / "round_1" / "scored")
     assert len(rewards) == len(clips) == 4 and len(set(rewards.values())) > 1

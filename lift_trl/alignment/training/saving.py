@@ -168,8 +168,9 @@ class SavingTrainer(ResumableTrainer, Trainer):
         """Whose rewards `rows` have, and those of the LoRA that training went on from; `None` where that is not known."""
         earlier = [] if self.adapter is None else training_of(self.adapter).get(CRITICS)
         parents = rows.artifact.parents.items()
-        # A name without a revision stands behind its role.
-        mine = {name.removeprefix("critic@") for role, name in parents if role.rpartition("/")[2] == "critic"}
+        # A name without a revision stands behind its role. `run.json` is published: no folders of this machine.
+        named = [name.removeprefix("critic@") for role, name in parents if role.rpartition("/")[2] == "critic"]
+        mine = {Path(name).name if Path(name).is_absolute() else name for name in named}
         if self.objective.name == "sft":
             return earlier
         by_people = len(rows.training_rows.pairs) > 0 and (rows.folder / PAIRS_FILE).is_file()
