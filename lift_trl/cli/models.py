@@ -41,11 +41,8 @@ def add_commands(command: Command) -> None:
 def _add_critic(parser: argparse.ArgumentParser) -> None:
     """What `_reward_model` reads."""
     names = ", ".join(JUDGES)
-    files(parser.add_argument("critic", help=f"folder or repo[@revision] of a critic, or {names}"))
-    files(
-        parser.add_argument("--weights", help="folder or repo[@revision] of such a judge's; the released by default")
-    )
-    parser.add_argument("--scale", help="its native values to [0, 1]: linear:1:5 or normal:0:1; its own by default")
+    files(parser.add_argument("critic", help=f"folder or repo[@revision] of a critic, or a judge[=weights]: {names}"))
+    parser.add_argument("--scale", help="a judge's values to [0, 1]: linear:1:5 or normal:0:1; its own by default")
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -101,14 +98,6 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _reward_model(args: argparse.Namespace) -> Any:
-    from ..critic.lift_critic import LiFTCritic
-    from ..judges import load_judge
-    from ..runtime import process_state
+    from ..reward_source import reward_source
 
-    if args.critic in JUDGES:
-        return load_judge(args.critic, model=args.weights, scale=args.scale, device=process_state().device)
-    if args.weights or args.scale:
-        raise ValueError(
-            f"critic {args.critic!r}: --weights and --scale are of {', '.join(JUDGES)}; leave them out, or name one."
-        )
-    return LiFTCritic.from_pretrained(args.critic)
+    return reward_source(args.critic, scale=args.scale).load()

@@ -294,8 +294,8 @@ def test_native_values_flow_from_the_clips_to_a_report(video_reward, released, c
 
 def test_audit_and_serve_take_other_weights_and_another_scale(released, clips, capsys, monkeypatch):
     """A scale on which every clip has the same reward: half of it."""
-    given = ["video_reward", "--weights", str(released), "--scale", "normal:0:1e9"]
-    assert main_of_cli(["audit", str(given[0]), str(clips), *given[1:]]) == 1
+    given = [f"video_reward={released}", "--scale", "normal:0:1e9"]
+    assert main_of_cli(["audit", given[0], str(clips), *given[1:]]) == 1
     found = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert found["spread"].startswith("0.0000") and found["swapped_captions"].startswith(("0.0000", "-0.0000"))
     started = []
@@ -316,5 +316,7 @@ def test_what_a_judge_does_not_take_is_unscored_or_refused(video_reward, clips, 
     with pytest.raises(ValueError, match="judge_model and judge_scale are of"):
         SecondJudgeArguments(judge="TIGER-Lab/VideoScore", judge_scale="linear:1:4").load("cpu")
     assert main_of_cli(["audit", "runs/critic", str(clips), "--scale", "linear:1:5"]) == 1
-    assert "--weights and --scale are of video_reward, unified_reward, video_score2" in capsys.readouterr().err
+    assert (
+        "scale='linear:1:5' is of the values of video_reward, unified_reward, video_score2" in capsys.readouterr().err
+    )
     assert set(JUDGES.values()) == {judge.__name__ for judge in (VideoReward, UnifiedReward, VideoScore2)}
