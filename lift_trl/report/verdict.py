@@ -24,7 +24,7 @@ AS_HEAD: Mapping[Role, str] = {
     "not known": "perhaps independent",
 }
 AS_OWN_HEAD: Mapping[Role, str] = {
-    "independent": "no training reward",
+    "independent": "not a training reward",
     "training": "training reward",
     "not known": "perhaps the training reward",
 }

@@ -347,6 +347,9 @@ def test_that_a_judge_gave_no_training_reward_is_said_only_where_it_is_known(
     (verdict,) = system_verdicts(made)
     assert (verdict.word == "not judged independently") == (role == "training") and verdict.role == role
     page = save_report(made, tmp_path / "r").read_text()
+    # The systems' own folders do not say who rated them.
+    own = "not a training reward" if training.get("critics") == [] else "perhaps the training reward"
+    assert f"critic, {own}" in page and f"; {own} (critic) +0.000" in default_summary(made)[0]
     for text in (
         default_summary(made)[0],
         page[page.index("Did it help") :],
