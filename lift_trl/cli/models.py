@@ -2,10 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..judges import JUDGES
 from ..store.manifest import check_writable
+from ..store.quantization import Quantization
 from .command import Command, files
 
 
@@ -43,6 +44,7 @@ def _add_critic(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(JUDGES)
     files(parser.add_argument("critic", help=f"folder or repo[@revision] of a critic, or a judge[=weights]: {names}"))
     parser.add_argument("--scale", help="a judge's values to [0, 1]: linear:1:5 or normal:0:1; its own by default")
+    parser.add_argument("--quantization", choices=get_args(Quantization), help="hold a critic in 8 bits (torchao)")
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -100,4 +102,4 @@ def _serve(args: argparse.Namespace) -> int:
 def _reward_model(args: argparse.Namespace) -> Any:
     from ..reward_source import reward_source
 
-    return reward_source(args.critic, scale=args.scale).load()
+    return reward_source(args.critic, scale=args.scale, quantization=args.quantization).load()

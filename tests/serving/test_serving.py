@@ -272,11 +272,15 @@ def test_a_critics_row_holds_labels_probabilities_and_reasons(clips):
 
 
 def test_strangers_need_a_token(capsys, monkeypatch):
-    from lift_trl.cli import main
-
     monkeypatch.delenv("LIFT_TRL_TOKEN", raising=False)
     assert main(["serve", "video_reward", "--host", "0.0.0.0"]) == 1
     assert "export a token first" in capsys.readouterr().err
+
+
+def test_a_critic_may_be_held_in_8_bits(checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: None)
+    assert main(["serve", str(checkpoint), "--quantization", "int8"]) == 0
+    assert " in int8 at http://127.0.0.1:8000" in capsys.readouterr().out
 
 
 @pytest.fixture
