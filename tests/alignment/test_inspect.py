@@ -10,4 +10,4 @@ def test_inspect_of_a_cache(cache_dir, capsys):
 
 def test_inspect_of_nothing_says_what_it_looked_for(tmp_path, capsys):
     assert main(["inspect", str(tmp_path)]) == 1
-    assert "holds no artifact.yaml, no metadata.jsonl and no LoRA" in capsys.readouterr().err
+    assert "holds no artifact.yaml, no metadata.jsonl, no votes and no LoRA" in capsys.readouterr().err

@@ -192,7 +192,7 @@ def test_an_arenas_votes_train_a_lora_and_stand_in_the_report(tmp_path, systems,
         ] == [("tuned", pytest.approx(2 / 3), pytest.approx(1 / 3))]
         pages.append(save_report(report, tmp_path / "report").read_text())
     assert pages == pages[:1] * 3 and "Curve: loss." in pages[0]
-    assert "<dt>people, independent</dt><dd><b>+0.333 (95% interval -1.000 to +1.000)</b>" in pages[0]
+    assert "<dt>people, perhaps independent</dt><dd><b>+0.333 (95% interval -1.000 to +1.000)</b>" in pages[0]
 
 
 def test_votes_on_clips_by_their_seed_are_pairs_of_the_folders_clips(tmp_path, systems):
