@@ -341,3 +341,14 @@ def test_a_pipeline_in_memory_keeps_what_its_class_keeps_in_float32(source, tmp_
             one_way, other = (pipe.components[part].state_dict() for pipe in (stored, held))
             for name, tensor in one_way.items():
                 assert other[name].dtype == tensor.dtype and torch.equal(other[name], tensor), (part, name)
+
+
+def test_a_network_in_8_bits_comes_with_all_that_is_always_loaded(source):
+    """HunyuanVideo 1.5's network stands before its VAE, which every load brings."""
+    networks = source.adapter.networks
+
+    def held(quantization):
+        pipe = source.load(*networks, dtype=torch.float32, quantization=quantization)
+        return {name for name, part in pipe.components.items() if part is not None}
+
+    assert held("int8") == held(None) >= {*networks, *source.adapter.always_loaded}
