@@ -1,9 +1,16 @@
 """Imports at less than their price: without a search for garbage, and without PEFT where only help is asked for."""
 
 import gc
+import importlib.metadata
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+
+
+# transformers, diffusers and TRL each read what all installed packages hold, a third of a second each time.
+_read_packages = importlib.metadata.packages_distributions
+_packages = cache(_read_packages)
 
 
 @contextmanager
@@ -12,18 +19,21 @@ def importing() -> Iterator[None]:
     For the imports in the body, of torch and what stands on it.
 
     They make some million objects that stay. Python's search for garbage would go through them again and again, also long
-    after the imports, and find nothing: it rests meanwhile, and never looks at them again. Where the command line asks for
-    help, PEFT counts as not installed: transformers' arguments import it where they can, and with it models, compiler,
-    torchvision and scipy, which is half of the time. The libraries are made to do without; the process prints and leaves.
+    after the imports, and find nothing: it rests meanwhile, and never looks at them again. What is installed is read once.
+    Where the command line asks for help, PEFT counts as not installed: transformers' arguments import it where they can, and
+    with it models, compiler, torchvision and scipy, which is half of the time. The libraries are made to do without; the
+    process prints and leaves.
     """
     if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
         # What the import system documents: `None` is a module that cannot be found. One that is here stays.
         sys.modules.setdefault("peft", None)  # type: ignore[arg-type]
     was_enabled = gc.isenabled()
     gc.disable()
+    importlib.metadata.packages_distributions = _packages
     try:
         yield
     finally:
+        importlib.metadata.packages_distributions = _read_packages
         gc.freeze()
         if was_enabled:
             gc.enable()

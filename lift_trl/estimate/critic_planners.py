@@ -38,7 +38,7 @@ _CRITIC_BATCH = 8  # clips, where no YAML says: the recipes' own default
 _BYTES_A_SCORE = 3000  # one row with three reasons, at most
 
 
-def plan_critic_training(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+def plan_train_critic(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     """The trainer's steps over all epochs: a row for each of a clip's dimensions, and the pairs dealt out to them."""
     return _training_plan(recipe, job, num_gpus, _trained_stages(recipe))
 
@@ -87,7 +87,7 @@ def _steps(settings: Mapping[str, Any], stages: CriticStages, pairs_a_row: float
     return one, two, replace(spared, peaks={})
 
 
-def plan_correction(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+def plan_correct(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     """
     Three critics, on either half of the ratings and on all of them, and what they say of the clips. Epochs are of that many
     ratings; of `max_steps` each critic has as many as the others.
@@ -100,14 +100,14 @@ def plan_correction(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     return replace(plan, stage="correct", parts=[replace(part, runs=times * part.runs), scored])
 
 
-def plan_critic_evaluation(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+def plan_evaluate_critic(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     """The held-out clips through a critic, which writes no reasons then."""
-    plan = plan_scoring(replace(recipe, settings={**recipe.settings, "with_reason": False}), job, num_gpus)
+    plan = plan_score(replace(recipe, settings={**recipe.settings, "with_reason": False}), job, num_gpus)
     notes = [*plan.notes, "the clips of the sanity suite, which are scored again, are not counted"]
     return replace(plan, stage="evaluate_critic", notes=notes)
 
 
-def plan_scoring(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+def plan_score(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     """Each clip through a critic."""
     settings, size = recipe.settings, _clip_size(recipe)
     if settings.get("base_url"):

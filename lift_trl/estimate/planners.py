@@ -2,15 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
+from ..importing import importing
 from ..judges import JUDGES
-from .critic_planners import plan_correction, plan_critic_evaluation, plan_critic_training, plan_scoring
 from .plan import Job, Plan
 from .recipe import Recipe
-from .rounds_planners import plan_alignment, plan_iteration
 from .uncounted import uncounted
-from .video_planners import plan_cache, plan_generation
+
+
+#: Stage -> the module of its planner, which is called `plan_` and the stage.
+PLANNERS = {
+    **dict.fromkeys(("align", "iterate"), "rounds_planners"),
+    **dict.fromkeys(("cache", "generate"), "video_planners"),
+    **dict.fromkeys(("score", "train_critic", "evaluate_critic", "correct"), "critic_planners"),
+}
+# Recipes without a plan, and what to do instead.
+_UNCOUNTED = {
+    "evaluate": "what recipes/evaluate.py runs is not counted: VBench's models have an environment of their own. A second "
+    f"judge is counted by recipes/score.py, --judge {', '.join(JUDGES)}, and the videos by recipes/generate.py."
+}
 
 
 def read_plan(
@@ -39,23 +51,8 @@ def plan_of(recipe: Recipe, job: Job, *, num_gpus: int = 1, stage: str | None = 
         raise ValueError(f"{recipe.path}: {_UNCOUNTED[stage]}")
     if stage not in PLANNERS:
         raise ValueError(f"{recipe.path}: stage {stage!r} is not counted; give --stage, one of {', '.join(PLANNERS)}.")
-    plan = PLANNERS[stage](recipe, job, num_gpus)
+    with importing():  # of this stage alone: each planner takes seconds
+        module = import_module(f".{PLANNERS[stage]}", __package__)
+    planner: Callable[[Recipe, Job, int], Plan] = getattr(module, f"plan_{stage}")
+    plan = planner(recipe, job, num_gpus)
     return replace(plan, notes=[*plan.notes, *uncounted(stage, recipe.settings)])
-
-
-#: Stage -> planner.
-PLANNERS: dict[str, Callable[[Recipe, Job, int], Plan]] = {
-    "align": plan_alignment,
-    "cache": plan_cache,
-    "generate": plan_generation,
-    "score": plan_scoring,
-    "train_critic": plan_critic_training,
-    "evaluate_critic": plan_critic_evaluation,
-    "correct": plan_correction,
-    "iterate": plan_iteration,
-}
-# Recipes without a plan, and what to do instead.
-_UNCOUNTED = {
-    "evaluate": "what recipes/evaluate.py runs is not counted: VBench's models have an environment of their own. A second "
-    f"judge is counted by recipes/score.py, --judge {', '.join(JUDGES)}, and the videos by recipes/generate.py."
-}

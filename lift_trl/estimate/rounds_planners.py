@@ -23,7 +23,7 @@ from .video_planners import (
 )
 
 
-def plan_alignment(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+def plan_align(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     """The trainer's steps over all epochs, the validation videos in between, and what a guard's judges say of them."""
     recipe.require("model_name_or_path")
     settings = recipe.settings
@@ -63,7 +63,7 @@ def _validation_part(stages: VideoStages, settings: Mapping[str, Any], step: Par
     return Part("validation videos", stages.sampling(sampling), videos).beside(held)
 
 
-def plan_iteration(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+def plan_iterate(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     """
     All rounds: `job.videos` are sampled, scored and encoded in each, and `job.clips` rows trained on, as from the second
     round on. A guard samples clips of its own, of the start and after each round, which critic and second judge score.

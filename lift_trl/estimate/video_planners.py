@@ -74,7 +74,7 @@ def plan_cache(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     return plan
 
 
-def plan_generation(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
+def plan_generate(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     """Each prompt through the text encoder, then the videos, batch by batch."""
     recipe.require("model_name_or_path")
     stages = video_stages(recipe.settings)

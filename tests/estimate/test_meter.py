@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from lift_trl.estimate.weightless.meter import Count, linear, metering
@@ -45,6 +46,51 @@ def test_known_numbers_are_computed_and_unknown_ones_are_not():
         hidden = torch.randn(3, 4)
         assert hidden[torch.tensor([True, False, True])].shape == (2, 4)  # a mask that is known
         assert hidden.isfinite().all() and hidden.sum().item() == 1.0
+
+
+def test_what_is_run_straight_has_the_form_that_fake_tensors_have():
+    """Views and products, of what is not contiguous; results that share memory, and those of several parts."""
+
+    def outcomes():
+        x = torch.zeros(3, 5, 8).transpose(0, 2)
+        row = torch.zeros(3)
+        yield from (
+            x[1:7:2],
+            x.permute(2, 0, 1),
+            x.unsqueeze(1).expand(-1, 4, -1, -1),
+            x[2],
+            x.detach(),
+            x.mT.contiguous(),
+        )
+        yield from (
+            x.reshape(8, 15),
+            x.to(torch.bfloat16),
+            x.clone(),
+            x + row,
+            x - 2,
+            -x * row,
+            x / row,
+            x.sum(1),
+            F.silu(x),
+        )
+        yield from (*x.split((1, 7)), *x.split(3), torch.cat([x, x.bfloat16()], 1), torch.stack([x, x], 1))
+        yield from (
+            x[0] @ row.expand(2, 3).t(),
+            F.linear(x, torch.zeros(4, 3), torch.zeros(4)),
+            F.layer_norm(x, (3,), row),
+        )
+        yield from (F.silu(x), x[0].add_(1))
+
+    def forms():
+        return [
+            (one.shape, one.stride(), one.storage_offset(), one.dtype, one.device, one.untyped_storage().nbytes())
+            for one in outcomes()
+        ]
+
+    with metering():
+        straight = forms()
+    with FakeTensorMode():
+        assert straight == forms()
 
 
 def test_attention_in_half_precision_is_flash_and_keeps_no_square():

@@ -4,12 +4,13 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import torch
 from transformers import PrinterCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from ..weightless.meter import Count, Meter, linear
+from ..weightless.meter import GRADIENTS, Count, Meter, linear
 
 
 Settings = TypeVar("Settings", bound=TrainingArguments)
@@ -34,14 +35,38 @@ def one_step(args: Settings, batch: int, folder: Path) -> tuple[Settings, int]:
 
 
 def count_step(meter: Meter, trainer: Any, micro_batches: int) -> Count:
-    """What one of the step's micro-batches takes, and the peak of a step after an earlier one."""
+    """
+    What one of the step's micro-batches takes, and the peak of a step after an earlier one.
+
+    The last of them is run. Those before it are loaded, and leave gradients.
+    """
     trainer.remove_callback(PrinterCallback)
     _fill_optimizer(trainer)
-    built = meter.count()
-    trainer.train()
-    counted = meter.count()
-    work = linear([(1 / micro_batches, counted), (-1 / micro_batches, built)])
-    return replace(work, peaks=counted.peaks)
+    built, run = meter.count(), trainer.training_step
+    passes: list[Count] = []
+
+    def training_step(*args: Any) -> Any:
+        before = meter.count()
+        if len(passes) < micro_batches - 1:
+            with meter.taking(GRADIENTS):
+                _fill_gradients(trainer.optimizer)
+            loss = torch.zeros(())
+        else:
+            loss = run(*args)
+        passes.append(linear([(1.0, meter.count()), (-1.0, before)]))
+        return loss
+
+    with patch.object(trainer, "training_step", training_step):
+        trainer.train()
+    counted, (*loaded, last) = meter.count(), passes
+    step = linear([(1.0, counted), (-1.0, built), *((-1.0, one) for one in loaded), (micro_batches - 1.0, last)])
+    return replace(step.scaled(1 / micro_batches), peaks=counted.peaks)
+
+
+def _fill_gradients(optimizer: Any) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def _fill_optimizer(trainer: Any) -> None:
@@ -49,7 +74,6 @@ def _fill_optimizer(trainer: Any) -> None:
     optimizer = trainer.create_optimizer()
     for group in optimizer.param_groups:
         group["foreach"] = True  # as on a GPU
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
+    _fill_gradients(optimizer)
     optimizer.step()
     optimizer.zero_grad()
