@@ -21,6 +21,7 @@ PARTS = {
     "start_up": ("Until a command says something", ["start_up"]),
     "trainer": ("The trainer against a bare loop over the same batches", ["trainer_overhead"]),
     "diffusers": ("The trainer against diffusers' own script", ["other_trainers"]),
+    "authors": ("The trainer against the authors' script", ["other_trainers", "--of", "authors"]),
     "growth": ("From 100 to 10,000 rows", ["growth"]),
     "quantized_base": ("A base in 8 bits", ["quantized_base", "--tiny"]),
     "device_busy": ("The device does not wait", ["device_busy", "--tiny"]),
@@ -67,6 +68,9 @@ def main() -> None:
     parser.add_argument(
         "--diffusers_script", help="train_cogvideox_lora.py of diffusers' examples; without it that part is left."
     )
+    parser.add_argument(
+        "--authors_script", help="CogVideo/finetune/train.py of CodeGoat24/LiFT; without it that part is left."
+    )
     parser.add_argument("--again", action="store_true", help="Also measure what is there.")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "runs" / "performance", help="Folder of what parts printed."
@@ -77,8 +81,9 @@ def main() -> None:
     _, mark, after = rest.partition(END)
     if not mark:
         raise SystemExit(f"{args.page}: has no section between {BEGIN} and {END}.")
+    scripts = {"diffusers": args.diffusers_script, "authors": args.authors_script}
     for part in args.parts:
-        script = [args.diffusers_script] if part == "diffusers" else []
+        script = [scripts[part]] if part in scripts else []
         if (args.again or not (args.out / f"{part}.txt").is_file()) and None not in script:
             print(f"{part} ...", flush=True)
             measure(part, args.out, *script)

@@ -344,7 +344,7 @@ def test_a_pipeline_in_memory_keeps_what_its_class_keeps_in_float32(source, tmp_
 
 
 def test_a_network_in_8_bits_comes_with_all_that_is_always_loaded(source):
-    """HunyuanVideo 1.5's network stands before its VAE, which every load brings."""
+    """Also what stands after the network in a pipeline: the scheduler, and HunyuanVideo 1.5's VAE and guider."""
     networks = source.adapter.networks
 
     def held(quantization):

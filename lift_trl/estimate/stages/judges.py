@@ -18,13 +18,9 @@ from ...judges.written import WrittenJudge
 from ...store.video_io import write_video
 from ..weightless.configured import Depths, undrawn
 from ..weightless.configured_vlm import ConfiguredVLM
-from ..weightless.depth import at_full_depth
+from ..weightless.depth import FEW, MORE, at_full_depth
 from ..weightless.meter import Count, Meter, linear, metering
 from .critic import CAPTION
-
-
-# Tokens of an answer that are counted; every further one is like them.
-_FEW, _MORE = 2, 4
 
 
 @dataclass(frozen=True)
@@ -57,11 +53,11 @@ def count_judge(judge: str, size: ClipSize, *, model: str | None = None) -> Judg
         def counted(tokens: int) -> Callable[[Depths], Count]:
             return lambda depths: _judge(family, vlm, clip, tokens, depths)
 
-        few = at_full_depth(counted(_FEW), vlm.layers)
+        few = at_full_depth(counted(FEW), vlm.layers)
         if not num_tokens:
             return JudgedClip(few, 0)
-        more = at_full_depth(counted(_MORE), vlm.layers)
-    further = (num_tokens - _FEW) / (_MORE - _FEW)
+        more = at_full_depth(counted(MORE), vlm.layers)
+    further = (num_tokens - FEW) / (MORE - FEW)
     return JudgedClip(linear([(1.0 - further, few), (further, more)]), num_tokens)
 
 

@@ -7,12 +7,12 @@ from .meter import Count, linear
 
 
 #: Depths that are counted. Less than two would leave out what stands between two layers.
-FEW, MORE = 2, 3
+FEW, MORE = 2, 4
 
 
 def at_full_depth(count: Callable[[Depths], Count], layers: Depths) -> Count:
     """
-    What `count` would give at the depths `layers`, from runs at 2 and 3 layers of each kind.
+    What `count` would give at the depths `layers`, from runs at 2 and 4 layers of each kind.
 
     Args:
         count: runs the code with so many layers.

@@ -46,8 +46,9 @@ _FLOPS = {
 # What torch's own kernels for no device tell as well as FakeTensorMode does, at a fifth of the time.
 _STRAIGHT = {
     *(aten._to_copy, aten._unsafe_view, aten.add, aten.add_, aten.addmm, aten.cat, aten.clone, aten.detach, aten.div),
-    *(aten.expand, aten.mm, aten.mul, aten.native_layer_norm, aten.neg, aten.permute, aten.select, aten.silu),
+    *(aten.expand, aten.mm, aten.mul, aten.neg, aten.permute, aten.select, aten.silu),
     *(aten.slice, aten.split, aten.stack, aten.sub, aten.sum, aten.t, aten.transpose, aten.unsqueeze, aten.view),
+    *(aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_efficient_attention),
 }
 #: What memory is taken for in the autograd engine.
 GRADIENTS = "gradients and recomputed activations"
@@ -258,9 +259,14 @@ def _straight(func: Any, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> A
     mode = tensors[0].fake_mode
     with in_kernel_invocation_manager(mode):
         out = func(*args, **kwargs)
-    if isinstance(out, Tensor):
-        return out if isinstance(out, FakeTensor) else FakeTensor(mode, out, torch.device("cpu"))
-    return type(out)(FakeTensor(mode, one, torch.device("cpu")) for one in out)
+    if isinstance(out, (tuple, list)):
+        return type(out)(_faked(mode, one) for one in out)
+    return _faked(mode, out)
+
+
+def _faked(mode: FakeTensorMode, out: Any) -> Any:
+    is_new = isinstance(out, Tensor) and not isinstance(out, FakeTensor)
+    return FakeTensor(mode, out, torch.device("cpu")) if is_new else out
 
 
 def _is_known(func: Any, args: Any, kwargs: Any) -> bool:
