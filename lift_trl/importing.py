@@ -3,7 +3,7 @@
 import gc
 import importlib.metadata
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -14,7 +14,7 @@ _packages = cache(_read_packages)
 
 
 @contextmanager
-def importing() -> Iterator[None]:
+def importing(*, without: Iterable[str] = ()) -> Iterator[None]:
     """
     For the imports in the body, of torch and what stands on it.
 
@@ -23,10 +23,18 @@ def importing() -> Iterator[None]:
     Where the command line asks for help, PEFT counts as not installed: transformers' arguments import it where they can, and
     with it models, compiler, torchvision and scipy, which is half of the time. The libraries are made to do without; the
     process prints and leaves.
+
+    Args:
+        without: optional libraries that count as not installed too, in a process that has not begun to import torch: for a
+            command that asks for nothing that they do.
     """
-    if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
+    if {"-h", "--help"}.isdisjoint(sys.argv[1:]):
+        hidden = [*without] if "torch" not in sys.modules else []
+    else:
+        hidden = ["peft"]
+    for name in hidden:
         # What the import system documents: `None` is a module that cannot be found. One that is here stays.
-        sys.modules.setdefault("peft", None)  # type: ignore[arg-type]
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     was_enabled = gc.isenabled()
     gc.disable()
     importlib.metadata.packages_distributions = _packages

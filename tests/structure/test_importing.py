@@ -53,6 +53,14 @@ def test_only_help_hides_peft_and_only_where_it_is_not_there(monkeypatch):
         assert "peft" not in sys.modules
 
 
+def test_what_a_command_does_without_is_hidden_from_its_own_process_only():
+    with importing(without=["choix"]):  # torch is here
+        assert sys.modules.get("choix", "not loaded") is not None
+    code = "import sys; from lift_trl.importing import importing\nwith importing(without=['scipy']): import scipy"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "import of scipy halted; None in sys.modules" in done.stderr
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_garbage_is_looked_for_afterwards_as_before(enabled):
     before = gc.isenabled()

@@ -65,7 +65,7 @@ class ConfiguredSource(StoredPipeline):
         # Schedulers and guiders: made outside of the meter, since their numbers matter.
         classes: dict[str, Any] = {name: self._class(name) for name in self._component_names()}
         self._settings = {
-            name: found.from_config(found.load_config(str(Path(self.name) / name)))
+            name: found.from_config(_without_scipy(found.load_config(str(Path(self.name) / name))))
             for name, found in classes.items()
             if found is not None and issubclass(found, ConfigMixin) and not issubclass(found, ModelMixin)
         }
@@ -153,6 +153,11 @@ class ConfiguredSource(StoredPipeline):
             if in_8_bits is not None:
                 quantize(model, in_8_bits, whole=layers_within(model, kept))
         return model.requires_grad_(False).eval()
+
+
+def _without_scipy(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A schedule of no beta distribution. How many noise levels there are is counted, not which."""
+    return {key: False if key == "use_beta_sigmas" else value for key, value in config.items()}
 
 
 def _find(library: str, class_name: str) -> Any:
