@@ -28,7 +28,7 @@ from torch.utils.flop_counter import flop_registry
 from .gpu_rules import gpu_rules
 
 
-# Private in torch 2.14: _subclasses, _python_dispatch, _pytree, _C, _current_graph_task_id, _schema, _cdata, _apply. When
+# Private in torch 2.14: _subclasses, _python_dispatch, _pytree, _C, _current_graph_task_id, _schema, _cdata. When
 # they go, `test_backward_is_a_phase` fails.
 aten = torch.ops.aten
 # The caching allocator of a GPU hands out blocks of this many bytes.
