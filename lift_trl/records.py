@@ -282,10 +282,11 @@ class NativeScore:
         return self.reward
 
     def columns(self) -> dict[str, Any]:
-        """A row's columns: `aspects` by name, `reward`, `reason`, `unscored` and `critic`; no label."""
+        """A row's columns: `aspects` by name, `reward`, `expected_reward`, `reason`, `unscored` and `critic`; no label."""
         if self.unscored is not None:
-            return {"reward": None, "unscored": self.unscored, "critic": self.critic}
-        found = {"aspects": dict(self.aspects), "reward": self.reward, "reason": self.reason}
+            return {"reward": None, "expected_reward": None, "unscored": self.unscored, "critic": self.critic}
+        found = {"aspects": dict(self.aspects), "reward": self.reward, "expected_reward": self.expected_reward}
+        found["reason"] = self.reason
         return {**found, "unscored": None, "critic": self.critic}
 
 

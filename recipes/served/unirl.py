@@ -1,9 +1,7 @@
 """A served critic as the reward of UniRL. In its YAML:
 
-    backend:
-      _target_: recipes.served.unirl.LiftRewardBackend
-      base_device: cpu
-      config: {_target_: recipes.served.unirl.LiftRewardSpec, url: http://127.0.0.1:8000, fps: 8}
+    backend: {_target_: recipes.served.unirl.LiftRewardBackend, base_device: cpu, config: {
+      _target_: recipes.served.unirl.LiftRewardSpec, url: http://127.0.0.1:8000, fps: 8}}
 
 Checked against unirl/reward/base.py and unirl/types/reward.py of Tencent-Hunyuan/UniRL at 104aad6 and 17863c4.
 """
@@ -11,6 +9,7 @@ Checked against unirl/reward/base.py and unirl/types/reward.py of Tencent-Hunyua
 import os
 import time
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 
 from unirl.reward.base import BaseRewardComponentSpec, RewardBackend
@@ -37,14 +36,15 @@ class LiftRewardBackend(RewardBackend):
         return True
 
     def is_available(self) -> bool:
-        return urllib.request.urlopen(f"{self.config.url}/health", timeout=5).status == 200
+        with suppress(OSError):
+            return urllib.request.urlopen(f"{self.config.url}/health", timeout=5).status == 200
+        return False
 
     def compute_rewards(self, request: RewardRequest) -> RewardResponse:
         started_s, c = time.monotonic(), self.config
         clips = [encode_clip(v.permute(1, 2, 3, 0).float().cpu().numpy(), fps=c.fps) for v in request.videos]
         rows = score_clips(c.url, self.prompts(request), clips, token=os.environ.get(c.token_env))
+        problems, done = [row["unscored"] for row in rows], [row["unscored"] is None for row in rows]
         # UniRL stops at what did not succeed, so the 0 is never trained on.
         values = [0.0 if row["reward"] is None else row["reward"] for row in rows]
-        problems = [row["unscored"] for row in rows]
-        done = [problem is None for problem in problems]
         return RewardResponse(values, {"lift": values}, done, problems, time.monotonic() - started_s)

@@ -348,6 +348,7 @@ def test_unirl(served, judge, monkeypatch, tmp_path):
     answer = backend.compute_rewards(types.SimpleNamespace(videos=[video] * 3, prompt=prompt))
     assert answer.rewards == [0.1, 0.0, pytest.approx(0.3)] and answer.successes == [True, False, True]
     assert answer.errors == [None, "no video", None] and backend.is_available()
+    assert not LiftRewardBackend(config=LiftRewardSpec("http://127.0.0.1:9"), base_device="cpu").is_available()
     clip = frames_of(judge.clips[0], tmp_path)
     assert clip.fps == 5 and clip.frames.shape == (5, 32, 48, 3)
     assert np.abs(clip.frames / 255 - VIDEO[:, :32]).mean() < 0.03

@@ -50,6 +50,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
     config: RewardWeightedVideoConfig
     output_dir: Path
     objective: Objective
+    adapter: str | Path | None
     _adapter_identity: str | None
 
     @property
