@@ -9,6 +9,7 @@ from lift_trl.estimate.plan import Job
 from lift_trl.estimate.planners import read_plan
 from lift_trl.estimate.stages.video import VideoStages
 from lift_trl.estimate.uncounted import uncounted
+from tests.contracts.video_models import VIDEO_MODELS
 from tests.estimate.mid_size import LORA, build_pipeline, save_configs, settings
 from tests.estimate.written import write
 
@@ -52,6 +53,18 @@ def test_tiles_are_those_that_the_sampling_says(stages):
     )
     assert sum(tiled.peaks["decoding"].values()) < sum(whole.peaks["decoding"].values()) / 1.5
     assert tiled.conv_flops > whole.conv_flops  # they overlap
+
+
+@pytest.mark.parametrize("name", ["wan-2.1", "ltx", "hunyuan-1.5"])
+def test_a_long_clip_is_decoded_as_short_ones_tell(name, tmp_path):
+    """Wan decodes in pieces, the other two as a whole."""
+    folder = save_configs(VIDEO_MODELS[name](), tmp_path / "checkpoint")
+    stages = VideoStages(str(folder), ClipSize(9, 32, 32, 8.0))
+    latents = stages.shapes.latents.shape
+    shape = (1, latents[0], 11, *latents[2:])
+    found, full = stages._decode(shape, tiled=False), stages._decode_latents(shape, tiled=False)
+    assert found.peak_bytes == pytest.approx(full.peak_bytes, rel=0.02)
+    assert found.flops == pytest.approx(full.flops, rel=0.02)
 
 
 @pytest.mark.slow

@@ -28,8 +28,8 @@ from .training import count_step, one_step
 
 # Denoising steps that are counted; every further one is like them.
 _STEPS = 2
-# Latent frames of the clips that are decoded in place of a longer one.
-_FEW_FRAMES, _MORE_FRAMES = 3, 5
+# Latent frames of the clips that are decoded in place of a longer one: each more than one piece, as CogVideoX's are of two.
+_FEW_FRAMES, _MORE_FRAMES = 5, 7
 
 
 @dataclass(frozen=True)
@@ -166,29 +166,31 @@ class VideoStages:
         return replace(linear([(1.0, counted), (-1.0, built)]), peaks=counted.peaks)
 
     def _decode(self, shape: Sequence[int], *, tiled: bool) -> Count:
-        """The VAE alone. It decodes a few latent frames at a time, so two short clips tell what a long one takes."""
+        """
+        The VAE alone: two short clips tell what a long one takes. Decoded in pieces, all that grows between them is the
+        finished video; decoded as a whole, all does.
+        """
         num_frames = shape[2]
         if num_frames <= _MORE_FRAMES:
-            return self._decode_latents(shape, tiled=tiled)[0]
-        (few, _), (more, pixels) = (
+            return self._decode_latents(shape, tiled=tiled)
+        few, more = (
             self._decode_latents((*shape[:2], n, *shape[3:]), tiled=tiled) for n in (_FEW_FRAMES, _MORE_FRAMES)
         )
         further = (num_frames - _MORE_FRAMES) / (_MORE_FRAMES - _FEW_FRAMES)
         work = linear([(1 + further, more), (-further, few)])
-        # From the second piece on all that grows is the finished video.
-        finished = pixels.numel() * (self.size.num_frames / pixels.shape[2] - 1) * pixels.element_size()
-        kinds = {**more.peak, "activations": more.peak["activations"] + finished}
+        grown = further * (more.peak["activations"] - few.peak["activations"])
+        kinds = {**more.peak, "activations": more.peak["activations"] + grown}
         return replace(work, peaks={"decoding": kinds})
 
-    def _decode_latents(self, shape: Sequence[int], *, tiled: bool) -> tuple[Count, Tensor]:
+    def _decode_latents(self, shape: Sequence[int], *, tiled: bool) -> Count:
         source = self.source()
         with metering() as source.meter:
             pipe = source.load("vae", dtype=source.adapter.dtype)
             if tiled:
                 pipe.vae.enable_tiling()
             with torch.no_grad():
-                pixels: Tensor = pipe.vae.decode(torch.zeros(tuple(shape), dtype=source.adapter.dtype)).sample
-        return source.meter.count(), pixels
+                pipe.vae.decode(torch.zeros(tuple(shape), dtype=source.adapter.dtype))
+        return source.meter.count()
 
 
 class _Undecoded:
