@@ -114,7 +114,8 @@ TARGETS = """() => [...document.querySelectorAll("button, select, a:not(.lift-sa
 def test_a_finger_hits_what_it_aims_at(page, look):
     _, width = look
     found = page.evaluate(TARGETS) if width < 640 else []
-    assert (len(found) > 5) == (width < 640) and [target for target in found if target[1] < 44] == []
+    # Of a review that other tests have ended there are its three tabs.
+    assert (len(found) >= 3) == (width < 640) and [target for target in found if target[1] < 44] == []
 
 
 #: The edge of a label once it is chosen, and the ground inside it.
