@@ -97,17 +97,17 @@ def test_a_step_of_training_is_counted_by_kind(tmp_path):
     assert two.peak["weights"] == one.peak["weights"] and two.peak_bytes > one.peak_bytes
 
 
-@pytest.mark.parametrize("pairs", [0, 2])
-def test_products_of_a_step_are_those_of_a_real_one_pairs_included(pairs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("family, pairs", [("internvl", 0), ("internvl", 2), ("idefics3", 0), ("smolvlm", 0)])
+def test_products_of_a_step_are_those_of_a_real_one_pairs_included(family, pairs, tmp_path, monkeypatch):
     """Of a rubric of two dimensions: a pair that is compared overall is four prompts, each as often as labels begin."""
-    stages = CriticStages(saved("internvl", tmp_path / "base"), CriticSettings(4, rubric=OWN), 48, 64)
+    stages = CriticStages(saved(family, tmp_path / "base"), CriticSettings(4, rubric=OWN), 48, 64)
     args = LiFTCriticConfig(
         str(tmp_path / "run"), per_device_train_batch_size=3, max_steps=1, report_to=[], save_strategy="no", num_frames=4,
         use_cpu=True, gradient_checkpointing=False, disable_tqdm=True,
     )  # fmt: skip
     counted = stages.step_of(args, LoraConfig(r=8), torch.float32, 3, pairs=pairs)
     rows, video = stages._write_ratings(tmp_path, 3), RatedVideo("clip", tmp_path / "clip.mp4", CAPTION)
-    model, processor = build_vlm("internvl", save_directory=tmp_path / "whole")
+    model, processor = build_vlm(family, save_directory=tmp_path / "whole")
     trainer = LiFTCriticTrainer(
         model, args, train_dataset=rows, pairs=[Pair(video, video, OWN.dimensions)] * (3 * pairs),
         processing_class=processor, peft_config=LoraConfig(r=8), rubric=OWN,

@@ -37,6 +37,7 @@ def gpu_rules() -> Iterator[None]:
         stack.enter_context(patch.object(F, "scaled_dot_product_attention", attention))
         for name in ("tolist", "numpy"):
             stack.enter_context(patch.object(Tensor, name, _as_if_ones(getattr(Tensor, name))))
+        stack.enter_context(patch.object(Tensor, "split", _whole(Tensor.split)))
         for owner, names in _FLOAT32_ON_GPU.items():
             for name in names:
                 stack.enter_context(patch.object(owner, name, _float32_in_autocast(getattr(owner, name))))
@@ -62,6 +63,17 @@ def _as_if_ones(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(tensor, *args, **kwargs)
         ones = np.ones(tuple(tensor.shape), dtype=_numpy_dtype(tensor.dtype))
         return ones.tolist() if function.__name__ == "tolist" else ones
+
+    return wrapped
+
+
+def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`Tensor.split` into equal parts where the sizes are none of the tensor's: they were read where nothing is held."""
+
+    @wraps(function)
+    def wrapped(tensor: Tensor, sizes: Any, dim: int = 0) -> Any:
+        unknown = isinstance(sizes, list | tuple) and len(sizes) > 0 and sum(sizes) != tensor.shape[dim]
+        return function(tensor, -(-tensor.shape[dim] // len(sizes)) if unknown else sizes, dim)
 
     return wrapped
 
