@@ -131,9 +131,9 @@ def wait_until_open(page: Any) -> None:
     page.wait_for_function("() => !document.querySelector('.lift-locked')")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(chromium: str) -> Iterator[Any]:
-    """Chromium. A test opens pages with `open_page`."""
+    """Chromium, whose event loop would stop tests of other folders. A test opens pages with `open_page`."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -202,7 +202,7 @@ class Visitors:
         assert found == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def visitors(browser: Any) -> Visitors:
     return Visitors(browser)
 

@@ -256,7 +256,7 @@ def _straight(func: Any, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> A
     """What `func` gives, by torch's kernel that computes nothing, where all tensors hold nothing."""
     if not all(type(tensor) is FakeTensor for tensor in tensors) or kwargs.get("device"):
         return func(*args, **kwargs)
-    mode = tensors[0].fake_mode
+    mode = tensors[0].fake_mode  # type: ignore[attr-defined]
     with in_kernel_invocation_manager(mode):
         out = func(*args, **kwargs)
     if isinstance(out, (tuple, list)):
