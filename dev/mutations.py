@@ -429,8 +429,8 @@ MUTATIONS = (
     Mutation(
         "a verdict by the uncorrected p",
         "lift_trl/report/verdict.py",
-        "_word(difference, corrected.get(system, 1.0))",
-        "_word(difference, difference.p_value if difference else 1.0)",
+        "_word(difference, corrected.get(system, 1.0), report",
+        "_word(difference, difference.p_value if difference else 1.0, report",
         "tests/report/test_page.py -k verdict",
     ),
     Mutation(
