@@ -12,7 +12,7 @@ import psutil
 import pytest
 from accelerate import PartialState
 
-from lift_trl.alignment.sampling.generate import generate_videos, read_prompts
+from lift_trl.alignment.sampling.generate import generate_videos, plan_videos, read_prompts
 from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.alignment.score import score_videos
 from lift_trl.engines import EngineArguments
@@ -94,6 +94,35 @@ def test_ten_workers_that_are_killed_and_started_at_random(cluster, tmp_path):
     assert files_of(folder) == files_of(one)
     assert len({process for process, _ in judged(tmp_path / "log")}) >= NUM_WORKERS
     assert sorted(chaos.killed) == ["machine"] * 3 + ["worker"] * 7
+
+
+def sampling_workers() -> list[psutil.Process]:
+    """Ray's processes that are at a task of ours, as their titles say."""
+    family = psutil.Process().children(recursive=True)
+    return [process for process in family if process.name().startswith("ray::_Worker.r")]
+
+
+def test_workers_that_are_killed_while_they_sample(cluster, pipeline_dir, tmp_path):  # noqa: F811
+    """Four of three that work at a time, each in the middle of its videos: of some the file is there, and no row."""
+    cluster.add_node(num_cpus=3)
+    videos = plan_videos(("a red circle moving left", "a blue square moving up"), videos_per_prompt=18, seed=5)
+    sampling = Sampling(num_inference_steps=30, guidance_scale=3.0, batch_size=2)
+    whole = generate_videos(pipeline_dir, videos, tmp_path / "whole", sampling=sampling)
+    workers = EngineArguments(engine="ray", num_workers=3).workers(PartialState(cpu=True))
+    out, killed, seen = tmp_path / "out", [], 0
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(generate_videos, pipeline_dir, videos, out, sampling=sampling, workers=workers)
+        while not run.done() and len(killed) < 4:
+            files = len(list(out.rglob("*.mp4")))
+            busy = [process for process in sampling_workers() if process.pid not in killed]
+            if files > seen and busy:
+                busy[len(killed) % len(busy)].kill()
+                killed.append(busy[len(killed) % len(busy)].pid)
+                seen = files
+            time.sleep(0.02)
+        run.result()
+    assert len(killed) == 4
+    assert files_of(out) == files_of(whole)
 
 
 def test_what_accelerate_began_ray_finishes_and_the_other_way_round(pipeline_dir, tmp_path):  # noqa: F811
