@@ -62,7 +62,7 @@ tuned() {
     judge "$1"
 }
 kto_guided_and_critic() {
-    # What docs/objectives.md recommends for rated clips, on the same ones, in fewer and smaller steps; fewer videos.
+    # What gained most by a critic's labels (docs/objectives.md), on the same clips, in fewer and smaller steps; fewer videos.
     one recipes/align.py --config $MINI/align_kto.yaml --max_steps 120 --per_device_train_batch_size 32
     one recipes/generate.py --config $MINI/generate_eval.yaml --adapter runs/mini/lora_kto --videos_per_prompt 2 --output_dir runs/mini/eval_kto
     judge kto
