@@ -17,6 +17,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from lift_trl.alignment.data import cache
 from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.alignment.data.clips import ClipSize, load_clip
 from lift_trl.alignment.sampling import generate
@@ -73,13 +74,14 @@ def caching(source: PipelineSource, clips: Path, size: tuple[int, int, int], out
     """`cache_videos`, where the VAE sleeps."""
     shape = ClipSize(*size, source.adapter.fps)
     device = SleepingDevice(2 * seconds_of(lambda: load_clip(clips / "0.mp4", shape, source.adapter)))
-    latents = torch.zeros(1, (size[0] - 1) // 4 + 1, 4, size[1] // 2, size[2] // 2)
+    latents = torch.zeros(1, (size[0] - 1) // 4 + 1, 16, size[1] // 8, size[2] // 8)  # as of the real CogVideoX
 
     def encode(pipe: Any, clip: torch.Tensor) -> LatentPosterior:
         device.run()
         return LatentPosterior(latents, latents)
 
-    with patch.object(source.adapter, "encode_video", encode):
+    # A clip is scaled to floats where the VAE is: on the device too.
+    with patch.object(source.adapter, "encode_video", encode), patch.object(cache, "scaled", lambda clip: clip):
         cache_videos(source, str(clips), out, num_frames=size[0], height=size[1], width=size[2])
     return device
 

@@ -24,7 +24,7 @@ PARTS = {
     "authors": ("The trainer against the authors' script", ["other_trainers", "--of", "authors"]),
     "growth": ("From 100 to 10,000 rows", ["growth"]),
     "quantized_base": ("A base in 8 bits", ["quantized_base", "--tiny"]),
-    "device_busy": ("The device does not wait", ["device_busy", "--tiny"]),
+    "device_busy": ("The device does not wait", ["device_busy"]),
     "sampling_options": ("Options of sampling, in the mini world", ["sampling_options", "runs/mini/world"]),
     "tiled_decoding": ("Decoding in tiles, in the mini world", ["tiled_decoding"]),
     "two_processes": ("Two processes, a thread each", ["two_processes"]),
