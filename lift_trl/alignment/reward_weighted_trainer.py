@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from ..engines import Processes
 from ..hub.lora.files import load_adapter
 from ..hub.lora.options import check_lora_options
-from ..hub.lora.origin import adapter_identity
+from ..hub.lora.origin import adapter_identity, training_of
 from ..kernels import attending_by, compile_blocks
 from ..records import TextCondition, TrainBatch
 from ..runtime import strategy
@@ -114,6 +114,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         evaluation = prepare_evaluation(eval_dataset, self.source, args, self.objective)
         network = self._load_network(args, peft_config, base_dtype(args))
         self._adapter_identity = None if adapter is None else adapter_identity(adapter)
+        self._adapter_training = {} if adapter is None else training_of(adapter)
         super().__init__(
             model=network,
             args=args,

@@ -144,3 +144,15 @@ def test_a_base_of_another_name_is_warned_of(tmp_path, pipeline_dir, cached, fir
 def test_a_folder_without_an_adapter_is_named(tmp_path, pipeline_dir, cached):
     with pytest.raises(FileNotFoundError, match=r"empty/adapter_model.safetensors: missing. Name a folder"):
         make_trainer(pipeline_dir, tmp_path / "out", cached, adapter=tmp_path / "empty")
+
+
+def test_what_an_earlier_lora_says_is_read_at_the_start_and_not_at_each_save(tmp_path, pipeline_dir, cached, first):
+    """A Hub that is down, or a folder that is gone, would take the checkpoint along, or what is known of the critics."""
+    earlier = shutil.copytree(first, tmp_path / "earlier")
+    run = json.loads((earlier / "run.json").read_text()) | {"critics": ["critic@0123456789abcdef"]}
+    (earlier / "run.json").write_text(json.dumps(run))
+    trainer = make_trainer(pipeline_dir, tmp_path / "lora", cached, adapter=earlier, objective="sft", max_steps=1)
+    shutil.rmtree(earlier)
+    trainer.train()
+    trainer.save_model()
+    assert json.loads((tmp_path / "lora" / "run.json").read_text())["critics"] == ["critic@0123456789abcdef"]

@@ -17,7 +17,7 @@ from ...hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
 from ...hub.front_matter import with_licence
 from ...hub.gallery import GALLERY, gallery_files, save_gallery, validation_pairs
 from ...hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora
-from ...hub.lora.origin import CRITICS, LENGTH, RUBRIC, training_of
+from ...hub.lora.origin import CRITICS, LENGTH, RUBRIC
 from ...hub.pushed_base import check_base
 from ...kernels import attending_by
 from ...records import content_id, placeless
@@ -50,8 +50,8 @@ class SavingTrainer(ResumableTrainer, Trainer):
     config: RewardWeightedVideoConfig
     output_dir: Path
     objective: Objective
-    adapter: str | Path | None
     _adapter_identity: str | None
+    _adapter_training: dict[str, Any]
 
     @property
     def _old_policy_moves(self) -> bool:
@@ -167,7 +167,7 @@ class SavingTrainer(ResumableTrainer, Trainer):
 
     def _critics(self, rows: CachedVideoDataset) -> list[str] | None:
         """Whose rewards `rows` have, and those of the LoRA that training went on from; `None` where that is not known."""
-        earlier = [] if self.adapter is None else training_of(self.adapter).get(CRITICS)
+        earlier = [] if self._adapter_identity is None else self._adapter_training.get(CRITICS)
         parents = rows.artifact.parents.items()
         # A name without a revision stands behind its role. `run.json` is published: no folders of this machine.
         named = [name.removeprefix("critic@") for role, name in parents if role.rpartition("/")[2] == "critic"]
