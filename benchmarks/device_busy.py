@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from lift_trl.alignment.data import cache
-from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.alignment.data.clips import ClipSize, load_clip
 from lift_trl.alignment.sampling import generate
 from lift_trl.alignment.sampling.settings import Sampling
@@ -82,7 +81,7 @@ def caching(source: PipelineSource, clips: Path, size: tuple[int, int, int], out
 
     # A clip is scaled to floats where the VAE is: on the device too.
     with patch.object(source.adapter, "encode_video", encode), patch.object(cache, "scaled", lambda clip: clip):
-        cache_videos(source, str(clips), out, num_frames=size[0], height=size[1], width=size[2])
+        cache.cache_videos(source, str(clips), out, num_frames=size[0], height=size[1], width=size[2])
     return device
 
 

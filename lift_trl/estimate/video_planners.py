@@ -46,10 +46,8 @@ def training_part(stages: VideoStages, settings: Mapping[str, Any], job: Job, nu
 
 def training_runs(args: RewardWeightedVideoConfig, job: Job, num_gpus: int) -> tuple[float, str]:
     """Micro-batches of a training, all cards together, and in words what a step is made of; `args` accumulate as there."""
-    batch, unit = (
-        args.per_device_train_batch_size,
-        "pairs (a row of --clips each)" if args.objective == "dpo" else "clips",
-    )
+    batch = args.per_device_train_batch_size
+    unit = "pairs (a row of --clips each)" if args.objective == "dpo" else "clips"
     clips = args.clips_per_step or batch * num_gpus * args.gradient_accumulation_steps
     args.gradient_accumulation_steps = times = max(1, clips // (batch * num_gpus))
     made = f"{clips} {unit} a step: {batch} on each of {num_gpus} cards, accumulated {times} times"

@@ -10,14 +10,14 @@ from ..records import RatedVideo, content_id
 from ..store.clip_rows import video_digest
 from ..store.system_clips import ListedClip, list_clips, numbered_seed
 from ..store.tables import table_rows
-from ..store.votes import read_votes
+from ..store.votes import read_votes, tally
 
 
 logger = logging.getLogger(__name__)
 
 #: The benchmark's card calls its last column Overall, its evaluation script ALL.
 _OVERALL = ("Overall", "ALL")
-_SIGNS = {"a": 1, "b": -1, "tie": 0, "A": 1, "B": -1, "same": 0}
+_SIGNS = {"A": 1, "B": -1, "same": 0}
 
 
 class Preferences(NamedTuple):
@@ -87,12 +87,7 @@ def read_preferences(
             videos.setdefault(ids[file, prompt], RatedVideo(ids[file, prompt], file, prompt))
         return ids[file, prompt]
 
-    balance: dict[tuple[str, str], int] = {}
-    for choice in choices:
-        first, second = clip(choice.first, choice.prompt), clip(choice.second, choice.prompt)
-        if first != second:
-            key, sign = ((first, second), choice.sign) if first < second else ((second, first), -choice.sign)
-            balance[key] = balance.get(key, 0) + sign
+    balance = tally((clip(one.first, one.prompt), clip(one.second, one.prompt), one.sign) for one in choices)
     pairs = [pair if sign > 0 else pair[::-1] for pair, sign in balance.items() if sign]
     used = {name for pair in pairs for name in pair}
     logger.info("%s: %d pairs, %d ties left out, %d clips", source, len(pairs), len(balance) - len(pairs), len(used))
@@ -122,7 +117,7 @@ def _csv_choices(path: Path, dimension: str | None) -> Iterator[_Choice]:
             raise ValueError(f"{where}: {row}")
         value = row.get(column) if dimension else next((row[name] for name in _OVERALL if name in row), None)
         missing = [name for name in ("path_A", "path_B", "prompt") if not row.get(name)]
-        if missing or value not in ("A", "B", "same"):
+        if missing or value not in _SIGNS:
             raise ValueError(
                 f"{where}: {column}={value!r} or no {', '.join(missing) or 'choice'}; write path_A, path_B, prompt and "
                 f"in {column} A, B or same."
@@ -149,14 +144,14 @@ def _votes(path: Path, systems: Mapping[str, Path | str], dimension: str | None)
             )
         return _existing(where, made[place])
 
-    for where, row in read_votes(path):
+    for vote in read_votes(path):
+        where, row = vote
         if row["dimension"] != dimension:
             continue
-        if row["choice"] not in ("a", "b", "tie"):
-            raise ValueError(f"{where}: choice {row['choice']!r}; use a, b or tie.")
+        sign = vote.sign
         prompt = str(row["prompt"]).strip()
         first, second = (clip(where, str(row[name]), prompt) for name in ("video_a", "video_b"))
-        yield _Choice(prompt, first, second, _SIGNS[row["choice"]])
+        yield _Choice(prompt, first, second, sign)
 
 
 def _voted_clip(where: str, name: str, systems: Mapping[str, Path | str]) -> Path:

@@ -14,7 +14,7 @@ from ..rubric import LIFT, REWARD_MARGIN, Rubric
 from .manifest import ARTIFACT_FILE, METADATA_FILE, REMAKE, Artifact, read_rows
 from .rated_videos import METADATA_NAMES, check_rated_videos
 from .rubrics.of_data import describe_rubric, find_rubric
-from .votes import read_votes
+from .votes import VoteRow, read_votes, tally
 
 
 _SHOWN = 3
@@ -136,21 +136,23 @@ def _holds_votes(path: Path) -> bool:
 
 def _votes(path: Path) -> Iterator[str]:
     """Of each question: votes, pairs in which more people chose one clip, their prompts, and ties."""
-    votes = [row for _, row in read_votes(path)]
-    voters = {row["voter"] for row in votes if row.get("voter") is not None}
+    votes = list(read_votes(path))
+    voters = {vote.row["voter"] for vote in votes if vote.row.get("voter") is not None}
     yield f"  votes: {len(votes)}, of {len(voters)} people"
-    for question in sorted({row["dimension"] for row in votes}, key=lambda name: (name is not None, str(name))):
-        balance: Counter[tuple[str, ...]] = Counter()
-        for row in votes:
-            if row["dimension"] == question:
-                clips = sorted((str(row["video_a"]), str(row["video_b"])))
-                sign = {"a": 1, "b": -1}.get(str(row["choice"]), 0)
-                balance[str(row["prompt"]), *clips] += sign if clips[0] == str(row["video_a"]) else -sign
+    questions: dict[str | None, list[VoteRow]] = {}
+    for vote in votes:
+        questions.setdefault(vote.row["dimension"], []).append(vote)
+    for question, asked in sorted(questions.items(), key=lambda item: (item[0] is not None, str(item[0]))):
+        balance = tally((_voted(vote, "video_a"), _voted(vote, "video_b"), vote.sign) for vote in asked)
         decided = [pair for pair, sign in balance.items() if sign]
         yield (
-            f"  {question or 'overall'}: {len(decided)} pairs in {len({pair[0] for pair in decided})} prompts, "
+            f"  {question or 'overall'}: {len(decided)} pairs in {len({first[0] for first, _ in decided})} prompts, "
             f"{len(balance) - len(decided)} ties"
         )
+
+
+def _voted(vote: VoteRow, side: str) -> tuple[str, str]:
+    return str(vote.row["prompt"]), str(vote.row[side])
 
 
 def _lora(path: Path) -> Iterator[str]:

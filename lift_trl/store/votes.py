@@ -1,8 +1,8 @@
 """Votes on pairs of clips as the pages write them: a folder of JSON-lines segments, or one such file."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .manifest import read_rows
 
@@ -11,6 +11,9 @@ from .manifest import read_rows
 VOTES_DIR = "votes"
 #: What every vote has; a report asks for the voter too.
 VOTE_COLUMNS = ("id", "prompt", "video_a", "video_b", "choice", "dimension")
+_SIGNS = {"a": 1, "b": -1, "tie": 0}
+
+_Clip = TypeVar("_Clip", str, tuple[str, str])
 
 
 class VoteRow(NamedTuple):
@@ -18,6 +21,13 @@ class VoteRow(NamedTuple):
 
     where: str
     row: Mapping[str, Any]
+
+    @property
+    def sign(self) -> int:
+        """1 for `video_a`, -1 for `video_b`, 0 for neither; raises `ValueError`, naming the row, for another choice."""
+        if self.row["choice"] not in _SIGNS:
+            raise ValueError(f"{self.where}: choice {self.row['choice']!r}; use a, b or tie.")
+        return _SIGNS[self.row["choice"]]
 
 
 def read_votes(source: Path | str, columns: tuple[str, ...] = VOTE_COLUMNS) -> Iterator[VoteRow]:
@@ -51,6 +61,21 @@ def read_votes(source: Path | str, columns: tuple[str, ...] = VOTE_COLUMNS) -> I
                 )
             if first is vote:
                 yield vote
+
+
+def tally(choices: Iterable[tuple[_Clip, _Clip, int]]) -> dict[tuple[_Clip, _Clip], int]:
+    """
+    Each pair of two clips once, and how many more chose its first clip than its second, on whichever sides they stood.
+
+    >>> tally([("x", "y", 1), ("y", "x", 1), ("x", "z", -1), ("x", "x", 1)])
+    {('x', 'y'): 0, ('x', 'z'): -1}
+    """
+    balance: dict[tuple[_Clip, _Clip], int] = {}
+    for first, second, sign in choices:
+        if first != second:
+            pair, sign = ((first, second), sign) if first < second else ((second, first), -sign)
+            balance[pair] = balance.get(pair, 0) + sign
+    return balance
 
 
 def _what(vote: VoteRow) -> tuple[Any, ...]:

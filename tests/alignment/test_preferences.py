@@ -93,6 +93,8 @@ def test_a_csv_with_the_benchmarks_columns_gives_the_same_pairs(tmp_path, system
 def test_what_is_wrong_with_a_vote_is_named(tmp_path, systems):
     write_rows(tmp_path / "a.jsonl", [vote(0, "left")])
     with pytest.raises(ValueError, match="a.jsonl, line 1: choice 'left'; use a, b or tie"):
+        list(inspect_artifact(tmp_path))
+    with pytest.raises(ValueError, match="a.jsonl, line 1: choice 'left'; use a, b or tie"):
         load_preferences(tmp_path, systems)
     with pytest.raises(ValueError, match="system of 'base/videos/0.mp4' is none of tuned. Name .* --systems base=DIR"):
         write_rows(tmp_path / "a.jsonl", [vote(0, "a")])
