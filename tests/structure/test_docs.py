@@ -5,11 +5,10 @@ import re
 import textwrap
 from pathlib import Path
 
-import pytest
 import yaml
 
 import lift_trl
-from tests.structure.source import ROOT, cli_commands, relative, text_files
+from tests.structure.source import ROOT, cli_commands, found_in, relative, text_files
 
 
 # Card templates are jinja: their links are made when a card is written.
@@ -34,18 +33,24 @@ def prose(page: Path) -> str:
     return "\n".join(line for line in lines if not line.endswith("<!-- not here -->"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=relative)
-def test_links_lead_to_files(page):
+def dead_links(page: Path) -> list[str]:
     targets = [target.split("#")[0] for target in LINK.findall(prose(page))]
     local = [target for target in targets if target and not re.match(r"(https?|mailto):", target)]
-    assert [target for target in local if not (page.parent / target).exists()] == []
+    return [target for target in local if not (page.parent / target).exists()]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=relative)
-def test_named_paths_exist(page):
+def test_links_lead_to_files():
+    assert found_in(PAGES, dead_links) == {}
+
+
+def dead_paths(page: Path) -> list[str]:
     text = prose(page)
     named = {*CODE_PATH.findall(text), *COMMAND_LINE_PATH.findall(text)}
-    assert sorted(path for path in named if not (ROOT / path).exists()) == []
+    return sorted(path for path in named if not (ROOT / path).exists())
+
+
+def test_named_paths_exist():
+    assert found_in(PAGES, dead_paths) == {}
 
 
 def test_named_parts_stand_in_the_file_that_is_named_with_them():
@@ -60,12 +65,17 @@ def test_named_parts_stand_in_the_file_that_is_named_with_them():
     assert found > 20
 
 
-@pytest.mark.parametrize("page", PAGES, ids=relative)
-def test_python_examples_compile_and_import_public_names(page):
+def names_that_are_not_public(page: Path) -> set[str]:
+    names: set[str] = set()
     for code in PYTHON_BLOCK.findall(prose(page)):
-        for node in ast.walk(ast.parse(textwrap.dedent(code))):
+        for node in ast.walk(ast.parse(textwrap.dedent(code), filename=relative(page))):
             if isinstance(node, ast.ImportFrom) and node.module == "lift_trl":
-                assert {alias.name for alias in node.names} <= set(lift_trl.__all__)
+                names |= {alias.name for alias in node.names}
+    return names - set(lift_trl.__all__)
+
+
+def test_python_examples_compile_and_import_public_names():
+    assert found_in(PAGES, names_that_are_not_public) == {}
 
 
 def test_make_commands_exist():

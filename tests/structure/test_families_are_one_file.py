@@ -2,9 +2,7 @@
 
 import ast
 
-import pytest
-
-from tests.structure.source import PACKAGE, relative
+from tests.structure.source import PACKAGE, docstring_nodes, found_in, parse
 
 
 FAMILY = "CogVideoX"
@@ -16,14 +14,8 @@ OTHERS = sorted(path for path in PACKAGE.rglob("*.py") if not {path, *path.paren
 
 def words_of(path):
     """The code of a file without its docstrings and comments: names, attributes and texts."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    docstrings = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
+    tree = parse(path)
+    docstrings = docstring_nodes(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Name | ast.Attribute | ast.alias):
             yield getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "name", "")
@@ -31,6 +23,5 @@ def words_of(path):
             yield node.value
 
 
-@pytest.mark.parametrize("path", OTHERS, ids=relative)
-def test_no_module_names_a_family(path):
-    assert [word for word in words_of(path) if FAMILY in word] == []
+def test_no_module_names_a_family():
+    assert found_in(OTHERS, lambda path: [word for word in words_of(path) if FAMILY in word]) == {}

@@ -11,7 +11,8 @@ from tests.structure.source import ROOT
 
 
 RECIPES = sorted(path.name for path in ROOT.glob("recipes/*.py"))
-HEAVY = ("peft", "diffusers", "datasets", "torchvision", "torchao", "scipy", "pandas", "torch._dynamo")
+HEAVY = ("peft", "diffusers", "datasets", "torchvision", "torchao", "scipy", "pandas", "torch._dynamo", "gradio",
+         "transformers.modeling_utils", "trl.trainer.sft_trainer")  # fmt: skip
 #: Prints the help of every recipe named, one process for all of them, then which heavy modules are loaded.
 PRINTS_HELP = f"""
 import contextlib, io, runpy, sys
@@ -21,7 +22,7 @@ for path in paths:
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         runpy.run_path(path, run_name="__main__")
     assert "--output_dir" in text.getvalue() or "--report_dir" in text.getvalue(), path
-print([name for name in {(*HEAVY, "transformers.modeling_utils")!r} if sys.modules.get(name) is not None])
+print([name for name in {HEAVY!r} if sys.modules.get(name) is not None])
 """
 
 
@@ -29,7 +30,7 @@ def printed(*command: str) -> str:
     return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_recipes_help_imports_no_models():
+def test_the_command_line_is_read_before_models_are_loaded():
     assert printed("-c", PRINTS_HELP, *(f"recipes/{name}" for name in RECIPES)) == "[]\n"
 
 

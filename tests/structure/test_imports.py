@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.structure.source import PACKAGE, ROOT, Import, imports, name_of, parse, python_files, relative
+from tests.structure.source import PACKAGE, ROOT, Import, found_in, imports, name_of, parse, python_files, relative
 
 
 # A module may import from a level with a smaller number, and from its own package. The stages (40) never import one
@@ -103,9 +103,9 @@ def test_every_module_has_a_level():
     assert units - set(LEVELS) - {"lift_trl.__init__"} == set()
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p != PACKAGE / "__init__.py"], ids=relative)
-def test_imports_come_from_lower_levels(path):
-    assert broken_layers(path, imports(path)) == []
+def test_imports_come_from_lower_levels():
+    files = [path for path in FILES if path != PACKAGE / "__init__.py"]
+    assert found_in(files, lambda path: broken_layers(path, imports(path))) == {}
 
 
 def test_the_rule_rejects_a_stage_that_imports_a_stage_and_an_upward_import():
@@ -138,21 +138,26 @@ def test_torch_is_not_imported_below_the_store(name):
     assert found == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_libraries_stay_in_their_places(path):
+def misplaced(path: Path) -> list[str]:
     here = name_of(path)
-    misplaced = [
-        f"{relative(path)}:{line} imports {module}"
+    return [
+        f"line {line} imports {module}"
         for module, line, _ in imports(path)
         for library, places in {**PLACES, **dict.fromkeys(NOWHERE, ())}.items()
         if under(module, library) and not any(under(here, place) for place in places)
     ]
-    assert misplaced == []
 
 
-@pytest.mark.parametrize("path", python_files("recipes", "benchmarks", "spaces", "tests"), ids=relative)
-def test_forbidden_decoders_are_nowhere(path):
-    assert [i for i in imports(path) if any(under(i.module, library) for library in NOWHERE)] == []
+def test_libraries_stay_in_their_places():
+    assert found_in(FILES, misplaced) == {}
+
+
+def decoders(path: Path) -> list[Import]:
+    return [i for i in imports(path) if any(under(i.module, library) for library in NOWHERE)]
+
+
+def test_forbidden_decoders_are_nowhere():
+    assert found_in(python_files("recipes", "benchmarks", "spaces", "tests"), decoders) == {}
 
 
 def test_every_imported_library_is_declared():
@@ -191,12 +196,14 @@ def names_in(module: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", python_files("recipes", "benchmarks", "spaces", "dev"), ids=relative)
-def test_what_is_imported_of_the_package_is_there(path):
-    """No test runs all of these files, so a name that moved away would show at their next use only."""
+def missing(path: Path) -> list[str]:
     ours = [i.module.rpartition(".") for i in imports(path) if i.module.startswith("lift_trl.")]
-    missing = [f"{module}.{name}" for module, _, name in ours if module != "lift_trl" and name not in names_in(module)]
-    assert missing == []
+    return [f"{module}.{name}" for module, _, name in ours if module != "lift_trl" and name not in names_in(module)]
+
+
+def test_what_is_imported_of_the_package_is_there():
+    """No test runs all of these files, so a name that moved away would show at their next use only."""
+    assert found_in(python_files("recipes", "benchmarks", "spaces", "dev"), missing) == {}
 
 
 def test_a_name_that_is_not_there_is_found():

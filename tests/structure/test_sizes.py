@@ -8,9 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from statistics import median
 
-import pytest
-
-from tests.structure.source import FOREIGN, PACKAGE, RECIPES, parse, python_files, relative, text_files
+from tests.structure.source import FOREIGN, PACKAGE, RECIPES, found_in, parse, python_files, relative, text_files
 
 
 MAX_FILE_LINES = 400
@@ -26,7 +24,6 @@ CODE = sorted(
     for path in PACKAGE.rglob("*")
     if path.suffix in {".py", ".js", ".css"} and FOREIGN.isdisjoint(path.relative_to(PACKAGE).parts)
 )
-PAIRS = list(combinations(sorted(RECIPES.glob("*.py")), 2))
 # Written so that this file does not match itself.
 PRIVATE_PATH = re.compile("/" + r"(root|work|Users|home/\w+)" + r"/[\w.]")
 
@@ -90,7 +87,7 @@ def test_no_file_repeats_its_folders_name():
 
 
 def test_the_median_file_is_short():
-    assert median(len(path.read_text(encoding="utf-8").splitlines()) for path in CODE) < MAX_MEDIAN_LINES
+    assert median(len(lines_of(path)) for path in CODE) < MAX_MEDIAN_LINES
 
 
 def test_crowded_folders_and_repeated_names_are_found():
@@ -103,27 +100,31 @@ def test_crowded_folders_and_repeated_names_are_found():
         assert not repeats_its_folder(PACKAGE / name), name
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_file_is_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+def lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_functions_are_short(path):
+def test_files_are_short():
+    assert {relative(path): n for path in FILES if (n := len(lines_of(path))) > MAX_FILE_LINES} == {}
+
+
+def long_functions(path: Path) -> dict[str, int]:
     functions = [n for n in ast.walk(parse(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    assert {f.name: code_lines(f) for f in functions if code_lines(f) > MAX_FUNCTION_LINES} == {}
+    return {f.name: code_lines(f) for f in functions if code_lines(f) > MAX_FUNCTION_LINES}
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_source_is_ascii(path):
-    bad = [n for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if not line.isascii()]
-    assert bad == []
+def test_functions_are_short():
+    assert found_in(FILES, long_functions) == {}
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: "-".join(path.stem for path in pair))
-def test_recipes_share_no_long_run(pair: tuple[Path, Path]):
-    a, b = (significant_lines(path.read_text(encoding="utf-8")) for path in pair)
-    assert longest_shared_run(a, b) <= MAX_SHARED_LINES
+def test_source_is_ascii():
+    assert found_in(FILES, lambda path: [n for n, line in enumerate(lines_of(path), 1) if not line.isascii()]) == {}
+
+
+def test_recipes_share_no_long_run():
+    lines = {path: significant_lines(path.read_text(encoding="utf-8")) for path in sorted(RECIPES.glob("*.py"))}
+    shared = {(a.stem, b.stem): longest_shared_run(lines[a], lines[b]) for a, b in combinations(lines, 2)}
+    assert {pair: run for pair, run in shared.items() if run > MAX_SHARED_LINES} == {}
 
 
 def test_shared_runs_are_found():

@@ -3,11 +3,10 @@
 import ast
 import re
 import subprocess
-
-import pytest
+from pathlib import Path
 
 from lift_trl.rubric import OFFICIAL_NAMES, QUESTIONS, REWARDS, Dimension, Label
-from tests.structure.source import PACKAGE, ROOT, parse, python_files, relative, string_constants
+from tests.structure.source import PACKAGE, ROOT, found_in, parse, python_files, relative, string_constants
 
 
 LABEL = re.compile(rf"({'|'.join(Label)})(\W.*)?", re.DOTALL)
@@ -30,23 +29,24 @@ def holds_rewards(node: ast.AST) -> bool:
     return set(REWARDS.values()) <= numbers
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_no_other_file_spells_the_vocabulary(path):
-    found = [f"{relative(path)}:{line} {text[:60]!r}" for line, text in string_constants(path) if is_vocabulary(text)]
+def spelled(path: Path) -> list[str]:
+    found = [f"line {line} {text[:60]!r}" for line, text in string_constants(path) if is_vocabulary(text)]
     if relative(path) == VBENCH:
         found = [hit for hit in found if Dimension.MOTION_SMOOTHNESS not in hit]
-    assert found == [], "take these words from lift_trl.rubric"
+    return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_no_other_file_spells_the_rewards(path):
-    found = [node.lineno for node in ast.walk(parse(path)) if holds_rewards(node)]
-    assert found == [], "take the rewards from lift_trl.rubric.REWARDS"
+def test_no_other_file_spells_the_vocabulary():
+    assert found_in(FILES, spelled) == {}, "take these words from lift_trl.rubric"
+
+
+def test_no_other_file_spells_the_rewards():
+    found = found_in(FILES, lambda path: [node.lineno for node in ast.walk(parse(path)) if holds_rewards(node)])
+    assert found == {}, "take the rewards from lift_trl.rubric.REWARDS"
 
 
 def test_the_rules_see_the_vocabulary():
-    spelled = [text for _, text in string_constants(PACKAGE / "rubric.py") if is_vocabulary(text)]
-    assert len(spelled) >= len(Label) + len(Dimension) + len(QUESTIONS)
+    assert len(spelled(PACKAGE / "rubric.py")) >= len(Label) + len(Dimension) + len(QUESTIONS)
     assert any(holds_rewards(node) for node in ast.walk(ast.parse("REWARDS = {'a': 0.9, 'b': 0.2, 'c': 0.05}")))
     assert is_vocabulary("Bad. Two heads.") and not is_vocabulary("Badlands") and not is_vocabulary("all are good")
 
