@@ -5,6 +5,7 @@ import gc
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 
@@ -34,6 +35,7 @@ import pytest  # noqa: E402
 from tests.clips import make_clip  # noqa: E402, F401  (fixtures)
 from tests.hub.fixtures import hub, local_hub  # noqa: E402, F401
 from tests.judges.tiny_video_score import judge_checkpoint, tiny_judge  # noqa: E402, F401
+from tests.processes import start_server  # noqa: E402
 from tests.vbench.suites import suite, suite_file  # noqa: E402, F401
 
 
@@ -57,6 +59,14 @@ gc.disable()
 
 def pytest_collection_finish() -> None:
     gc.enable()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Outside of what pytest itself wraps around the tests: forks log and warn as processes of their own do."""
+    if session.items:  # those who only hand them out to others have none
+        start_server()
+    return (yield)
 
 
 @pytest.fixture(scope="module", autouse=True)

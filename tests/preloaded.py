@@ -1,4 +1,4 @@
-"""What the server of tests/processes.py imports before it forks."""
+"""What a server imports before it forks (tests/processes.py)."""
 
 from lift_trl.importing import importing
 

@@ -11,6 +11,7 @@ prints what the test of the same folder asserts on, and fails where the test wou
 
 import argparse
 import json
+import multiprocessing
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -26,10 +27,13 @@ from lift_trl.recipe_parser import RecipeParser
 from lift_trl.rubric import Dimension
 from lift_trl.statistics.intervals import Estimate, bootstrap_mean
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
-from tests.processes import FORKS
 from tests.structure.source import RECIPES
 from tests.structure.test_recipe_configs import load_recipe
 
+
+#: Of the pools: trained in forks of a server that has imported the libraries and nothing else.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.preloaded"])
 
 CLIPS_PER_PROMPT, EVAL_CLIPS_PER_PROMPT = 5, 4
 STEPS, BATCH_SIZE = 120, 48

@@ -305,7 +305,7 @@ def test_an_evaluation_killed_between_two_dimensions_ends_with_the_same_report(
     deadline = time.monotonic() + 120
     while not ((tmp_path / "calls").exists() and len(calls(tmp_path)) == 2) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(killed.processes[0].pid, signal.SIGKILL)
+    os.killpg(killed.pids()[0], signal.SIGKILL)
     assert killed.wait() == [-signal.SIGKILL]
     assert [path.name for path in (tmp_path / "vbench").rglob("*_results.json")] == [
         "temporal_flickering_eval_results.json"

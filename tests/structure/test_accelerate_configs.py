@@ -1,21 +1,18 @@
 """Every accelerate YAML is read by accelerate itself, and means the strategy that its name says."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.commands.launch import _validate_launch_command, launch_command, launch_command_parser
 from accelerate.utils import DistributedType
 
+from tests.processes import Job
 from tests.structure.source import RECIPES
 
 
 CONFIGS = RECIPES / "configs" / "accelerate"
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
 SCRIPT = str(Path(__file__).with_name("print_state.py"))
 
 # name: (distributed type, processes, machines, how accelerate launches it)
@@ -74,11 +71,14 @@ def test_what_never_ran_on_a_gpu_says_so(name):
     assert "never run on" in (CONFIGS / f"{name}.yaml").read_text()
 
 
-def test_cpu_is_one_process():
+def launch(*words: str) -> None:
+    """The target of a [`Job`]: `accelerate launch` with these words."""
+    launch_command(launch_command_parser().parse_args(words))
+
+
+def test_cpu_is_one_process(monkeypatch, tmp_path):
     """And `cpu_2` is one job of two: see `test_two_processes_equal_one` in tests/invariants/test_trajectories.py."""
-    command = [*LAUNCH, "--config_file", str(CONFIGS / "cpu.yaml"), SCRIPT]
-    # The launcher of a surrounding job must not leak into this one.
-    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("state ")] == ["state 1 0 None 1"]
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)  # the launcher of a surrounding job must not leak into this one
+    output = Job(tmp_path / "log", launch, "--config_file", str(CONFIGS / "cpu.yaml"), SCRIPT).finish()
+    assert [line for line in output.splitlines() if line.startswith("state ")] == ["state 1 0 None 1"]
