@@ -16,6 +16,7 @@ from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact
 from .artifact_cards import artifact_card
 from .front_matter import pretty_name, tags, with_licence
 from .gallery import GALLERY, gallery_files, validation_pairs, with_gallery
+from .private import SPACE_DATA, is_private
 from .pushed_base import check_pushed_base, with_base
 
 
@@ -49,6 +50,7 @@ IGNORED = (
         "rng_state*",
         "training_args.bin",
     ),
+    f"{SPACE_DATA}/*",  # votes of a page of before, which did not mark its folders
 )
 #: Datasets are read by patterns of file names, so a stale shard of an earlier push would count as data.
 _MIRRORED = ("hra", "generated", "scored", "cache")
@@ -208,10 +210,11 @@ def _push_page(api: HfApi, folder: Path, repo_id: str, private: bool | None) -> 
 
 
 def artifact_files(folder: Path) -> Iterator[str]:
-    """The files of an artefact, relative, sorted, without what a run leaves beside it."""
+    """The files of an artefact, relative, sorted, without what a run leaves beside it, and what people said on a page."""
+    private = {path.parent for path in folder.rglob(".gitignore") if is_private(path.parent)}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not any(fnmatch(name, pattern) for pattern in IGNORED):
+        if path.is_file() and private.isdisjoint(path.parents) and not any(fnmatch(name, p) for p in IGNORED):
             yield name
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import gradio as gr
 
+from ..hub.private import keep_private
+
 
 COOKIE = "lift_voter"
 MIN_SALT_BYTES = 16
@@ -39,7 +41,8 @@ def load_salt(data_dir: Path | str, given: str | None = None) -> bytes:
     """
     path = Path(data_dir) / ".salt"
     if not given and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.exists():
+            keep_private(path.parent)  # one that is there may hold the user's own
         partial = path.with_name(f".salt.{os.getpid()}.tmp")
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(secrets.token_hex(32))

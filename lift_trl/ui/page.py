@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from starlette.middleware import Middleware
 
+from ..hub.private import SPACE_DATA, keep_private
 from ..store.video_io import VideoInfo, probe_video
 from ..store.votes import VOTES_DIR
 from .clips import ClipShelf
@@ -59,7 +60,7 @@ class Settings(NamedTuple):
     def from_env(cls, name: str) -> "Settings":
         """Reads the environment; `name` is the page's, for the folder where nothing else is said."""
         persistent = Path("/data")
-        default = persistent if os.environ.get("SPACE_ID") and os.access(persistent, os.W_OK) else Path("space_data")
+        default = persistent if os.environ.get("SPACE_ID") and os.access(persistent, os.W_OK) else Path(SPACE_DATA)
         names = [*os.environ.get("OWNERS", "").split(","), os.environ.get("SPACE_AUTHOR_NAME", "")]
         return cls(
             data_dir=Path(os.environ.get("DATA_DIR") or default / name),
@@ -79,6 +80,11 @@ class Settings(NamedTuple):
             require_login=self.require_login,
             votes_per_minute=self.votes_per_minute,
         )
+
+    def clips_dir(self) -> Path:
+        """Where the page keeps clips: made for visitors, or out of a dataset that may be private."""
+        keep_private(self.data_dir / "clips")
+        return self.data_dir / "clips"
 
     def log(self, card: str = "", *, directory: str = VOTES_DIR) -> VoteLog:
         """A log of the page, of that name in `data_dir` and in the repository."""

@@ -1,6 +1,7 @@
 """Votes and ratings that survive a crash, a restart and a failing Hub: on the disk first, on the Hub later.
 
     folder/3f2a...c1.jsonl    a segment: rows of one process, append-only, flushed to the disk before they are acknowledged
+    folder/.gitignore         that neither git nor a push takes the folder along
 
 A segment is uploaded whole, under its own name, so an upload that is repeated (after an error, or because the answer was
 lost) replaces the same rows and never adds them again. A row has an id made of who, what and which dimension, and counts
@@ -22,6 +23,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.hf_api import RepoFile
 
+from ..hub.private import keep_private
 from ..records import content_id
 from ..store.manifest import read_rows
 from ..store.votes import VOTES_DIR
@@ -82,7 +84,7 @@ class VoteLog:
         self._on_hub: dict[str, int] = {}  # rows of each segment that the Hub holds
         self._foreign: set[str] = set()  # ids that only segments of other machines hold, on the Hub
         self._joined = False
-        self.folder.mkdir(parents=True, exist_ok=True)
+        keep_private(self.folder)
         for path in sorted(self.folder.glob("*.jsonl")):
             self._segments[path.stem] = [row for row in read_rows(path) if self._is_new(row)]
         self._segment = ""

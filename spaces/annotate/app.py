@@ -46,7 +46,7 @@ identity = settings.identity()
 log = settings.log(ratings_card(settings.repo_id or "", os.environ["CLIPS"], rubric))
 decisions = settings.log(directory="decisions")
 queue = AnnotationQueue(
-    load_clips(os.environ["CLIPS"], token=settings.token, cache_dir=settings.data_dir / "clips"),
+    load_clips(os.environ["CLIPS"], token=settings.token, cache_dir=settings.clips_dir()),
     log,
     identity,
     gold=load_clips(os.environ["GOLD"], token=settings.token) if os.environ.get("GOLD") else (),

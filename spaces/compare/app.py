@@ -52,7 +52,7 @@ def generator(plan: Plan) -> PairGenerator:
     arguments |= {"negative_prompt": model.negative_prompt} if model.negative_prompt else {}
     # On ZeroGPU a visitor has two minutes a day (signed in five): enough for both clips of a 2B model in 25 steps.
     arguments["num_inference_steps"] = int(os.environ.get("STEPS", "25" if zero_gpu else "50"))
-    args = (pipe, named(os.environ["ADAPTERS"]), critic, arguments, model.fps, settings.data_dir / "clips")
+    args = (pipe, named(os.environ["ADAPTERS"]), critic, arguments, model.fps, settings.clips_dir())
     rest = {"transformer_gb": sizes["transformer"], "base_revision": source.fingerprint("transformer", "vae")}
     return PairGenerator(*args, **rest, lend=spaces.GPU if zero_gpu else None)
 

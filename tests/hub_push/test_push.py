@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from lift_trl.records import hra_features
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import Artifact, write_rows
 from lift_trl.store.video_io import write_video
+from lift_trl.ui.page import Settings
+from lift_trl.ui.shown import Shown
 from lift_trl.ui.vote_log import VoteLog
 from tests.hub.fixtures import LocalHub
 from tests.processes import Job
@@ -284,6 +287,34 @@ def test_what_lies_beside_an_artefact_stays_here(tmp_path: Path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     assert list(artifact_files(tmp_path)) == kept
+
+
+@pytest.mark.parametrize("data_dir", [None, "my votes"])
+def test_what_people_said_in_a_spaces_folder_stays_here(data_dir: str | None, tmp_path: Path, monkeypatch):
+    """A try on a laptop, in the folder that is pushed; git leaves it out too. A `.gitignore` of one's own hides nothing."""
+    kept = ["README.md", "app.py", "clips/a.mp4"]
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / ".gitignore").write_text("*\n")
+    for name in kept:
+        (tmp_path / name).write_text("x")
+    for name in ("DATA_DIR", "SPACE_ID", "SALT"):
+        monkeypatch.delenv(name, raising=False)
+    if data_dir is not None:
+        monkeypatch.setenv("DATA_DIR", data_dir)
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_env("annotate")
+    settings.identity()
+    votes = settings.log()
+    for log in (votes, settings.log(directory="decisions"), Shown(votes)._log):
+        log.add([{"id": "1", "voter": "hf:ada", "choice": "a"}])
+    (settings.clips_dir() / "of_a_private_dataset.mp4").write_text("x")
+    (tmp_path / "space_data" / "arena" / "votes").mkdir(parents=True)
+    (tmp_path / "space_data" / "arena" / "votes" / "of_before.jsonl").write_text('{"voter": "hf:ada"}\n')
+    assert list(artifact_files(tmp_path)) == kept
+    shutil.rmtree(tmp_path / "space_data" / "arena")
+    subprocess.run(["git", "init", "-q"], check=True)
+    listed = subprocess.run(["git", "add", "-A", "-n"], check=True, capture_output=True, text=True).stdout
+    assert "app.py" in listed and "jsonl" not in listed and "salt" not in listed and "private" not in listed
 
 
 def test_a_folder_that_the_hub_would_refuse_is_refused_first(artefacts, hub: LocalHub, monkeypatch):
