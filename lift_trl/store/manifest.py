@@ -17,6 +17,7 @@ import yaml
 
 from ..rubric import LIFT, Rubric
 from .rubrics.form import rubric_from_plain, rubric_to_plain
+from .tables import numbered_rows
 
 
 SCHEMA_VERSION = 1
@@ -224,30 +225,17 @@ def remove_partials(folder: Path | str) -> None:
 
 def read_rows(path: Path | str) -> Iterator[dict[str, Any]]:
     """
-    The rows of a JSON-lines file. A last line without a newline (a process was killed in the middle) is left out.
+    The rows of a JSON-lines file that was written whole, by us or by people: the last line needs no end.
 
     Raises:
-        ValueError: naming file and line if any other line is no JSON object.
+        ValueError: naming file and line if a line is no JSON object.
     """
-    with open(path, encoding="utf-8") as file:
-        number = 0
-        try:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith("\n"):
-                    return
-                yield _row(path, number, line)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}, after line {number}: not UTF-8 ({error.reason}). Save it as UTF-8.") from error
+    return (row for _, row in numbered_rows(path))
 
 
-def _row(path: Path | str, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {number}: not JSON ({error}). Correct or delete the line.") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{path}, line {number}: not a JSON object. One line holds one row.")
-    return row
+def read_log(path: Path | str) -> Iterator[dict[str, Any]]:
+    """As `read_rows`, of a file that processes append to: half a last line, of a killed one, is passed over."""
+    return (row for _, row in numbered_rows(path, is_log=True))
 
 
 def read_json(path: Path | str) -> Any:
@@ -289,8 +277,13 @@ class Manifest:
             if end:
                 file.seek(end - 1)
                 if file.read(1) != b"\n":
-                    # A killed process left half a line; its payload is made again.
-                    file.truncate(_last_line_start(self._part))
+                    start = _last_line_start(self._part)
+                    file.seek(start)
+                    try:
+                        json.loads(file.read())
+                        data = b"\n" + data  # only its end was not written any more
+                    except ValueError:
+                        file.truncate(start)  # half a line of a killed process; its payload is made again
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -301,7 +294,7 @@ class Manifest:
         merged = self.folder / METADATA_FILE
         rows: dict[str, dict[str, Any]] = {}
         for path in [merged, *paths] if merged.is_file() else paths:
-            for row in read_rows(path):
+            for row in read_rows(path) if path == merged else read_log(path):
                 rows.setdefault(row["id"], row)
         return list(rows.values())
 

@@ -28,16 +28,46 @@ def text_lines(path: Path | str) -> Iterator[str]:
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
+            yield _text(path, number, line)
+
+
+def _text(path: Path | str, number: int, line: bytes) -> str:
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        if "\0" in text:
+            raise UnicodeDecodeError("utf-8", line, line.index(0), line.index(0) + 1, "")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}, line {number}: byte {line[error.start]:#04x} is not UTF-8, so this is another encoding (UTF-16, "
+            "cp1252). Save the file as UTF-8 (in a spreadsheet: 'CSV UTF-8')."
+        ) from error
+    return text
+
+
+def numbered_rows(path: Path | str, *, is_log: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """
+    The rows of a JSON-lines file with the numbers of their lines, without blank ones. The last line needs no end.
+
+    Args:
+        is_log: whether processes append to it (a part of a manifest, a segment of votes): then a last line without an end
+            that is no row is the half that a killed process left, and is passed over.
+
+    Raises:
+        ValueError: naming file and line, if any other line is no JSON object or no UTF-8.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                if "\0" in text:
-                    raise UnicodeDecodeError("utf-8", line, line.index(0), line.index(0) + 1, "")
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number}: byte {line[error.start]:#04x} is not UTF-8, so this is another encoding "
-                    "(UTF-16, cp1252). Save the file as UTF-8 (in a spreadsheet: 'CSV UTF-8')."
-                ) from error
-            yield text
+                row = _json_row(_text(path, number, line))
+                if isinstance(row, str):
+                    raise ValueError(f"{path}, line {number}: {row}")
+            except ValueError:
+                if is_log and not line.endswith(b"\n"):
+                    return
+                raise
+            yield number, row
 
 
 def read_yaml(path: Path | str) -> Any:
@@ -89,7 +119,7 @@ def present(value: Any, *, is_spoken: bool = False) -> Any:
     return None if isinstance(value, float | Decimal) and math.isnan(value) else value
 
 
-def _json_row(line: str) -> Mapping[str, Any] | str:
+def _json_row(line: str) -> dict[str, Any] | str:
     try:
         row = json.loads(line, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
@@ -100,10 +130,11 @@ def _json_row(line: str) -> Mapping[str, Any] | str:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    twice = next((name for name, count in Counter(name for name, _ in pairs).items() if count > 1), None)
-    if twice is not None:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"{twice!r} stands twice in the row; delete one.")
-    return dict(pairs)
+    return row
 
 
 def _separated_rows(path: Path, separator: str) -> Iterator[Mapping[str, Any] | str]:

@@ -1,16 +1,20 @@
 """Votes on pairs of clips as the pages write them: a folder of JSON-lines segments, or one such file."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from .manifest import read_rows
+from .tables import numbered_rows
 
 
 #: Folder of the votes, in a page's `DATA_DIR` and in its dataset repository.
 VOTES_DIR = "votes"
 #: What every vote has; a report asks for the voter too.
 VOTE_COLUMNS = ("id", "prompt", "video_a", "video_b", "choice", "dimension")
+_TEXTS = ("prompt", "video_a", "video_b")
+#: Names of the files that a page appends to (`ui.vote_log`); all others are people's.
+_SEGMENT = re.compile(r"[0-9a-f]{32}")
 _SIGNS = {"a": 1, "b": -1, "tie": 0}
 
 _Clip = TypeVar("_Clip", str, tuple[str, str])
@@ -41,7 +45,7 @@ def read_votes(source: Path | str, columns: tuple[str, ...] = VOTE_COLUMNS) -> I
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming file and line, if a column is missing, or an id stands for two votes.
+        ValueError: naming file and line, if a column is missing or holds what it cannot, or an id stands for two votes.
     """
     path = Path(source)
     folder = path / VOTES_DIR if (path / VOTES_DIR).is_dir() else path  # beside it a page notes what it has shown
@@ -50,10 +54,13 @@ def read_votes(source: Path | str, columns: tuple[str, ...] = VOTE_COLUMNS) -> I
         raise FileNotFoundError(f"{path}: no votes (*.jsonl). Name a file of votes, or the folder of the arena's.")
     seen: dict[str, VoteRow] = {}
     for file in files:
-        for number, row in enumerate(read_rows(file), start=1):
+        for number, row in numbered_rows(file, is_log=_SEGMENT.fullmatch(file.stem) is not None):
             vote = VoteRow(f"{file}, line {number}", row)
             if missing := [name for name in columns if name not in row]:
                 raise ValueError(f"{vote.where}: no {', '.join(missing)}; a vote has {', '.join(columns)}.")
+            for name in (*columns, "voter"):
+                if isinstance(row.get(name), list | dict) or name in _TEXTS and not isinstance(row[name], str):
+                    raise ValueError(f"{vote.where}: {name} is {row[name]!r:.80}; write one text.")
             first = seen.setdefault(row["id"], vote)
             if _what(first) != _what(vote):
                 raise ValueError(

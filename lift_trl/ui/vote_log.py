@@ -25,7 +25,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from ..hub.private import keep_private
 from ..records import content_id
-from ..store.manifest import read_rows
+from ..store.manifest import read_log
 from ..store.votes import VOTES_DIR
 
 
@@ -86,7 +86,7 @@ class VoteLog:
         self._joined = False
         keep_private(self.folder)
         for path in sorted(self.folder.glob("*.jsonl")):
-            self._segments[path.stem] = [row for row in read_rows(path) if self._is_new(row)]
+            self._segments[path.stem] = [row for row in read_log(path) if self._is_new(row)]
         self._segment = ""
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -241,7 +241,7 @@ class VoteLog:
                 self._on_hub[Path(path).stem] = len(rows)
                 already |= {row["id"] for row in rows}
                 continue
-            found = read_rows(self._api.hf_hub_download(repo, path, repo_type="dataset"))
+            found = read_log(self._api.hf_hub_download(repo, path, repo_type="dataset"))
             if rows is None:
                 foreign |= {row["id"]: row for row in found}
             else:

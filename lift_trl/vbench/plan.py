@@ -11,6 +11,7 @@ from typing import Any
 
 from ..records import content_id, seed_from
 from ..store.manifest import METADATA_FILE, Artifact, read_rows, write_rows, write_text
+from ..store.tables import numbered_rows
 from .suite import FLICKERING, Suite, SuitePrompt, select_dimensions
 
 
@@ -181,7 +182,7 @@ def locate_videos(plan: Plan, source: Path | str) -> dict[str, Path]:
         present = set(os.listdir(root))
         return {video.file_name: root / video.file_name for video in plan.videos if video.file_name in present}
     rows = {}
-    for number, row in enumerate(read_rows(metadata), start=1):
+    for number, row in numbered_rows(metadata):
         if "id" not in row:
             raise ValueError(
                 f"{metadata}, line {number}: no id; generate the clips of the plan by recipes/generate.py, "

@@ -357,6 +357,14 @@ def test_a_queue_edited_by_hand(small: tuple[Dataset, Truth], tmp_path: Path):
     edit(decision="drop", reviewer="ann")
     with pytest.raises(ValueError, match="no row nonsense"):
         decide(queue, {"nonsense": Decision(None, "", "ann")})
+    edit(decision=None)
+    before = queue.read_bytes()
+    assert len(read_decisions(queue)) == len(rows) and queue.read_bytes() == before
+    assert decide(queue, {rows[-1]["id"]: Decision(None, "", "ann")}) == len(rows) - 1
+    assert [row["id"] for row in read_rows(queue)] == [row["id"] for row in rows]
+    queue.write_text(queue.read_text() + json.dumps(rows[1]))
+    with pytest.raises(ValueError, match=rf"line {len(rows) + 1}: id '{rows[1]['id']}' stands in .*, line 2 too"):
+        decide(queue, {rows[0]["id"]: Decision(None, "", "ann")})
 
 
 def test_a_dataset_with_embedded_clips_is_corrected_too(small: tuple[Dataset, Truth], tmp_path: Path):

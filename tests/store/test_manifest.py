@@ -46,6 +46,14 @@ def test_half_a_line_of_a_killed_process_is_neither_read_nor_built_upon(tmp_path
     assert manifest.done_ids() == {"a"}
     manifest.append({"id": "c"})
     assert [row["id"] for row in read_rows(part)] == ["a", "c"]
+    # Killed within a letter of two bytes, or right before the line's end.
+    part.write_bytes(part.read_bytes() + '{"id": "d", "prompt": "F\u00fcchse"}'.encode()[:25])
+    assert manifest.done_ids() == {"a", "c"}
+    manifest.append({"id": "e"})
+    part.write_bytes(part.read_bytes() + b'{"id": "f", "n": 2}')
+    assert manifest.done_ids() == {"a", "c", "e", "f"}
+    manifest.append({"id": "g"})
+    assert [row["id"] for row in read_rows(part)] == ["a", "c", "e", "f", "g"]
 
 
 def test_rows_survive_kill_9_right_after_they_are_appended(tmp_path):
@@ -75,6 +83,18 @@ def test_broken_lines_name_file_and_line(tmp_path):
     path.write_text('{"id": "a"}\n[1]\n')
     with pytest.raises(ValueError, match="line 2: not a JSON object"):
         list(read_rows(path))
+    path.write_text('{"id": "a"}\n\n{"id": "b", "va')  # half a row that a person left is no row of nobody
+    with pytest.raises(ValueError, match=r"metadata\.jsonl, line 3: not JSON"):
+        list(read_rows(path))
+    with pytest.raises(ValueError, match="line 3: not JSON"):
+        Manifest(tmp_path).done_ids()
+
+
+def test_a_file_as_people_leave_it_has_all_its_rows(tmp_path):
+    path = tmp_path / "metadata.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"id": "a"}\r\n\r\n{"id": "b"}\r\n{"id": "c"}')
+    assert [row["id"] for row in read_rows(path)] == ["a", "b", "c"]
+    assert Manifest(tmp_path).done_ids() == {"a", "b", "c"}
 
 
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path):

@@ -357,7 +357,8 @@ def test_the_first_decision_stands_and_an_unchanged_label_keeps_its_reason(log):
 def test_a_queue_travels_to_the_hub_and_its_clips_with_it(hub, tmp_path):
     write_video(tmp_path / "cache" / "a.mp4", np.zeros((1, 16, 16, 3), np.uint8), fps=8)
     rows = [{**row, "video": str(tmp_path / "cache" / "a.mp4")} for row in queue_rows()]
-    write_rows(tmp_path / "review_queue.jsonl", rows)
+    # As an editor leaves it: the last line has no end.
+    (tmp_path / "review_queue.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert find_queue(str(tmp_path / "review_queue.jsonl")) == (tmp_path / "review_queue.jsonl", True)
     shared = share_queue(tmp_path / "review_queue.jsonl", tmp_path / "shared")
     hub.api().create_repo("dev/queue", repo_type="dataset")

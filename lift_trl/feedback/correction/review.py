@@ -12,9 +12,9 @@ from typing import Any
 
 from ...records import Annotation
 from ...rubric import Rubric
-from ...store.manifest import read_rows, write_rows, write_text
+from ...store.manifest import write_rows
 from ...store.rubrics.of_data import find_rubric
-from ...store.tables import text_lines
+from ...store.tables import numbered_rows
 
 
 QUEUE_FILE = "review_queue.jsonl"
@@ -60,7 +60,8 @@ def decide(queue: Path | str, decisions: Mapping[str, Decision]) -> int:
     Raises:
         ValueError: if an id is not in the queue, or a decision is not complete (as `read_decisions`).
     """
-    rows, rubric = {row["id"]: row for row in read_rows(queue)}, find_rubric(queue)
+    places, rubric = _rows(queue), find_rubric(queue)
+    rows = {name: row for name, (_, row) in places.items()}
     unknown = [row_id for row_id in decisions if row_id not in rows]
     if unknown:
         raise ValueError(f"{queue}: no row {', '.join(unknown[:5])}; decide rows of this queue only.")
@@ -84,11 +85,21 @@ def read_decisions(queue: Path | str) -> dict[str, Decision | None]:
         ValueError: naming the line, if a decision is no label and not `"drop"`, names no reviewer, or changes the label
             without a new reason.
     """
-    text = "".join(text_lines(queue))
-    if text and not text.endswith("\n"):  # an editor may leave the last line open; read_rows would pass it over
-        write_text(queue, text + "\n")
     rubric = find_rubric(queue)
-    return {row["id"]: _decision(row, f"{queue}, line {n}", rubric) for n, row in enumerate(read_rows(queue), start=1)}
+    return {name: _decision(row, where, rubric) for name, (where, row) in _rows(queue).items()}
+
+
+def _rows(queue: Path | str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """(where it stands, row) by id of a queue, which people edit. Raises `ValueError` for an id that is missing or twice."""
+    rows: dict[str, tuple[str, dict[str, Any]]] = {}
+    for number, row in numbered_rows(queue):
+        where, name = f"{queue}, line {number}", row.get("id")
+        if not isinstance(name, str):
+            raise ValueError(f"{where}: the id is {name!r:.80}; a row of a queue keeps the id that it was given.")
+        if name in rows:
+            raise ValueError(f"{where}: id {name!r} stands in {rows[name][0]} too; delete one of the two.")
+        rows[name] = where, row
+    return rows
 
 
 def _decision(row: Mapping[str, Any], where: str, rubric: Rubric) -> Decision | None:
