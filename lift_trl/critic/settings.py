@@ -11,6 +11,7 @@ from transformers.utils import CONFIG_NAME
 from ..critic_models import find_critic_model
 from ..hub_source import find_file
 from ..protocols import CriticModel
+from ..published import published
 from ..rubric import LIFT, Rubric
 from ..store.manifest import ARTIFACT_FILE, Artifact
 from ..store.rubrics.of_data import check_same
@@ -57,7 +58,8 @@ class CriticSettings:
         """Writes them into `folder` with the dimensions that were taught and the `parents` (base model: revision)."""
         config = {name: value for name, value in asdict(self).items() if name != "rubric"}
         config["dimensions"] = [str(dimension) for dimension in self.rubric.dimensions]
-        Artifact(kind=KIND, config=config, parents=parents, rubric=self.rubric).save(folder)
+        # A trainer pushes the file as it is; an earlier critic may be a folder of this machine.
+        Artifact(kind=KIND, config=config, parents=published(parents), rubric=self.rubric).save(folder)
 
 
 def find_revision(name_or_path: str, revision: str | None = None) -> str:

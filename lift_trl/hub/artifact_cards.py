@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardDa
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from jinja2 import Template
 
+from ..published import published
 from ..records import EvalRow
 from ..rubric import LIFT, Rubric, words
 from ..store.manifest import METADATA_FILE, Artifact, library_versions, read_rows
@@ -93,7 +94,7 @@ def artifact_card(
         ValueError: if there is no card for its kind.
     """
     path = Path(folder)
-    artifact = Artifact.load(path)
+    artifact = Artifact.load(path).published()
     if artifact.kind not in _PARTS:
         raise ValueError(f"{folder}: no card for a {artifact.kind} artefact; there is one for {', '.join(_PARTS)}.")
     part = _PARTS[artifact.kind](path, artifact)
@@ -332,6 +333,6 @@ def _page_card(template: str, repo_id: str, tag: str, **fields: str) -> str:
         snippet=_ROWS.format(repo=repo_id, split="train"),
         version=library_versions()["lift_trl"],
         citation=CITATION,
-        **fields,
+        **published(fields),
     )
     return str(card)

@@ -1,5 +1,6 @@
 """One artefact folder to the Hub by its kind: files first, then the commit that makes them a whole artefact."""
 
+import json
 import re
 import time
 from collections import Counter
@@ -12,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, RepoCard, SpaceCardData
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # httpx's own
 
-from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact
+from ..published import published
+from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
 from .artifact_cards import artifact_card
 from .front_matter import pretty_name, tags, with_licence
 from .gallery import GALLERY, gallery_files, validation_pairs, with_gallery
@@ -54,6 +56,8 @@ IGNORED = (
 )
 #: Datasets are read by patterns of file names, so a stale shard of an earlier push would count as data.
 _MIRRORED = ("hra", "generated", "scored", "cache")
+#: Columns of rows that name models.
+_MADE_BY = ("model", "adapter", "critic")
 #: Files in one request, and in one commit: larger ones run into the Hub's time limit.
 _BATCH = 256
 #: What a reader knows an artefact by goes last.
@@ -163,6 +167,10 @@ def _contents(
 ) -> tuple[str, Mapping[str, Path | bytes]]:
     """The card, and every file by its name in the repository, the card among them."""
     files: dict[str, Path | bytes] = {name: folder / name for name in artifact_files(folder)}
+    if ARTIFACT_FILE in files:
+        files[ARTIFACT_FILE] = Artifact.load(folder).published().to_yaml().encode()
+    if METADATA_FILE in files:
+        files[METADATA_FILE] = _published_rows(folder / METADATA_FILE)
     if kind == "lora":
         card, clips = _gallery(folder, _lora_card(folder, repo_id, license))
         files = {name: file for name, file in files.items() if not name.startswith(f"{GALLERY}/")} | dict(clips)
@@ -175,6 +183,12 @@ def _contents(
         card = changed.get(README, card.encode()).decode()
         card = with_licence(api, card) if license is None else card
     return card, files | {README: card.encode()}
+
+
+def _published_rows(file: Path) -> bytes:
+    """The rows, of which the models and judges that they name may be folders of this machine."""
+    rows = ({**row, **published({name: row[name] for name in _MADE_BY if name in row})} for row in read_rows(file))
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def _gallery(folder: Path, card: str) -> tuple[str, Mapping[str, Path]]:

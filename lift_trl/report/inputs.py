@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..documented import documented
+from ..published import published
 from ..records import EvalRow, content_id
 from ..statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from ..store.manifest import STATE_FILE, Artifact, library_versions, read_json
@@ -169,8 +170,8 @@ def build_report(args: ReportArguments) -> Report:
         curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
         stamps={**training_stamps(systems), **_stamps(paths)},
         parents=parents_of({**paths, **_by_judge_and_system(judged_by)}),
-        suite_stamps={args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps},
-        notes=(*_unscored(paths), *training_notes(facts), *other_votes, *vbench.notes),
+        suite_stamps=published({args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps}),
+        notes=tuple(published([*_unscored(paths), *training_notes(facts), *other_votes, *vbench.notes])),
         cards=named_paths(args.cards),
         roles=roles,
         rubric=rubric_of_systems(systems),
@@ -331,10 +332,10 @@ def _row_text(row: Mapping[str, Any] | str) -> str:
 def _stamps(paths: Mapping[str, Path]) -> dict[str, str]:
     stamps = {}
     for name, path in paths.items():
-        made = [str(path)]
+        made = [published(str(path))]
         if (path / "artifact.yaml").is_file():
             artifact = Artifact.load(path)
-            made += [f"{parent} {revision}" for parent, revision in artifact.parents.items()]
+            made += [f"{parent} {revision}" for parent, revision in published(artifact.parents).items()]
         stamps[f"system {name}"] = ", ".join(made)
     versions = [f"{package} {found}" for package, found in library_versions().items() if found]
     return {**stamps, "versions": ", ".join(versions)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..hub.lora.origin import ADAPTERS, CRITICS, LENGTH, TRAINING, adapter_identity, training_of
+from ..published import published
 from ..records import EvalRow, placeless
 from ..rubric import words
 from ..store.manifest import ARTIFACT_FILE, Artifact
@@ -45,8 +46,8 @@ def system_facts(name: str, clips: Sequence[SystemClip]) -> SystemFacts:
     each = sorted(set(counts.values()))
     return SystemFacts(
         name=name,
-        model=made.parents.get("model", "") if made else "",
-        adapter=", ".join(identity.rpartition("@")[0] for identity in _adapters(made).values()),
+        model=published(made.parents.get("model", "")) if made else "",
+        adapter=", ".join(published(identity.rpartition("@")[0]) for identity in _adapters(made).values()),
         objective=", ".join(dict.fromkeys(str(run["objective"]) for run in _training(made))),
         settings=_settings(made.config) if made else "",
         clips=len(clips),

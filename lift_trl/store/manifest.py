@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from ..published import published, published_words
 from ..rubric import LIFT, Rubric
 from .rubrics.form import rubric_from_plain, rubric_to_plain
 from .tables import numbered_rows
@@ -61,8 +62,8 @@ def command_line(argv: Sequence[str] | None = None) -> str:
     """
     The command that runs this process, as it may be published; `""` where nobody typed one (a notebook, a test).
 
-    Absolute paths keep their name only, and tokens are left out. Scripts run under `accelerate launch`, which does for one
-    process too.
+    Absolute paths keep their name only; tokens, passwords and signatures are left out. Scripts run under `accelerate
+    launch`, which does for one process too.
 
     >>> command_line(["recipes/cache.py", "--config", "/srv/ada/cache.yaml", "--hub_token", "hf_x"])
     'accelerate launch recipes/cache.py --config cache.yaml --hub_token ...'
@@ -75,12 +76,7 @@ def command_line(argv: Sequence[str] | None = None) -> str:
         shown = ["accelerate", "launch", path.name if path.is_absolute() else program]
     else:
         return ""
-    for word in words:
-        option, equals, value = word.rpartition("=")
-        is_token = "token" in (option or shown[-1]) and (option or shown[-1]).startswith("--")
-        value = "..." if is_token else Path(value).name if os.path.isabs(value) else value
-        shown.append(option + equals + value)
-    return shlex.join(shown)
+    return shlex.join([*shown, *published_words(words)])
 
 
 @dataclass(frozen=True)
@@ -112,11 +108,20 @@ class Artifact:
 
     def save(self, folder: Path | str) -> None:
         """Writes `artifact.yaml` into `folder`. (YAML: any visible `*.json` there would break `load_dataset(folder)`.)"""
+        write_text(Path(folder) / ARTIFACT_FILE, self.to_yaml())
+
+    def published(self) -> "Artifact":
+        """The same without folders of this machine and without secrets in `config`, `parents` and `command`."""
+        command = shlex.join(published_words(shlex.split(self.command)))  # an earlier lift_trl noted more
+        return replace(self, config=published(self.config), parents=published(self.parents), command=command)
+
+    def to_yaml(self) -> str:
+        """What stands in `artifact.yaml`."""
         rubric = (
             self.rubric.id if self.rubric.id == LIFT.id else {"id": self.rubric.id, **rubric_to_plain(self.rubric)}
         )
         content = json.loads(json.dumps({**asdict(self), "rubric": rubric}))
-        write_text(Path(folder) / ARTIFACT_FILE, yaml.safe_dump(content, sort_keys=False))
+        return str(yaml.safe_dump(content, sort_keys=False))
 
     @classmethod
     def load(cls, folder: Path | str) -> "Artifact":

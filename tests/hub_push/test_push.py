@@ -17,7 +17,7 @@ from lift_trl.hub.artifact_cards import artifact_card, ratings_card, votes_card
 from lift_trl.hub.push import artifact_files, artifact_kind, insist, push
 from lift_trl.records import hra_features
 from lift_trl.rubric import Dimension, Label
-from lift_trl.store.manifest import Artifact, write_rows
+from lift_trl.store.manifest import Artifact, read_rows, write_rows
 from lift_trl.store.video_io import write_video
 from lift_trl.ui.page import Settings
 from lift_trl.ui.shown import Shown
@@ -261,6 +261,30 @@ def test_large_artefacts_go_in_parts_that_are_no_artefact(artefacts, hub: LocalH
     assert files() == whole - {"artifact.yaml"}
     push(folder, repo)
     assert files() == whole - {"3.mp4"} and hub.read(repo, "2.mp4", repo_type="dataset") == b"new"
+
+
+@pytest.mark.parametrize("kind", ["scored", "report"])
+def test_what_is_pushed_names_no_folder_of_this_machine(kind: str, artefacts, hub: LocalHub, tmp_path: Path):
+    folder, repo = tmp_path / kind, f"dev/placeless-{kind}"
+    shutil.copytree(artefacts[kind], folder)
+    parents = {**PARENTS, "judge": "/srv/ada/judge@0123456789abcdef", "base": f"/srv/ada/model@{BASE_COMMIT}"}
+    command = "accelerate launch recipes/score.py --dataset=s3://KEY:SECRET@bucket/clips --out=/srv/ada/lr=2/out"
+    Artifact(kind, {**CONFIG, "critic": "/srv/ada/critic@0123"}, parents, command=command).save(folder)
+    if kind == "scored":
+        rows = [{**row, "critic": "/srv/ada/critic@0123"} for row in read_rows(folder / "metadata.jsonl")]
+        write_rows(folder / "metadata.jsonl", rows)
+    push(folder, repo)
+    for name in hub.api().list_repo_files(repo, repo_type="dataset"):
+        text = hub.read(repo, name, repo_type="dataset").decode()
+        assert "ada" not in text.replace("metadata", "") and "SECRET" not in text, name
+    assert "critic@0123" in hub.read(repo, "README.md", repo_type="dataset").decode()
+    assert Artifact.load(folder).parents == parents  # where it was, a run finds it again
+
+
+def test_what_a_page_collects_names_no_folder_of_this_machine():
+    card = votes_card("dev/votes", "base=/srv/ada/lr=2/clips", "lift=user/clips@v1")
+    assert "`base=clips`" in card and "`lift=user/clips@v1`" in card and "ada" not in card
+    assert "`clips`" in ratings_card("dev/ratings", "/srv/ada/clips")
 
 
 def test_what_lies_beside_an_artefact_stays_here(tmp_path: Path):

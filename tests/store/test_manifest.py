@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from lift_trl.critic.settings import load_settings
+from lift_trl.published import published_words
 from lift_trl.rubric import LIFT, Dimension
 from lift_trl.store.manifest import Artifact, Manifest, command_line, read_rows, write_rows, write_text
 from lift_trl.store.rated_videos import load_rated_videos
@@ -168,6 +169,41 @@ def test_bad_ranks_and_sizes_are_refused():
 )
 def test_the_command_is_noted_without_homes_and_tokens(argv, command):
     assert command_line(argv) == command
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--dir=/srv/ada/lr=2/a", "lift=/srv/ada/lr=2/b"], ["--dir=a", "lift=b"]),
+        (["FIRST=base=/srv/ada/a,lift=user/b"], ["FIRST=base=b"]),
+        (["x=user/a,lift=/srv/ada, b/c"], ["x=user/a,lift=c"]),
+        (["--judge_max_new_tokens", "200", "--eos_token", "x"], None),
+        (["--api-key", "k", "--hub-token=hf_b", "x"], ["--api-key", "...", "--hub-token=...", "x"]),
+        (["--prompts", "https://ada:s@hub.co/p.txt"], ["--prompts", "https://hub.co/p.txt"]),
+        (["--prompts", "https://s@hub.co/@v1/p.txt"], ["--prompts", "https://hub.co/@v1/p.txt"]),
+        (["hf_AbCdEfGhIjKlMnOpQr"], ["..."]),
+        (["https://b.co/p.txt?X-Signature=s&u=ada"], ["https://b.co/p.txt?..."]),
+        (["--dataset=s3://KEY:a/b+c@bucket/x"], ["--dataset=s3://bucket/x"]),
+        (["s3:/KEY:a@bucket/x"], ["s3:/bucket/x"]),  # a `Path` of a URL has lost a slash
+        (["hf://datasets/user/name@v1/x", "user/name@v2", "s3://bucket/ada/x"], None),
+        (["file:///srv/ada/clips", "zip://*::/srv/ada/a.zip"], ["clips", "zip://*::a.zip"]),
+        (['{"path": "/srv/ada/x", "n": 1}'], ['{"path": "x", "n": 1}']),
+        (["a 1/2 cut, and/or blur / noise", "../clips", "runs/a b"], None),
+        (["see /srv/ada/clips and go"], ["see clips and go"]),
+    ],
+)
+def test_what_is_published_names_no_folder_of_this_machine_and_no_secret(words, shown):
+    assert published_words(words) == (words if shown is None else shown)
+
+
+def test_an_artefact_is_published_without_folders_and_secrets():
+    config = {"critic": "/srv/ada/critic@0123 in int8", "question": "Is it good?", "sizes": [9, 32]}
+    parents = {"/srv/ada/base": "0123", "critic": "/srv/ada/critic@0123", "ratings": "datasets/user/hra@" + 40 * "c"}
+    command = "accelerate launch recipes/score.py --dataset=/srv/ada/lr=2/x --prompts https://ada:s@hub.co/p --seed 3"
+    artifact = Artifact("scored", config, parents, command=command).published()
+    assert artifact.config == {**config, "critic": "critic@0123 in int8"}
+    assert artifact.parents == {"base": "0123", "critic": "critic@0123", "ratings": parents["ratings"]}
+    assert artifact.command == "accelerate launch recipes/score.py --dataset=x --prompts https://hub.co/p --seed 3"
 
 
 def test_ratings_of_another_rubric_are_refused_by_name(tmp_path):

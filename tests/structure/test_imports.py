@@ -20,6 +20,7 @@ LEVELS = {
     "lift_trl": 0,  # __version__; the public names are looked up lazily
     "lift_trl.rubric": 0,
     "lift_trl.documented": 0,
+    "lift_trl.published": 10,
     "lift_trl.records": 10,
     "lift_trl.protocols": 11,
     "lift_trl.prefetch": 12,
