@@ -310,9 +310,10 @@ def test_what_trained_a_lora_is_known_of_that_lora_only(tmp_path, make_clip):
     assert told() == ("kto", "objective kto, max steps 70, train batch size 4, seed 3", [])
     moved = lora.rename(tmp_path / "moved")
     objective, stamp, notes = told()
-    assert (objective, stamp) == ("not known", None) and f"kto: what trained its LoRA ({lora}) is not known" in notes[
-        0
-    ]
+    assert (objective, stamp) == (
+        "not known",
+        None,
+    ) and f"kto: what trained its LoRA ({lora.name}) is not known" in notes[0]
     moved.rename(lora)
     save_file({"a": torch.ones(3)}, lora / "pytorch_lora_weights.safetensors")
     assert told() == (objective, stamp, notes)
