@@ -18,7 +18,7 @@ from ..rubric import LIFT, Rubric
 from ..runtime import process_state
 from ..store.clip_rows import row_caption, row_id, row_is_real, video_digest
 from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
-from ..store.rated_videos import raw_rows
+from ..store.rated_videos import stored_rows
 from ..store.rubrics.of_data import check_same
 from ..store.sharding import chunks
 
@@ -183,13 +183,9 @@ def read_jobs(videos: "Path | str | Dataset", output_dir: Path) -> list[ScoringJ
         ValueError: naming the row if it cannot be read, lacks clip or prompt, or repeats an id.
     """
     jobs: dict[str, ScoringJob] = {}
-    for index, (where, row) in enumerate(raw_rows(videos)):
+    for where, row in stored_rows(videos):
         if isinstance(row, str):
             raise ValueError(f"{where}: {row}")
-        video = row.get("video")
-        if isinstance(video, Mapping):
-            # The bytes stay in the dataset's file, or memory would grow with it.
-            row = {**row, "video": StoredVideo(videos, index) if video.get("bytes") else video.get("path")}
         job = _job(where, row, output_dir)
         if job.id in jobs:
             raise ValueError(
@@ -211,7 +207,7 @@ def _job(where: str, row: Mapping[str, Any], output_dir: Path) -> ScoringJob:
         raise ValueError(f"{where}: {error}") from error
     if not video or caption is None:
         raise ValueError(f"{where}: no clip or no prompt; fill the columns file_name (or video) and prompt.")
-    source: VideoSource | StoredVideo = video if isinstance(video, StoredVideo) else Path(video)
+    source: VideoSource | StoredVideo = video if isinstance(video, bytes | StoredVideo) else Path(video)
     unit = row_id(row) or content_id(_digest(source), caption, is_real)
     known: dict[str, Any] = {"id": unit, "prompt": caption}
     if isinstance(source, Path):

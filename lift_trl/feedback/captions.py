@@ -62,9 +62,9 @@ def read_captions(
 
 
 def _rows(path: Path) -> Iterator[Any]:
-    if path.suffix in TABLE_SUFFIXES:
+    if path.suffix.lower() in TABLE_SUFFIXES:
         yield from table_rows(path)
-    elif path.suffix == ".json":
+    elif path.suffix.lower() == ".json":
         content = read_json(path)
         if isinstance(content, Mapping):
             content = [{"video": video, "caption": caption} for video, caption in content.items()]

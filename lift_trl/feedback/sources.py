@@ -127,9 +127,9 @@ def _splits(
     files = [path] if path.is_file() else sorted(path.glob("*.json"))
     if path.is_dir() and any((path / name).is_file() for name in METADATA_NAMES):
         yield "train", _table_rows(raw_rows(path), folder, rubric), folder
-    elif files and all(file.suffix == ".json" for file in files):
+    elif files and all(file.suffix.lower() == ".json" for file in files):
         yield "train", (row for file in files for row in _json_rows(file, origin, rubric)), folder
-    elif path.is_file() and path.suffix != ".parquet":
+    elif path.is_file() and path.suffix.lower() != ".parquet":
         yield "train", _caption_rows(read_captions(path, rubric, origin.video_column, origin.caption_column)), folder
     elif path.is_file() or any(path.rglob("*.parquet")):
         arguments: dict[str, Any] = {"data_files": str(path)} if path.is_file() else {}

@@ -77,7 +77,9 @@ def read_preferences(
         FileNotFoundError: naming the row, if a clip is not there.
     """
     path = Path(source)
-    choices = _csv_choices(path, dimension) if path.suffix == ".csv" else _votes(path, systems or {}, dimension)
+    choices = (
+        _csv_choices(path, dimension) if path.suffix.lower() == ".csv" else _votes(path, systems or {}, dimension)
+    )
     videos: dict[str, RatedVideo] = {}
     ids: dict[tuple[Path, str], str] = {}
 
@@ -103,7 +105,7 @@ def questions_of(source: Path | str) -> list[str | None]:
         ValueError, FileNotFoundError: as `read_preferences`.
     """
     path = Path(source)
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         first = next(iter(table_rows(path)), {})
         return [] if isinstance(first, str) else [None if name in _OVERALL else name for name in first]
     return list(dict.fromkeys(row["dimension"] for _, row in read_votes(path)))

@@ -129,7 +129,7 @@ def _chosen_pairs(cache: Path) -> str:
 
 def _holds_votes(path: Path) -> bool:
     """Whether it is a file of votes, or a folder of the arena's."""
-    files = [path] if path.suffix == ".jsonl" else sorted(path.glob("**/*.jsonl"))
+    files = [path] if path.suffix.lower() == ".jsonl" else sorted(path.glob("**/*.jsonl"))
     first = next((row for file in files if file.is_file() for row in read_rows(file)), {})
     return {"choice", "video_a", "video_b"} <= first.keys()
 

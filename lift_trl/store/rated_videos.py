@@ -109,7 +109,7 @@ def check_rated_videos(
     checked = _Checked(opened.rubric)
     tidy: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
     num_unscored = 0
-    for index, (where, row) in enumerate(_rows(opened)):
+    for where, row in _stored_rows(opened):
         if isinstance(row, str):
             checked.errors.append(RowError(where, row))
             continue
@@ -117,10 +117,6 @@ def check_rated_videos(
             # A critic could not score the clip and says why; such a clip has no reward and is not trained on.
             num_unscored += 1
             continue
-        video = row.get("video")
-        if isinstance(video, Mapping) and video.get("bytes") and not isinstance(opened.data, Path):
-            # The bytes stay in the dataset's file, or memory would grow with it.
-            row = {**row, "video": StoredVideo(opened.data, index)}
         if row.get("dimension") is not None and row.get("label") is not None:
             # Not by `id`, which may be that of the rating.
             name = row_id({"video_id": row.get("video_id")}) or _source_key(row.get("video"))
@@ -276,6 +272,23 @@ def raw_rows(data: "Dataset | DatasetDict | Path | str") -> Iterator[tuple[str, 
     return _rows(_opened(data))
 
 
+def stored_rows(
+    data: "Dataset | DatasetDict | Path | str",
+) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+    """As `raw_rows`, with `video` being one thing: a path, the bytes of a table's row, or a `StoredVideo` of a dataset's."""
+    return _stored_rows(_opened(data))
+
+
+def _stored_rows(opened: _Opened) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+    for index, (where, row) in enumerate(_rows(opened)):
+        if isinstance(row, Mapping) and isinstance(video := row.get("video"), Mapping):
+            # The bytes stay in the dataset's file, or memory would grow with it.
+            is_lazy = video.get("bytes") and not isinstance(opened.data, Path)
+            stored = StoredVideo(opened.data, index) if is_lazy else video.get("bytes") or video.get("path")
+            row = {**row, "video": stored}
+        yield where, row
+
+
 def _rows(opened: _Opened) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     """As `raw_rows`, of what was opened."""
     name, data, root, rubric = opened
@@ -336,6 +349,8 @@ def _folder_rows(folder: Path, columns: Collection[str]) -> Iterator[tuple[str, 
                 yield f"{path}, row {number}", problem
                 continue
             name = row.get("file_name") or row.get("video")
+            if isinstance(name, Mapping) and not name.get("bytes"):  # as `datasets` writes a clip into a table
+                name = name.get("path")
             row = {**row, "video": path.parent / name if name and isinstance(name, str) else name}
         yield f"{path}, row {number}", row
 

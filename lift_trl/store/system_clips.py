@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..records import RatedVideo
 from ..remote import local_copy
 from ..rubric import LIFT, Rubric
-from .clip_rows import is_rated
+from .clip_rows import is_rated, row_id
 from .rated_videos import BadRowsError, RowError, check_rated_videos, raw_rows
 from .rubrics.of_data import check_same, find_rubric
 
@@ -52,7 +52,7 @@ class ListedClip(NamedTuple):
             video=self.video,
             labels=None if rated is None else rated.labels,
             reward=None if rated is None or rated.is_real else rated.reward(),
-            id=str(self.row.get("video_id") or self.row.get("id") or ""),
+            id=row_id(self.row) or "",
             seed="" if self.row.get("seed") is None else str(self.row["seed"]),
             aspects=self.row.get("aspects") or {},
             rubric=rated.rubric if rated else LIFT,

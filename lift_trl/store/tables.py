@@ -13,6 +13,8 @@ import yaml
 
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+#: Endings of a text with one prompt a line.
+_TEXT_SUFFIXES = ("", ".txt")
 #: How pandas, Python and SQL write a missing value as text.
 _MISSING = ("nan", "NaN", "NaT", "<NA>", "None", "null", "NULL")
 #: What a person says, of which such a word may be all.
@@ -91,15 +93,43 @@ def table_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
         ValueError: naming file and remedy if it is of another kind, no row of it can be read, or two columns share a name.
     """
     rows: Iterable[Mapping[str, Any] | str]
-    if path.suffix == ".jsonl":
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
         rows = (_json_row(line) for line in text_lines(path) if line.strip())
-    elif path.suffix in (".csv", ".tsv"):
-        rows = _separated_rows(path, "," if path.suffix == ".csv" else "\t")
-    elif path.suffix == ".parquet":
+    elif suffix in (".csv", ".tsv"):
+        rows = _separated_rows(path, "," if suffix == ".csv" else "\t")
+    elif suffix == ".parquet":
         rows = _parquet_rows(path)
     else:
         raise ValueError(f"{path}: tables are read from {', '.join(TABLE_SUFFIXES)}; convert the file to one of them.")
     return (row if isinstance(row, str) else present(row) for row in rows)
+
+
+def prompt_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """
+    (where, row) of each prompt of a table with a column `prompt`, or of a text with one a line, where each counts once.
+
+    Raises:
+        ValueError: naming file and row if a row has no prompt, or the file is neither: what no prompt is would be sampled.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _TEXT_SUFFIXES:
+        texts = dict.fromkeys(line.strip() for line in text_lines(path))
+        yield from ((str(path), {"prompt": text}) for text in texts if text)
+        return
+    if suffix not in TABLE_SUFFIXES:
+        raise ValueError(
+            f"{path}: prompts are read from a text with one a line (.txt) or a table with a column prompt "
+            f"({', '.join(TABLE_SUFFIXES)}); convert or rename the file."
+        )
+    for number, row in enumerate(table_rows(path), start=1):
+        where = f"{path}, row {number}"
+        if isinstance(row, str):
+            raise ValueError(f"{where}: {row}")
+        prompt = row.get("prompt")
+        if not isinstance(prompt, str):
+            raise ValueError(f"{where}: no prompt; fill the column prompt, or delete the row.")
+        yield where, {**row, "prompt": prompt.strip()}
 
 
 def present(value: Any, *, is_spoken: bool = False) -> Any:
@@ -183,6 +213,6 @@ def _parquet_rows(path: Path) -> list[Mapping[str, Any]]:
 
     try:
         rows: list[Mapping[str, Any]] = pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: no readable Parquet file ({error}). Write or fetch it again.") from error
     return rows

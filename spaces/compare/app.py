@@ -9,6 +9,7 @@ if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # before torch: it lends the GPU for the time of a decorated call
 
 from lift_trl.hub.artifact_cards import comparison_card
+from lift_trl.store.tables import prompt_rows
 from lift_trl.ui.clips import ClipShelf
 from lift_trl.ui.compare.generation import PairGenerator, Plan, component_sizes, critic_size, gpu_memory_gb, plan_for
 from lift_trl.ui.compare.page import compare_page
@@ -71,7 +72,7 @@ live = generator(plan) if plan.is_live else None
 adapters = list(live.adapters) if live else shown.adapters if shown else []
 log = settings.log(comparison_card(settings.repo_id or "", ", ".join(adapters)))
 shelf = ClipShelf(identity := settings.identity())
-prompts = Path(os.environ["PROMPTS"]).read_text("utf-8-sig").splitlines() if os.environ.get("PROMPTS") else ()
+prompts = [row["prompt"] for _, row in prompt_rows(Path(os.environ["PROMPTS"]))] if os.environ.get("PROMPTS") else ()
 making = {"make": live.make, "seconds": live.seconds} if live else {}
 demo = compare_page(Compare(adapters, log, identity), shelf, why=plan.why, gallery=shown, prompts=prompts, **making)
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from lift_trl.alignment.sampling import generate
-from lift_trl.alignment.sampling.generate import PromptSeed, generate_videos, plan_videos, read_prompts
+from lift_trl.alignment.sampling.generate import PromptSeed, _distinct_ids, generate_videos, plan_videos, read_prompts
 from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.hub.lora.origin import adapter_identity
 from lift_trl.store.manifest import PARTS_DIR, Artifact, read_rows
@@ -217,6 +218,10 @@ def test_a_plan_gives_prompts_with_their_seeds(tmp_path):
         ('{"seed": 1}', "row 1: no prompt"),
         ('{"prompt": "a fox", "seed": "7"}', "row 1: seed '7' is not a whole number"),
         ('{"prompt": "a fox", "seed": true}', "row 1: seed True is not a whole number"),
+        ('{"prompt": "a fox", "seed": false}', "row 1: seed False is not a whole number"),
+        ('{"prompt": "a fox", "seed": 0.0}', "row 1: seed 0.0 is not a whole number"),
+        ('{"prompt": "a fox", "seed": []}', r"row 1: seed \[\] is not a whole number"),
+        ('{"prompt": "a fox", "seed": 7, "index": {}}', "row 1: index {} is not a whole number"),
         ('{"prompt": "a fox", "seed": 7, "index": "first"}', "row 1: index 'first' is not a whole number"),
     ],
 )
@@ -229,6 +234,15 @@ def test_bad_rows_are_named(row, message, tmp_path):
 def test_an_index_of_null_is_none(tmp_path):
     (tmp_path / "plan.jsonl").write_text('{"prompt": "a fox", "seed": 7, "index": null}\n')
     assert read_prompts(tmp_path / "plan.jsonl") == [PromptSeed("a fox", 7, 0)]
+
+
+def test_many_videos_are_looked_through_at_once():
+    """One of 60,000 that stands twice is found in a moment; pairwise it took a minute."""
+    videos = [PromptSeed(f"prompt {number}", number) for number in range(60_000)]
+    started_s = time.process_time()
+    with pytest.raises(ValueError, match="prompt 59999.*stands twice"):
+        _distinct_ids([*videos, videos[-1]])
+    assert time.process_time() - started_s < 10
 
 
 def test_bad_input_is_refused(videos, pipeline_dir, tmp_path):
@@ -293,6 +307,14 @@ def test_prompts_of_any_table_and_text(tmp_path):
         fox, dog = read_prompts(tmp_path / name, seed=3)
         assert (fox.prompt, dog) == ("a fox", plan_videos(["a dog"], seed=3)[0])
         assert fox.seed == 7 or name == "a.txt"
+    (tmp_path / "a.jsonl").replace(tmp_path / "PLAN.JSONL")
+    assert [video.prompt for video in read_prompts(tmp_path / "PLAN.JSONL", seed=3)] == ["a fox", "a dog"]
+    (tmp_path / "a.csv").replace(tmp_path / "a.CSV")
+    assert [video.prompt for video in read_prompts(tmp_path / "a.CSV", seed=3)] == ["a fox", "a dog"]
+    for name in ("prompts.json", "prompts.yaml", "prompts.ndjson", "prompts.xlsx"):
+        (tmp_path / name).write_text('[\n "a fox"\n]')
+        with pytest.raises(ValueError, match=rf"{name}: prompts are read from a text with one a line \(.txt\)"):
+            read_prompts(tmp_path / name)
     (tmp_path / "a.jsonl").write_text('{"prompt": "nan"}\n')
     with pytest.raises(ValueError, match="row 1: no prompt"):
         read_prompts(tmp_path / "a.jsonl")

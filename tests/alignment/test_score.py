@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from accelerate import PartialState
 
@@ -50,6 +52,39 @@ def folder(tmp_path):
         rows.append({"id": f"clip{number}", "file_name": f"{number}.mp4", "prompt": "x" * (4 + 2 * number)})
     write_rows(source / METADATA_FILE, rows)
     return source
+
+
+class SizeJudge:
+    """Good where the clip's file has many bytes, wherever it lies."""
+
+    name = "size"
+
+    def score(self, videos, captions, *, with_reason=False):
+        sizes = [len(video if isinstance(video, bytes) else video.read_bytes()) for video in videos]
+        rates = [[Judgement(d, Label.GOOD if size > 9000 else Label.BAD) for d in Dimension] for size in sizes]
+        return [CriticScore("", self.name, tuple(rated)) for rated in rates]
+
+
+@pytest.mark.parametrize("form", ["published", "bytes in metadata", "paths in metadata"])
+def test_clips_of_parquet_files_are_scored(folder, tmp_path, form):
+    """A folder of Parquet as LiFT-HRA is published holds its clips; a metadata.parquet may, or names them beside it."""
+    rows = list(read_rows(folder / METADATA_FILE))
+    files = {row["id"]: folder / row["file_name"] for row in rows}
+    files["clip3"].write_bytes(files["clip3"].read_bytes() + bytes(9000))  # a box that players pass over
+    short = {name for name, file in files.items() if file.stat().st_size <= 9000}
+    assert short == set(files) - {"clip3"}
+    holds = form != "paths in metadata"
+    videos = [
+        {"bytes": files[row["id"]].read_bytes() if holds else None, "path": row["file_name"]} for row in rows
+    ]  # fmt: skip
+    table = [{"id": row["id"], "prompt": row["prompt"], "video": video} for row, video in zip(rows, videos)]
+    source = folder if form == "paths in metadata" else tmp_path / "parquet"
+    (folder / METADATA_FILE).unlink()
+    name = "data/train-00000-of-00001.parquet" if form == "published" else "metadata.parquet"
+    (source / name).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(table), source / name)
+    scored = scored_rows(score_videos(SizeJudge(), str(source), tmp_path / "scored", batch_size=2))
+    assert {name for name, row in scored.items() if row["reward"] > 0.5} == {"clip3"} and scored.keys() == files.keys()
 
 
 def scored_rows(folder):

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from ...remote import local_copy
 from ...runtime import process_state
 from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, naming_what_failed
 from ...store.sharding import chunks
-from ...store.tables import TABLE_SUFFIXES, table_rows, text_lines
+from ...store.tables import prompt_rows
 from ...store.video_io import write_video
 from ...video_models import PipelineSource, open_pipeline
 from ..data.cache import encoding_dtype
@@ -64,7 +65,7 @@ def read_prompts(path: Path | str, *, videos_per_prompt: int = 1, seed: int = 0)
     The videos that a file asks for.
 
     Args:
-        path: a text file with one prompt a line; or a table (JSON lines, CSV, or a folder with `metadata.jsonl` such as a
+        path: a text (`.txt`) with one prompt a line; or a table (JSON lines, CSV, or a folder with `metadata.jsonl`, as a
             plan of `lift-trl eval plan`) with `prompt` and optionally `seed` in each row. Also a URL (`lift_trl.remote`).
         videos_per_prompt: videos of a prompt that comes without a seed. Each gets a seed made of (`seed`, prompt, index).
 
@@ -77,22 +78,15 @@ def read_prompts(path: Path | str, *, videos_per_prompt: int = 1, seed: int = 0)
         raise FileNotFoundError(
             f"{file}: missing. Name a text file with one prompt a line, or a folder that eval plan wrote."
         )
-    if file.suffix not in TABLE_SUFFIXES:
-        return plan_videos(text_lines(file), videos_per_prompt=videos_per_prompt, seed=seed)
     videos: list[PromptSeed] = []
-    for number, row in enumerate(table_rows(file), start=1):
-        if isinstance(row, str):
-            raise ValueError(f"{file}, row {number}: {row}")
-        prompt, own_seed = row.get("prompt"), row.get("seed")
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise ValueError(f"{file}, row {number}: no prompt; fill the column prompt, or delete the row.")
-        if own_seed is None:
-            videos += plan_videos([prompt], videos_per_prompt=videos_per_prompt, seed=seed)
+    is_text = file.suffix.lower() in (".csv", ".tsv")  # where a number is one, too
+    for where, row in prompt_rows(file):
+        if row.get("seed") is None:
+            videos += plan_videos([row["prompt"]], videos_per_prompt=videos_per_prompt, seed=seed)
         else:
-            is_text = file.suffix in (".csv", ".tsv")  # where a number is one, too
-            where = f"{file}, row {number}"
-            numbers = [_whole(f"{where}: {name}", row.get(name) or 0, is_text=is_text) for name in ("seed", "index")]
-            videos.append(PromptSeed(prompt.strip(), *numbers))
+            given = {"seed": row["seed"], "index": 0 if row.get("index") is None else row["index"]}
+            numbers = [_whole(f"{where}: {name}", value, is_text=is_text) for name, value in given.items()]
+            videos.append(PromptSeed(row["prompt"], *numbers))
     return videos
 
 
@@ -214,7 +208,8 @@ def _distinct_ids(videos: Sequence[PromptSeed]) -> list[str]:
     ids = [video.id for video in videos]
     if not ids:
         raise ValueError("no prompt to sample from: the list is empty.")
-    if twice := next((video for video, unit in zip(videos, ids, strict=True) if ids.count(unit) > 1), None):
+    times = Counter(ids)
+    if twice := next((video for video, unit in zip(videos, ids, strict=True) if times[unit] > 1), None):
         raise ValueError(f"{twice} stands twice; delete one.")
     return ids
 

@@ -43,11 +43,11 @@ def read_pairs(
         FileNotFoundError: naming the row, if a clip is not there.
     """
     asked: dict[str | None, tuple[str, ...]] = {None: rubric.dimensions, **{d: (d,) for d in rubric.dimensions}}
-    if Path(source).suffix == ".csv":
+    if Path(source).suffix.lower() == ".csv":
         asked |= {aspect: (d,) for aspect, d in ASPECTS.items() if d in rubric.dimensions}
     questions = questions_of(source)
     unknown = [question for question in questions if question not in asked]
-    if unknown and Path(source).suffix != ".csv":
+    if unknown and Path(source).suffix.lower() != ".csv":
         raise ValueError(
             f"{source}: votes on {', '.join(map(str, unknown))}, and the critic's dimensions are "
             f"{', '.join(rubric.dimensions)}. Name the rubric that the votes are of, or leave them out."
