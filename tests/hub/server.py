@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # asyncio sends at once only on sockets that say TCP: else each answer of two packets waits 40 ms for the client's receipt.
+    # asyncio sends at once only on sockets that say TCP; else an answer of two packets waits 40 ms for a receipt.
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # The parent holds the port with a socket that never listens (environment.py), hence the shared binding.
