@@ -1,5 +1,6 @@
 """The clips of a LoRA's card: what the base makes of a prompt and what the tuned model makes of it, side by side."""
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,11 +8,14 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import ModelCard
 
+from ..store.manifest import write_text
+
 
 #: Folder of the clips beside the card, in the repository too.
 GALLERY = "gallery"
 #: Pairs on a card.
 MAX_PAIRS = 8
+_OWN_CLIP = re.compile(r"\d\d-(base|aligned)\.mp4")
 _TAG = "<Gallery />"
 #: What the validation of a training leaves beside the model: `NN-key/base.mp4`, `NN-key/step-N.mp4`, `NN-key/prompt.txt`.
 VALIDATION, PROMPT_FILE = "validation", "prompt.txt"
@@ -71,10 +75,19 @@ def _entry(name: str, prompt: str) -> Mapping[str, Any]:
     return {"text": f"{prompt} ({side})", "output": {"url": name}}
 
 
-def save_gallery(folder: Path, card: ModelCard, pairs: Sequence[Pair]) -> None:
-    """Copies the clips beside the card in `folder`, instead of those that were there, and names them in `card`."""
-    shutil.rmtree(folder / GALLERY, ignore_errors=True)
-    (folder / GALLERY).mkdir()
-    for name, clip in gallery_files(pairs).items():
-        shutil.copyfile(clip, folder / name)
+def save_gallery(card_file: Path, card: ModelCard, pairs: Sequence[Pair]) -> None:
+    """
+    Copies the clips to beside `card_file`, names them in `card` and writes it; then clips of an earlier card go, and nothing
+    else of what lies there. Killed at any moment, it leaves a card whose clips are there.
+    """
+    clips = gallery_files(pairs)
+    (card_file.parent / GALLERY).mkdir(exist_ok=True)
+    for name, clip in clips.items():
+        partial = card_file.parent / f"{name}.tmp"
+        shutil.copyfile(clip, partial)
+        partial.replace(card_file.parent / name)
     add_gallery(card, pairs)
+    write_text(card_file, str(card))
+    for path in (card_file.parent / GALLERY).iterdir():
+        if _OWN_CLIP.fullmatch(path.name) and f"{GALLERY}/{path.name}" not in clips:
+            path.unlink()

@@ -74,5 +74,6 @@ def write_model_index(report: Report, folder: Path) -> None:
         _, card.data.eval_results = model_index_to_eval_results([entries[system]])
         card.data.model_name = path.resolve().name
         if pairs := _pairs(report, system):
-            save_gallery(card_file.parent, card, pairs)
-        card.save(card_file)
+            save_gallery(card_file, card, pairs)
+        else:
+            card.save(card_file)

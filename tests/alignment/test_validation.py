@@ -25,6 +25,10 @@ def oblong(tmp_path, pipeline_dir, rated_videos) -> CachedVideoDataset:
 
 def test_base_twin_and_step_are_the_pipelines_own_call(tmp_path, pipeline_dir, oblong):
     """The third prompt, on a clip that is not square, with guidance, a negative prompt and a LoRA that does something."""
+    own_notes, earlier = (tmp_path / "run" / "validation" / name for name in ("notes.txt", f"00-{16 * 'a'}/base.mp4"))
+    earlier.parent.mkdir(parents=True)
+    for file in (own_notes, earlier):
+        file.write_bytes(b"there before")
     trainer = make_trainer(
         pipeline_dir, tmp_path / "run", oblong, peft_config=LoraConfig(r=4, lora_alpha=16, init_lora_weights=False),
         validation_prompts=PROMPTS, validation_num_inference_steps=2, validation_guidance_scale=3.0,
@@ -53,7 +57,8 @@ def test_base_twin_and_step_are_the_pipelines_own_call(tmp_path, pipeline_dir, o
         write_video(tmp_path / name, (frames * 255).round().astype(np.uint8), fps=8)
         return read_video(tmp_path / name).frames
 
-    folder = sorted((tmp_path / "run" / "validation").iterdir())[2]
+    assert own_notes.read_bytes() == b"there before" and not earlier.parent.exists()
+    folder = sorted((tmp_path / "run" / "validation").glob("*/"))[2]
     base = own("base.mp4")
     assert np.array_equal(read_video(folder / "base.mp4").frames, base)
     pipe.load_lora_weights(tmp_path / "run")

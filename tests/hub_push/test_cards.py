@@ -280,21 +280,45 @@ def test_the_clips_of_a_card_play(lora_with_clips: Path, hub: LocalHub, chromium
 def test_a_gallery_is_that_of_the_last_call(tmp_path: Path):
     """Files and entries of pairs that are shown no more go; more than eight pairs are too many for a card."""
     folder = tmp_path / "lora"
-    folder.mkdir()
+    own = folder / "gallery" / "my_photos" / "00-base.mp4"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    (own.parents[1] / "fox-base.mp4").write_bytes(b"mine too")
     pairs = [
         Pair(f"prompt {n}", clip(tmp_path / f"b{n}.mp4", 10 * n), clip(tmp_path / f"a{n}.mp4", 10 * n + 5))
         for n in range(MAX_PAIRS + 1)
     ]
     card = ModelCard("---\nlicense: other\n---\n# lora\n\nA LoRA.\n\n## Use\n")
-    save_gallery(folder, card, pairs)
-    assert len(card.data.widget) == 2 * MAX_PAIRS == len(list((folder / "gallery").iterdir()))
-    save_gallery(folder, card, pairs[2:4])
-    assert {path.name: path.read_bytes() for path in (folder / "gallery").iterdir()} == {
+    save_gallery(folder / "README.md", card, pairs)
+    assert len(card.data.widget) == 2 * MAX_PAIRS == len(list((folder / "gallery").glob("0?-*.mp4")))
+    save_gallery(folder / "README.md", card, pairs[2:4])
+    assert {path.name: path.read_bytes() for path in (folder / "gallery").glob("0?-*.mp4")} == {
         "00-base.mp4": pairs[2].base.read_bytes(), "00-aligned.mp4": pairs[2].aligned.read_bytes(),
         "01-base.mp4": pairs[3].base.read_bytes(), "01-aligned.mp4": pairs[3].aligned.read_bytes(),
     }  # fmt: skip
     assert [entry["text"] for entry in card.data.widget][1:3] == ["prompt 2 (this model)", "prompt 3 (base model)"]
     assert card.text.count("<Gallery />") == 1
+    assert own.read_bytes() == b"mine" and (own.parents[1] / "fox-base.mp4").read_bytes() == b"mine too"
+
+
+def test_a_gallery_that_is_killed_leaves_a_card_with_its_clips(tmp_path: Path, monkeypatch):
+    """Whatever was done last: each clip that the card on the disk shows is there."""
+    readme = tmp_path / "README.md"
+    readme.write_text("---\nlicense: other\n---\n# lora\n\nA LoRA.\n\n## Use\n")
+    clips = [clip(tmp_path / f"{n}.mp4", 30 * n) for n in range(3)]
+    save_gallery(readme, ModelCard.load(readme), [Pair(f"prompt {n}", clips[n], clips[n]) for n in range(3)])
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("pathlib.Path.replace", "lift_trl.hub.gallery.write_text", "pathlib.Path.unlink"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(name, killed)
+            save_gallery(readme, ModelCard.load(readme), [Pair("one", clips[2], clips[1])])
+        shown = [entry["output"]["url"] for entry in ModelCard.load(readme).data.widget]
+        assert len(shown) == (2 if name.endswith("unlink") else 6) and all(
+            (tmp_path / file).is_file() for file in shown
+        )
 
 
 def test_the_clips_of_a_report_go_with_the_card(lora_with_clips: Path, hub: LocalHub, tmp_path: Path):

@@ -77,7 +77,8 @@ class ValidationVideos(TrainerCallback):
         model, num_prompts = kwargs["model"], len(self.prompts)
         if state.global_step == 0:
             if state.is_world_process_zero:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                for earlier in self.folder.glob(f"[0-9]*-{'[0-9a-f]' * 16}"):  # what else is there is the user's
+                    shutil.rmtree(earlier)
             args.distributed_state.wait_for_everyone()
         elif all(self.path(index, "base").is_file() for index in range(num_prompts)):
             return

@@ -249,8 +249,9 @@ class SavingTrainer(ResumableTrainer, Trainer):
             )
             pairs = []
         if pairs:
-            save_gallery(self.output_dir, card, pairs)
-        card.save(path)
+            save_gallery(path, card, pairs)
+        else:
+            card.save(path)
         self._finish_current_push()
         return self._upload(
             self.output_dir,
