@@ -9,6 +9,7 @@ from accelerate.logging import get_logger
 
 from ..records import StoredVideo
 from ..rubric import LIFT, Dimension, Rubric, folded
+from ..store.clip_rows import pooled_label
 from .pairs.reading import Pair
 
 
@@ -45,7 +46,7 @@ def read_examples(dataset: "Dataset", rubric: Rubric = LIFT) -> list[Example]:
     """
     The examples of rows with labels of `rubric`, tidy (`dimension`, `label`, `reason`) or one row a clip (`annotations`).
 
-    Several raters of one clip and dimension give one example: the majority's label, ties to the lower, and the first
+    Several raters of one clip and dimension give one example: their label by `store.clip_rows.pooled_label`, and the first
     reason that was written for it.
 
     Raises:
@@ -58,7 +59,7 @@ def read_examples(dataset: "Dataset", rubric: Rubric = LIFT) -> list[Example]:
             f"the dataset has the columns {', '.join(sorted(columns))}; a critic learns from video, caption and either "
             "dimension, label, reason (tidy rows) or annotations (one row a clip). load_hra makes the first."
         )
-    kept = columns & {"video_id", "id", "caption", "annotations", "dimension", "label", "reason"}
+    kept = columns & {"video_id", "id", "caption", "annotations", "dimension", "label", "reason", "annotator"}
     groups: dict[tuple[str, str, str], list[tuple[int, Mapping[str, Any]]]] = {}
     captions: dict[tuple[str, str], str] = {}  # the first of those that white space tells apart
     for index, row in enumerate(dataset.select_columns(sorted(kept))):
@@ -81,7 +82,7 @@ def _pool(
     if not caption or not caption.strip():
         raise ValueError(f"row {row}: no caption. Correct the row or leave it out; `lift-trl validate` lists them.")
     labels = [rubric.parse_label(str(rating["label"])) for _, rating in ratings]
-    label = rubric.majority_label(labels)
+    label = pooled_label(((rating.get("annotator"), rating["label"]) for _, rating in ratings), rubric)
     reasons = [str(rating.get("reason") or "") for (_, rating), given in zip(ratings, labels) if given == label]
     return Example(row, clip, caption.strip(), str(dimension), str(label), next((r for r in reasons if r), ""))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..rubric import LIFT, Rubric, words
+from ..store.clip_rows import one_a_rater
 from .categories import subject_category
 
 
@@ -28,7 +29,7 @@ _COLOURS, _HATCHES = ("#D55E00", "#F0E442", "#0072B2"), ("//", "", "..")
 @dataclass(frozen=True)
 class FeedbackStatistics:
     """
-    Figures of a set of ratings.
+    Figures of a set of ratings; what one rater said of a clip in a dimension several times counts once, as in training.
 
     Attributes:
         labels: number of each label by dimension.
@@ -54,7 +55,7 @@ def feedback_statistics(rows: Iterable[Row], rubric: Rubric = LIFT) -> FeedbackS
     >>> feedback_statistics([row]).labels["motion_smoothness"]["Bad"]
     1
     """
-    rows = list(rows)
+    rows = _once(rows, rubric)
     categories = {row["caption"]: subject_category(row["caption"]) or OTHER for row in rows}
     by_category: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -69,6 +70,18 @@ def feedback_statistics(rows: Iterable[Row], rubric: Rubric = LIFT) -> FeedbackS
     )
 
 
+def _once(rows: Iterable[Row], rubric: Rubric) -> list[Row]:
+    """`rows` with one for each rater, clip and dimension (`one_a_rater`)."""
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["video_id"], row["dimension"]].append(row)
+    return [
+        {**group[0], "annotator": rater, "label": label}
+        for group in groups.values()
+        for rater, label in one_a_rater(((row["annotator"], row["label"]) for row in group), rubric)
+    ]
+
+
 def label_histogram(rows: Iterable[Row], rubric: Rubric = LIFT) -> dict[str, dict[str, int]]:
     """Number of each label by dimension, zeros included."""
     counts = Counter((row["dimension"], row["label"]) for row in rows)
@@ -79,9 +92,8 @@ def krippendorff_alpha(rows: Iterable[Row], dimension: str, rubric: Rubric = LIF
     """
     Krippendorff's alpha with the ordinal metric (worst label < ... < best) over all clips rated in `dimension`.
 
-    A rater who rated a clip twice counts once, with the majority of these labels, ties to the lower. Ratings without a name
-    are of as many raters: nothing says that two of them are of one person. `None` where alpha is not defined: no
-    clip has two raters, or all ratings are one label.
+    A rater who rated a clip several times counts once (`store.clip_rows.one_a_rater`). `None` where alpha is not defined:
+    no clip has two raters, or all ratings are one label.
 
     Raises:
         ImportError: if the package `krippendorff` is not installed.
@@ -90,23 +102,14 @@ def krippendorff_alpha(rows: Iterable[Row], dimension: str, rubric: Rubric = LIF
         import krippendorff
     except ImportError as error:
         raise ImportError("raters' agreement needs krippendorff: pip install 'lift-trl[eval]'") from error
-    given: dict[tuple[str, str], list[str]] = defaultdict(list)
-    unnamed: Counter[str] = Counter()
-    for row in rows:
-        if row["dimension"] == dimension:
-            unnamed[row["video_id"]] += not row["annotator"]
-            rater = row["annotator"] or f"{UNNAMED} {unnamed[row['video_id']]}"
-            given[rater, row["video_id"]].append(rubric.parse_label(row["label"]))
-    line = {rater: n for n, rater in enumerate(sorted({rater for rater, _ in given}))}
-    column = {video: n for n, video in enumerate(sorted({video for _, video in given}))}
-    data = np.full((len(line), len(column)), np.nan)
-    for (rater, video), labels in given.items():
-        data[line[rater], column[video]] = rubric.rank(rubric.majority_label(labels))
-    pairable = data[:, (~np.isnan(data)).sum(axis=0) >= 2]
-    if pairable.size == 0 or len(np.unique(pairable[~np.isnan(pairable)])) < 2:
+    given: dict[str, list[int]] = defaultdict(list)
+    for row in _once((row for row in rows if row["dimension"] == dimension), rubric):
+        given[row["video_id"]].append(rubric.rank(row["label"]))
+    ranks = range(len(rubric.labels))
+    counts = np.array([[own.count(rank) for rank in ranks] for own in given.values() if len(own) > 1])
+    if np.count_nonzero(counts.sum(axis=0)) < 2:
         return None
-    ranks = list(range(len(rubric.labels)))
-    return float(krippendorff.alpha(reliability_data=pairable, level_of_measurement="ordinal", value_domain=ranks))
+    return float(krippendorff.alpha(value_counts=counts, level_of_measurement="ordinal", value_domain=list(ranks)))
 
 
 def plot_labels(statistics: FeedbackStatistics, path: Path | str | None = None) -> "Figure":

@@ -15,6 +15,7 @@ from jinja2 import Template
 from ..published import published
 from ..records import EvalRow
 from ..rubric import LIFT, Rubric, words
+from ..store.clip_rows import one_a_rater
 from ..store.manifest import METADATA_FILE, Artifact, library_versions, read_rows
 from .front_matter import TASKS, pretty_name, size_category
 from .front_matter import tags as kind_tags
@@ -143,9 +144,13 @@ def _hra(folder: Path, artifact: Artifact) -> CardPart:
     counts: Counter[tuple[str, str]] = Counter()
     raters: set[str] = set()
     for row in rows:
+        given: dict[str, list[tuple[str, str]]] = {}
         for rating in row["annotations"] or ():
-            counts[rating["dimension"], rating["label"]] += 1
-            raters.add(rating["annotator"])
+            given.setdefault(rating["dimension"], []).append((rating["annotator"], rating["label"]))
+        for dimension, ratings in given.items():
+            once = one_a_rater(ratings, artifact.rubric)
+            counts.update((dimension, label) for _, label in once)
+            raters.update(rater for rater, _ in once)
     contents = {
         "clips": str(len(rows)),
         "of them real": str(sum(row["source"] == "real" for row in rows)),

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..records import seed_from
-from ..rubric import LIFT, Dimension, Label
+from ..rubric import Dimension, Label
+from ..store.clip_rows import pooled_label
 from .language import DEFORMED, NOTHING, PRAISE, STATIC, STILL, UNEVEN, describe_mismatch
 from .oracle import MISFIT, Observation, observe
 from .shapes import ATTRIBUTES, COLOURS, DIRECTIONS, SHAPES, Scene, Video, parse_prompt
@@ -85,9 +86,10 @@ RATERS = (Rater("rater-1", 0.02, 0), Rater("rater-2", 0.05, 1), Rater("rater-3",
 
 
 def pooled_labels(ratings: list[Rating]) -> dict[Dimension, Label]:
-    """The label of each dimension by majority, ties to the lower one."""
+    """The label of each dimension, the raters pooled."""
     return {
-        d: Label(LIFT.majority_label(rating.label for rating in ratings if rating.dimension == d)) for d in Dimension
+        d: Label(pooled_label((rating.annotator, rating.label) for rating in ratings if rating.dimension == d))
+        for d in Dimension
     }
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,8 @@ def video_digest(video: VideoSource | StoredVideo) -> str:
 
 
 def _labels(rows: list[Mapping[str, Any]], rubric: Rubric) -> dict[str, str] | None:
-    """The label of each dimension, several raters pooled by majority; `None` where the row has no label at all."""
-    given: dict[str, list[str]] = {}
+    """The label of each dimension, several raters pooled (`pooled_label`); `None` where the row has no label at all."""
+    given: dict[str, list[tuple[Any, Any]]] = {}
     annotations = rows[0].get("annotations")
     if rows[0].get("dimension") is not None:
         annotations = rows
@@ -115,18 +115,50 @@ def _labels(rows: list[Mapping[str, Any]], rubric: Rubric) -> dict[str, str] | N
             )
         for rating in annotations:
             dimension = rubric.parse_dimension(rating.get("dimension"))
-            given.setdefault(dimension, []).append(rubric.parse_label(str(rating.get("label"))))
+            rubric.parse_label(str(rating.get("label")))
+            given.setdefault(dimension, []).append((rating.get("annotator"), rating.get("label")))
     else:
         for dimension in rubric.dimensions:
             if rows[0].get(dimension) is not None:
-                given[dimension] = [rubric.parse_label(str(rows[0][dimension]))]
+                given[dimension] = [(None, rows[0][dimension])]
     if not given:
         return None
     missing = [dimension for dimension in rubric.dimensions if dimension not in given]
     if missing:
         kind = ValueError if annotations is None else UnscoredError
         raise kind(f"no label for {', '.join(missing)}; a clip needs one for each dimension, or give reward instead.")
-    return {dimension: rubric.majority_label(given[dimension]) for dimension in rubric.dimensions}
+    return {dimension: pooled_label(given[dimension], rubric) for dimension in rubric.dimensions}
+
+
+def one_a_rater(ratings: Iterable[tuple[Any, Any]], rubric: Rubric = LIFT) -> list[tuple[str, str]]:
+    """
+    (rater, label) of each rater of one clip in one dimension, from all that were given: a rater who rated it several times
+    counts once, with the label that he gave most often, ties to the lower. Ratings without a name are of as many raters:
+    nothing says that two of them are of one person.
+
+    Args:
+        ratings: (rater, label) as rows hold them; the rater `None` or `""` where there is no name.
+
+    Raises:
+        ValueError: if a label is unknown.
+
+    >>> one_a_rater([("ann", "Bad"), ("ben", "good"), ("ben", "Good"), ("", "Good")])
+    [('ann', <Label.BAD: 'Bad'>), ('ben', <Label.GOOD: 'Good'>), ('', <Label.GOOD: 'Good'>)]
+    """
+    given: dict[str | int, list[str]] = {}
+    for number, (rater, label) in enumerate(ratings):
+        given.setdefault(_name(rater) or number, []).append(rubric.parse_label(str(label)))
+    return [(who if isinstance(who, str) else "", rubric.majority_label(own)) for who, own in given.items()]
+
+
+def pooled_label(ratings: Iterable[tuple[Any, Any]], rubric: Rubric = LIFT) -> str:
+    """
+    The label that most raters gave, each of whom counts once (`one_a_rater`); ties go to the lower.
+
+    >>> pooled_label([("ann", "Bad"), ("ben", "Good"), ("ben", "Good")])
+    <Label.BAD: 'Bad'>
+    """
+    return rubric.majority_label(label for _, label in one_a_rater(ratings, rubric))
 
 
 def _reward(row: Mapping[str, Any], column: str) -> float | None:
