@@ -16,6 +16,8 @@ from tests.engines.mortal import PRIVATE, MortalJudge, files_of, judged
 
 FAST = Sampling(num_inference_steps=2, guidance_scale=1.0, batch_size=3)
 PROMPTS = ("a red circle moving left", "a blue square moving up")
+NUM_CLIPS = 15
+BY_TWO = {"with_reason": True, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +45,22 @@ def whole(pipeline_dir, videos, tmp_path_factory):  # noqa: F811
     return generate_videos(pipeline_dir, videos, tmp_path_factory.mktemp("generated") / "whole", sampling=FAST)
 
 
-@pytest.fixture
-def clips(tmp_path):
-    """Rows of nine clips; the judge looks at no pixel."""
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    for number in range(9):
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Rows of clips; the judge looks at no pixel."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(NUM_CLIPS):
         (folder / f"{number}.mp4").write_bytes(b"clip %d" % number)
-    rows = [{"id": f"c{i}", "file_name": f"{i}.mp4", "prompt": "x" * (4 + 2 * i)} for i in range(9)]
+    rows = [{"id": f"c{i}", "file_name": f"{i}.mp4", "prompt": "x" * (4 + i)} for i in range(NUM_CLIPS)]
     write_rows(folder / METADATA_FILE, rows)
     return folder
+
+
+@pytest.fixture(scope="module")
+def scored(clips, tmp_path_factory):
+    """By one process, without a fault."""
+    folder = tmp_path_factory.mktemp("scored")
+    return score_videos(MortalJudge(folder / "log"), clips, folder / "whole", **BY_TWO)
 
 
 def test_videos_are_those_of_one_process(cluster, whole, videos, pipeline_dir, tmp_path):  # noqa: F811
@@ -60,35 +68,37 @@ def test_videos_are_those_of_one_process(cluster, whole, videos, pipeline_dir, t
     assert files_of(folder) == files_of(whole)
 
 
-def test_a_clip_that_was_judged_when_its_worker_died_has_one_row(cluster, clips, tmp_path):
+def fails_and_goes_on(first, second, judge, clips, out) -> int:
+    """The rows that a run by `first` leaves that fails at the eighth clip; `judge` and `second` finish it."""
+    refusing = MortalJudge(out.with_suffix(".refused"), refuses="7.mp4").source()
+    with pytest.raises(ValueError, match="7.mp4 is refused"):
+        score_videos(refusing, clips, out, workers=first, **BY_TWO)
+    kept = [row["id"] for row in read_rows(out / PARTS_DIR / "rank0.jsonl")]
+    assert kept == [f"c{i}" for i in range(len(kept))] and not (out / "artifact.yaml").exists()
+    score_videos(judge.source(), clips, out, workers=second, **BY_TWO)
+    return len(kept)
+
+
+def test_workers_finish_what_a_process_began_and_a_clip_that_was_judged_as_one_died_has_one_row(
+    cluster, clips, scored, tmp_path
+):
     """Room for two: the third that is asked for comes late, or not at all, and nobody waits for it."""
-    options = {"with_reason": True, "batch_size": 2}
-    here = score_videos(MortalJudge(tmp_path / "here"), clips, tmp_path / "one", **options)
-    judge = MortalJudge(tmp_path / "log", dies_at="3.mp4")
-    folder = score_videos(judge.source(), clips, tmp_path / "ray", workers=ray_workers(3), **options)
-    assert files_of(folder) == files_of(here)
+    judge = MortalJudge(tmp_path / "log", dies_at="11.mp4")
+    kept = fails_and_goes_on(Processes(PartialState(cpu=True)), ray_workers(3), judge, clips, tmp_path / "out")
+    assert kept == 6 and files_of(tmp_path / "out") == files_of(scored)
     seen = judged(tmp_path / "log")
     names = [name for _, name in seen]
-    assert set(names) == {f"{i}.mp4" for i in range(9)} and str(os.getpid()) not in dict(seen)
-    assert names.count("3.mp4") == names.count("2.mp4") == 2 and len(names) == 9 + 2  # the batch that was lost
+    assert set(names) == {f"{i}.mp4" for i in range(6, NUM_CLIPS)} and str(os.getpid()) not in dict(seen)
+    # the batch that was lost
+    assert names.count("11.mp4") == names.count("10.mp4") == 2 and len(names) == NUM_CLIPS - 6 + 2
 
 
-def test_a_run_that_fails_keeps_its_rows_and_the_other_engine_finishes_it(cluster, clips, tmp_path):
+def test_a_process_finishes_what_workers_began(cluster, clips, scored, tmp_path):
     """Batches are those of the whole list, so a clip is judged in the same company by whoever goes on."""
-    options = {"with_reason": True, "batch_size": 2}
-    whole = score_videos(MortalJudge(tmp_path / "whole.log"), clips, tmp_path / "whole", **options)
-    processes = Processes(PartialState(cpu=True))
-    for name, first, second in (("a", processes, ray_workers(1)), ("b", ray_workers(1), processes)):
-        out = tmp_path / name
-        refusing = MortalJudge(tmp_path / "log", refuses="7.mp4").source()
-        with pytest.raises(ValueError, match="7.mp4 is refused"):
-            score_videos(refusing, clips, out, workers=first, **options)
-        kept = [row["id"] for row in read_rows(out / PARTS_DIR / "rank0.jsonl")]
-        # Of Ray's second task, three batches in all, one had been scored.
-        assert kept == [f"c{i}" for i in range(6 if first is processes else 4)]
-        assert not (out / "artifact.yaml").exists()
-        score_videos(MortalJudge(tmp_path / "log").source(), clips, out, workers=second, **options)
-        assert files_of(out) == files_of(whole)
+    judge, processes = MortalJudge(tmp_path / "log"), Processes(PartialState(cpu=True))
+    kept = fails_and_goes_on(ray_workers(1), processes, judge, clips, tmp_path / "out")
+    # Of the second task, four batches in all, one had been scored.
+    assert kept == 4 and files_of(tmp_path / "out") == files_of(scored)
 
 
 def test_a_wrong_engine_is_refused_with_the_remedy(monkeypatch):

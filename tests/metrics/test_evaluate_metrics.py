@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -22,9 +23,9 @@ def load(request):
         "vbench_aggregate": VBenchAggregate,
         "preference_accuracy": PreferenceAccuracy,
     }
-    return (
-        (lambda name: evaluate.load(str(FOLDER / name))) if request.param == "load" else lambda name: classes[name]()
-    )
+    if request.param == "load":
+        return lambda name: evaluate.load(str(FOLDER / name))
+    return lambda name: classes[name](experiment_id=uuid4().hex)  # else one waits a second for another's lock
 
 
 def test_win_rate(load):
