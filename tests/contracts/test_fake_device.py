@@ -20,6 +20,19 @@ from tests.fake_device import DEVICE, fake_device
 FRAMES, HEIGHT, WIDTH = 9, 32, 64
 
 
+def test_what_is_made_of_numbers_alone_is_known_and_still_of_a_device():
+    with fake_device():
+        sizes, unknown = torch.tensor([3, 0, 5]).to(DEVICE), torch.rand(3, device=DEVICE)
+        assert (sizes - torch.arange(3, device=DEVICE)).tolist() == [3, -1, 3]
+        assert sizes[sizes > 0].tolist() == [3, 5] and unknown[sizes > 0].shape == (2,)
+        sizes[1:] = torch.tensor([sizes[2], 7], device=DEVICE)
+        assert sizes.tolist() == [3, 5, 7] and unknown[unknown > 0].shape == (3,)
+        sizes[0] = unknown.argmax()
+        assert sizes.tolist() == [0, 0, 0]  # not known any more
+        with pytest.raises(RuntimeError, match="at least two devices, meta and cpu"):
+            sizes + torch.arange(3)
+
+
 @pytest.fixture(scope="module", params=VIDEO_MODELS)
 def family(request):
     """A source whose network and VAE are on the device, the shape of its latents, and an embedded prompt on the CPU."""

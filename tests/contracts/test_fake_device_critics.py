@@ -1,7 +1,7 @@
-"""Critics of three families on tensors of device "meta": scoring, and the losses of rows and of pairs with backward.
+"""Critics of five families on tensors of device "meta": scoring, and the losses of rows and of pairs with backward.
 
-What the processor makes is made on the CPU, as in a run, and goes to the device whole. Not the Qwen families: their
-positions and windows depend on values (the sizes of the clips), which such tensors have not.
+What the processor makes is made on the CPU, as in a run, and goes to the device whole. Qwen's positions and windows depend
+on values (the sizes of the clips), which are remembered beside such tensors.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from tests.fake_device import DEVICE, fake_device
 from tests.own_rubric import OWN
 
 
-FAMILIES = ("idefics3", "internvl", "llava_llama")
+FAMILIES = ("idefics3", "internvl", "llava_llama", "qwen2_5_vl", "qwen3_vl")
 CAPTION = "a red fox"
 SETTINGS = CriticSettings(num_frames=4, rubric=OWN)
 
@@ -56,11 +56,12 @@ def test_the_losses_and_their_gradients_stay_on_the_device(critic, tmp_path):
     video = RatedVideo("clip", tmp_path / "clip.mp4", CAPTION)
     row = {"video": tmp_path / "clip.mp4", "caption": CAPTION, "label": OWN.labels[1], "reason": "It moves."}
     rows = [{**row, "dimension": name, "pairs": [Pair(video, video, OWN.dimensions)]} for name in OWN.dimensions]
-    batch = to_device(CriticCollator(adapter, processor, SETTINGS, FrameCache(4, 1e9))(rows))
-    pairs = batch.pop("pairs")
+    batch = CriticCollator(adapter, processor, SETTINGS, FrameCache(4, 1e9))(rows)
     lora = LoraConfig(r=2, target_modules=adapter.lora_target_modules)
     tuned = get_peft_model(model.requires_grad_(False), lora).train()
     with fake_device():
+        batch = to_device(batch)
+        pairs = batch.pop("pairs")
         rewards = torch.tensor([OWN.rewards[label] for label in OWN.labels], device=DEVICE)
         margins = pair_margins(tuned, pairs, rewards)
         (tuned(**batch).loss + pair_losses(margins, 10.0).sum()).backward()
