@@ -4,6 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
+_BITSANDBYTES = (
+    "counted at most, as a base in `dtype`: what bitsandbytes spares (half of the linear layers in 8 bits, nearly three "
+    "quarters in 4) is not"
+)
 _SAID = {
     "compile_blocks": "what it saves is not counted, nor what compiling takes: time and memory are those without it",
     "first_block_cache": "what it spares is not counted, as it hangs on the videos: the time is that without it",
@@ -11,8 +15,8 @@ _SAID = {
     "tf32": "products of float32 are few, and counted at the rate of 16 bits either way",
     "device_map": "the whole critic is counted on one card; it is spread over those of one process",
     "critic_device_map": "the whole critic is counted on one card; it is spread over those of one process",
-    "load_in_8bit": "not counted (bitsandbytes): the memory is that of a base in `dtype`",
-    "load_in_4bit": "not counted (bitsandbytes): the memory is that of a base in `dtype`",
+    "load_in_8bit": _BITSANDBYTES,
+    "load_in_4bit": _BITSANDBYTES,
     "attn_implementation": "counted as sdpa; eager holds a map of all tokens a layer and needs more",
     "eval_cache": "evaluations are not counted; they hold per_device_eval_batch_size clips at once",
     "mismatched_captions": "its further rows are not counted",

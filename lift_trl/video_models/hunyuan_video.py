@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_hunyuanvideo15 import HunyuanVideo15AttnBlock
 from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
 from torch import Tensor
 
@@ -82,7 +83,7 @@ class HunyuanVideo15(VideoModel):
 
     def prepare_sampling(self, pipe: Any, guidance_scale: float) -> None:
         """Sets the guider's scale; one clip at a time is decoded, as in `encode_video`."""
-        pipe.vae.enable_slicing()
+        _prepare_attention(pipe.vae)
         pipe.guider = pipe.guider.new(guidance_scale=guidance_scale)
 
     @torch.no_grad()
@@ -102,8 +103,7 @@ class HunyuanVideo15(VideoModel):
     @torch.no_grad()
     def encode_video(self, pipe: Any, video: Tensor) -> LatentPosterior:
         """`video` (float32 [B, F, 3, H, W] in [-1, 1]) as the VAE's posterior, scaled, [B, C, F', H/16, W/16]."""
-        # Its attention takes one clip: the mask of two does not broadcast in diffusers 0.42.
-        pipe.vae.enable_slicing()
+        _prepare_attention(pipe.vae)
         posterior = pipe.vae.encode(video.transpose(1, 2).to(pipe.vae.device, pipe.vae.dtype)).latent_dist
         scale = torch.tensor(self._scaling_factor)
         return LatentPosterior(posterior.mean.float() * scale, posterior.logvar.float() + 2 * scale.log())
@@ -128,3 +128,25 @@ class HunyuanVideo15(VideoModel):
             return_dict=False,
         )[0]
         return prediction
+
+
+def _prepare_attention(vae: Any) -> None:
+    """One clip at a time, since the mask of two does not broadcast in diffusers 0.42; each mask in few steps."""
+    vae.enable_slicing()
+    for module in vae.modules():
+        if isinstance(module, HunyuanVideo15AttnBlock):
+            module.prepare_causal_attention_mask = causal_mask
+
+
+def causal_mask(
+    n_frame: int, n_hw: int, dtype: torch.dtype, device: torch.device, batch_size: int | None = None
+) -> Tensor:
+    """
+    What `HunyuanVideo15AttnBlock.prepare_causal_attention_mask` of diffusers 0.42 gives, [N, N] or [B, N, N] with N =
+    `n_frame * n_hw`: 0 for the positions of a frame and of those before it, else minus infinity. Filled a frame at a time,
+    not a position: a clip of 121 frames has 31 and, in each tile, 7,936.
+    """
+    mask = torch.full((n_frame * n_hw,) * 2, float("-inf"), dtype=dtype, device=device)
+    for start in range(0, n_frame * n_hw, n_hw):
+        mask[start : start + n_hw, : start + n_hw] = 0
+    return mask if batch_size is None else mask.expand(batch_size, -1, -1)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import CogVideoXDPMScheduler, WanPipeline
 from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_wan_lora_to_diffusers
+from diffusers.models.autoencoders.autoencoder_kl_hunyuanvideo15 import HunyuanVideo15AttnBlock
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -22,6 +23,7 @@ from lift_trl.store.manifest import read_rows
 from lift_trl.store.video_io import read_video, write_video
 from lift_trl.ui.compare.generation import PairGenerator
 from lift_trl.video_models import HeldPipeline, open_pipeline
+from lift_trl.video_models.hunyuan_video import causal_mask
 from lift_trl.video_models.source import ADAPTERS
 from tests.alignment.conftest import make_trainer, moving_square, trainable
 from tests.contracts.toy_family import Toy, build_toy
@@ -278,6 +280,29 @@ def test_checkpoints_of_hunyuan_that_are_no_plain_text_to_video_are_refused(chan
     pipe.transformer.register_to_config(**change)
     with pytest.raises(ValueError, match=message):
         open_pipeline(pipe)
+
+
+@pytest.mark.parametrize("num_frames, positions, batch_size", [(1, 7, None), (3, 5, 1), (4, 1, 2), (5, 6, None)])
+def test_the_mask_of_hunyuan_s_vae_is_diffusers_own(num_frames, positions, batch_size):
+    """Fails when diffusers gives another one."""
+    theirs, ours = (
+        make(num_frames, positions, torch.bfloat16, torch.device("cpu"), batch_size=batch_size)
+        for make in (HunyuanVideo15AttnBlock.prepare_causal_attention_mask, causal_mask)
+    )
+    assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+
+
+def test_hunyuan_s_vae_takes_few_steps_to_a_mask_in_encoding_and_decoding(monkeypatch):
+    """Fails when diffusers makes its masks elsewhere."""
+    source = open_pipeline(VIDEO_MODELS["hunyuan-1.5"]())
+    monkeypatch.setattr(HunyuanVideo15AttnBlock, "prepare_causal_attention_mask", None)
+    pipe, adapter = source.load("vae", dtype=torch.float32), source.adapter
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        pipe.vae.decode(torch.zeros(1, 4, 2, 8, 8))
+    adapter.encode_video(pipe, torch.zeros(1, 9, 3, 32, 64))
+    pipe = open_pipeline(VIDEO_MODELS["hunyuan-1.5"]()).load("vae", dtype=torch.float32)
+    adapter.prepare_sampling(pipe, 6.0)
+    assert pipe.vae.decode(torch.zeros(2, 4, 2, 8, 8)).sample.shape == (2, 3, 5, 32, 32)
 
 
 def test_an_unknown_family_is_told_which_there_are():

@@ -102,6 +102,25 @@ def test_attention_in_half_precision_is_flash_and_keeps_no_square():
     assert count.peak_bytes < 30 * q.numel()  # the square alone would be 64 MB
 
 
+@pytest.mark.parametrize("tokens, copies", [(2048, 1), (2049, 2)])
+def test_attention_under_a_mask_holds_it_in_full_and_again_where_its_rows_begin_anywhere(tokens, copies):
+    with metering() as meter:
+        q = torch.zeros(1, 2, tokens, 8, dtype=torch.bfloat16)
+        F.scaled_dot_product_attention(q, q, q, attn_mask=torch.zeros(1, 1, tokens, tokens, dtype=torch.bfloat16))
+        plain = meter.count().peak_bytes
+        F.scaled_dot_product_attention(q, q, q, attn_mask=torch.ones(1, 1, tokens, tokens, dtype=torch.bool))
+    assert plain == pytest.approx(2 * copies * tokens**2, rel=0.05)
+    assert meter.count().peak_bytes - plain == pytest.approx(tokens**2, rel=0.05)  # the mask itself
+
+
+def test_a_product_of_two_types_fails_in_these_tests():
+    layer, hidden = nn.Linear(8, 8).bfloat16(), torch.zeros(4, 8)
+    with pytest.raises(TypeError, match="mm.* of torch.bfloat16, torch.float32"), metering():
+        layer(hidden)
+    with metering(), torch.autocast("cpu", torch.bfloat16):
+        layer(hidden)
+
+
 def test_autocast_has_the_gpu_s_list():
     with metering(), torch.autocast("cpu", torch.bfloat16):
         hidden = torch.zeros(4, 8, dtype=torch.bfloat16)

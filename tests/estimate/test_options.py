@@ -55,6 +55,13 @@ def test_tiles_are_those_that_the_sampling_says(stages):
     assert tiled.conv_flops > whole.conv_flops  # they overlap
 
 
+def test_a_clip_is_encoded_in_tiles_above_the_size_at_which_the_cache_takes_them(stages):
+    """A little more than 480 x 832 takes a little less."""
+    whole, tiled = (VideoStages(stages.name_or_path, ClipSize(9, 480, width, 8.0)).video for width in (832, 848))
+    assert tiled.peak["activations"] < whole.peak["activations"] / 1.5
+    assert tiled.conv_flops > 1.1 * whole.conv_flops  # they overlap
+
+
 @pytest.mark.parametrize("name", ["wan-2.1", "ltx", "hunyuan-1.5"])
 def test_a_long_clip_is_decoded_as_short_ones_tell(name, tmp_path):
     """Wan decodes in pieces, the other two as a whole."""
@@ -86,6 +93,8 @@ def test_decoding_of_the_real_2b_takes_what_the_page_on_speed_says():
         ({"attention_kernel": "math"}, "attention_kernel: math"),
         ({"attention_kernel": "cudnn"}, "attention_kernel: counted"),
         ({"adapter": ["runs/lora"]}, "adapter:"),
+        ({"load_in_4bit": True, "load_in_8bit": False}, "load_in_4bit: counted at most"),
+        ({"load_in_8bit": True}, "load_in_8bit: counted at most"),
         ({}, None),
     ],
     ids=str,

@@ -13,6 +13,7 @@ from lift_trl.estimate.gpus import overheads
 from lift_trl.estimate.plan import Job, Part
 from lift_trl.estimate.planners import PLANNERS, read_plan
 from lift_trl.estimate.recipe import Recipe
+from lift_trl.estimate.stages.video import VideoStages
 from lift_trl.estimate.video_planners import video_stages
 from tests.structure.source import RECIPES, relative
 
@@ -44,6 +45,23 @@ def cases():
         for size in budgets(path):
             quick = (f"{path.parent.name}/{path.stem}", size) in QUICK
             yield pytest.param(path, size, marks=() if quick else pytest.mark.slow, id=f"{relative(path)}-{size}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def counted_once():
+    """Batches of one clip and of two, from which those of each card follow, are counted once for settings that are alike."""
+    count, found = VideoStages.steps, {}
+
+    def steps(stages, args, lora):
+        own = (args.objective, args.optim, args.activation_checkpointing, args.quantization, args.sync_ref_model)
+        key = (stages, *own, args.gradient_accumulation_steps > 1, repr(lora))
+        if key not in found:
+            found[key] = count(stages, args, lora)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(VideoStages, "steps", steps)
+        yield
 
 
 @cache

@@ -12,6 +12,7 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from peft import LoraConfig
 from torch import Tensor
 
+from ...alignment.data.cache import is_tiled
 from ...alignment.data.clips import ClipSize
 from ...alignment.data.text_cache import TextCache
 from ...alignment.data.video_dataset import CachedVideoDataset
@@ -92,6 +93,8 @@ class VideoStages:
         source, size = self.source(), self.size
         with metering() as source.meter:
             pipe = source.load("vae", dtype=source.adapter.dtype)
+            if is_tiled(size):
+                pipe.vae.enable_tiling()
             clip = torch.zeros(1, size.num_frames, 3, size.height, size.width)
             shape = Shape.of(source.adapter.encode_video(pipe, clip).mean)
         return source.meter.count(), shape
@@ -186,6 +189,7 @@ class VideoStages:
         source = self.source()
         with metering() as source.meter:
             pipe = source.load("vae", dtype=source.adapter.dtype)
+            source.adapter.prepare_sampling(pipe, source.adapter.guidance_scale)
             if tiled:
                 pipe.vae.enable_tiling()
             with torch.no_grad():

@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 
 aten = torch.ops.aten
+# Values, of a mask: where its rows may begin in memory.
+_ALIGNED = 8
 
 
 def _by_math() -> bool:
@@ -42,9 +44,7 @@ def attention(
     width = query.shape[-1]
     scale = scale or width**-0.5
     if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, float("-inf"))
-        attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:-1], key.shape[-2])
+        attn_mask = _additive(attn_mask, query.dtype).expand(*query.shape[:-1], key.shape[-2])
     out: Tensor
     if query.dtype == torch.float32:  # models are float32 on a CPU only
         out = aten._scaled_dot_product_flash_attention_for_cpu(
@@ -60,3 +60,18 @@ def attention(
         query, key, value, attn_mask, needs_grad, dropout_p, is_causal, scale=scale
     )[0]
     return out
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """
+    `mask` as the memory-efficient kernel takes it: one in bool is written out in `dtype`, and one whose rows do not begin at
+    whole pieces of memory is copied.
+
+    Source: `convert_boolean_attn_mask` and `preprocess_mask` in aten/src/ATen/native/transformers/attention.cpp.
+    """
+    if mask.dtype == torch.bool:
+        mask = torch.where(mask, torch.zeros((), dtype=dtype), torch.full((), float("-inf"), dtype=dtype))
+    mask, length = mask.to(dtype), mask.shape[-1]
+    if any(stride % _ALIGNED for stride in mask.stride()[:-1]):
+        mask = F.pad(mask, (0, _ALIGNED - length % _ALIGNED))[..., :length]
+    return mask

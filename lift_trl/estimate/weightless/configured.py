@@ -144,7 +144,7 @@ class ConfiguredSource(StoredPipeline):
                 torch.nn.Module.to(model, dtype)  # buffers too, as `from_pretrained` does where it quantises nothing
             # transformers keeps some layers of a float16 model in float32, diffusers those of any.
             # Private in diffusers 0.42 and transformers 5.24: _keep_in_fp32_modules; when it goes,
-            # `test_a_denoiser_is_of_the_published_size` fails.
+            # `test_a_part_is_of_the_published_size` fails.
             kept = set(model_class._keep_in_fp32_modules or ())
             if dtype != torch.float32 and (library == "diffusers" or self.released_dtype == torch.float16):
                 for name, parameter in model.named_parameters():

@@ -88,6 +88,8 @@ class ConfiguredVLM:
         config = self.config(depths)
         if not self._is_vila:
             return AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        for name in _PARTS:  # each part is made in what its own configuration names
+            getattr(config, name).dtype = dtype
         model = LlavaForConditionalGeneration(config)
         sizes = config.vision_config.hidden_size, config.text_config.hidden_size
         model.model.multi_modal_projector = DownsampleProjector(*sizes)
