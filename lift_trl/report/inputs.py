@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +12,15 @@ from ..documented import documented
 from ..published import published
 from ..records import EvalRow, content_id
 from ..statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
-from ..store.manifest import STATE_FILE, Artifact, library_versions, read_json
+from ..store.manifest import Artifact, library_versions
 from ..store.rated_videos import raw_rows
 from ..store.system_clips import SystemClip, load_system, num_unscored, pair_systems, prompts_of, rubric_of_systems
 from ..store.tables import table_rows
 from ..vbench.figures import load_vbench
 from ..vbench.suite import Protocol
 from .clips import Statistics, Systems, shown_clips, verdict_clips
-from .data import REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, Curve, Paired, Report, Role, worst_role
+from .curves import gap_notes, load_curves
+from .data import REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, Paired, Report, Role, worst_role
 from .judges import (
     Judged,
     clip_label_rates,
@@ -44,14 +46,6 @@ from .votes import Ballots, agreements, ballot_wins, net_preferences, read_ballo
 
 
 logger = logging.getLogger(__name__)
-
-#: What a guard writes (`recipes/iterate.py`, `recipes/align.py`).
-GUARD_FILE = "guard.json"
-# By what docs/objectives.md tells an objective that fails.
-_HEALTH = (
-    *("kl_fraction", "kl_old_fraction"),
-    *("rewards/margins", "rewards/accuracies", "rewards/chosen", "rewards/rejected"),
-)
 
 
 @documented
@@ -148,6 +142,7 @@ def build_report(args: ReportArguments) -> Report:
     statistics = _statistics(args, systems)
     facts = tuple(system_facts(name, clips) for name, clips in systems.items())
     drift_means, drift = _drift(statistics, systems)
+    curves = tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path))
     return Report(
         title=args.title,
         base=base,
@@ -167,11 +162,13 @@ def build_report(args: ReportArguments) -> Report:
         confusion=others.confusion,
         clips=shown_clips(systems, judged[by], by, statistics, limit=args.num_clips),
         drift=drift,
-        curves=tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)),
+        curves=curves,
         stamps={**training_stamps(systems), **_stamps(paths)},
         parents=parents_of({**paths, **_by_judge_and_system(judged_by)}),
         suite_stamps=published({args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps}),
-        notes=tuple(published([*_unscored(paths), *training_notes(facts), *other_votes, *vbench.notes])),
+        notes=tuple(
+            published([*_unscored(paths), *training_notes(facts), *other_votes, *vbench.notes, *gap_notes(curves)])
+        ),
         cards=named_paths(args.cards),
         roles=roles,
         rubric=rubric_of_systems(systems),
@@ -265,56 +262,52 @@ def _judge_paths(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[st
 
 def read_figures(path: Path) -> list[EvalRow]:
     """
-    Figures written by another stage, or by hand: JSON lines with the fields of `EvalRow`.
+    Figures written by another stage, or by hand: a table (JSON lines, CSV) with the fields of `EvalRow`.
 
     Raises:
-        ValueError: naming the line, if a field is missing or unknown.
+        ValueError: naming the line, if a field is missing or unknown, or no number where it must be one.
     """
     rows = []
     for number, row in enumerate(table_rows(path), start=1):
-        if isinstance(row, str):
-            raise ValueError(f"{path}, line {number}: {row}")
-        if row.get("value") is None:
-            raise ValueError(f"{path}, line {number}: no value; fill it or delete the row.")
         try:
-            rows.append(EvalRow(**{**row, "ci95": tuple(row["ci95"]) if row.get("ci95") else None}))
-        except TypeError as error:
-            raise ValueError(
-                f"{path}, line {number}: {error}; a row has suite, metric, system, value, n, ci95."
-            ) from None
+            rows.append(_figure(row))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
     return rows
 
 
-def load_curves(name: str, path: Path) -> list[Curve]:
-    """
-    The losses, rewards, accuracies and an objective's health in a Trainer's `trainer_state.json`, or the two curves of a
-    guard's `guard.json`; of a folder those that it holds.
-    """
-    if path.is_dir() and (path / GUARD_FILE).is_file():
-        state = path / STATE_FILE
-        return load_curves(name, path / GUARD_FILE) + (load_curves(name, state) if state.is_file() else [])
-    if path.name == GUARD_FILE:
-        return _guard_curves(name, read_json(path))
-    file = path / STATE_FILE if path.is_dir() else path
-    history = read_json(file)["log_history"]
-    wanted = ("loss", "loss_unweighted", "reward_mean", "eval_loss", "mean_token_accuracy", *_HEALTH)
-    curves = []
-    for key in wanted:
-        rows = [row for row in history if key in row]
-        if len(rows) > 1:
-            steps, values = (tuple(float(row[column]) for row in rows) for column in ("step", key))
-            curves.append(Curve(key.replace("_", " ").replace("/", ": "), name, steps, values))
-    return curves
+def _figure(row: Mapping[str, Any] | str) -> EvalRow:
+    if isinstance(row, str):
+        raise ValueError(row)
+    known = EvalRow.__dataclass_fields__
+    if (unknown := row.keys() - known) or not row.keys() >= {"suite", "metric", "system", "n"}:
+        raise ValueError(
+            f"columns {', '.join(map(str, row))}{'' if unknown else ' only'}; a row has {', '.join(known)}."
+        )
+    if row.get("value") is None:
+        raise ValueError("no value; fill it or delete the row.")
+    given = row.get("ci95")
+    if given is not None and not (isinstance(given, list) and len(given) == 2):
+        raise ValueError(f"ci95 is {given!r}; write a list of its two ends, or leave it out.")
+    ends = None if given is None else (_finite("ci95", given[0]), _finite("ci95", given[1]))
+    n = _finite("n", row["n"])
+    if not n.is_integer() or n < 0:
+        raise ValueError(f"n is {row['n']!r}; write a whole number of prompts.")
+    names = [row[name] for name in ("suite", "metric", "system")]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"suite, metric and system are {names}; write texts.")
+    return EvalRow(*names, _finite("value", row["value"]), int(n), ends)
 
 
-def _guard_curves(name: str, watched: Mapping[str, Any]) -> list[Curve]:
-    """Whether the judge that gave no reward agrees that the rounds (or steps) get better."""
-    checks, unit = watched["checks"], watched["unit"]
-    numbers = tuple(float(check["number"]) for check in checks)
-    return [
-        Curve(f"mean reward by {unit}", f"{name}: {who}", numbers, tuple(check[key] for check in checks), unit)
-        for key, who in (("reward", "the critic that rewards"), ("judge", "a judge that does not"))
-    ]
+def _finite(name: str, value: Any) -> float:
+    """`value` as a number; of a CSV it is a text."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {value!r}; write a finite number.")
+    return number
 
 
 def parents_of(paths: Mapping[str, Path]) -> dict[str, str]:

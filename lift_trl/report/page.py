@@ -72,7 +72,7 @@ def save_report(report: Report, folder: Path | str) -> Path:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """All data of `report`; clips by path, NaN as null, the rubric by its id."""
+    """All data of `report`; clips by name, NaN and what is infinite as null, the rubric by its id."""
     return {"schema": 1, **_clean({**asdict(report), "rubric": report.rubric.id})}
 
 
@@ -100,7 +100,7 @@ def _clean(value: Any) -> Any:
         return [_clean(entry) for entry in value]
     if isinstance(value, Path):
         return value.name
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_markdown(report: Report, parts: list[Section]) -> str:

@@ -1,6 +1,8 @@
 """From folders to a report: which clips are compared, whose votes count, what is stamped."""
 
 import json
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ from safetensors.torch import save_file
 from scipy.stats import spearmanr
 
 from lift_trl.hub.lora.origin import adapter_identity
+from lift_trl.records import EvalRow
 from lift_trl.report.clips import shown_clips
+from lift_trl.report.curves import load_curves
 from lift_trl.report.inputs import ReportArguments, build_report, parents_of, read_figures
 from lift_trl.report.judges import JudgedClip, judge_ballots, judged_clips, paired_differences
 from lift_trl.report.page import save_report, to_markdown
@@ -541,3 +545,54 @@ def test_figures_that_a_person_writes(tmp_path):
     path.write_text(json.dumps(row) + "\n" + json.dumps(row | {"value": float("nan")}) + "\n")
     with pytest.raises(ValueError, match=r"figures\.jsonl, line 2: no value"):
         read_figures(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value": True}, "value is True; write a finite number"),
+        ({"value": "much"}, "value is 'much'"),
+        ({"value": [0.5]}, "value is"),
+        ({"value": float("inf")}, "value is inf"),
+        ({"n": 2.5}, "n is 2.5; write a whole number"),
+        ({"n": None}, "n is None"),
+        ({"ci95": 0.1}, "ci95 is 0.1; write a list of its two ends"),
+        ({"ci95": [0.1]}, "ci95 is"),
+        ({"ci95": [0.1, "x"]}, "ci95 is 'x'"),
+        ({"system": 3}, "write texts"),
+        ({"values": 0.5}, "columns suite, metric, system, value, n, values; a row has suite"),
+    ],
+)
+def test_a_figure_that_is_none_is_named_by_its_line(change, message, tmp_path):
+    row = {"suite": "s", "metric": "s/m", "system": "base", "value": 0.25, "n": 12}
+    path = tmp_path / "figures.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in (row, row | change)))
+    with pytest.raises(ValueError, match=re.escape(f"{path}, line 2: ") + ".*" + re.escape(message)):
+        read_figures(path)
+
+
+def test_figures_of_a_spreadsheet_are_numbers(tmp_path):
+    path = tmp_path / "figures.csv"
+    path.write_text("suite,metric,system,value,n\ns,s/m,base,0.71,30\n")
+    assert read_figures(path) == [EvalRow("s", "s/m", "base", 0.71, 30)]
+
+
+def test_a_run_that_diverged_has_a_report(tmp_path, make_clip):
+    """The one that it is wanted for: the gap is in the page, in the data and among the notes."""
+    history = [{"step": 10 * n, "loss": loss} for n, loss in enumerate((0.5, 0.75, math.inf, math.nan), start=1)]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    folder = write_rows(tmp_path / "base", make_clip, rated([0.5]))
+    args = ReportArguments(str(tmp_path / "r"), [f"base={folder}"], training=[f"rwl={tmp_path / 'run'}"], drift=False)
+    save_report(build_report(args), tmp_path / "r")
+    (curve,) = json.loads((tmp_path / "r" / "report.json").read_text())["curves"]
+    assert curve["values"] == [0.5, 0.75, None, None] and curve["steps"] == [10, 20, 30, 40]
+    note = "rwl: loss is infinite or NaN at 2 of 4 steps, first at step 30; the curve has gaps there."
+    assert note in (tmp_path / "r" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("content", [{"log": []}, [], {"log_history": [{"step": 1, "loss": "x"}] * 2}])
+def test_a_training_log_that_is_none_is_named(content, tmp_path):
+    (tmp_path / "trainer_state.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"trainer_state\.json: no training log"):
+        load_curves("rwl", tmp_path)
