@@ -12,15 +12,14 @@ from ..documented import documented
 from ..published import published
 from ..records import EvalRow, content_id
 from ..statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
-from ..store.manifest import Artifact, library_versions
+from ..store.manifest import STATE_FILE, Artifact, library_versions, read_json
 from ..store.rated_videos import raw_rows
 from ..store.system_clips import SystemClip, load_system, num_unscored, pair_systems, prompts_of, rubric_of_systems
 from ..store.tables import table_rows
 from ..vbench.figures import load_vbench
 from ..vbench.suite import Protocol
 from .clips import Statistics, Systems, shown_clips, verdict_clips
-from .curves import gap_notes, load_curves
-from .data import REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, Paired, Report, Role, worst_role
+from .data import REWARD_SUITE, TRAINING_JUDGE, VIDEOSCORE_SUITE, Curve, Paired, Report, Role, worst_role
 from .judges import (
     Judged,
     clip_label_rates,
@@ -46,6 +45,16 @@ from .votes import Ballots, agreements, ballot_wins, net_preferences, read_ballo
 
 
 logger = logging.getLogger(__name__)
+
+
+#: What a guard writes (`recipes/iterate.py`, `recipes/align.py`).
+GUARD_FILE = "guard.json"
+# By what docs/objectives.md tells an objective that fails.
+_HEALTH = (
+    *("kl_fraction", "kl_old_fraction"),
+    *("rewards/margins", "rewards/accuracies", "rewards/chosen", "rewards/rejected"),
+)
+_WANTED = ("loss", "loss_unweighted", "reward_mean", "eval_loss", "mean_token_accuracy", *_HEALTH)
 
 
 @documented
@@ -142,7 +151,8 @@ def build_report(args: ReportArguments) -> Report:
     statistics = _statistics(args, systems)
     facts = tuple(system_facts(name, clips) for name, clips in systems.items())
     drift_means, drift = _drift(statistics, systems)
-    curves = tuple(curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path))
+    curves = [curve for name, path in named_paths(args.training).items() for curve in load_curves(name, path)]
+    notes = [*_unscored(paths), *training_notes(facts), *other_votes, *vbench.notes, *gap_notes(curves)]
     return Report(
         title=args.title,
         base=base,
@@ -162,13 +172,11 @@ def build_report(args: ReportArguments) -> Report:
         confusion=others.confusion,
         clips=shown_clips(systems, judged[by], by, statistics, limit=args.num_clips),
         drift=drift,
-        curves=curves,
+        curves=tuple(curves),
         stamps={**training_stamps(systems), **_stamps(paths)},
         parents=parents_of({**paths, **_by_judge_and_system(judged_by)}),
         suite_stamps=published({args.protocol: vbench.stamps, VIDEOSCORE_SUITE: others.stamps}),
-        notes=tuple(
-            published([*_unscored(paths), *training_notes(facts), *other_votes, *vbench.notes, *gap_notes(curves)])
-        ),
+        notes=tuple(published(notes)),
         cards=named_paths(args.cards),
         roles=roles,
         rubric=rubric_of_systems(systems),
@@ -308,6 +316,65 @@ def _finite(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{name} is {value!r}; write a finite number.")
     return number
+
+
+def load_curves(name: str, path: Path) -> list[Curve]:
+    """
+    The losses, rewards, accuracies and an objective's health in a Trainer's `trainer_state.json`, or the two curves of a
+    guard's `guard.json`; of a folder those that it holds. What is infinite becomes NaN, a gap in the curve.
+
+    Raises:
+        ValueError: naming the file, if it is neither, or a value of it is no number.
+    """
+    if path.is_dir() and (path / GUARD_FILE).is_file():
+        state = path / STATE_FILE
+        return load_curves(name, path / GUARD_FILE) + (load_curves(name, state) if state.is_file() else [])
+    file = path / STATE_FILE if path.is_dir() else path
+    content = read_json(file)
+    try:
+        return _guard_curves(name, content) if file.name == GUARD_FILE else _log_curves(name, content["log_history"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file}: no training log as a Trainer writes it ({STATE_FILE}), and no {GUARD_FILE} ({error!r}). Name the "
+            "output_dir of the training."
+        ) from error
+
+
+def _log_curves(name: str, history: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    curves = []
+    for key in _WANTED:
+        rows = [row for row in history if key in row]
+        if len(rows) > 1:
+            steps, values = (tuple(_number(row[column]) for row in rows) for column in ("step", key))
+            curves.append(Curve(key.replace("_", " ").replace("/", ": "), name, steps, values))
+    return curves
+
+
+def _guard_curves(name: str, watched: Mapping[str, Any]) -> list[Curve]:
+    """Whether the judge that gave no reward agrees that the rounds (or steps) get better."""
+    checks, unit = watched["checks"], watched["unit"]
+    numbers = tuple(_number(check["number"]) for check in checks)
+    return [
+        Curve(
+            f"mean reward by {unit}", f"{name}: {who}", numbers, tuple(_number(check[key]) for check in checks), unit
+        )
+        for key, who in (("reward", "the critic that rewards"), ("judge", "a judge that does not"))
+    ]
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    return number if math.isfinite(number) else math.nan
+
+
+def gap_notes(curves: Sequence[Curve]) -> list[str]:
+    """Which curves have values that are no finite numbers: where a run diverged, or ran over the range of fp16."""
+    return [
+        f"{curve.name}: {curve.group} is infinite or NaN at {gaps.count(True)} of {len(gaps)} {curve.unit}s, first at "
+        f"{curve.unit} {curve.steps[gaps.index(True)]:g}; the curve has gaps there."
+        for curve in curves
+        if True in (gaps := [not math.isfinite(value) for value in curve.values])
+    ]
 
 
 def parents_of(paths: Mapping[str, Path]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from lift_trl.hub.gallery import validation_pairs
 from lift_trl.mini.judges import OracleJudge, StillnessJudge
 from lift_trl.mini.shapes import CLEAN, SCENES, draw_clip
 from lift_trl.mini.world import write_clips
-from lift_trl.report.curves import load_curves
+from lift_trl.report.inputs import load_curves
 from lift_trl.rubric import Label
 from lift_trl.statistics.drift import alarms_in_words
 from lift_trl.store.manifest import read_json, read_rows

@@ -14,8 +14,7 @@ from scipy.stats import spearmanr
 from lift_trl.hub.lora.origin import adapter_identity
 from lift_trl.records import EvalRow
 from lift_trl.report.clips import shown_clips
-from lift_trl.report.curves import load_curves
-from lift_trl.report.inputs import ReportArguments, build_report, parents_of, read_figures
+from lift_trl.report.inputs import ReportArguments, build_report, load_curves, parents_of, read_figures
 from lift_trl.report.judges import JudgedClip, judge_ballots, judged_clips, paired_differences
 from lift_trl.report.page import save_report, to_markdown
 from lift_trl.report.sections import sections
