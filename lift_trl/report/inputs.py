@@ -12,10 +12,10 @@ from ..documented import documented
 from ..published import published
 from ..records import EvalRow, content_id
 from ..statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
+from ..statistics.figures import read_figures
 from ..store.manifest import STATE_FILE, Artifact, library_versions, read_json
 from ..store.rated_videos import raw_rows
 from ..store.system_clips import SystemClip, load_system, num_unscored, pair_systems, prompts_of, rubric_of_systems
-from ..store.tables import table_rows
 from ..vbench.figures import load_vbench
 from ..vbench.suite import Protocol
 from .clips import Statistics, Systems, shown_clips, verdict_clips
@@ -130,9 +130,7 @@ def build_report(args: ReportArguments) -> Report:
     Raises:
         ValueError: if an entry is malformed or a VBench system is unknown.
     """
-    paths = named_paths(args.systems)
-    if not paths:
-        raise ValueError("systems is empty; name at least the base: base=FOLDER.")
+    paths = _system_paths(args)
     systems = pair_systems({name: load_system(path) for name, path in paths.items()})
     base = next(iter(systems))
     rewards = values_of(systems, lambda clip: clip.reward)
@@ -181,6 +179,13 @@ def build_report(args: ReportArguments) -> Report:
         roles=roles,
         rubric=rubric_of_systems(systems),
     )
+
+
+def _system_paths(args: ReportArguments) -> dict[str, Path]:
+    paths = named_paths(args.systems)
+    if not paths:
+        raise ValueError("systems is empty; name at least the base: base=FOLDER.")
+    return paths
 
 
 def _paired(judged: Mapping[str, Judged], people: Mapping[str, Ballots]) -> list[Paired]:
@@ -266,56 +271,6 @@ def _judge_paths(entries: Sequence[str], systems: Mapping[str, Path]) -> dict[st
             )
         found.setdefault(judge, {})[system] = path
     return {judge: {s: folders[s] for s in systems if s in folders} for judge, folders in found.items()}
-
-
-def read_figures(path: Path) -> list[EvalRow]:
-    """
-    Figures written by another stage, or by hand: a table (JSON lines, CSV) with the fields of `EvalRow`.
-
-    Raises:
-        ValueError: naming the line, if a field is missing or unknown, or no number where it must be one.
-    """
-    rows = []
-    for number, row in enumerate(table_rows(path), start=1):
-        try:
-            rows.append(_figure(row))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
-    return rows
-
-
-def _figure(row: Mapping[str, Any] | str) -> EvalRow:
-    if isinstance(row, str):
-        raise ValueError(row)
-    known = EvalRow.__dataclass_fields__
-    if (unknown := row.keys() - known) or not row.keys() >= {"suite", "metric", "system", "n"}:
-        raise ValueError(
-            f"columns {', '.join(map(str, row))}{'' if unknown else ' only'}; a row has {', '.join(known)}."
-        )
-    if row.get("value") is None:
-        raise ValueError("no value; fill it or delete the row.")
-    given = row.get("ci95")
-    if given is not None and not (isinstance(given, list) and len(given) == 2):
-        raise ValueError(f"ci95 is {given!r}; write a list of its two ends, or leave it out.")
-    ends = None if given is None else (_finite("ci95", given[0]), _finite("ci95", given[1]))
-    n = _finite("n", row["n"])
-    if not n.is_integer() or n < 0:
-        raise ValueError(f"n is {row['n']!r}; write a whole number of prompts.")
-    names = [row[name] for name in ("suite", "metric", "system")]
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"suite, metric and system are {names}; write texts.")
-    return EvalRow(*names, _finite("value", row["value"]), int(n), ends)
-
-
-def _finite(name: str, value: Any) -> float:
-    """`value` as a number; of a CSV it is a text."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {value!r}; write a finite number.")
-    return number
 
 
 def load_curves(name: str, path: Path) -> list[Curve]:

@@ -14,8 +14,8 @@ from lift_trl.judges.preference_benchmarks import (
     write_pair_videos,
 )
 from lift_trl.records import CriticScore, Judgement, content_id
-from lift_trl.report.inputs import read_figures
 from lift_trl.rubric import Dimension, Label
+from lift_trl.statistics.figures import read_figures
 from lift_trl.store.manifest import read_rows, write_rows
 from tests.critic.rendered_clips import write_square
 from tests.critic.tiny_models import build_vlm

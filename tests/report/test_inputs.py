@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from lift_trl.hub.lora.origin import adapter_identity
 from lift_trl.records import EvalRow
 from lift_trl.report.clips import shown_clips
-from lift_trl.report.inputs import ReportArguments, build_report, load_curves, parents_of, read_figures
+from lift_trl.report.inputs import ReportArguments, build_report, load_curves, parents_of
 from lift_trl.report.judges import JudgedClip, judge_ballots, judged_clips, paired_differences
 from lift_trl.report.page import save_report, to_markdown
 from lift_trl.report.sections import sections
@@ -24,6 +24,7 @@ from lift_trl.report.verdict import default_summary, system_verdicts
 from lift_trl.report.votes import net_preferences, read_ballots
 from lift_trl.rubric import Dimension
 from lift_trl.statistics.drift import ClipStatistics
+from lift_trl.statistics.figures import read_figures
 from lift_trl.statistics.intervals import bootstrap_mean
 from lift_trl.statistics.win_rate import Vote
 from lift_trl.store.manifest import Artifact
