@@ -85,6 +85,10 @@ def seed_from(*parts: object) -> int:
     return int(content_id(*parts), 16) >> 1
 
 
+#: What a rated clip may be from.
+SOURCES = ("synthetic", "real")
+
+
 @dataclass(frozen=True)
 class Annotation:
     """One row of tidy LiFT-HRA: one rater, one video, one dimension."""
@@ -96,7 +100,7 @@ class Annotation:
     label: str
     reason: str
     annotator: str
-    source: str  # "synthetic" or "real"
+    source: str  # one of `SOURCES`
     created_at: str | None = None  # ISO 8601, UTC
     ui_version: str | None = None
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from huggingface_hub import HfApi, snapshot_download
 
 from ..hub_source import pinned
-from ..records import Annotation, VideoSource, content_id
+from ..records import SOURCES, Annotation, VideoSource, content_id
 from ..remote import local_copy
 from ..rubric import LIFT, Rubric, folded
 from ..store.clip_rows import row_caption, row_id, row_is_real
@@ -25,7 +25,6 @@ from .clips import ClipFinder, default_cache_dir, store_bytes
 logger = logging.getLogger(__name__)
 
 MissingVideos = Literal["raise", "keep", "drop"]
-SOURCES = ("synthetic", "real")
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Settings(NamedTuple):
             repo_id=os.environ.get("VOTES_REPO") or None,
             owners=tuple(owner.strip() for owner in names if owner.strip()),
             require_login=_switch("REQUIRE_LOGIN"),
-            votes_per_minute=_number("VOTES_PER_MINUTE", VOTES_PER_MINUTE),
+            votes_per_minute=number_from_env("VOTES_PER_MINUTE", VOTES_PER_MINUTE),
             salt=os.environ.get("SALT") or None,
             token=os.environ.get("HF_TOKEN") or None,
         )
@@ -100,7 +100,8 @@ def _switch(name: str) -> bool:
     return given == "1"
 
 
-def _number(name: str, default: int) -> int:
+def number_from_env(name: str, default: int) -> int:
+    """A variable that is a whole number above 0, `default` where it is not set; raises `ValueError` for anything else."""
     given = os.environ.get(name, "")
     if given and not (given.isdecimal() and int(given) > 0):
         raise ValueError(f"{name}={given}: write a whole number above 0.")

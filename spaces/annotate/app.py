@@ -16,7 +16,7 @@ from lift_trl.ui.annotate.ratings import RATERS, AnnotationQueue
 from lift_trl.ui.annotate.review import ReviewDecision, ReviewQueue, find_queue
 from lift_trl.ui.annotate.review_tab import Review
 from lift_trl.ui.clips import ClipShelf, load_clips
-from lift_trl.ui.page import Settings, serve
+from lift_trl.ui.page import Settings, number_from_env, serve
 
 
 def use_the_mini_world() -> None:
@@ -50,8 +50,8 @@ queue = AnnotationQueue(
     log,
     identity,
     gold=load_clips(os.environ["GOLD"], token=settings.token) if os.environ.get("GOLD") else (),
-    raters=int(os.environ.get("RATERS", RATERS)),
-    source=os.environ.get("SOURCE", "synthetic"),
+    raters=number_from_env("RATERS", RATERS),
+    source=os.environ.get("SOURCE") or "synthetic",
     rubric=rubric,
 )
 shelf = ClipShelf(identity)

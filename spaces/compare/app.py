@@ -14,7 +14,7 @@ from lift_trl.ui.clips import ClipShelf
 from lift_trl.ui.compare.generation import PairGenerator, Plan, component_sizes, critic_size, gpu_memory_gb, plan_for
 from lift_trl.ui.compare.page import compare_page
 from lift_trl.ui.compare.votes import Compare, Gallery
-from lift_trl.ui.page import Settings, named, serve
+from lift_trl.ui.page import Settings, named, number_from_env, serve
 
 
 def use_the_mini_world() -> None:
@@ -52,7 +52,7 @@ def generator(plan: Plan) -> PairGenerator:
     arguments = model.sampling_arguments(*model.default_size, model.guidance_scale)
     arguments |= {"negative_prompt": model.negative_prompt} if model.negative_prompt else {}
     # On ZeroGPU a visitor has two minutes a day (signed in five): enough for both clips of a 2B model in 25 steps.
-    arguments["num_inference_steps"] = int(os.environ.get("STEPS", "25" if zero_gpu else "50"))
+    arguments["num_inference_steps"] = number_from_env("STEPS", 25 if zero_gpu else 50)
     args = (pipe, named(os.environ["ADAPTERS"]), critic, arguments, model.fps, settings.clips_dir())
     rest = {"transformer_gb": sizes["transformer"], "base_revision": source.fingerprint("transformer", "vae")}
     return PairGenerator(*args, **rest, lend=spaces.GPU if zero_gpu else None)

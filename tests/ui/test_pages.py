@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import sys
 import threading
 import time
@@ -36,6 +37,7 @@ from lift_trl.ui.identity import COOKIE, Identity, cookie_token
 from lift_trl.ui.page import named, player_html, prompt_html
 from lift_trl.ui.verdict import score_of, verdict_html, verdicts_html
 from lift_trl.ui.vote_log import VoteLog
+from tests.structure.source import ROOT
 
 
 GOOD = {dimension: Rating(Label.GOOD, "") for dimension in Dimension}
@@ -170,6 +172,36 @@ def test_results_of_many_votes_are_not_made_anew_for_each_of_them(arena, monkeyp
 
 
 # ---- annotation ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "message"),
+    [
+        (
+            "annotate",
+            {"SOURCE": "reel"},
+            "source='reel' (SOURCE), of which nothing could be trained; use synthetic or real",
+        ),
+        ("annotate", {"RATERS": "three"}, "RATERS=three: write a whole number above 0"),
+        ("annotate", {"RATERS": "0"}, "RATERS=0: write"),
+        ("arena", {"VOTES_PER_MINUTE": "1.5"}, "VOTES_PER_MINUTE=1.5: write"),
+        ("arena", {"REQUIRE_LOGIN": "yes"}, "REQUIRE_LOGIN=yes: write 1 or 0"),
+    ],
+)
+def test_a_page_that_is_told_nonsense_does_not_start(name, variables, message, tmp_path, monkeypatch):
+    """Else people rate for days what no stage reads."""
+    write_video(tmp_path / "a.mp4", np.zeros((9, 32, 48, 3), np.uint8), fps=8)
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": "a.mp4", "prompt": "a fox"}])
+    sources = {
+        "CLIPS": str(tmp_path),
+        "FIRST": f"a={tmp_path}",
+        "SECOND": f"b={tmp_path}",
+        "DATA_DIR": str(tmp_path / "d"),
+    }
+    for variable, value in (sources | variables).items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        runpy.run_path(str(ROOT / "spaces" / name / "app.py"))
 
 
 def test_clips_get_the_raters_asked_for_and_not_more(log, identity):

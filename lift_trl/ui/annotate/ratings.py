@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...records import Annotation
+from ...records import SOURCES, Annotation
 from ...rubric import LIFT, Rubric, words
 from ...store.manifest import METADATA_FILE, write_rows
 from ...store.rubrics.of_data import write_rubric
@@ -77,6 +77,10 @@ class AnnotationQueue:
     ) -> None:
         if raters < 1:
             raise ValueError(f"raters={raters}; a clip needs at least 1 rater.")
+        if source not in SOURCES:
+            raise ValueError(
+                f"source={source!r} (SOURCE), of which nothing could be trained; use {' or '.join(SOURCES)}."
+            )
         self.gold = {clip.id: gold_labels(clip, rubric) for clip in gold}
         self.clips = {clip.id: clip for clip in [*clips, *gold]}
         for clip in clips:
