@@ -17,7 +17,8 @@ from ..statistics.intervals import bootstrap_mean, bootstrap_share, interval, re
 from ..statistics.label_measures import confusion
 from ..statistics.rank_measures import spearman
 from ..statistics.win_rate import Vote
-from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
+from ..store.clip_rows import row_id
+from ..store.manifest import ARTIFACT_FILE, Artifact
 from ..store.rated_videos import raw_rows
 from ..store.rubrics.of_data import find_rubric
 from ..store.system_clips import SystemClip, load_system, pair_systems, prompts_of, rubric_of_systems
@@ -278,9 +279,16 @@ def compare_rewards(judge: str, scored: Mapping[str, Path], rated: Mapping[str, 
     return [EvalRow(f"critic against {judge}", REWARDS_ORDER, "critic", value, len(names), ci95)]
 
 
-def _rows(folder: Path) -> Sequence[Mapping[str, Any]]:
-    file = folder / METADATA_FILE
-    return [row for row in read_rows(file) if "id" in row] if file.is_file() else []
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows with an id in whichever table `folder` has; in one of text, such as a CSV, rewards are numbers too."""
+    found = []
+    for _, row in raw_rows(folder):
+        name = row_id(row) if isinstance(row, Mapping) else None
+        if isinstance(row, Mapping) and name:
+            reward, probs = row.get("reward"), row.get("probs")
+            known = {"id": name, "reward": None if reward is None else float(reward)}
+            found.append({**row, **known, "probs": probs if isinstance(probs, Mapping) else None})
+    return found
 
 
 def _labels(row: Mapping[str, Any], rubric: Rubric) -> dict[str, str]:

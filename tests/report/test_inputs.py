@@ -1,11 +1,14 @@
 """From folders to a report: which clips are compared, whose votes count, what is stamped."""
 
+import csv
 import json
 import math
 import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -22,7 +25,7 @@ from lift_trl.report.systems import plain_controls, system_facts, training_stamp
 from lift_trl.report.tables import systems_table
 from lift_trl.report.verdict import default_summary, system_verdicts
 from lift_trl.report.votes import net_preferences, read_ballots
-from lift_trl.rubric import Dimension
+from lift_trl.rubric import LIFT, Dimension
 from lift_trl.statistics.drift import ClipStatistics
 from lift_trl.statistics.figures import read_figures
 from lift_trl.statistics.intervals import bootstrap_mean
@@ -389,6 +392,50 @@ def test_a_judge_without_labels_is_compared_by_the_order_of_its_rewards(tmp_path
     (table,) = trust.tables
     assert table.columns == ("rewards", "Spearman", "prompts")
     assert table.rows[0][0] == "critic against vr" and table.rows[0][1].startswith(f"{row.value:.2f} (")
+
+
+def as_table(folder, form):
+    """The rows of a folder in another table."""
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    rows = [{name: row.get(name) for name in names} for row in rows]
+    (folder / "metadata.jsonl").unlink()
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), folder / "metadata.parquet")
+    elif form == "csv":
+        with open(folder / "metadata.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
+    else:  # as many editors and scripts leave it
+        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_a_judges_figures_do_not_depend_on_the_form_of_its_table(tmp_path, make_clip):
+    draws = np.random.default_rng(4)
+    forms = ("jsonl", "no end", "csv", "parquet")
+    told, judges = [], {form: [] for form in forms}
+    for system in ("base", "tuned"):
+        labels = draws.integers(3, size=(2, 7, len(Dimension)))
+        rows = [
+            [
+                {"id": f"{system}{i}", "prompt": f"p{i}", "reward": float(draws.uniform())}
+                | {str(d): LIFT.labels[n] for d, n in zip(Dimension, given)}
+                for i, given in enumerate(part)
+            ]
+            for part in labels.tolist()
+        ]
+        told.append(f"{system}={write_rows(tmp_path / system, make_clip, rows[0])}")
+        rows[1][3] |= {"reward": None, "unscored": "no answer", **dict.fromkeys(map(str, Dimension))}
+        for form in forms:
+            folder = write_rows(tmp_path / form / system, make_clip, [dict(row) for row in rows[1]])
+            judges[form].append(f"people/{system}={folder}")
+            if form != "jsonl":
+                as_table(folder, form)
+    made = [build_report(ReportArguments(str(tmp_path / "r"), told, judges[form], drift=False)) for form in forms]
+    assert sum(map(sum, made[0].confusion["people"].counts)) == 2 * 6 * len(Dimension)
+    for other in made[1:]:
+        assert (other.confusion, other.rows, other.paired) == (made[0].confusion, made[0].rows, made[0].paired)
 
 
 def sampled(folder, make_clip, **loras):
