@@ -80,6 +80,11 @@ def is_rated(row: Mapping[str, Any], rubric: Rubric = LIFT) -> bool:
     return any(row.get(column) is not None for column in ("reward", "label", *rubric.dimensions))
 
 
+def is_unscored(row: Mapping[str, Any], rubric: Rubric = LIFT) -> bool:
+    """Whether a critic could not score the clip of a row, and says why; such a clip has no reward and is not trained on."""
+    return row.get("unscored") not in (None, False) and not is_rated(row, rubric)
+
+
 def _video(row: Mapping[str, Any]) -> VideoSource | StoredVideo:
     video = row.get("video")
     if isinstance(video, Mapping):

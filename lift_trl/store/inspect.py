@@ -1,6 +1,7 @@
 """What an artefact folder holds, in a few lines: rows, labels, rewards, unscored, best and worst clips."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import combinations
@@ -10,9 +11,11 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
+from ..remote import local_copy
 from ..rubric import LIFT, REWARD_MARGIN, Rubric
+from .clip_rows import is_unscored, row_id
 from .manifest import ARTIFACT_FILE, METADATA_FILE, REMAKE, Artifact, read_rows
-from .rated_videos import METADATA_NAMES, check_rated_videos
+from .rated_videos import METADATA_NAMES, check_rated_videos, raw_rows
 from .rubrics.of_data import describe_rubric, find_rubric
 from .votes import VoteRow, read_votes, tally
 
@@ -31,7 +34,7 @@ def inspect_artifact(folder: Path | str) -> Iterator[str]:
     Raises:
         FileNotFoundError: if it is none of these.
     """
-    path = Path(folder)
+    path = Path(local_copy(folder))
     loras = sorted(path.glob("*lora*.safetensors")) + sorted(path.glob("adapter_model.safetensors"))
     if (path / ARTIFACT_FILE).is_file():
         artifact = Artifact.load(path)
@@ -48,22 +51,7 @@ def inspect_artifact(folder: Path | str) -> Iterator[str]:
             yield _chosen_pairs(path)
     elif any((path / name).is_file() for name in METADATA_NAMES):
         yield f"{path}: clips with metadata"
-        rubric = find_rubric(path)
-        checked = check_rated_videos(path, rubric=rubric)
-        yield from _ratings(
-            [
-                {
-                    "id": v.video,
-                    "prompt": v.prompt,
-                    "is_real": v.is_real,
-                    "labels": v.labels,
-                    "reward": v.scalar_reward,
-                }
-                for v in checked.videos
-            ],
-            rubric,
-        )
-        yield f"  bad rows: {len(checked.errors)}" + (" (lift-trl validate lists them)" if checked.errors else "")
+        yield from _clips(path)
     elif _holds_votes(path):
         yield f"{path}: votes"
         yield from _votes(path)
@@ -80,10 +68,41 @@ def _indented(text: str) -> Iterator[str]:
     return (f"  {line}" for line in text.splitlines())
 
 
+def _clips(folder: Path) -> Iterator[str]:
+    """Of a folder of clips: its rows as training takes them, those that nobody could score, and the bad ones."""
+    rubric = find_rubric(folder)
+    checked = check_rated_videos(folder, rubric=rubric)
+    rows = [row for _, row in raw_rows(folder) if isinstance(row, Mapping)]
+    own_ids = {row_id(row) for row in rows}
+    unscored = [row for row in rows if is_unscored(row, rubric)]
+    half = [{"unscored": error.problem} for error in checked.errors if error.is_unscored]
+    videos = [
+        {
+            "id": v.id if v.id in own_ids or not isinstance(v.video, Path) else os.path.relpath(v.video, folder),
+            "prompt": v.prompt,
+            "is_real": v.is_real,
+            "labels": v.labels,
+            "reward": v.scalar_reward,
+        }
+        for v in checked.videos
+    ]
+    yield from _ratings([*videos, *unscored, *half], rubric)
+    bad = len(checked.errors) - len(half)
+    yield f"  bad rows: {bad}" + (" (lift-trl validate lists them)" if bad else "")
+
+
+def _labels(row: Mapping[str, Any], rubric: Rubric) -> Mapping[str, Any]:
+    """The labels of a row: of a cache's, of a rating's, or of a scored clip's."""
+    if row.get("labels"):
+        return dict(row["labels"])
+    if row.get("label") is not None:
+        return {row["dimension"]: row["label"]}
+    return {dimension: row[dimension] for dimension in rubric.dimensions if row.get(dimension) is not None}
+
+
 def _reward(row: Mapping[str, Any], rubric: Rubric) -> float:
-    labels = row.get("labels")
-    if labels:
-        return rubric.mean_reward(labels)
+    if row.get("labels"):
+        return rubric.mean_reward(row["labels"])
     value = row.get("reward")
     return math.nan if value is None else float(value)
 
@@ -93,9 +112,12 @@ def _ratings(rows: list[Mapping[str, Any]], rubric: Rubric) -> Iterator[str]:
     yield f"  rows: {len(rows)}, of which real: {real}"
     rewards = [(math.nan if row.get("is_real") else _reward(row, rubric), row) for row in rows]
     rated = sorted(((reward, str(row["id"])) for reward, row in rewards if not math.isnan(reward)), reverse=True)
-    yield f"  unscored: {len(rows) - real - len(rated)}"
+    unscored = sum(row.get("unscored") not in (None, False) for row in rows)
+    if rated or unscored:  # else nobody asked for a score
+        yield f"  unscored: {unscored}"
+    given = [_labels(row, rubric) for row in rows]
     for dimension in rubric.dimensions:
-        counts = Counter(str(row["labels"][dimension]) for row in rows if row.get("labels"))
+        counts = Counter(rubric.parse_label(str(labels[dimension])) for labels in given if dimension in labels)
         if counts:
             yield f"  {dimension}: " + ", ".join(f"{label} {counts[label]}" for label in reversed(rubric.labels))
     if rated:

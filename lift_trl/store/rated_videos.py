@@ -24,7 +24,7 @@ from huggingface_hub import constants
 from ..records import RatedVideo, StoredVideo
 from ..remote import local_copy
 from ..rubric import LIFT, Rubric
-from .clip_rows import UnscoredError, is_rated, rated_video, row_id, video_digest
+from .clip_rows import UnscoredError, is_unscored, rated_video, row_id, video_digest
 from .rubrics.of_data import find_rubric
 from .tables import TABLE_SUFFIXES, present, table_rows
 
@@ -113,8 +113,7 @@ def check_rated_videos(
         if isinstance(row, str):
             checked.errors.append(RowError(where, row))
             continue
-        if row.get("unscored") not in (None, False) and not is_rated(row, opened.rubric):
-            # A critic could not score the clip and says why; such a clip has no reward and is not trained on.
+        if is_unscored(row, opened.rubric):
             num_unscored += 1
             continue
         if row.get("dimension") is not None and row.get("label") is not None:
