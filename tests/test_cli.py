@@ -113,7 +113,7 @@ def test_recipes_are_copied_and_never_over_something(tmp_path, capsys):
         tmp_path / "r" / "configs" / "accelerate" / "cpu.yaml"
     ).is_file()
     assert main(["recipes", str(tmp_path / "r")]) == 1
-    assert "nothing was overwritten" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
 
 
 def completions(script: str, *words: str, folder) -> list[str]:

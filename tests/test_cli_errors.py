@@ -86,6 +86,60 @@ def test_a_path_that_cannot_be_written_to_is_found_before_the_work(command, plac
     assert re.search(f"{re.escape(place)}.*: cannot be written to", line), line
 
 
+#: Each with the files of somebody that stand where it would write.
+EXPORT = ["export", "{lora}", "--output", "{out}", "--format"]
+REPLACING = {
+    "export diffusers": ([*EXPORT, "diffusers"], "pytorch_lora_weights.safetensors"),
+    "export comfyui": ([*EXPORT, "comfyui", "--base", "x"], "comfyui_lora.safetensors"),
+    "export merged": ([*EXPORT, "merged", "--base", "{out}"], "model_index.json"),
+    "convert": (["convert", "{clips}", "{out}"], "notes.txt"),
+    "recipes": (["recipes", "{out}"], "notes.txt"),
+    "prompts": (["prompts", "{out}/prompts.txt", "--num", "1"], "prompts.txt"),
+    "prompts by a model": (["prompts", "{out}/prompts.txt", "--model", "x"], "prompts.txt"),
+    "mini-world": (["mini-world", "{out}"], "prompts.txt"),
+    "mini-rate": (["mini-rate", "{clips}", "{out}"], "metadata.jsonl"),
+    "eval report": (REPORT, "report.md"),
+    "eval report beside JSON": (REPORT, "report.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command, name", REPLACING.values(), ids=REPLACING)
+def test_no_command_replaces_what_is_somebodys_own(command, name, clips, tmp_path, capsys):
+    own = tmp_path / "out" / name
+    own.parent.mkdir()
+    own.write_text('{"of": "somebody"}\n')
+    line = fails(capsys, *(word.format(out=own.parent, clips=clips, lora=tmp_path) for word in command))
+    assert str(own.parent) in line and re.search("[Nn]ew", line), line
+    assert own.read_text() == '{"of": "somebody"}\n' and [*own.parent.iterdir()] == [own]
+
+
+def test_the_same_prompts_may_be_written_again(tmp_path, capsys):
+    """A script that was killed is started again."""
+    command = ["prompts", str(tmp_path / "prompts.txt"), "--num", "3"]
+    assert main(command) == main(command) == 0
+    assert "is there" in fails(capsys, *command, "--seed", "1")
+
+
+@pytest.mark.parametrize("command", ["mini-world", "mini-rate"])
+def test_the_mini_world_goes_on_in_its_own_folder_only_as_it_was_begun(command, clips, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lift_trl_mini").write_text("something else")
+    given = ["mini-world"] if command == "mini-world" else ["mini-rate", str(clips)]
+    assert "something else" in fails(capsys, *given, str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("kind", ["generated", "lora"])
+def test_a_report_takes_no_other_artefacts_place(kind, clips, tmp_path, capsys):
+    Artifact(kind).save(tmp_path)
+    line = fails(capsys, *(word.format(out=tmp_path, clips=clips) for word in REPORT))
+    assert f"of kind {kind}" in line and Artifact.load(tmp_path).kind == kind
+
+
+def test_an_export_warns_of_options_without_effect(tmp_path, capsys, caplog):
+    fails(capsys, "export", str(tmp_path), "--format", "diffusers", "--base", "x/y", "--dtype", "float16")
+    assert "--base, --dtype: without effect" in caplog.text
+
+
 def test_a_check_leaves_nothing_behind(tmp_path, clips, capsys):
     fails(capsys, "eval", "report", "--report_dir", str(tmp_path / "a" / "b"), "--systems", "base=/gone")
     assert list(tmp_path.iterdir()) == []

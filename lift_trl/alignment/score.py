@@ -17,7 +17,7 @@ from ..records import CriticScore, NativeScore, StoredVideo, VideoSource, conten
 from ..rubric import LIFT, Rubric
 from ..runtime import process_state
 from ..store.clip_rows import row_caption, row_id, row_is_real, video_digest
-from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
+from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest, check_kind
 from ..store.rated_videos import stored_rows
 from ..store.rubrics.of_data import check_same
 from ..store.sharding import chunks
@@ -112,6 +112,7 @@ def score_videos(
     done = manifest.ids_made_by("scoring", {key, with_place}, others=others)
     batches = workers.part(chunks(jobs, batch_size))
     todo = [batch for batch in batches if not done.issuperset(job.id for job in batch)]
+    check_kind(folder, "scored")
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
     logger.info("%d clips, %d batches to score", len(jobs), len(todo))
     plan = _Plan(source, with_reason, score_real, key, done)

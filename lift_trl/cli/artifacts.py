@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..importing import importing
-from ..store.manifest import check_writable
+from ..outputs import check_new_file, check_new_folder, check_writable, write_new_text
 from .command import Command, files
 
 
@@ -73,7 +73,7 @@ def _convert(args: argparse.Namespace) -> int:
     with importing():
         from ..feedback.convert import convert
 
-    check_writable(args.dst)
+    check_new_folder(args.dst)
     result = convert(
         args.src,
         args.dst,
@@ -108,11 +108,12 @@ def _inspect(args: argparse.Namespace) -> int:
 def _prompts(args: argparse.Namespace) -> int:
     """Writes long prompts drawn from the paper's categories, one a line, for recipes/generate.py."""
     from ..feedback.prompts import chat_model_expander, draw_prompts
-    from ..store.manifest import write_text
 
     check_writable(Path(args.path).parent)
+    if args.model:  # which words them for minutes
+        check_new_file(args.path)
     expand = chat_model_expander(args.model) if args.model else None
     prompts = draw_prompts(args.num, seed=args.seed, expand=expand)
-    write_text(args.path, "".join(f"{prompt}\n" for prompt in prompts))
+    write_new_text(args.path, "".join(f"{prompt}\n" for prompt in prompts))
     print(f"{len(prompts)} prompts in {args.path}. Next: recipes/generate.py --prompts {args.path}")
     return 0

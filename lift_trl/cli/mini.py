@@ -3,8 +3,12 @@
 import argparse
 
 from ..importing import importing
-from ..store.manifest import check_writable
+from ..outputs import claim_folder
 from .command import Command, files
+
+
+#: In each folder of the mini world, so that the same command may write there again, and nothing of another's is replaced.
+_MARKER = ".lift_trl_mini"
 
 
 def add_commands(command: Command) -> None:
@@ -24,7 +28,7 @@ def _mini_world(args: argparse.Namespace) -> int:
     with importing():
         from ..mini.world import build_world
 
-    check_writable(args.path)
+    claim_folder(args.path, _MARKER, f"--family {args.family}")
     build_world(args.path, family=args.family)
     print(f"mini world in {args.path}")
     return 0
@@ -35,7 +39,7 @@ def _mini_rate(args: argparse.Namespace) -> int:
     with importing():
         from ..mini.world import rate_folder
 
-    check_writable(args.path)
+    claim_folder(args.path, _MARKER, "--oracle" if args.oracle else "raters")
     number = rate_folder(args.clips, args.path, oracle=args.oracle, controls=not args.oracle)
     print(f"{number} clips rated by {'the oracle' if args.oracle else 'the raters'} in {args.path}")
     return 0

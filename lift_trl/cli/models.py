@@ -1,20 +1,31 @@
 """Commands on models: export, audit, serve."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any, get_args
 
 from ..judges import JUDGES
-from ..store.manifest import check_writable
+from ..outputs import check_new_file, check_new_folder, check_writable
 from ..store.quantization import Quantization
 from .command import Command, files
+
+
+logger = logging.getLogger(__name__)
+
+#: Options that say nothing to a format.
+_IDLE = {"diffusers": ("base", "dtype"), "comfyui": ("dtype",)}
+#: What the formats of one file write, as `hub.lora.files` names it, which imports torch.
+_EXPORTED = {"diffusers": "pytorch_lora_weights.safetensors", "comfyui": "comfyui_lora.safetensors"}
 
 
 def add_commands(command: Command) -> None:
     export = command("export", _export)
     files(export.add_argument("lora", help="output_dir of align.py, or a checkpoint in it"))
     export.add_argument("--format", required=True, choices=["diffusers", "merged", "comfyui"])
-    files(export.add_argument("--base", help="Hub id or folder of the base model; merged needs it"))
+    files(
+        export.add_argument("--base", help="Hub id or folder of the base model, for merged; comfyui reads the LoRA's")
+    )
     files(export.add_argument("--output", help="folder to write to; by default beside the LoRA"))
     export.add_argument(
         "--dtype", choices=["float32", "float16", "bfloat16"], help="of a merged pipeline; the family's by default"
@@ -49,6 +60,7 @@ def _add_critic(parser: argparse.ArgumentParser) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     """A LoRA for other tools."""
+    _check_export(args)
     import torch
 
     from ..hub.lora.files import export_comfyui_lora, export_diffusers_lora
@@ -56,21 +68,35 @@ def _export(args: argparse.Namespace) -> int:
     from ..video_models import StoredPipeline
 
     output = args.output or args.lora
-    check_writable(output)
     if args.format == "diffusers":
         written = export_diffusers_lora(args.lora, output)
     elif args.format == "comfyui":
         family = StoredPipeline(args.base or base_model(args.lora)).adapter
         written = export_comfyui_lora(args.lora, output, module_name=family.comfyui_name)
-    elif args.base is None:
-        raise ValueError("--format merged needs --base: the Hub id or folder of the model that was tuned.")
-    elif args.output is None:
-        raise ValueError("--format merged needs --output: the folder of the new pipeline.")
     else:
         dtype = getattr(torch, args.dtype) if args.dtype else StoredPipeline(args.base).adapter.dtype
         written = export_merged_pipeline(args.lora, args.base, args.output, dtype=dtype)
     print(written)
     return 0
+
+
+def _check_export(args: argparse.Namespace) -> None:
+    """Before anything is loaded: options that are missing or have no effect, and what stands where it would write."""
+    if args.format == "merged":
+        if args.base is None:
+            raise ValueError("--format merged needs --base: the Hub id or folder of the model that was tuned.")
+        if args.output is None:
+            raise ValueError("--format merged needs --output: the folder of the new pipeline.")
+        check_new_folder(args.output)
+        return
+    idle = [name for name in _IDLE[args.format] if getattr(args, name) is not None]
+    if idle:
+        named = ", ".join(f"--{name}" for name in idle)
+        logger.warning("%s: without effect, --format %s reads nothing of it. Leave it out.", named, args.format)
+    check_writable(args.output or args.lora)
+    # Beside the LoRA stands what an earlier export made of the same one.
+    if args.output is not None and Path(args.output).resolve() != Path(args.lora).resolve():
+        check_new_file(Path(args.output) / _EXPORTED[args.format])
 
 
 def _audit(args: argparse.Namespace) -> int:

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from ..importing import importing
-from ..store.manifest import check_writable, library_versions
+from ..outputs import check_new_folder
+from ..store.manifest import library_versions
 from .command import Command, files
 
 
@@ -34,9 +35,7 @@ def _recipes(args: argparse.Namespace) -> int:
     packaged, checkout = Path(__file__).parents[1] / "_recipes", Path(__file__).parents[2] / "recipes"
     source = packaged if packaged.is_dir() else checkout
     target = Path(args.path)
-    check_writable(target)
-    if target.exists() and any(target.iterdir()):
-        raise ValueError(f"{target}: exists and is not empty. Name a new folder; nothing was overwritten.")
+    check_new_folder(target)
     shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     print(f"recipes in {target}. Next: accelerate launch {target}/align.py --help")
     return 0

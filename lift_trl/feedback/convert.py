@@ -5,7 +5,6 @@ Parquet shards with one row a clip: the file's bytes once, and every rater's lab
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..hub_source import pinned
+from ..outputs import check_new_folder, new_folder
 from ..records import hra_features
 from ..rubric import Rubric
 from ..store.manifest import Artifact
@@ -101,12 +101,6 @@ def convert(
     )
 
 
-def check_new_folder(folder: Path) -> None:
-    """Raises `FileExistsError` if `folder` exists and holds something."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is not empty; give a new folder, or delete this one first.")
-
-
 def write_hra(
     folder: Path,
     splits: Mapping[str, list[HraClip]],
@@ -115,18 +109,13 @@ def write_hra(
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Writes clips and ratings as `data/<split>-00000-of-0000N.parquet`; `folder` appears whole or not at all."""
-    check_new_folder(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    (partial / "data").mkdir(parents=True)
-    for split, clips in splits.items():
-        shards = _shards(clips, max_shard_bytes)
-        for number, shard in enumerate(shards):
-            _write_shard(partial / "data" / f"{split}-{number:05d}-of-{len(shards):05d}.parquet", shard)
-    artifact.save(partial)
-    if folder.is_dir():
-        folder.rmdir()
-    partial.replace(folder)
+    with new_folder(folder) as partial:
+        (partial / "data").mkdir()
+        for split, clips in splits.items():
+            shards = _shards(clips, max_shard_bytes)
+            for number, shard in enumerate(shards):
+                _write_shard(partial / "data" / f"{split}-{number:05d}-of-{len(shards):05d}.parquet", shard)
+        artifact.save(partial)
 
 
 def published_row(clip: HraClip) -> dict[str, Any]:

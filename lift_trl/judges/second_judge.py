@@ -9,7 +9,7 @@ from typing import Any
 from ..records import content_id, placeless
 from ..rubric import LIFT
 from ..store.clip_rows import video_digest
-from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest
+from ..store.manifest import ARTIFACT_FILE, Artifact, Manifest, check_kind
 from ..store.system_clips import ListedClip, list_clips
 from .native import NativeJudge
 from .video_score import QUESTION, RegressionJudge, labels_of
@@ -57,6 +57,7 @@ def judge_clips(judge: RegressionJudge | NativeJudge, videos: Path, output_dir: 
     if any(row.get("scoring") != key for row in rows):
         raise ValueError(f"{output_dir}: scores of another judge, question or number of frames; name a new judge_dir.")
     done = {row["id"] for row in rows}
+    check_kind(output_dir, "scored")
     (output_dir / ARTIFACT_FILE).unlink(missing_ok=True)
     logger.info("%d clips, %d to judge", len(clips), len(clips.keys() - done))
     for unit, clip in clips.items():

@@ -3,13 +3,15 @@
 import logging
 from pathlib import Path
 
-from ..store.manifest import check_writable
+from ..outputs import check_new_file, check_writable
+from ..store.manifest import check_kind, read_json
 from ..vbench.commands import VBenchArguments, make_job, run
 from ..vbench.export import write_leaderboard_zip
 from ..vbench.results import load_results
 from ..vbench.score import IncompleteResultsError
 from ..vbench.suite import PROTOCOLS
 from .inputs import ReportArguments, build_report, named_paths
+from .model_index import MODEL_INDEX_FILE
 from .page import save_report
 
 
@@ -25,7 +27,7 @@ def evaluate(args: ReportArguments, vbench: VBenchArguments) -> Path:
     """
     if args.protocol not in PROTOCOLS:
         raise ValueError(f"protocol={args.protocol!r}; use one of {', '.join(PROTOCOLS)}.")
-    check_writable(args.report_dir)
+    _check_folder(Path(args.report_dir))
     results, systems = named_paths(args.vbench), named_paths(args.systems)
     if vbench.runner == "none" and vbench.plan is None:
         return report(args)
@@ -44,11 +46,21 @@ def report(args: ReportArguments) -> Path:
     `lift-trl eval report`: the report of what the folders hold; returns the page's path. Beside it, for each system with
     whole VBench results, the leaderboard's zip.
     """
-    check_writable(args.report_dir)
+    _check_folder(Path(args.report_dir))
     page = save_report(build_report(args), args.report_dir)
     for name, folder in named_paths(args.vbench).items():
         _export(args, name, folder)
     return page
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises `FileExistsError` where a report would take the place of something else than a report."""
+    check_writable(folder)
+    check_kind(folder, "report")
+    first = folder / "report.json"
+    if not first.is_file() or "schema" not in read_json(first):
+        for name in ("report.json", "report.md", "report.html", MODEL_INDEX_FILE):
+            check_new_file(folder / name)
 
 
 def _export(args: ReportArguments, name: str, folder: Path) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -209,17 +208,20 @@ def naming_what_failed(target: Path | str, kept: str) -> Iterator[None]:
         ) from error
 
 
-def check_writable(folder: Path | str) -> None:
+def check_kind(folder: Path | str, kind: str) -> None:
     """
-    Raises `ValueError` if nothing can be written into `folder`, which need not be there yet: before any work, not after.
+    Raises `FileExistsError` if `folder` is an artefact of another kind than `kind`, whose page would be replaced. One that
+    is damaged, or of another version, is made again by its own stage.
     """
-    path = Path(folder).absolute()
     try:
-        there = next(parent for parent in (path, *path.parents) if parent.exists())
-        with TemporaryDirectory(prefix=".lift_trl_", dir=there):
-            pass
-    except OSError as error:
-        raise ValueError(f"{folder}: cannot be written to ({error.strerror}). Name another folder.") from error
+        found = Artifact.load(folder).kind
+    except (FileNotFoundError, ValueError):
+        return
+    if found != kind:
+        raise FileExistsError(
+            f"{folder}: holds an artefact of kind {found}, and {kind} would take its place. Name a new folder. Nothing was "
+            "written."
+        )
 
 
 def remove_partials(folder: Path | str) -> None:
@@ -258,7 +260,12 @@ def read_json(path: Path | str) -> Any:
 
 def write_rows(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes `rows` as JSON lines, whole or not at all."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, rows_text(rows))
+
+
+def rows_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """`rows` as JSON lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 class Manifest:
@@ -300,6 +307,8 @@ class Manifest:
         rows: dict[str, dict[str, Any]] = {}
         for path in [merged, *paths] if merged.is_file() else paths:
             for row in read_rows(path) if path == merged else read_log(path):
+                if "id" not in row:
+                    raise ValueError(f"{path}: rows without id, which no stage wrote. Name a new output_dir.")
                 rows.setdefault(row["id"], row)
         return list(rows.values())
 

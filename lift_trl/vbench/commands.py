@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from ..documented import documented
+from ..outputs import check_new_folder, check_writable
 from ..records import content_id
-from ..store.manifest import check_writable, write_text
+from ..store.manifest import check_kind, write_text
 from ..store.system_clips import load_system
 from .check import CheckResult, check_videos
 from .env import VBenchEnvironment, check_environment, default_cache, fetch_weights, make_environment
-from .plan import Plan, link_file, link_videos, make_plan, write_full_info
+from .plan import PLAN_KIND, Plan, link_file, link_videos, make_plan, write_full_info
 from .remote import docker_commands, hand_commands, hf_jobs_commands
 from .results import Planned
 from .run import DimensionRun, VBenchJob, pending_dimensions, run_vbench, write_run
@@ -34,6 +35,7 @@ from .suite import (
 logger = logging.getLogger(__name__)
 
 Runner = Literal["venv", "python", "docker", "hf-jobs", "none"]
+_INFO = "info/full_info.json"
 RUNNERS: tuple[Runner, ...] = ("venv", "python", "docker", "hf-jobs", "none")
 
 
@@ -78,6 +80,7 @@ class PlanArguments:
 def plan(args: PlanArguments) -> str:
     """Writes the plan; returns what to tell the user."""
     check_writable(args.output)
+    check_kind(args.output, PLAN_KIND)
     suite = load_suite(args.suite, prompt_set=args.prompts, longer_prompts=args.longer_prompts)
     made = make_plan(
         suite,
@@ -253,9 +256,9 @@ def planned_job(args: VBenchArguments, root: Path, videos: Path, protocol: Proto
     found = check_videos(made, videos, num_frames=args.video_frames or None)
     if not found.ok:
         raise ValueError(f"{videos}: VBench would give wrong figures.\n{found.summary()}")
-    shutil.rmtree(root / "videos", ignore_errors=True)
-    link_videos(made, videos, root / "videos")
-    write_full_info(made, root / "info" / "full_info.json")
+    links = _emptied(root)
+    write_full_info(made, root / _INFO)
+    link_videos(made, videos, links)
     dimensions = select_dimensions(args.dims) if args.dims else made.dimensions
     planned = {}
     for name in dimensions:
@@ -270,18 +273,26 @@ def planned_job(args: VBenchArguments, root: Path, videos: Path, protocol: Proto
 
 def custom_job(args: VBenchArguments, root: Path, videos: Path) -> VBenchJob:
     """The job of any clips: each under `{id of its prompt}-{which clip of it}.mp4`, so that systems can be paired."""
-    links = root / "videos"
-    shutil.rmtree(links, ignore_errors=True)
-    links.mkdir(parents=True)
     clips = load_system(videos)
+    links = _emptied(root)
+    write_text(root / _INFO, "[]")
+    links.mkdir(parents=True)
     for clip in clips:
         link_file(clip.video, links / f"{content_id(clip.prompt)}-{clip.key.rpartition('#')[2]}.mp4")
-    write_text(root / "info" / "full_info.json", "[]")
     counts = Counter(clip.prompt for clip in clips)
     everything = Planned(len(counts), min(counts.values()), len(clips))
     dimensions = select_dimensions(args.dims or ("custom6", FLICKERING))
     stamps = {"prompts": "your own", "samples": str(everything.samples)}
     return _job(args, root, "vbench-custom", dict.fromkeys(dimensions, everything), stamps)
+
+
+def _emptied(root: Path) -> Path:
+    """The folder of a job's links, without those of an earlier job; `FileExistsError` if it is somebody's own."""
+    links = root / "videos"
+    if (root / _INFO).is_file():
+        shutil.rmtree(links, ignore_errors=True)
+    check_new_folder(links)
+    return links
 
 
 def _planned(counts: Mapping[str, int]) -> Planned:
@@ -294,7 +305,7 @@ def _job(
 ) -> VBenchJob:
     return VBenchJob(
         root / "videos",
-        root / "info" / "full_info.json",
+        root / _INFO,
         root,
         tuple(planned),
         protocol,

@@ -17,6 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from ..outputs import claim_folder
 from ..store.manifest import write_text
 from .check import Problem
 from .suite import DIMENSIONS, FLICKERING, STATIC_FILTER_WEIGHTS, WeightFile
@@ -29,6 +30,8 @@ WORKER = Path(__file__).with_name("worker.py")
 #: transformers 4.33.2 and decord 0.6.0 on Python 3.11 (checked on a CPU for temporal_flickering).
 REQUIREMENTS = ("vbench==0.1.5", "torch==2.5.1", "torchvision==0.20.1")
 MARKER = "lift_trl_vbench.json"
+#: In an environment from its beginning, so that nothing is installed into one that is somebody's own.
+BEGUN = ".lift_trl_vbench_begun"
 #: vbench pins transformers 4.33.2, whose tokenizers<0.14 has wheels for Python 3.11 at most; torch 2.5.1 needs 3.9.
 PYTHONS = ((3, 9), (3, 11))
 #: What VBench-Long imports beyond VBench, and the version that no longer has what it imports (moviepy.editor,
@@ -99,6 +102,7 @@ def make_environment(
         python: the interpreter that makes it and lives in it.
 
     Raises:
+        FileExistsError: if `folder` holds what was not made here.
         RuntimeError: with pip's last lines if the installation fails.
         ValueError: if `python` is of a version that the requirements have no wheels for.
     """
@@ -116,6 +120,8 @@ def make_environment(
             "3.11`, and name it: --python PATH."
         )
     logger.info("making VBench's environment at %s: %s (about 6 GB)", root, " ".join(requirements))
+    if not (root / MARKER).is_file():
+        claim_folder(root, BEGUN)
     _run([str(python), "-m", "venv", str(root)])
     pip = [str(interpreter), "-m", "pip"]
     _run([*pip, "install", "--disable-pip-version-check", *requirements])
@@ -250,8 +256,9 @@ def fetch_weight(weight: WeightFile, path: Path) -> None:
     """
     if weight.url.startswith("git+"):
         clone = path.parent.with_name(f".{path.parent.name}.tmp")
-        for left in (clone, path.parent):  # of a killed clone
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(clone, ignore_errors=True)  # of a killed one
+        if (path.parent / ".git").is_dir():  # a clone without the file
+            shutil.rmtree(path.parent)
         _run(["git", "clone", "--depth", "1", weight.url.removeprefix("git+"), str(clone)])
         clone.rename(path.parent)
         return

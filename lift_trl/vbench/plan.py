@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..outputs import write_new_text
 from ..records import content_id, seed_from
-from ..store.manifest import METADATA_FILE, Artifact, read_rows, write_rows, write_text
+from ..store.manifest import METADATA_FILE, Artifact, check_kind, read_rows, rows_text, write_text
 from ..store.tables import numbered_rows
 from .suite import FLICKERING, Suite, SuitePrompt, select_dimensions
 
@@ -64,10 +65,16 @@ class Plan:
         return select_dimensions(self.config["dimensions"])
 
     def save(self, folder: Path | str) -> None:
-        """Writes `metadata.jsonl` (rows with `prompt`, `seed`, `file_name`), `full_info/` and `artifact.yaml`, that last."""
+        """
+        Writes `metadata.jsonl` (rows with `prompt`, `seed`, `file_name`), `full_info/` and `artifact.yaml`, that last.
+
+        Raises:
+            FileExistsError: if `folder` holds another plan, or rows of something else.
+        """
         root = Path(folder)
-        write_rows(root / METADATA_FILE, (asdict(video) for video in self.videos))
-        write_rows(root / "full_info" / "rows.jsonl", self.rows)
+        check_kind(root, PLAN_KIND)
+        write_new_text(root / METADATA_FILE, rows_text(asdict(video) for video in self.videos))
+        write_new_text(root / "full_info" / "rows.jsonl", rows_text(self.rows))
         Artifact(PLAN_KIND, config=dict(self.config)).save(root)
 
     @classmethod

@@ -13,6 +13,7 @@ from lift_trl.hub.lora.files import (
     export_comfyui_lora,
     export_diffusers_lora,
 )
+from lift_trl.hub.lora.loading import export_merged_pipeline
 from tests.alignment.conftest import make_trainer
 from tests.alignment.test_reward_weighted_trainer import sample
 
@@ -53,6 +54,14 @@ def test_merged_pipeline_needs_no_lora(tmp_path, pipeline_dir, lora_dir):
     merged = CogVideoXPipeline.from_pretrained(tmp_path / "m")
     assert not [name for name, _ in merged.transformer.named_parameters() if "lora" in name]
     assert_close(sample(merged), sample(with_lora), rtol=1e-4, atol=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_the_base_is_never_merged_in_place(pipeline_dir, lora_dir):
+    before = {path: path.read_bytes() for path in pipeline_dir.rglob("*") if path.is_file()}
+    with pytest.raises(FileExistsError, match="is not empty; give a new folder"):
+        export_merged_pipeline(lora_dir, str(pipeline_dir), pipeline_dir, dtype=torch.float32)
+    assert {path: path.read_bytes() for path in pipeline_dir.rglob("*") if path.is_file()} == before
 
 
 def test_comfyui_keys_rebuild_the_same_update(tmp_path, lora_dir):

@@ -224,6 +224,19 @@ def test_any_clips_need_no_plan(two_systems, tmp_path, python):
     assert "Compare within it only" in page.read_text()
 
 
+@pytest.mark.parametrize("protocol", ["vbench", "vbench-custom"])
+def test_clips_that_lie_where_the_links_would_go_are_left_alone(two_systems, tmp_path, python, protocol):
+    place = tmp_path / "runs" / "base" / protocol
+    place.parent.mkdir(parents=True)
+    (tmp_path / "base").rename(place)
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    systems = replace(two_systems, protocol=protocol, systems=[f"base={place}"])
+    options = {"vbench_dir": str(tmp_path / "runs"), "dims": ["temporal_flickering"]}
+    with pytest.raises(FileExistsError, match="videos is not empty"):
+        evaluate(systems, vbench_arguments(tmp_path, **python, **options))
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
 def test_a_missing_clip_of_any_system_stops_before_vbench_runs(two_systems, tmp_path, python):
     shutil.rmtree(tmp_path / "rwl" / "videos")
     with pytest.raises(ValueError, match="0 of 2 clips found"):
@@ -288,6 +301,7 @@ def test_an_evaluation_killed_between_two_dimensions_ends_with_the_same_report(
     two_systems, tmp_path, python, suite_file
 ):
     dimensions = ["temporal_flickering", "overall_consistency"]
+    shutil.rmtree(tmp_path / "plan")  # of another choice of dimensions, which this one does not replace
     plan(PlanArguments(str(suite_file), str(tmp_path / "plan"), dims=dimensions, samples=1, flicker_samples=1))
     for offset, name in enumerate(("base", "rwl")):
         rows = []

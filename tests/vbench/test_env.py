@@ -80,6 +80,26 @@ def test_a_failed_installation_says_why_and_leaves_no_marker(tmp_path):
     assert not (tmp_path / "env" / MARKER).exists()
 
 
+def test_nothing_is_installed_into_an_environment_that_is_somebodys_own(tmp_path):
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "pyvenv.cfg").write_text("home = /usr/bin")
+    options = {"requirements": ("--no-index", "no-such-distribution-of-lift"), "python": python_3_11(tmp_path)}
+    with pytest.raises(FileExistsError, match="venv is not empty; give a new folder"):
+        make_environment(tmp_path / "venv", **options)
+    assert [path.name for path in (tmp_path / "venv").iterdir()] == ["pyvenv.cfg"]
+    for _ in range(2):  # one that was begun here is taken up again
+        with pytest.raises(RuntimeError, match="own failed"):
+            make_environment(tmp_path / "own", **options)
+
+
+def python_3_11(folder):
+    """An interpreter that says that it is Python 3.11, and makes no environment."""
+    python = folder / "python3.11"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] && echo 3 11\n')
+    python.chmod(0o755)
+    return python
+
+
 def test_a_python_without_wheels_is_refused_with_the_remedy(tmp_path):
     python = tmp_path / "python3.13"
     python.write_text("#!/bin/sh\necho 3 13\n")

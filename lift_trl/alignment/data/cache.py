@@ -27,7 +27,9 @@ from ...store.manifest import (
     ARTIFACT_FILE,
     METADATA_FILE,
     Artifact,
+    check_kind,
     naming_what_failed,
+    read_rows,
     remove_partials,
     write_rows,
 )
@@ -137,6 +139,7 @@ def cache_videos(
     with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
         keys = CacheKeys.of(source, size, encoding_dtype(source, state.device.type))
     folder = Path(output_dir)
+    _check_folder(folder)
     if len({video.id for video in rated}) < len(rated):
         twice = next(video.id for video in rated if sum(other.id == video.id for other in rated) > 1)
         raise ValueError(
@@ -162,6 +165,14 @@ def cache_videos(
         _finish(folder, rows, source, keys, parents or {}, rubric)
     state.wait_for_everyone()
     return folder
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises `FileExistsError` where a cache would take the place of something else: of the clips' own rows, say."""
+    check_kind(folder, "cache")
+    rows = folder / METADATA_FILE
+    if rows.is_file() and not all("key" in row for row in read_rows(rows)):
+        raise FileExistsError(f"{rows}: rows that are no cache's would be replaced. Name a new output_dir.")
 
 
 def encoding_dtype(source: PipelineSource, device_type: str) -> torch.dtype:

@@ -26,7 +26,7 @@ from ...prefetch import behind
 from ...records import VideoSample, content_id, seed_from
 from ...remote import local_copy
 from ...runtime import process_state
-from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, naming_what_failed
+from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, Manifest, check_kind, naming_what_failed
 from ...store.sharding import chunks
 from ...store.tables import prompt_rows
 from ...store.video_io import write_video
@@ -159,6 +159,7 @@ def generate_videos(
     # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
     batches = workers.part(chunks(list(videos), sampling.batch_size))
     todo = [batch for batch in batches if not done.issuperset(video.id for video in batch)]
+    check_kind(folder, "generated")
     (folder / ARTIFACT_FILE).unlink(missing_ok=True)
     logger.info("%d videos, %d of %d batches to sample", len(ids), len(todo), len(batches))
     texts = TextCache(folder / _WORK_DIR, content_id(source.fingerprint(*source.adapter.text_components), dtype))

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...hub_source import pinned
+from ...outputs import check_new_folder, new_folder
 from ...store.manifest import RUN_FILE
 from ...store.weights import damaged, shown, unapplied
 from .files import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, lora_network, read_peft_adapter
@@ -188,16 +189,21 @@ def export_merged_pipeline(lora_dir: Path | str, base: str, output_dir: Path | s
     """
     Writes a whole pipeline with the LoRA of `lora_dir` merged into its network of `base`, in `dtype`.
 
+    The folder appears whole or not at all.
+
     Raises:
+        FileExistsError: if `output_dir` holds something (the base itself, for instance).
         ValueError: if it is no LoRA of `base` (`load_lora`).
     """
+    check_new_folder(output_dir)
     source = pinned(base)
     pipe: Any = DiffusionPipeline.from_pretrained(source.repo_id, revision=source.revision, dtype=dtype)
     network = load_lora(pipe, find_lora(lora_dir), name="merged")
     transformer = getattr(pipe, network)
     transformer.fuse_lora(safe_fusing=True)
     transformer.unload_lora()
-    pipe.save_pretrained(str(output_dir))
+    with new_folder(output_dir) as partial:
+        pipe.save_pretrained(str(partial))
     return Path(output_dir)
 
 
