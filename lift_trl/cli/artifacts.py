@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..importing import importing
-from ..outputs import check_new_file, check_new_folder, check_writable, write_new_text
+from ..store.disk.outputs import check_new_file, check_new_folder, check_writable, write_new_text
 from .command import Command, files
 
 

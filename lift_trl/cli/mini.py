@@ -3,7 +3,7 @@
 import argparse
 
 from ..importing import importing
-from ..outputs import claim_folder
+from ..store.disk.outputs import claim_folder
 from .command import Command, files
 
 

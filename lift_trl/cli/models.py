@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..judges import JUDGES
-from ..outputs import check_new_file, check_new_folder, check_writable
+from ..store.disk.outputs import check_new_file, check_new_folder, check_writable
 from ..store.quantization import Quantization
 from .command import Command, files
 

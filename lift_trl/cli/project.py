@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ..importing import importing
-from ..outputs import check_new_folder
+from ..store.disk.outputs import check_new_folder
 from ..store.manifest import library_versions
 from .command import Command, files
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..hub_source import pinned
-from ..outputs import check_new_folder, new_folder
 from ..records import hra_features
 from ..rubric import Rubric
+from ..store.disk.outputs import check_new_folder, new_folder
 from ..store.manifest import Artifact
 from ..store.rated_videos import BadRowsError, RowError
 from .bad_rows import BadRows, check_bad_rows

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from ..outputs import check_new_file, check_writable
+from ..store.disk.outputs import check_new_file, check_writable
 from ..store.manifest import check_kind, read_json
 from ..vbench.commands import VBenchArguments, make_job, run
 from ..vbench.export import write_leaderboard_zip

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..records import RatedVideo, StoredVideo, VideoSource, content_id
 from ..rubric import LIFT, Rubric
-from .digest import file_digest
+from .disk.digest import file_digest
 from .video_io import describe
 
 

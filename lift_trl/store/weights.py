@@ -14,7 +14,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from ..hub_source import find_file, pinned
 from ..records import content_id
-from .digest import file_digest
+from .disk.digest import file_digest
 from .manifest import STATE_FILE
 
 

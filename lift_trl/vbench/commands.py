@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..documented import documented
-from ..outputs import check_new_folder, check_writable
 from ..records import content_id
+from ..store.disk.outputs import check_new_folder, check_writable
 from ..store.manifest import check_kind, write_text
 from ..store.system_clips import load_system
 from .check import CheckResult, check_videos

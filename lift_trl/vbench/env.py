@@ -17,7 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from ..outputs import claim_folder
+from ..store.disk.outputs import claim_folder
 from ..store.manifest import write_text
 from .check import Problem
 from .suite import DIMENSIONS, FLICKERING, STATIC_FILTER_WEIGHTS, WeightFile

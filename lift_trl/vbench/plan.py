@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..outputs import write_new_text
 from ..records import content_id, seed_from
+from ..store.disk.outputs import write_new_text
 from ..store.manifest import METADATA_FILE, Artifact, check_kind, read_rows, rows_text, write_text
 from ..store.tables import numbered_rows
 from .suite import FLICKERING, Suite, SuitePrompt, select_dimensions

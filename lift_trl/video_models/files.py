@@ -7,7 +7,7 @@ from huggingface_hub import snapshot_download
 
 from ..hub_source import HubSource, pinned
 from ..records import content_id
-from ..store.digest import file_digest
+from ..store.disk.digest import file_digest
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -5,7 +5,7 @@ import pytest
 from lift_trl.alignment.data.cache import cache_videos
 from lift_trl.alignment.sampling.generate import generate_videos, plan_videos
 from lift_trl.alignment.score import CriticSource, score_videos
-from lift_trl.outputs import claim_folder, new_folder
+from lift_trl.store.disk.outputs import claim_folder, new_folder
 from lift_trl.store.manifest import METADATA_FILE, Artifact, write_rows
 from lift_trl.store.rated_videos import load_rated_videos
 from tests.alignment.conftest import SIZE, moving_square

@@ -17,7 +17,7 @@ from lift_trl.alignment.sampling.generate import generate_videos, plan_videos
 from lift_trl.alignment.sampling.settings import Sampling
 from lift_trl.alignment.training.overflow import MAX_SKIPPED
 from lift_trl.records import RatedVideo, content_id
-from lift_trl.store.digest import file_digest
+from lift_trl.store.disk.digest import file_digest
 from lift_trl.store.manifest import Artifact
 from lift_trl.store.rated_videos import load_rated_videos
 from lift_trl.video_models import files, open_pipeline

@@ -29,7 +29,6 @@ LEVELS = {
     "lift_trl.kernels": 12,
     "lift_trl.importing": 12,
     "lift_trl.store": 20,
-    "lift_trl.outputs": 25,
     "lift_trl.critic_models": 30,
     "lift_trl.video_models": 30,
     "lift_trl.hub": 30,

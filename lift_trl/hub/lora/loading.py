@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...hub_source import pinned
-from ...outputs import check_new_folder, new_folder
+from ...store.disk.outputs import check_new_folder, new_folder
 from ...store.manifest import RUN_FILE
 from ...store.weights import damaged, shown, unapplied
 from .files import DIFFUSERS_LORA_FILE, PEFT_WEIGHTS_FILE, lora_network, read_peft_adapter

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .store.manifest import write_text
+from ..manifest import write_text
 
 
 def check_writable(folder: Path | str) -> None:
