@@ -132,7 +132,7 @@ def test_a_clip_that_does_not_come_can_be_loaded_again_or_skipped(spaces, visito
     page.goto(spaces["arena"].url, wait_until="commit")
     page.evaluate(HURRY)
     page.wait_for_selector("text=A clip could not be loaded")
-    assert max(asked.values()) == 3  # it was asked for again, twice
+    assert min(asked.values()) >= 3  # each was asked for again
     first, before = pair_on(page), len(spaces["arena"].rows())
     page.click("#lift-skip")
     page.wait_for_function(f"before => document.querySelector('{PAIR}')?.value !== before", arg=first)
