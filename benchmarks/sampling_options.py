@@ -25,6 +25,7 @@ SEED = 2
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "compile_blocks: aot_eager": {"compile_blocks": "aot_eager"},
+    "compile_blocks: inductor": {"compile_blocks": "inductor"},
     "attention_kernel: math": {"attention_kernel": "math"},
     "first_block_cache: 0.02": {"first_block_cache": 0.02},
     "first_block_cache: 0.05": {"first_block_cache": 0.05},
