@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lift_trl.alignment.data.clips import ClipSize
+from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.estimate.critic_planners import judging_part
 from lift_trl.estimate.gpus import overheads
 from lift_trl.estimate.plan import Job, Part
@@ -47,20 +48,32 @@ def cases():
             yield pytest.param(path, size, marks=() if quick else pytest.mark.slow, id=f"{relative(path)}-{size}")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def counted_once():
-    """Batches of one clip and of two, from which those of each card follow, are counted once for settings that are alike."""
-    count, found = VideoStages.steps, {}
+def decides(argument) -> object:
+    """What a count hangs on, of an argument: the batches of all cards follow from those of one clip and of two."""
+    if not isinstance(argument, RewardWeightedVideoConfig):
+        return repr(argument)
+    kind = (argument.objective, argument.optim, argument.quantization, argument.sync_ref_model)
+    return kind, argument.activation_checkpointing, argument.gradient_accumulation_steps > 1
 
-    def steps(stages, args, lora):
-        own = (args.objective, args.optim, args.activation_checkpointing, args.quantization, args.sync_ref_model)
-        key = (stages, *own, args.gradient_accumulation_steps > 1, repr(lora))
+
+def once(count):
+    found = {}
+
+    def counted(stages, *args):
+        key = stages, *map(decides, args)
         if key not in found:
-            found[key] = count(stages, args, lora)
+            found[key] = count(stages, *args)
         return found[key]
 
+    return counted
+
+
+@pytest.fixture(scope="module", autouse=True)
+def counted_once():
+    """What YAMLs and cards have in common."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(VideoStages, "steps", steps)
+        for name in ("steps", "sampling", "_encode_text"):
+            patched.setattr(VideoStages, name, once(getattr(VideoStages, name)))
         yield
 
 
