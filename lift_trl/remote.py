@@ -13,12 +13,25 @@ from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # 
 from .records import content_id
 
 
-_URL = re.compile(r"([a-z0-9][a-z0-9+.-]+):/+")
+_URL = re.compile(r"([a-z0-9][a-z0-9+.-]+):(/+)")
+# Another spelling of a path of this machine.
+_HERE = ("file", "local")
+
+
+def is_remote(source: Path | str) -> bool:
+    """
+    Whether `source` is elsewhere, so that only what it holds is copied and it must name nothing of this machine.
+
+    >>> is_remote("s3://bucket/clips"), is_remote("file:///srv/clips"), is_remote("user/clips")
+    (True, False, False)
+    """
+    found = _URL.match(str(source))
+    return found is not None and found[1] not in _HERE
 
 
 def local_copy(source: Path | str) -> Path | str:
     """
-    `source` as it is where it is a path or a repo's name; of a URL the path of a copy, in `HF_HOME`.
+    `source` as it is where it is a path or a repo's name; of a URL the path of a copy, in `HF_HOME`. Of `file://` the path.
 
     It is copied once: what has changed there since (a size, a date, a hash) is copied again, beside the first copy.
 
@@ -35,8 +48,14 @@ def local_copy(source: Path | str) -> Path | str:
     found = _URL.match(str(source))
     if found is None:
         return source
-    # A `Path` of a URL has lost a slash.
-    url = f"{found[1]}://{str(source)[found.end() :]}"
+    # A `Path` of a URL has lost all slashes but one.
+    slashes, rest = found[2] if len(found[2]) > 1 else "//", str(source)[found.end() :]
+    url = f"{found[1]}:{slashes}{rest}"
+    if found[1] in _HERE:
+        path = Path(rest if len(found[2]) == 2 else f"/{rest}")
+        if not path.exists():
+            raise FileNotFoundError(f"{url}: there is no {path}. Correct the name.")
+        return path
     try:
         files, root = fsspec.url_to_fs(url)
     except ImportError as error:
@@ -63,6 +82,8 @@ def _fetch(files: Any, root: str, names: list[str], copy: Path, *, is_file: bool
     """Copies `names`, below `root`, to `copy`, all or nothing."""
     with TemporaryDirectory(dir=copy.parent) as partial:
         target = Path(partial) / copy.name
+        if not is_file:
+            target.mkdir()
         for name in names:
             inside = PurePosixPath(name).relative_to(root)
             if ".." in inside.parts:

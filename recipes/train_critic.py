@@ -20,6 +20,7 @@ with importing():
 
     from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
     from lift_trl.recipe_parser import RecipeParser
+    from lift_trl.remote import local_copy
     from lift_trl.runtime import fit, leaving_processes, setup_logging
     from lift_trl.store.rubrics.of_data import find_rubric
 
@@ -72,6 +73,8 @@ def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, mod
     rubric = find_rubric(name, script_args.rubric, revision=revision)
     options = {"bad_rows": script_args.bad_rows, "test_fraction": script_args.test_fraction}
     hra = load_hra(name, revision=revision, rubric=rubric, **options)
+    is_folder = Path(local_copy(name)).exists()
+    parents = None if is_folder else {"ratings": hub_parent(name, repo_type="dataset", revision=revision)}
     pairs = (
         read_pairs(script_args.preferences, parse_systems(script_args.systems), rubric)
         if script_args.preferences
@@ -86,7 +89,7 @@ def main(script_args: TrainCriticArguments, training_args: LiFTCriticConfig, mod
         pairs=pairs,
         peft_config=None if script_args.adapter else get_peft_config(model_args),
         adapter=script_args.adapter,
-        parents=None if Path(name).exists() else {"ratings": hub_parent(name, repo_type="dataset", revision=revision)},
+        parents=parents,
         rubric=rubric,
     )
     fit(trainer)

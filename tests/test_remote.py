@@ -5,16 +5,23 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from lift_trl.alignment.sampling.generate import read_prompts
 from lift_trl.alignment.score import score_videos
+from lift_trl.cli import main
 from lift_trl.feedback.hra import load_hra
+from lift_trl.judges.preferences import load_preferences, parse_systems
 from lift_trl.remote import local_copy
+from lift_trl.report.inputs import ReportArguments, build_report
 from lift_trl.rubric import Dimension
-from lift_trl.store.manifest import METADATA_FILE
+from lift_trl.store.manifest import METADATA_FILE, Artifact
 from lift_trl.store.rated_videos import BadRowsError, load_rated_videos
+from lift_trl.store.rubrics.of_data import find_rubric, write_rubric
+from lift_trl.ui.clips import load_clips
 from tests.engines.mortal import MortalJudge
 from tests.hub.fixtures import LocalHub
+from tests.own_rubric import OWN
 
 
 @pytest.fixture
@@ -59,6 +66,85 @@ def test_prompts_clips_and_ratings_behind_a_url(memory, tmp_path):
     assert len(load_rated_videos(out)) == 2
     labels = put(memory, "/bucket/hra", clips(2, **dict.fromkeys(map(str, Dimension), "Good")))
     assert load_hra(labels)["train"].num_rows == 2 * len(Dimension)
+
+
+def text_rows(number: int, seed: float = 0.0) -> dict[str, bytes]:
+    """Scored clips, as `clips`, with an id each."""
+    found = clips(number)
+    rows = [json.loads(line) | {"id": f"i{n}"} for n, line in enumerate(found[METADATA_FILE].splitlines())]
+    rows = [row | {"reward": seed + n / 10} | dict.fromkeys(map(str, Dimension), "Good") for n, row in enumerate(rows)]
+    videos = {name: data + b" of %.1f" % seed for name, data in found.items()}
+    return videos | {METADATA_FILE: "\n".join(map(json.dumps, rows)).encode()}
+
+
+def test_commands_on_a_url_do_as_on_the_folder(memory, tmp_path, capsys):
+    """What validate, inspect, convert and a report say of a URL is what they say of the folder."""
+    for name, data in clips(3, reward=0.5).items():
+        (tmp_path / "rated" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "rated" / name).write_bytes(data)
+    url, said = put(memory, "/bucket/rated", clips(3, reward=0.5)), []
+    for source in (str(tmp_path / "rated"), url):
+        for words in (["validate", "--no-decode", source], ["inspect", source]):
+            assert main(words) == 0
+        out = capsys.readouterr().out
+        said.append(out.replace(str(tmp_path / "rated"), "FOLDER").replace(str(local_copy(url)), "FOLDER"))
+    assert said[0] == said[1].replace(url, "FOLDER") and "for alignment: 3 clips" in said[0] and "mean 0.5" in said[0]
+    assert main(["inspect", put(memory, "/bucket/hra", clips(1, **dict.fromkeys(map(str, Dimension), "Bad")))]) == 0
+    assert main(["convert", "memory://bucket/hra", str(tmp_path / "hra")]) == 0
+    assert "hra" in Artifact.load(tmp_path / "hra").parents
+
+
+def test_a_report_and_votes_by_url(memory, tmp_path):
+    systems = [
+        f"{name}={put(memory, f'/run/{name}', text_rows(4, gain))}" for name, gain in (("base", 0), ("lora", 0.2))
+    ]
+    judges = [
+        f"j/{name}={put(memory, f'/judge/{name}', text_rows(4, gain))}" for name, gain in (("base", 0.1), ("lora", 0))
+    ]
+    vote = {"id": "0", "prompt": "clip 0", "video_a": "lora/videos/0.mp4", "video_b": "base/videos/0.mp4"}
+    vote |= {"choice": "a", "dimension": None, "voter": "v", "created_at": "2026-01-01"}
+    memory.pipe_file("/run/votes.jsonl", json.dumps(vote).encode())
+    votes = "memory://run/votes.jsonl"
+    report = build_report(ReportArguments("r", systems, judges, votes=[f"people={votes}"], drift=False))
+    assert {row.judge for row in report.paired} == {"critic", "j", "people"} and "j" in report.confusion
+    found = load_preferences(votes, parse_systems(systems))
+    assert [Path(video.video).read_bytes() for video in found.videos] == [b"clip 0 of 0.2", b"clip 0 of 0.0"]
+
+
+def test_a_rubric_of_ones_own_is_found_behind_a_url(memory, tmp_path):
+    write_rubric(OWN, tmp_path)
+    rated = clips(2, **dict.fromkeys(OWN.dimensions, str(OWN.best)))
+    url = put(memory, "/bucket/signs", {**rated, "rubric.yaml": (tmp_path / "rubric.yaml").read_bytes()})
+    assert find_rubric(url) == find_rubric(url, OWN) == OWN
+    assert load_hra(url, rubric=OWN)["train"].num_rows == 2 * len(OWN.dimensions)
+    assert [clip.path.read_bytes() for clip in load_clips(url)] == [b"clip 0", b"clip 1"]
+
+
+class Rooted(MemoryFileSystem):
+    """A store in which /a and a differ, as in HDFS."""
+
+    protocol, store, pseudo_dirs = "rooted", {}, [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.removeprefix("rooted://")
+
+
+def test_slashes_of_a_url_stay(tmp_path):
+    fsspec.register_implementation("rooted", Rooted, clobber=True)
+    fsspec.filesystem("rooted").pipe_file("/abs/prompts.txt", b"a fox")
+    assert Path(local_copy("rooted:///abs/prompts.txt")).read_bytes() == b"a fox"
+    with pytest.raises(FileNotFoundError, match="rooted://abs/prompts.txt: there is no such"):
+        local_copy("rooted://abs/prompts.txt")
+    # A path of this machine is no copy: a row may name clips beside the folder.
+    for name in ("scored/metadata.jsonl", "0.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"file_name": "../0.mp4", "prompt": "a fox", "reward": 0.5}')
+    for url in (f"file://{tmp_path}/scored", Path(f"file://{tmp_path}/scored")):
+        assert local_copy(url) == tmp_path / "scored"
+    assert [video.reward() for video in load_rated_videos(f"file://{tmp_path}/scored")] == [0.5]
+    with pytest.raises(FileNotFoundError, match=f"file://{tmp_path}/none: there is no {tmp_path}/none"):
+        local_copy(f"file://{tmp_path}/none")
 
 
 def test_a_folder_of_a_dataset_repo(hub: LocalHub, tmp_path):

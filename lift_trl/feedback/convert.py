@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ..hub_source import pinned
 from ..records import hra_features
+from ..remote import local_copy
 from ..rubric import Rubric
 from ..store.disk.outputs import check_new_folder, new_folder
 from ..store.manifest import Artifact
@@ -89,7 +90,8 @@ def convert(
         "train_on": None if train_on is None else Path(train_on).name,
         "num_clips": {split: len(clips) for split, clips in splits.items()},
     }
-    name = Path(src).name if Path(src).exists() else f"datasets/{pinned(src).repo_id}"
+    here = Path(local_copy(src))
+    name = here.name if here.exists() else f"datasets/{pinned(src).repo_id}"
     parents = {name: data.revision or rows_digest(data.splits)}
     artifact = Artifact("hra", config, parents, rubric=data.rubric)
     write_hra(target, splits, artifact, max_shard_bytes=max_shard_bytes)

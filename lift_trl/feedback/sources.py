@@ -12,7 +12,7 @@ from huggingface_hub import HfApi, snapshot_download
 
 from ..hub_source import pinned
 from ..records import SOURCES, Annotation, VideoSource, content_id
-from ..remote import local_copy
+from ..remote import is_remote, local_copy
 from ..rubric import LIFT, Rubric, folded
 from ..store.clip_rows import row_caption, row_id, row_is_real
 from ..store.rated_videos import METADATA_NAMES, RowError, raw_rows
@@ -82,11 +82,11 @@ def read_hra(
     cache = default_cache_dir() if cache_dir is None else cache_dir
     here = local_copy(origin.name_or_path)
     repo, revision = pinned(here, origin.revision)
-    is_copy, origin = str(here) != str(origin.name_or_path), origin._replace(name_or_path=repo, revision=revision)
+    is_copy, origin = is_remote(origin.name_or_path), origin._replace(name_or_path=repo, revision=revision)
     data = HraData()
     for split, rows, folder in _splits(origin, data, fetch_videos=fetch_videos):
         # A relative path counts from the dataset's folder, never from whatever folder we run in.
-        elsewhere = Path(origin.video_dir).absolute() if origin.video_dir else None
+        elsewhere = Path(local_copy(origin.video_dir)).absolute() if origin.video_dir else None
         clips = elsewhere or folder
         finder = ClipFinder(clips, cache) if clips else None
         # A dataset from elsewhere must not name files of this machine.

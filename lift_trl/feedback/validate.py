@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from ..records import RatedVideo, StoredVideo, VideoSource
+from ..remote import local_copy
 from ..rubric import Rubric
 from ..store.rated_videos import METADATA_NAMES, RowError, check_rated_videos
 from ..store.video_io import probe_video
@@ -97,7 +98,8 @@ def validate(
     """
     data = read_hra(HraSource(path, video_dir=video_dir, rubric=rubric), missing_videos=missing_videos)
     hra = [(clip.where, clip) for part in data.splits.values() for clip in part]
-    has_table = any((Path(path) / name).is_file() for name in METADATA_NAMES)
+    folder = Path(local_copy(path))
+    has_table = any((folder / name).is_file() for name in METADATA_NAMES)
     rated = check_rated_videos(path, rubric=data.rubric) if has_table else None
     aligned = list(zip(rated.places, rated.videos)) if rated else []
     videos = [clip.video for _, clip in hra] + [clip.video for _, clip in aligned]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..records import RatedVideo, content_id
+from ..remote import local_copy
 from ..store.clip_rows import video_digest
 from ..store.system_clips import ListedClip, list_clips, numbered_seed
 from ..store.tables import table_rows
@@ -76,7 +77,7 @@ def read_preferences(
         ValueError: naming the row, if a choice or a system is unknown.
         FileNotFoundError: naming the row, if a clip is not there.
     """
-    path = Path(source)
+    path = Path(local_copy(source))
     choices = (
         _csv_choices(path, dimension) if path.suffix.lower() == ".csv" else _votes(path, systems or {}, dimension)
     )
@@ -104,7 +105,7 @@ def questions_of(source: Path | str) -> list[str | None]:
     Raises:
         ValueError, FileNotFoundError: as `read_preferences`.
     """
-    path = Path(source)
+    path = Path(local_copy(source))
     if path.suffix.lower() == ".csv":
         first = next(iter(table_rows(path)), {})
         return [] if isinstance(first, str) else [None if name in _OVERALL else name for name in first]
@@ -190,5 +191,5 @@ def parse_systems(entries: Sequence[str]) -> dict[str, Path]:
         name, equals, folder = entry.partition("=")
         if not (name and equals and folder):
             raise ValueError(f"systems: {entry!r}; write name=folder, as in base=runs/eval_base.")
-        systems[name] = Path(folder)
+        systems[name] = Path(local_copy(folder))
     return systems

@@ -11,6 +11,7 @@ from typing import Any
 from ..documented import documented
 from ..published import published
 from ..records import EvalRow, content_id
+from ..remote import local_copy
 from ..statistics.drift import DriftAlarm, clip_statistics, drift_alarms, drift_rows
 from ..statistics.figures import read_figures
 from ..store.manifest import STATE_FILE, Artifact, library_versions, read_json
@@ -119,7 +120,7 @@ def named_paths(entries: Sequence[str]) -> dict[str, Path]:
         name, separator, path = entry.partition("=")
         if not separator or not name or not path or name in found:
             raise ValueError(f"{entry!r}: write name=path, each name once, for instance base=runs/base/scored.")
-        found[name] = Path(path)
+        found[name] = Path(local_copy(path))
     return found
 
 
@@ -217,7 +218,7 @@ def _deciding(paired: Sequence[Paired], roles: Mapping[str, Mapping[str, Role]])
 
 
 def _figures(args: ReportArguments) -> list[EvalRow]:
-    return [row for path in args.figures for row in read_figures(Path(path))]
+    return [row for path in args.figures for row in read_figures(Path(local_copy(path)))]
 
 
 def _statistics(args: ReportArguments, systems: Systems) -> Statistics:

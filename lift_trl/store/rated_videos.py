@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from huggingface_hub import constants
 
 from ..records import RatedVideo, StoredVideo
-from ..remote import local_copy
+from ..remote import is_remote, local_copy
 from ..rubric import LIFT, Rubric
 from .clip_rows import UnscoredError, is_unscored, rated_video, row_id, video_digest
 from .rubrics.of_data import find_rubric
@@ -188,8 +188,7 @@ def _opened(data: "Dataset | DatasetDict | Path | str", given: Rubric | Path | s
     name = str(data) if isinstance(data, Path | str) else "dataset"
     root = None
     if isinstance(data, Path | str):
-        data = local_copy(data)
-        is_copy = str(data) != name
+        is_copy, data = is_remote(data), local_copy(data)
         if isinstance(data, Path) or Path(data).exists() or not hub_dataset(data):
             folder = Path(data)
             if any((folder / name).is_file() for name in METADATA_NAMES) or not any(folder.rglob("*.parquet")):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from ..remote import local_copy
 from .tables import numbered_rows
 
 
@@ -47,7 +48,7 @@ def read_votes(source: Path | str, columns: tuple[str, ...] = VOTE_COLUMNS) -> I
         FileNotFoundError: if there is no such file.
         ValueError: naming file and line, if a column is missing or holds what it cannot, or an id stands for two votes.
     """
-    path = Path(source)
+    path = Path(local_copy(source))
     folder = path / VOTES_DIR if (path / VOTES_DIR).is_dir() else path  # beside it a page notes what it has shown
     files = sorted(folder.glob("**/*.jsonl")) if path.is_dir() else [path]
     if not files or not files[0].is_file():

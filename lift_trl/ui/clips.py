@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from ..hub_source import HubSource
 from ..records import content_id
+from ..remote import is_remote, local_copy
 from ..store.rated_videos import METADATA_NAMES, BadRowsError, RowError, raw_rows
 from .identity import Identity
 
@@ -65,8 +66,8 @@ def load_clips(
     The clips of a folder or of a dataset repository, with their rows.
 
     Args:
-        source: a folder, `user/name` or `user/name@revision`: `metadata.jsonl` (or .csv, .parquet) beside clips, or Parquet
-            with the clips in it.
+        source: a folder, a URL, `user/name` or `user/name@revision`: `metadata.jsonl` (or .csv, .parquet) beside clips, or
+            Parquet with the clips in it.
         system: what made the clips; the source's name by default. Votes name clips as `system/path`.
         cache_dir: where clips out of Parquet are kept, a temporary folder by default.
 
@@ -76,10 +77,11 @@ def load_clips(
         FileNotFoundError: if there is no metadata.
         ValueError: if `system` cannot be told from a path.
     """
-    is_local = Path(source).is_dir()
-    folder = (Path(source) if is_local else fetch(source, token)).absolute()
+    is_local = not is_remote(source) and Path(local_copy(source)).is_dir()
+    folder = local_folder(source, token).absolute()
     cache = Path(cache_dir or tempfile.mkdtemp(prefix="lift_trl_clips_"))
-    name = system or Path(source if is_local else HubSource.parse(source).repo_id).name
+    is_folder = is_local or is_remote(source)
+    name = system or Path(folder if is_folder else HubSource.parse(source).repo_id).name
     if "/" in name:
         raise ValueError(f"system {name!r}: votes name clips as system/path; leave the slash out of the name.")
     clips: dict[str, GalleryClip] = {}
@@ -97,6 +99,12 @@ def load_clips(
     if errors or not clips:
         raise BadRowsError(errors or [RowError(source, "holds no row.")])
     return list(clips.values())
+
+
+def local_folder(source: str, token: str | None) -> Path:
+    """A folder on this machine with what `source` holds: a folder, a URL (`lift_trl.remote`) or a dataset repository."""
+    folder = Path(local_copy(source))
+    return folder if is_remote(source) or folder.is_dir() else fetch(source, token)
 
 
 def fetch(repo_id: str, token: str | None) -> Path:

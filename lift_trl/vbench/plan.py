@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import content_id, seed_from
+from ..remote import local_copy
 from ..store.disk.outputs import write_new_text
 from ..store.manifest import METADATA_FILE, Artifact, check_kind, read_rows, rows_text, write_text
 from ..store.tables import numbered_rows
@@ -182,7 +183,7 @@ def locate_videos(plan: Plan, source: Path | str) -> dict[str, Path]:
     Raises:
         ValueError: if a row of the metadata has no `id`.
     """
-    root = Path(source)
+    root = Path(local_copy(source))
     metadata = root / METADATA_FILE
     if not metadata.is_file():
         # What the disk lists, not is_file(): on a case-insensitive disk one file would answer for two names.

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from ...hub.parents import hub_parent
+from ...remote import is_remote
 from ...store.manifest import ARTIFACT_FILE, METADATA_FILE
 from .cache_format import SCHEMA, SHARDS_DIR, TEXT_COLUMNS, check_encoding
 
@@ -32,8 +33,8 @@ def stream_cached_videos(repo_or_folder: str) -> "datasets.IterableDataset":
     """
     from datasets import Features, IterableDataset, Value
 
-    is_local = Path(repo_or_folder).is_dir()
-    root = repo_or_folder if is_local else f"hf://{hub_parent(repo_or_folder, repo_type='dataset')}"
+    is_folder = is_remote(repo_or_folder) or Path(repo_or_folder).is_dir()
+    root = repo_or_folder if is_folder else f"hf://{hub_parent(repo_or_folder, repo_type='dataset')}"
     files, folder = fsspec.url_to_fs(root)
     paths = sorted(files.glob(f"{folder}/{SHARDS_DIR}/*.parquet"))
     missing = [name for name in (METADATA_FILE, ARTIFACT_FILE) if not files.exists(f"{folder}/{name}")]

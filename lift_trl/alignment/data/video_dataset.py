@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from ...hub_source import pinned
 from ...records import RatedVideo, TextCondition, TrainBatch, content_id
+from ...remote import local_copy
 from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
 from ..objectives import OBJECTIVES, Objective, ObjectiveArguments, RatedRows, TrainingRows
 from .cache_format import (
@@ -70,7 +71,7 @@ class CachedVideoDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, path: Path | str, *, revision: str | None = None) -> None:
-        folder = Path(path)
+        folder = Path(local_copy(path))
         if not folder.is_dir() and isinstance(path, str) and path.count("/") == 1 and not path.startswith((".", "/")):
             folder = _downloaded(path, revision)
         if not folder.is_dir() or not (folder / METADATA_FILE).is_file():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ...hub_source import find_file, pinned
+from ...remote import local_copy
 from ...rubric import LIFT, Rubric
 from ..manifest import ARTIFACT_FILE, Artifact, write_text
 from .form import read_rubric, rubric_to_plain
@@ -66,7 +67,7 @@ def describe_rubric(rubric: Rubric) -> str:
 
 def _stored(data: Path | str, revision: str | None) -> Rubric | None:
     """The rubric that a folder, the folder of a file, or a repository holds; `None` where it holds none."""
-    path = Path(data)
+    path = Path(local_copy(data))
     if path.exists():
         folder = path if path.is_dir() else path.parent
     else:

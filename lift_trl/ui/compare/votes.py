@@ -14,7 +14,7 @@ from ...records import Comparison, CriticScore
 from ...rubric import LIFT, Rubric
 from ...store.manifest import METADATA_FILE, read_rows
 from ...store.rubrics.of_data import check_same, find_rubric
-from ..clips import GalleryClip, VideoPair, fetch, load_clips, pair_clips
+from ..clips import GalleryClip, VideoPair, load_clips, local_folder, pair_clips
 from ..identity import Identity
 from ..shown import Shown
 from ..verdict import score_of
@@ -162,8 +162,8 @@ class Gallery:
         if BASE not in sources or len(sources) < 2:
             raise ValueError(f"GALLERY names {', '.join(sources)}; name `{BASE}=...` and one or more others.")
         clips = {name: load_clips(source, system=name, token=token) for name, source in sources.items()}
-        folders = [scored if Path(scored).is_dir() else fetch(scored, token) for scored in scores.values()]
-        rows = [row for folder in folders for row in read_rows(Path(folder) / METADATA_FILE)]
+        folders = [local_folder(scored, token) for scored in scores.values()]
+        rows = [row for folder in folders for row in read_rows(folder / METADATA_FILE)]
         rubrics = [find_rubric(folder) for folder in folders or map(Path, filter(os.path.isdir, sources.values()))]
         for other in rubrics:
             check_same(rubrics[0], other, "the rubrics of the verdicts")
