@@ -1,7 +1,6 @@
 """The clips of a LoRA's card: what the base makes of a prompt and what the tuned model makes of it, side by side."""
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 from huggingface_hub import ModelCard
 
 from ..store.manifest import write_text
+from .playable import mp4_of
 
 
 #: Folder of the clips beside the card, in the repository too.
@@ -77,14 +77,14 @@ def _entry(name: str, prompt: str) -> Mapping[str, Any]:
 
 def save_gallery(card_file: Path, card: ModelCard, pairs: Sequence[Pair]) -> None:
     """
-    Copies the clips to beside `card_file`, names them in `card` and writes it; then clips of an earlier card go, and nothing
-    else of what lies there. Killed at any moment, it leaves a card whose clips are there.
+    Copies the clips, in a form that browsers play, to beside `card_file`, names them in `card` and writes it; then clips of
+    an earlier card go, and nothing else of what lies there. Killed at any moment, it leaves a card whose clips are there.
     """
     clips = gallery_files(pairs)
     (card_file.parent / GALLERY).mkdir(exist_ok=True)
     for name, clip in clips.items():
         partial = card_file.parent / f"{name}.tmp"
-        shutil.copyfile(clip, partial)
+        partial.write_bytes(mp4_of(clip))
         partial.replace(card_file.parent / name)
     add_gallery(card, pairs)
     write_text(card_file, str(card))

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..hub.playable import mp4_of
 from ..statistics.intervals import Estimate
 from ..store.manifest import Artifact, write_text
 from . import data
@@ -144,7 +145,7 @@ def to_html(report: Report, parts: list[Section]) -> str:
         as_head=AS_HEAD,
         as_own_head=AS_OWN_HEAD,
         place={path: number for number, path in enumerate(clips)},
-        data=[_data_uri(path.read_bytes(), "video/mp4") for path in clips],
+        data=[_data_uri(mp4_of(path), "video/mp4") for path in clips],
     )
 
 

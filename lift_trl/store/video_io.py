@@ -35,6 +35,14 @@ class VideoInfo(NamedTuple):
     duration_s: float
 
 
+class StoredForm(NamedTuple):
+    """How a file holds its video: names of the container's family (`("mov", "mp4", ...)`), codec, pixels."""
+
+    containers: tuple[str, ...]
+    codec: str
+    pixels: str
+
+
 class Clip(NamedTuple):
     """Decoded frames (uint8 [F, H, W, 3]), the time of each in seconds, and the file's frames a second."""
 
@@ -270,6 +278,13 @@ def mean_fps(video: VideoSource | StoredVideo | str) -> float:
     """The mean frames a second of `video`; nothing is decoded. Raises as `read_video`."""
     with _opened(video) as file:
         return file.fps
+
+
+def stored_form(video: VideoSource | StoredVideo | str) -> StoredForm:
+    """How `video` is stored; nothing is decoded. Raises as `read_video`."""
+    with _opened(video) as file:
+        names, codec = file.container.format.name.split(","), file.stream.codec_context
+        return StoredForm(tuple(names), codec.codec.canonical_name, str(codec.pix_fmt))
 
 
 def _num_begun(time_s: float, fps: float) -> int:

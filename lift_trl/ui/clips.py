@@ -4,21 +4,27 @@ import hashlib
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import snapshot_download
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from ..hub.playable import media_type
 from ..hub_source import HubSource
 from ..records import content_id
 from ..remote import is_remote, local_copy
 from ..store.rated_videos import METADATA_NAMES, BadRowsError, RowError, raw_rows
+from ..store.video_io import VideoInfo, probe_video
 from .identity import Identity
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -192,6 +198,54 @@ def pair_clips(first: Sequence[GalleryClip], second: Sequence[GalleryClip]) -> l
     return pairs
 
 
+class ClipError(ValueError):
+    """A clip that no player would show; the message is for the owner, since it names the file."""
+
+
+def check_clip(path: Path) -> VideoInfo:
+    """
+    What a clip holds.
+
+    Raises:
+        ClipError: if it is gone or no video, or no browser plays it.
+    """
+    try:
+        media_type(path)
+        return _shape(path, path.stat().st_mtime)
+    except (ValueError, OSError) as error:
+        raise ClipError(f"{path}: {error}") from error
+
+
+@lru_cache(maxsize=4096)
+def _shape(path: Path, modified_s: float) -> VideoInfo:
+    """Size and speed of a clip; every frame is decoded for it, once."""
+    return probe_video(path)
+
+
+def leave_out_unplayed(items: Mapping[T, Sequence[Path]], leave_out: Callable[[T, str], None]) -> None:
+    """
+    Leaves out each item with a clip that browsers do not play, and says why: at the start, so that nobody waits for a form
+    that never opens. Only the heads of the files are read.
+
+    Args:
+        items: what somebody would be asked about -> its clips.
+        leave_out: takes an item and the reason, for the owner.
+
+    Raises:
+        ValueError: if none is left.
+    """
+    whys: dict[T, str] = {}
+    for name, paths in items.items():
+        try:
+            for path in paths:
+                media_type(path)
+        except (ValueError, OSError) as error:
+            whys[name] = str(error)
+            leave_out(name, str(error))
+    if items and len(whys) == len(items):
+        raise ValueError(f"none of the {len(items)} can be shown to anybody. The first: {next(iter(whys.values()))}")
+
+
 class ClipShelf:
     """
     Serves clips, and nothing else, under addresses that tell neither the system nor a path: `clips/<32 hex digits>.mp4`.
@@ -217,4 +271,4 @@ class ClipShelf:
         if path is None or not path.is_file():
             return PlainTextResponse("no such clip", status_code=404)
         headers = {"cache-control": "private, max-age=86400", "x-content-type-options": "nosniff"}
-        return FileResponse(path, media_type="video/mp4", headers=headers)
+        return FileResponse(path, media_type=media_type(path), headers=headers)

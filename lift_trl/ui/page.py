@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ContextDecorator
-from functools import lru_cache
 from html import escape
 from pathlib import Path
 from types import FrameType
@@ -16,9 +15,8 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from ..hub.private import SPACE_DATA, keep_private
-from ..store.video_io import VideoInfo, probe_video
 from ..store.votes import VOTES_DIR
-from .clips import ClipShelf
+from .clips import ClipError, ClipShelf, check_clip
 from .identity import VOTES_PER_MINUTE, Gate, Identity, load_salt
 from .vote_log import VoteLog
 
@@ -204,10 +202,6 @@ def _figure_html(url: str, caption: str) -> str:
     )
 
 
-class ClipError(ValueError):
-    """A clip that no player would show; the message is for the owner, since it names the file."""
-
-
 def clip_player(clips: Sequence[tuple[Any, str]], shelf: ClipShelf) -> str:
     """
     A player for clips (path, caption), in the shape and at the speed of the first.
@@ -228,25 +222,6 @@ def preload_html(paths: Sequence[Path], shelf: ClipShelf) -> str:
     except ClipError:
         return ""  # told when their turn comes
     return f'<div class="lift-next" hidden data-urls="{escape(" ".join(map(shelf.url, paths)))}"></div>'
-
-
-def check_clip(path: Path) -> VideoInfo:
-    """
-    What a clip holds.
-
-    Raises:
-        ClipError: if it is gone or no video.
-    """
-    try:
-        return _shape(path, path.stat().st_mtime)
-    except (ValueError, OSError) as error:
-        raise ClipError(f"{path}: {error}") from error
-
-
-@lru_cache(maxsize=4096)
-def _shape(path: Path, modified_s: float) -> VideoInfo:
-    """Size and speed of a clip; every frame is decoded for it, once."""
-    return probe_video(path)
 
 
 class told:

@@ -6,11 +6,10 @@ from typing import Any
 import gradio as gr
 
 from ...rubric import Rubric, words
-from ..clips import ClipShelf
+from ..clips import ClipError, ClipShelf, leave_out_unplayed
 from ..identity import SIGN_IN, Identity
 from ..page import (
     QUICK,
-    ClipError,
     answered,
     broken_html,
     clip_player,
@@ -51,7 +50,11 @@ def annotate_page(
     Args:
         agreement: what the owner's table shows of the raters' agreement.
         review: the correction mode, where there is a queue.
+
+    Raises:
+        ValueError: if browsers play no clip; others that they do not play are left out.
     """
+    leave_out_unplayed({name: (clip.path,) for name, clip in queue.clips.items()}, queue.leave_out)
     with gr.Blocks(title="Video annotation", fill_width=True) as demo:
         status = header("Rate the video", "Watch it as often as you like; give each question a label and say why.")
         with gr.Tabs():

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from ...rubric import Rubric, words
-from ..clips import ClipShelf
+from ..clips import ClipError, ClipShelf
 from ..identity import Identity
 from ..page import (
     QUICK,
-    ClipError,
     answered,
     clip_player,
     html,

@@ -5,11 +5,10 @@ from typing import Any
 import gradio as gr
 
 from ...rubric import Rubric, words
-from ..clips import ClipShelf, VideoPair
+from ..clips import ClipError, ClipShelf, VideoPair, leave_out_unplayed
 from ..identity import SIGN_IN
 from ..page import (
     QUICK,
-    ClipError,
     answered,
     broken_html,
     clip_player,
@@ -38,7 +37,12 @@ def arena_page(arena: Arena, shelf: ClipShelf, results: Results) -> gr.Blocks:
 
     Args:
         results: the lines of the results from all votes, shares for the second system (the aligned one).
+
+    Raises:
+        ValueError: if browsers play no pair; others that they do not play are left out.
     """
+    pairs = {name: (pair.first.path, pair.second.path) for name, pair in arena.pairs.items()}
+    leave_out_unplayed(pairs, arena.leave_out)
     with gr.Blocks(title="Video arena", fill_width=True) as demo:
         status = header(
             "Which video is better?",

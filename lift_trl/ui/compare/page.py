@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ..clips import ClipShelf
+from ..clips import ClipError, ClipShelf, leave_out_unplayed
 from ..identity import SIGN_IN
-from ..page import QUICK, ClipError, answered, clip_player, header, html, notice_html, prompt_html, told
+from ..page import QUICK, answered, clip_player, header, html, notice_html, prompt_html, told
 from ..verdict import verdicts_html
 from .votes import BASE, BLIND, CHOICES, KEPT, Compare, Gallery, Make, Seconds, ShownPair
 
@@ -39,7 +39,13 @@ def compare_page(
         make: makes clips on demand.
         seconds: tells how long that takes.
         prompts: to pick from, where clips are made on demand.
+
+    Raises:
+        ValueError: if browsers play no pair of one of the gallery's models; others that they do not play are left out.
     """
+    for name in gallery.adapters if gallery else ():
+        pairs = {key: (pair.first.path, pair.second.path) for key, pair in gallery.pairs.items() if key[0] == name}
+        leave_out_unplayed(pairs, gallery.leave_out)
     with gr.Blocks(title="Base or aligned?", fill_width=True) as demo:
         kind = "" if make else "A gallery: these clips were made beforehand." if gallery else "No clips are shown yet."
         mode = f'<div id="lift-mode">{notice_html(f"{why} {kind}".strip())}</div>'

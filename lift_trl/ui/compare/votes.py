@@ -170,6 +170,11 @@ class Gallery:
         rubric = rubrics[0] if rubrics else LIFT
         return cls(clips.pop(BASE), clips, {str(row["id"]): row for row in rows}, rubric=rubric)
 
+    def leave_out(self, key: tuple[str, str, str], why: str) -> None:
+        """Takes a pair out, so that nobody picks it, and tells the owner's console why."""
+        logger.warning("a pair is left out: %s", why)
+        del self.pairs[key]
+
     def prompts(self, adapter: str) -> list[str]:
         """Prompts that there are clips of."""
         return list(dict.fromkeys(prompt for name, prompt, _ in self.pairs if name == adapter))
