@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
+from tests.spaces.screenshots import main
 
-if __name__ == "__main__":  # a Space's process runs this file again, too late for the tests' private environment
-    from tests.spaces.screenshots import main
 
+if __name__ == "__main__":
     main(Path(sys.argv[1]))

@@ -20,6 +20,7 @@ from lift_trl.mini.world import rate_folder, write_clips
 from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.store.manifest import METADATA_FILE, read_rows, write_rows
 from lift_trl.ui.identity import Identity
+from tests.processes import start_server
 from tests.spaces.conftest import wait_until_open
 from tests.spaces.server import SECRETS, Space, Visitor
 
@@ -149,6 +150,7 @@ def pictures(browser: Browser, spaces: dict[str, Space], target: Path) -> None:
 
 
 def main(target: Path) -> None:
+    start_server()
     root = Path(tempfile.mkdtemp())
     made = clips(root)
     base, lift = made["base"], made["lift"]
