@@ -1,16 +1,19 @@
-"""The parser of the recipes: TRL's, with one thing that people write in a YAML, and with `--dry_run`."""
+"""The parser of the recipes: TRL's, with the types of what people write in a YAML, and with `--dry_run`."""
 
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from trl.scripts.utils import TrlParser
 
 
 class RecipeParser(TrlParser):
-    """TRL's parser. One value for a list in a YAML is a list of that one, as it is on the command line."""
+    """
+    TRL's parser. A YAML's values are of their arguments' types, as they are on the command line; one value for a list is a
+    list of that one.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -26,7 +29,7 @@ class RecipeParser(TrlParser):
         As TRL's: the YAML's values become the defaults.
 
         Raises:
-            ValueError: for a value that is none of the argument's choices.
+            ValueError: for a value that is none of the argument's choices, or of another type.
         """
         # Private in argparse of Python 3.11 to 3.14, and what TRL 1.16 reads: _actions. When it goes,
         # `test_one_value_for_a_list_is_a_list_of_one` fails.
@@ -37,14 +40,32 @@ class RecipeParser(TrlParser):
                 raise ValueError(f"{action.dest}={value!r}; use one of {', '.join(map(str, action.choices))}.")
             if action.nargs in ("+", "*") and value is not None and not isinstance(value, list):
                 kwargs[action.dest] = [value]
+        from .store.typed import typed
+
+        for part in self.dataclass_types:
+            defaults = {field.name: field.default for field in part.__dataclass_fields__.values() if field.init}
+            for name, hint in get_type_hints(part).items():
+                if name in kwargs and name in defaults and (kwargs[name] is not None or defaults[name] is not None):
+                    try:
+                        kwargs[name] = typed(name, kwargs[name], hint)
+                    except ValueError as error:
+                        raise ValueError(f"{self._config}: {error}") from None
         remaining: list[str] = super().set_defaults_with_config(**kwargs)
         return remaining
 
     def parse_args_and_config(self, args: Iterable[str] | None = None, *rest: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """As TRL's; under `--dry_run` it prints the estimate and leaves with exit code 0, or 1 and why there is none."""
+        """
+        As TRL's; under `--dry_run` it prints the estimate and leaves with exit code 0, or 1 and why there is none.
+
+        Raises:
+            FileNotFoundError, ValueError: as `read_yaml` and `set_defaults_with_config`.
+        """
         words = list(sys.argv[1:] if args is None else args)
         if "--config" in words[:-1]:
+            from .store.tables import read_yaml
+
             self._config = Path(words[words.index("--config") + 1])
+            read_yaml(self._config)  # TRL reads it once more, and passes over keys that stand twice
         found: tuple[Any, ...] = super().parse_args_and_config(words, *rest, **kwargs)
         return found
 

@@ -87,6 +87,13 @@ def test_a_yaml_that_is_no_rubric_is_refused_with_the_place(tmp_path, change, me
         read_rubric(tmp_path / "mine.yaml")
 
 
+def test_a_label_that_stands_twice_is_refused(tmp_path):
+    text = yaml.safe_dump(SIGNS, sort_keys=False)
+    (tmp_path / "mine.yaml").write_text(text.replace("labels:\n", "labels:\n  Great: 0.9\n"))
+    with pytest.raises(ValueError, match=r"mine.yaml: is no YAML \(line \d+: Great stands in line 2 too\)"):
+        read_rubric(tmp_path / "mine.yaml")
+
+
 def test_no_dimension_takes_the_column_of_something_else():
     judgements = tuple(Judgement(d, OWN.best, rubric=OWN) for d in OWN.dimensions)
     columns = {*CriticScore("1", "c", judgements).columns(), *VideoSample.__dataclass_fields__}

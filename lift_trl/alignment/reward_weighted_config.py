@@ -3,7 +3,7 @@
 import json
 import logging
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from transformers import TrainingArguments
 
@@ -11,6 +11,7 @@ from ..documented import documented
 from ..kernels import AttentionKernel, CompileBackend, check_kernels
 from ..runtime import PROCESS_TIMEOUT, check_world, has_accelerator, process_state
 from ..store.quantization import Quantization, check_quantization
+from ..store.typed import typed
 from .objectives import OBJECTIVES, ObjectiveArguments
 
 
@@ -238,8 +239,9 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
         for name in {name: None for given in settings.values() for name in given}:
             if name not in plain:
                 raise ValueError(f"by_memory: {name} is no setting of a run.")
-        for name, value in (settings[max(fitting)] if fitting else {}).items():
-            beside = getattr(self, name)
+        hints = get_type_hints(type(self))
+        for name, given in (settings[max(fitting)] if fitting else {}).items():
+            value, beside = typed(f"by_memory: {name}", given, hints[name]), getattr(self, name)
             if beside != value and not _is_default(plain[name], beside):
                 raise ValueError(
                     f"{name}={beside!r} stands beside by_memory, which has {value!r} for {max(fitting)} GB. Leave one out, "

@@ -1,10 +1,13 @@
 """Cards: how much they hold, how fast they are, what they cost, and what they hold beside the tensors."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_type_hints
 
 from ..store.tables import read_yaml
+from ..store.typed import typed
 from .weightless.meter import Count
 
 
@@ -39,8 +42,10 @@ class Gpu:
 
     def __post_init__(self) -> None:
         for name in ("memory_gb", "attention", "matmul", "conv", "traffic"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"GPU {self.name}: {name}={getattr(self, name)}; give a number above 0.")
+        if not 0 <= self.price < math.inf:
+            raise ValueError(f"GPU {self.name}: price={self.price}; give US dollars an hour, 0 or more.")
         if self.source not in ("measured", "assumed"):
             raise ValueError(f"GPU {self.name}: source={self.source!r}; write measured or assumed.")
 
@@ -58,18 +63,27 @@ def load_gpus(rates: Path | str | None = None) -> dict[str, Gpu]:
     Raises:
         FileNotFoundError, ValueError: naming file and card.
     """
-    table: dict[str, dict[str, float | str]] = read_yaml(_TABLE)
+    table: dict[str, dict[str, Any]] = read_yaml(_TABLE)
     if rates is not None:
         given = read_yaml(rates)
         if not isinstance(given, dict) or not all(isinstance(values, dict) for values in given.values()):
             raise ValueError(f"{rates}: no table of cards; write e.g. 'h100: {{matmul: 640, source: measured}}'.")
         table |= {name: {**table.get(name, {}), **values} for name, values in given.items()}
-    fields = set(Gpu.__dataclass_fields__) - {"name"}
+    hints = {field: hint for field, hint in get_type_hints(Gpu).items() if field != "name"}
     for name, values in table.items():
-        if set(values) != fields:
-            wrong = sorted(set(values) ^ fields)
-            raise ValueError(f"{rates}: GPU {name} has {', '.join(wrong)} too many or missing; give {sorted(fields)}.")
-    return {name: Gpu(name, **values) for name, values in table.items()}  # type: ignore[arg-type]
+        if wrong := sorted(map(str, set(values) ^ set(hints))):
+            raise ValueError(f"{rates}: GPU {name} has {', '.join(wrong)} too many or missing; give {sorted(hints)}.")
+    try:
+        return {name: _gpu(name, values, hints) for name, values in table.items()}
+    except ValueError as error:
+        raise ValueError(f"{rates}: {error}") from None
+
+
+def _gpu(name: str, values: Mapping[str, Any], hints: Mapping[str, Any]) -> Gpu:
+    """The card of a row of the table."""
+    return Gpu(
+        str(name), **{field: typed(f"GPU {name}: {field}", values[field], hint) for field, hint in hints.items()}
+    )
 
 
 def find_gpu(name: str, rates: Path | str | None = None) -> Gpu:

@@ -6,6 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ..store.tables import read_yaml
+from ..store.typed import typed
+
+
+#: Settings of which a plan makes products. Their recipes check all others too.
+_COUNTS = (
+    "num_frames", "height", "width", "batch_size", "videos_per_prompt", "num_inference_steps", "sampling_batch_size",
+    "critic_batch_size", "rounds", "rows_per_shard", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "clips_per_step", "max_steps", "lora_r", "memory_gb",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,9 @@ class Recipe:
         settings = read_yaml(path)
         if not isinstance(settings, dict):
             raise ValueError(f"{path}: holds no settings. Name the YAML of a recipe, as in recipes/configs.")
+        for name in _COUNTS:
+            if settings.get(name) is not None:
+                settings[name] = typed(f"{path}: {name}", settings[name], int)
         return cls(Path(path), settings)
 
     def require(self, name: str) -> Any:

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,30 @@ def numbered_rows(path: Path | str, *, is_log: bool = False) -> Iterator[tuple[i
             yield number, row
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML whose mappings have each key once; of two PyYAML takes the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in lines:
+                where = f"line {key.start_mark.line + 1}: {key.value} stands in line {lines[key.value]} too"
+                raise yaml.constructor.ConstructorError(problem=where)
+            if isinstance(key, yaml.ScalarNode):
+                lines[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path | str) -> Any:
     """
     What a YAML holds that people wrote.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file, and where it is no UTF-8 or no YAML.
+        FileNotFoundError, ValueError: naming the file, and where it is no UTF-8 or no YAML, or a key stands twice.
     """
+    text = "".join(text_lines(path))
     try:
-        return yaml.safe_load("".join(text_lines(path)))
+        return yaml.load(text, _EachKeyOnce)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())}). Correct it.") from error
 

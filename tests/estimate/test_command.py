@@ -111,6 +111,37 @@ def test_rates_over_the_table(tmp_path):
             load_gpus(tmp_path / "w.yaml")
 
 
+def test_rates_are_numbers_as_people_write_them(tmp_path):
+    (tmp_path / "r.yaml").write_text("h100: {matmul: 6e2, price: '3', traffic: 1e0, source: measured}\n")
+    gpu = load_gpus(tmp_path / "r.yaml")["h100"]  # 6e2 is text to PyYAML
+    assert (gpu.matmul, gpu.price, gpu.traffic) == (600.0, 3.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("price: -5", "price=-5; give US dollars"), ("price: two", "price: 'two' is of another type; give a number"),
+        ("price: null", "price: None"), ("price: .inf", "price=inf"), ("price: .nan", "price=nan"),
+        ("memory_gb: .inf", "memory_gb=inf; give a number above 0"), ("memory_gb: .nan", "memory_gb=nan"),
+        ("matmul: true", "matmul: True is of another type"), ("matmul: [600]", r"matmul: \[600\]"),
+        ("source: 5", "source: 5"), ("matmul: 600, matmul: 700", "line 1: matmul stands in line 1 too"),
+        ("memory_gb: 1e400", "memory_gb=inf"),
+    ],
+)  # fmt: skip
+def test_a_rate_that_is_no_rate_is_named(values, message, tmp_path):
+    (tmp_path / "r.yaml").write_text(f"h100: {{{values}}}\n")
+    with pytest.raises(ValueError, match=f"r.yaml: .*{message}"):
+        load_gpus(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("line", ["num_frames: 49.5", "height: true", "batch_size: '4.5'"])
+def test_a_count_of_another_type_is_named_with_the_file(line, tmp_path, capsys):
+    (tmp_path / "cache.yaml").write_text(f"model_name_or_path: m\noutput_dir: o\n{line}\n")
+    assert main(["estimate", "--config", str(tmp_path / "cache.yaml"), "--gpu", "h100"]) == 1
+    error = capsys.readouterr().err
+    assert f"cache.yaml: {line.split(':')[0]}: " in error and "a whole number" in error
+
+
 def test_largest_batch_fits_and_the_next_does_not():
     gpu = find_gpu("rtx4090")
     one, two = (Count(peaks={"run": {"weights": 4e9, "activations": n * 3e9}}) for n in (1, 2))

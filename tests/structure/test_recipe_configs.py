@@ -105,6 +105,77 @@ def test_a_value_that_is_no_choice_is_refused_with_those_that_are(path, tmp_path
     assert own <= {action.dest for action in chosen}
 
 
+#: A line of generate's YAML, and what is to be said of it.
+OF_ANOTHER_TYPE = {
+    "seed: 1.5": "seed: 1.5 is of another type; give a whole number",
+    "num_frames: 49.5": "give a whole number or null",
+    "videos_per_prompt: 2.0": "give a whole number",
+    "batch_size: true": "batch_size: True",
+    "batch_size: four": "batch_size: 'four'",
+    "batch_size: '4.5'": "batch_size: '4.5'",
+    "batch_size:": "batch_size: None",
+    "guidance_scale: true": "give a number or null",
+    "guidance_scale: [6]": r"guidance_scale: \[6\]",
+    "vae_tiling: 3": "vae_tiling: 3 .*true or false",
+    "tf32: nope": "tf32: 'nope'",
+    "prompts: [a, b]": "prompts: .* give text, in quotes",
+    "output_dir: 5": "output_dir: 5 .* in quotes",
+    "scheduler: no": "scheduler: False .* in quotes",
+    "adapter: 7": r"adapter: \[7\] .*a list, each entry text",
+    "adapter: [a, 7]": "a list, each entry text",
+    "pipeline_options: [1]": "a mapping or text",
+}
+
+
+def generate(folder: Path, text: str) -> object:
+    """The sampler's and the recipe's own arguments of generate's YAML with the lines of `text`."""
+    config = folder / "generate.yaml"
+    given = {"model_name_or_path": "m", "prompts": "p", "output_dir": "o"}
+    lines = [f"{name}: {value}" for name, value in given.items() if f"{name}:" not in text]
+    config.write_text("\n".join([*lines, text]) + "\n")
+    return parse_config(load_recipe(RECIPES / "generate.py").ARGUMENTS, config)[0]
+
+
+@pytest.mark.parametrize("line", OF_ANOTHER_TYPE)
+def test_a_value_of_another_type_is_refused_with_the_file(line, tmp_path):
+    with pytest.raises(ValueError, match=f"generate.yaml: .*{OF_ANOTHER_TYPE[line]}"):
+        generate(tmp_path, line)
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("guidance_scale: 6", 6), ("guidance_scale: 6.5", 6.5), ("guidance_scale: 65e-1", 6.5), ("seed: '7'", 7),
+        ("tf32: 'yes'", True), ("tf32: false", False), ("num_frames:", None), ("num_frames: null", None),
+        ("adapter: runs/lora", ["runs/lora"]), ("adapter: [a, b]", ["a", "b"]),
+        ("pipeline_options: {a: 1}", {"a": 1}), ("scheduler: 'no'", "no"),
+    ],
+)  # fmt: skip
+def test_what_argparse_makes_of_a_value_stays(line, value, tmp_path):
+    found = getattr(generate(tmp_path, line), line.split(":")[0])
+    assert found == value and type(found) is type(value)
+
+
+def test_numbers_as_pyyaml_reads_them_reach_a_trainer(tmp_path):
+    """`1e-4` is text to PyYAML 6, and an integer may stand for a number."""
+    config = tmp_path / "align.yaml"
+    config.write_text(
+        "model_name_or_path: m\ncache: c\noutput_dir: o\nlearning_rate: 1e-4\nmax_grad_norm: 1\nsave_steps: 5\n"
+        "dimension_weights: {motion_smoothness: 2}\nlr_scheduler_type: cosine\nreport_to: none\nlora_r: '8'\n"
+    )
+    _, lora, training = parse_config(load_recipe(RECIPES / "align.py").ARGUMENTS, config)
+    assert (training.learning_rate, training.max_grad_norm, training.save_steps, lora.lora_r) == (1e-4, 1, 5, 8)
+    config.write_text(config.read_text().replace("{motion_smoothness: 2}", "{motion_smoothness: true}"))
+    with pytest.raises(ValueError, match="dimension_weights: .* give a mapping or text"):
+        parse_config(load_recipe(RECIPES / "align.py").ARGUMENTS, config)
+
+
+@pytest.mark.parametrize("text", ["seed: 1\nheight: 32\nseed: 2", "pipeline_options: {a: [{b: 1, c: 2, b: 3}]}"])
+def test_a_key_that_stands_twice_is_refused(text, tmp_path):
+    with pytest.raises(ValueError, match=r"generate.yaml: is no YAML \(line [46]: (seed|b) stands in line 4 too\)"):
+        generate(tmp_path, text)
+
+
 def unmarked(path: Path) -> list[str]:
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line for line in lines if re.match(r"\w+:\s*[-\d.]", line) and not ORIGIN.search(line)]

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...rubric import Rubric
+from ..tables import read_yaml
 
 
 def read_rubric(path: Path | str) -> Rubric:
@@ -19,10 +18,11 @@ def read_rubric(path: Path | str) -> Rubric:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such rubric; name a YAML with labels and dimensions (docs/rubric.md).")
+    content = read_yaml(path)
     try:
-        return rubric_from_plain(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        return rubric_from_plain(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def rubric_from_plain(content: Any) -> Rubric:
