@@ -8,7 +8,8 @@ set -euo pipefail
 flavor="$1" bucket="$2" recipe="$3"
 shift 3
 read -ra options <<< "${JOB_OPTIONS:-}"
-# uv installs lift-trl, which the recipe's header names, from the wheel in the bucket.
+# uv installs lift-trl, which the recipe's header names, from the wheel in the bucket. (To bash before 4.4, as macOS has it,
+# an empty array is an unbound variable.)
 exec hf jobs uv run --flavor "$flavor" --timeout 24h --attempts 3 --secrets HF_TOKEN \
     --volume "hf://buckets/$bucket:/data" --volume "$(dirname "$0")/../configs:/configs" \
-    --env UV_FIND_LINKS=/data/dist --env UV_PRERELEASE=allow "${options[@]}" "$recipe" "$@"
+    --env UV_FIND_LINKS=/data/dist --env UV_PRERELEASE=allow ${options[@]+"${options[@]}"} "$recipe" "$@"

@@ -7,8 +7,11 @@ set -euo pipefail
 jobs="$1"
 shift
 read -ra options <<< "${SBATCH_OPTIONS:-}"
-submit=(sbatch --parsable --job-name=lift_trl --gpus=1 --time=24:00:00 --requeue "${options[@]}")
-command="$(printf '%q ' python "$@")"
-array="$("${submit[@]}" --array="0-$((jobs - 1))" --wrap="$command --shard \"\$SLURM_ARRAY_TASK_ID/$jobs\"")"
+# (To bash before 4.4 an empty array is an unbound variable.)
+submit=(sbatch --parsable --job-name=lift_trl --gpus=1 --time=24:00:00 --requeue ${options[@]+"${options[@]}"})
+# A script of bash's own, which reads what bash quotes. sbatch --wrap is read by sh, and dash takes $'..' by the letter.
+command="#!/usr/bin/env bash
+exec $(printf '%q ' python "$@")"
+array="$("${submit[@]}" --array="0-$((jobs - 1))" <<< "$command --shard \"\$SLURM_ARRAY_TASK_ID/$jobs\"")"
 # On a GPU as well: the precision, which belongs to the settings, is the device's.
-exec "${submit[@]}" --dependency="afterany:${array%%;*}" --wrap="$command"
+exec "${submit[@]}" --dependency="afterany:${array%%;*}" <<< "$command"

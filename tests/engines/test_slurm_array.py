@@ -19,7 +19,10 @@ SBATCH = """#!{python}
 import os, pathlib, subprocess, sys, time
 
 words = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:] if "=" in word)
-command = ["bash", "-c", "exec " + words["wrap"]]
+script = pathlib.Path({out!r}).with_name("job.sh")
+script.write_text(sys.stdin.read())
+script.chmod(0o755)
+command = [str(script)]
 if "array" not in words:
     sys.exit(subprocess.run(command).returncode)
 for task in range(int(words["array"].partition("-")[2]) + 1):

@@ -84,29 +84,51 @@ def test_the_hub_takes_the_line_of_a_job(tmp_path: Path):
         assert part in done.stdout
 
 
-def test_an_array_of_jobs_and_one_that_finishes(tmp_path: Path):
+@pytest.mark.parametrize(
+    "locale, value", [("C.UTF-8", "it's $HOME"), ("C.UTF-8", "two\nlines"), ("C", "clips/f\u00fcr \\ `x`")]
+)
+def test_an_array_of_jobs_and_one_that_finishes(tmp_path: Path, locale: str, value: str):
     """SLURM's part is played by a script that runs each line at once, the last task of the array not at all."""
     sbatch = r"""
+    job="$CALLS.sh"
     for word in "$@"; do case "$word" in
         --array=0-*) last="${word#--array=0-}" ;;
-        --wrap=*) line="${word#--wrap=}" ;;
+        --wrap=*) printf '#!/bin/sh\n%s\n' "${word#--wrap=}" > "$job" ;;  # as SLURM's manual says
         --dependency=*) [ "$word" = --dependency=afterany:77 ] || exit 3 ;;
     esac; done
     printf '%s\n' "$*" >> "$CALLS"
-    if [ -z "${last:-}" ]; then bash -c "$line" >&2; else
-        for ((task = 0; task < last; task++)); do SLURM_ARRAY_TASK_ID="$task" bash -c "$line" >&2; done
+    [[ "$*" == *--wrap=* ]] || cat > "$job"
+    chmod +x "$job"
+    if [ -z "${last:-}" ]; then "$job" >&2; else
+        for ((task = 0; task < last; task++)); do SLURM_ARRAY_TASK_ID="$task" "$job" >&2; done
     fi
     echo "77;cluster"
     """
-    env = {**stand_ins(tmp_path), "CALLS": str(tmp_path / "calls"), "SBATCH_OPTIONS": "--partition gpu"}
+    env = {
+        **stand_ins(tmp_path),
+        "CALLS": str(tmp_path / "calls"),
+        "SBATCH_OPTIONS": "--partition gpu",
+        "LC_ALL": locale,
+    }
     for name, text in {"sbatch": sbatch, "python": 'printf "<%s>" "$@" >> "$CALLS"; echo >> "$CALLS"'}.items():
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    words = ["recipes/score.py", "--videos", "a folder", "--critic", "it's $HOME"]
+    words = ["recipes/score.py", "--videos", "a folder", "--critic", value]
     command = ["bash", str(RECIPES / "launch" / "slurm_array.sh"), "3", *words]
     subprocess.run(command, env=env, check=True, cwd=ROOT, capture_output=True)
-    first, *calls = (tmp_path / "calls").read_text().splitlines()
     asked = "".join(f"<{word}>" for word in words)
+    first, *calls = (tmp_path / "calls").read_text().replace(asked, "ASKED").splitlines()
     assert "--partition gpu --array=0-2" in first and "--requeue" in first and "--gpus=1" in first
-    assert calls[:2] == [f"{asked}<--shard><{number}/3>" for number in range(2)]
-    assert "--dependency=afterany:77" in calls[2] and calls[3] == asked
+    assert calls[:2] == [f"ASKED<--shard><{number}/3>" for number in range(2)]
+    assert "--dependency=afterany:77" in calls[2] and calls[3] == "ASKED"
+
+
+@pytest.mark.parametrize("script", sorted(RECIPES.rglob("*.sh")), ids=lambda path: path.name)
+def test_an_empty_array_is_no_unbound_variable_to_an_old_bash(script: Path):
+    """Of bash before 4.4 (its CHANGES, 4.4, 1.x: `${a[@]}` of an empty array under `set -u`); macOS has 3.2."""
+    lines = [line for line in script.read_text().splitlines() if not line.startswith("#")]
+    arrays = {name for line in lines for name in re.findall(r"read -ra (\w+)", line)}
+    for name in arrays:
+        used = [line for line in lines if f"{name}[@]" in line]
+        guarded = f'${{{name}[@]+"${{{name}[@]}}"}}'
+        assert used and all(f"{name}[@]" not in line.replace(guarded, "") for line in used)

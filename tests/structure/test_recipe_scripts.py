@@ -7,13 +7,14 @@ import sys
 
 import pytest
 
-from lift_trl.cli import _parser
+from lift_trl.cli import _parser, main
 from tests.structure.source import RECIPES
 from tests.structure.test_recipe_configs import load_recipe, parse_config, recipe_of, same_environment  # noqa: F401
 
 
 ROOT = RECIPES.parent
 VARIABLES = {
+    "$RECIPES": "recipes",
     "$ACCELERATE": "recipes/configs/accelerate/single_gpu.yaml",
     "$VIDEO": "recipes/configs/$MODEL",
     "$CRITIC": "recipes/configs/qwen2.5-vl-7b",
@@ -36,7 +37,7 @@ def lines(script: str, beginning: str, model: str = "cogvideox-2b") -> list[list
 
 def recipe_calls(script: str, model: str = "cogvideox-2b") -> list[list[str]]:
     """`recipes/x.py` and its options, of each line that starts one."""
-    starts = ("accelerate launch", "one recipes", "two recipes", "python recipes")
+    starts = ("accelerate launch", 'one "recipes', 'two "recipes', 'python "recipes')
     calls = [call for beginning in starts for call in lines(script, beginning, model)]
     calls = [call for call in calls if any(word.endswith(".py") for word in call)]
     places = [next(i for i, word in enumerate(call) if word.endswith(".py")) for call in calls]
@@ -88,6 +89,36 @@ def test_what_a_line_reads_an_earlier_line_writes(model):
 @pytest.mark.parametrize("script", sorted(path.name for path in RECIPES.glob("*.sh")))
 def test_the_shell_can_read_it(script):
     subprocess.run(["bash", "-n", str(RECIPES / script)], check=True)
+
+
+@pytest.mark.parametrize(
+    "line, number",
+    [
+        ("mini.sh", 20),
+        ("video_model.sh", 12),
+        ("launch/slurm.sh align.py", 1),
+        ("launch/slurm_array.sh 1 score.py", 2),
+    ],
+)
+def test_copied_recipes_run_under_any_name_from_any_place(line, number, tmp_path):
+    """Stand-ins for the programs note their words; each file that is named must be there, seen from where they start."""
+    assert main(["recipes", str(tmp_path / "my copies")]) == 0
+    note = 'printf "%s\\n" "$@" | grep -E "[.](py|yaml)$" >> "$CALLS"'
+    programs = dict.fromkeys(("python", "accelerate", "lift-trl"), note)
+    programs |= {"sbatch": "bash; echo 7", "scontrol": "echo node", "srun": 'shift; exec "$@"'}
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/usr/bin/env bash\n{text}\nexit 0\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "CALLS": str(tmp_path / "calls"), "SLURM_ARRAY_TASK_ID": "0"}
+    env |= {"SLURM_GPUS_ON_NODE": "1", "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "node", "SLURM_NODEID": "0"}
+    place = tmp_path / "a place"
+    place.mkdir()
+    words = [word if word == "1" else f"../my copies/{word}" for word in line.split()]
+    subprocess.run(["bash", *words], env=env, cwd=place, check=True, capture_output=True)
+    called = (tmp_path / "calls").read_text().splitlines()
+    assert sum(name.endswith(".py") for name in called) == number
+    assert all((place / name).is_file() and name.startswith("../my copies/") for name in called), called
 
 
 @pytest.mark.parametrize("recipe", sorted({call[0] for call in recipe_calls("video_model.sh")}))
