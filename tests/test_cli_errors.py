@@ -11,6 +11,7 @@ import pytest
 
 from lift_trl.cli import main
 from lift_trl.store.manifest import METADATA_FILE, Artifact, write_rows
+from lift_trl.vbench.plan import Plan
 from tests.alignment.conftest import moving_square
 from tests.hub.fixtures import LocalHub
 from tests.structure.source import RECIPES
@@ -191,6 +192,14 @@ def test_estimate_names_a_yaml_that_is_none_and_passes_over_others_beside_it(con
     asked.parent.mkdir()
     asked.write_text("critic: runs/other/critic\nvideos: x\noutput_dir: y\n")
     assert "no YAML beside this one writes it" in fails(capsys, "estimate", "--config", str(asked), *options)
+
+
+def test_a_python_that_is_none_or_not_there(tmp_path, capsys):
+    """Of the step that looks into VBench's environment."""
+    Plan((), (), {"dimensions": ["temporal_flickering"]}).save(tmp_path)
+    check = ["eval", "check", "--plan", str(tmp_path), "--videos", str(tmp_path), "--python"]
+    assert "/bin/false cannot run VBench's worker" in fails(capsys, *check, "/bin/false")
+    assert "gone: no such file" in fails(capsys, *check, str(tmp_path / "gone"))
 
 
 def test_push_while_the_hub_is_down(hub: LocalHub, tmp_path, capsys, monkeypatch):

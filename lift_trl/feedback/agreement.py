@@ -96,12 +96,12 @@ def krippendorff_alpha(rows: Iterable[Row], dimension: str, rubric: Rubric = LIF
     no clip has two raters, or all ratings are one label.
 
     Raises:
-        ImportError: if the package `krippendorff` is not installed.
+        ValueError: if the package `krippendorff` is not installed.
     """
     try:
         import krippendorff
     except ImportError as error:
-        raise ImportError("raters' agreement needs krippendorff: pip install 'lift-trl[eval]'") from error
+        raise ValueError("raters' agreement needs krippendorff: pip install 'lift-trl[eval]'") from error
     given: dict[str, list[int]] = defaultdict(list)
     for row in _once((row for row in rows if row["dimension"] == dimension), rubric):
         given[row["video_id"]].append(rubric.rank(row["label"]))

@@ -1,7 +1,6 @@
 """A Space to the Hub, with all that it needs to start: package, variables, secrets, hardware."""
 
 import secrets as random
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -15,6 +14,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, Volume
 from packaging.requirements import Requirement
 
 from ..hub_source import HubSource
+from ..store.disk.programs import ProgramError, run_program
 from .push import README, Pushed, add_to_collection, artifact_files, artifact_kind, commit_files, insist, open_repo
 
 
@@ -112,17 +112,18 @@ def build_wheel(folder: Path) -> Path:
 
     Raises:
         FileNotFoundError: if lift_trl was installed from a wheel: then give that wheel.
-        RuntimeError: if the build fails.
+        ProgramError: if the build fails.
     """
     root = Path(__file__).parents[2]
     if not (root / "pyproject.toml").is_file():
         raise FileNotFoundError("lift_trl does not run from a checkout; pass its wheel (--wheel lift_trl-*.whl).")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(root)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(
-            f"building the wheel failed; pip install build hatchling, or pass --wheel:\n{done.stderr[-2000:]}"
-        )
+    try:
+        run_program(command)
+    except ProgramError as error:
+        raise ProgramError(
+            f"{error}. Install what builds wheels (pip install build hatchling), or pass --wheel."
+        ) from error
     (wheel,) = folder.glob("lift_trl-*.whl")
     return wheel
 

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 import urllib.request
 import zipfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..store.disk.outputs import claim_folder
+from ..store.disk.programs import ProgramError, run_program
 from ..store.manifest import write_text
 from .check import Problem
 from .suite import DIMENSIONS, FLICKERING, STATIC_FILTER_WEIGHTS, WeightFile
@@ -71,7 +71,8 @@ class VBenchEnvironment:
         What this environment holds: versions, GPU, extras.
 
         Raises:
-            RuntimeError: with the worker's own message if it does not even start.
+            FileNotFoundError: if there is no such interpreter.
+            ProgramError: with the worker's own message if it does not even start.
         """
         return dict(_probe(self))
 
@@ -79,10 +80,14 @@ class VBenchEnvironment:
 @cache
 def _probe(environment: VBenchEnvironment) -> dict[str, Any]:
     """Once a process: an evaluation of several systems asks for each."""
-    result = subprocess.run(environment.worker("--probe"), env=environment.variables(), capture_output=True, text=True)
-    if result.returncode:
-        raise RuntimeError(f"{environment.python} cannot run VBench's worker:\n{result.stderr.strip()[-2000:]}")
-    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    try:
+        lines = run_program(environment.worker("--probe"), env=environment.variables()).splitlines()
+        found: dict[str, Any] = dict(json.loads(lines[-1] if lines else ""))
+    except (ProgramError, ValueError, TypeError) as error:
+        raise ProgramError(
+            f"{environment.python} cannot run VBench's worker ({error}). Name the Python of an environment that has vbench: "
+            "--python PATH."
+        ) from error
     return found
 
 
@@ -103,7 +108,7 @@ def make_environment(
 
     Raises:
         FileExistsError: if `folder` holds what was not made here.
-        RuntimeError: with pip's last lines if the installation fails.
+        ProgramError: with pip's last lines if the installation fails, or if `python` is none.
         ValueError: if `python` is of a version that the requirements have no wheels for.
     """
     root = Path(folder)
@@ -112,7 +117,10 @@ def make_environment(
         requirements
     ):
         return interpreter
-    found = tuple(map(int, _run([str(python), "-c", "import sys; print(*sys.version_info[:2])"]).split()))
+    said = run_program([str(python), "-c", "import sys; print(*sys.version_info[:2])"])
+    if not re.fullmatch(r"\d+ \d+\s*", said):
+        raise ProgramError(f"{python}: is no Python. Name one: --python PATH.")
+    found = tuple(map(int, said.split()))
     if not PYTHONS[0] <= found <= PYTHONS[1]:
         raise ValueError(
             f"{python} is Python {found[0]}.{found[1]}; vbench 0.1.5 pins transformers 4.33.2, whose tokenizers<0.14 has no "
@@ -122,19 +130,12 @@ def make_environment(
     logger.info("making VBench's environment at %s: %s (about 6 GB)", root, " ".join(requirements))
     if not (root / MARKER).is_file():
         claim_folder(root, BEGUN)
-    _run([str(python), "-m", "venv", str(root)])
+    run_program([str(python), "-m", "venv", str(root)])
     pip = [str(interpreter), "-m", "pip"]
-    _run([*pip, "install", "--disable-pip-version-check", *requirements])
-    frozen = _run([*pip, "freeze", "--disable-pip-version-check"]).splitlines()
+    run_program([*pip, "install", "--disable-pip-version-check", *requirements])
+    frozen = run_program([*pip, "freeze", "--disable-pip-version-check"]).splitlines()
     write_text(root / MARKER, json.dumps({"requirements": list(requirements), "installed": frozen}, indent=1))
     return interpreter
-
-
-def _run(command: list[str]) -> str:
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{(result.stderr or result.stdout).strip()[-2000:]}")
-    return result.stdout
 
 
 def needed_weights(dimensions: Sequence[str], *, static_filter: bool = False) -> dict[WeightFile, tuple[str, ...]]:
@@ -241,7 +242,7 @@ def fetch_weights(dimensions: Sequence[str], cache: Path, *, static_filter: bool
         logger.info("fetching %s", weight.url)
         try:
             fetch_weight(weight, path)
-        except (OSError, HTTPException, RuntimeError, ValueError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             logger.warning("%s could not be fetched: %s", weight.url, error)
 
 
@@ -251,7 +252,7 @@ def fetch_weight(weight: WeightFile, path: Path) -> None:
 
     Raises:
         OSError: if the address cannot be reached, or the file is cut short.
-        RuntimeError: if git fails.
+        ProgramError: if git fails.
         ValueError: if a zip does not hold the file.
     """
     if weight.url.startswith("git+"):
@@ -259,7 +260,7 @@ def fetch_weight(weight: WeightFile, path: Path) -> None:
         shutil.rmtree(clone, ignore_errors=True)  # of a killed one
         if (path.parent / ".git").is_dir():  # a clone without the file
             shutil.rmtree(path.parent)
-        _run(["git", "clone", "--depth", "1", weight.url.removeprefix("git+"), str(clone)])
+        run_program(["git", "clone", "--depth", "1", weight.url.removeprefix("git+"), str(clone)])
         clone.rename(path.parent)
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,10 @@ import zipfile
 
 import pytest
 
+from lift_trl.store.disk.programs import ProgramError
 from lift_trl.vbench.env import (
     MARKER,
+    VBenchEnvironment,
     check_weight,
     fetch_weight,
     fetch_weights,
@@ -75,7 +77,7 @@ def test_flickering_needs_raft_only_when_filtered():
 
 
 def test_a_failed_installation_says_why_and_leaves_no_marker(tmp_path):
-    with pytest.raises(RuntimeError, match="no-such-distribution-of-lift"):
+    with pytest.raises(ProgramError, match="no-such-distribution-of-lift"):
         make_environment(tmp_path / "env", requirements=("--no-index", "no-such-distribution-of-lift"))
     assert not (tmp_path / "env" / MARKER).exists()
 
@@ -88,7 +90,7 @@ def test_nothing_is_installed_into_an_environment_that_is_somebodys_own(tmp_path
         make_environment(tmp_path / "venv", **options)
     assert [path.name for path in (tmp_path / "venv").iterdir()] == ["pyvenv.cfg"]
     for _ in range(2):  # one that was begun here is taken up again
-        with pytest.raises(RuntimeError, match="own failed"):
+        with pytest.raises(ProgramError, match="own failed"):
             make_environment(tmp_path / "own", **options)
 
 
@@ -107,3 +109,20 @@ def test_a_python_without_wheels_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="python3.13 is Python 3.13; .*tokenizers<0.14.*--python PATH"):
         make_environment(tmp_path / "env", python=python)
     assert not (tmp_path / "env").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [("exit 3", "exit code 3: it says nothing"), ("echo >&2 a; echo >&2 no vbench; exit 1", "code 1: a / no vbench"),
+     ("echo nothing of JSON", "Expecting value"), ("true", "Expecting value"), ("echo 5", "not iterable")],
+)  # fmt: skip
+def test_a_python_that_cannot_look_into_itself_is_named_in_one_line(tmp_path, said, message):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{said}\n")
+    python.chmod(0o755)
+    with pytest.raises(ProgramError, match=f"python cannot run VBench's worker.*{message}.*--python PATH") as failed:
+        VBenchEnvironment(python, tmp_path).probe()
+    assert "\n" not in str(failed.value)
+    if not said.startswith(("exit", "echo >&2")):
+        with pytest.raises(ProgramError, match="python: is no Python"):
+            make_environment(tmp_path / "env", python=python)
