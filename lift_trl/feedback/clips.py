@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import unicodedata
+import zlib
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
@@ -12,9 +13,14 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from huggingface_hub import constants
 
 from ..records import content_id
+from ..store.disk.folders import files_below
 
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".webm", ".mkv", ".mov", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
+
+# Of a member's flags. Source: PKWARE's APPNOTE, 4.4.4, bit 0.
+_ENCRYPTED = 0x1
+_UNPACK = "Unpack it beside the file that names the clips, and move the archive away."
 
 
 def default_cache_dir() -> Path:
@@ -57,12 +63,14 @@ def extract_zip(archive: Path, cache_dir: Path) -> Path:
                     file.extract(member, partial)
                 _move_into_place(partial, folder)
             return folder
-    except BadZipFile as error:
+    except (BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{archive}: no readable zip file ({error}). Fetch it again.") from error
+    except NotImplementedError as error:
+        raise ValueError(f"{archive}: is packed in a way that is not read here ({error}). {_UNPACK}") from error
 
 
 def _check_member(archive: Path, member: ZipInfo) -> None:
-    """Raises `ValueError` for a member that is a link or whose path leaves the folder, on any system."""
+    """Raises `ValueError` for a member that is a link, has a password, or whose path leaves the folder, on any system."""
     name = member.filename
     windows = PureWindowsPath(name)
     outside = PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts
@@ -70,6 +78,8 @@ def _check_member(archive: Path, member: ZipInfo) -> None:
     if outside or link:
         why = "is a symbolic link" if link else "leaves the folder"
         raise ValueError(f"{archive}: member {name!r} {why}. Do not trust this archive; nothing was extracted.")
+    if member.flag_bits & _ENCRYPTED:
+        raise ValueError(f"{archive}: member {name!r} needs a password. {_UNPACK}")
 
 
 def _move_into_place(partial: Path, folder: Path) -> None:
@@ -101,7 +111,8 @@ class ClipFinder:
 
     @cached_property
     def _zipped(self) -> "_Files":
-        return _Files([extract_zip(path, self._cache_dir) for path in sorted(self._folder.rglob("*.zip"))])
+        archives = [path for path in files_below(self._folder) if path.suffix.lower() == ".zip"]
+        return _Files([extract_zip(path, self._cache_dir) for path in archives])
 
     def find(self, reference: str) -> Path | None:
         """
@@ -126,8 +137,8 @@ class _Files:
         self._by_path: dict[str, list[Path]] = {}
         self._by_name: dict[str, list[Path]] = {}
         for folder in folders:
-            for path in sorted(folder.rglob("*")):
-                if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+            for path in files_below(folder):
+                if path.suffix.lower() in VIDEO_SUFFIXES:
                     _add(self._by_path, path.relative_to(folder), path)
                     _add(self._by_name, Path(path.name), path)
 

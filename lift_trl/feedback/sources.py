@@ -15,7 +15,7 @@ from ..records import SOURCES, Annotation, VideoSource, content_id
 from ..remote import is_remote, local_copy
 from ..rubric import LIFT, Rubric, folded
 from ..store.clip_rows import row_caption, row_id, row_is_real
-from ..store.rated_videos import METADATA_NAMES, RowError, raw_rows
+from ..store.rated_videos import METADATA_NAMES, RowError, holds_parquet, load_splits, raw_rows
 from ..store.rubrics.of_data import check_same, find_rubric
 from .authors_json import Rating, clip_id, is_authors_row, parse_rows, read_json, source_of
 from .captions import Captioned, read_captions
@@ -112,14 +112,12 @@ def _splits(
     origin: HraSource, data: HraData, *, fetch_videos: bool
 ) -> Iterator[tuple[str, Iterable[_Row], Path | None]]:
     """(split, rows, folder from which paths count) of a local path or a repository."""
-    import datasets
-
     path: Path | None = Path(origin.name_or_path).absolute()
     if path is None or not path.exists():
         path, data.revision = _fetch(origin, fetch_videos=fetch_videos)
     rubric = data.rubric = find_rubric(path or str(origin.name_or_path), origin.rubric, revision=data.revision)
     if path is None:
-        for split, rows in datasets.load_dataset(str(origin.name_or_path), revision=data.revision).items():
+        for split, rows in load_splits(origin.name_or_path, revision=data.revision).items():
             yield split, _table_rows(raw_rows(rows), None, rubric), None
         return
     folder = path if path.is_dir() else path.parent
@@ -130,10 +128,8 @@ def _splits(
         yield "train", (row for file in files for row in _json_rows(file, origin, rubric)), folder
     elif path.is_file() and path.suffix.lower() != ".parquet":
         yield "train", _caption_rows(read_captions(path, rubric, origin.video_column, origin.caption_column)), folder
-    elif path.is_file() or any(path.rglob("*.parquet")):
-        arguments: dict[str, Any] = {"data_files": str(path)} if path.is_file() else {}
-        loaded = datasets.load_dataset("parquet" if path.is_file() else str(path), **arguments)
-        for split, rows in loaded.items():
+    elif path.is_file() or holds_parquet(path):
+        for split, rows in load_splits(path).items():
             yield split, _table_rows(raw_rows(rows), folder, rubric), folder
     else:
         raise ValueError(f"{path}: no {', '.join(METADATA_NAMES)}, no Parquet and no JSON file in this folder.")

@@ -25,6 +25,7 @@ from ..records import RatedVideo, StoredVideo
 from ..remote import is_remote, local_copy
 from ..rubric import LIFT, Rubric
 from .clip_rows import UnscoredError, is_unscored, rated_video, row_id, video_digest
+from .disk.folders import files_below
 from .rubrics.of_data import find_rubric
 from .tables import TABLE_SUFFIXES, present, table_rows
 
@@ -191,9 +192,10 @@ def _opened(data: "Dataset | DatasetDict | Path | str", given: Rubric | Path | s
         is_copy, data = is_remote(data), local_copy(data)
         if isinstance(data, Path) or Path(data).exists() or not hub_dataset(data):
             folder = Path(data)
-            if any((folder / name).is_file() for name in METADATA_NAMES) or not any(folder.rglob("*.parquet")):
+            if any((folder / name).is_file() for name in METADATA_NAMES) or not holds_parquet(folder):
                 return _Opened(name, folder, folder if is_copy else None, find_rubric(folder, given))
-        splits = _load(str(data))
+        repo, revision = (None, None) if Path(data).exists() else hub_dataset(str(data)) or (None, None)
+        splits = load_splits(repo or data, revision=revision)
         given = find_rubric(data, given)
         root = Path(data) if Path(data).exists() else Path(constants.HF_HOME)
         if len(splits) > 1 and "train" not in splits:
@@ -224,18 +226,38 @@ def hub_dataset(name: str) -> tuple[str, str | None] | None:
     return (found[1], found[2]) if found else None
 
 
-def _load(name: str) -> "DatasetDict":
-    """All splits of a folder of Parquet files or of a repo."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+def holds_parquet(folder: Path) -> bool:
+    """Whether `folder` has a Parquet file at any depth."""
+    return any(path.suffix == ".parquet" for path in files_below(folder))
 
-    if Path(name).exists():
-        return load_dataset(name)
-    repo, revision = hub_dataset(name) or (name, None)
+
+def load_splits(name: Path | str, *, revision: str | None = None) -> "DatasetDict":
+    """
+    All splits of a Parquet file, of a folder of such, or of a repo.
+
+    Raises:
+        FileNotFoundError: if there is no such repo.
+        ValueError: if a file cannot be read.
+    """
+    import pyarrow as pa
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
     try:
-        return load_dataset(repo, revision=revision)
+        if Path(name).is_file():
+            return load_dataset("parquet", data_files=str(name))
+        return load_dataset(str(name), revision=revision)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(f"{name}: no such folder, and no such dataset on the Hub ({error}).") from error
+    except FileNotFoundError:
+        raise
+    except (DatasetGenerationError, pa.ArrowInvalid, OSError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno is not None:  # of the disk, not of what a file holds
+            raise
+        raise ValueError(
+            f"{name}: a Parquet file of it cannot be read ({' '.join(str(cause).split())}). Write or fetch it again."
+        ) from error
 
 
 def metadata_file(folder: Path | str) -> Path:

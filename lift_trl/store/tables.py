@@ -229,5 +229,8 @@ def _parquet_rows(path: Path) -> list[Mapping[str, Any]]:
     try:
         rows: list[Mapping[str, Any]] = pq.read_table(path).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: no readable Parquet file ({error}). Write or fetch it again.") from error
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of what the file holds
+            raise
+        why = " ".join(str(error).split())
+        raise ValueError(f"{path}: no readable Parquet file ({why}). Write or fetch it again.") from error
     return rows
