@@ -115,7 +115,7 @@ def load_genai_bench(path: Path | str) -> list[PreferencePair]:
     """
     file = Path(path)
     text = "".join(text_lines(file))
-    rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+    rows = json.loads(text) if text.lstrip().startswith("[") else list(read_rows(file))
     pairs = []
     for number, row in enumerate(rows, start=1):
         missing = {"prompt", "left_video", "right_video", "vote_type"} - set(row)

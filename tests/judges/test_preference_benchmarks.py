@@ -182,6 +182,14 @@ def test_genai_bench(tmp_path):
         pairs = load_genai_bench(tmp_path / "genai.json")
         assert [pair.preferences["Overall"] for pair in pairs] == [1, -1, 0, 0]
         assert pairs[0].video_a == str(tmp_path / "l.mp4")
+    # A line end of Unicode within a prompt ends no row; blank lines are none; half a row is named.
+    prompts = ["a fox\u2028runs", "a bird"]
+    lines = [json.dumps({**GENAI[0], "prompt": prompt}, ensure_ascii=False) for prompt in prompts]
+    (tmp_path / "genai.json").write_text("\n\n".join(lines), encoding="utf-8")
+    assert [pair.prompt for pair in load_genai_bench(tmp_path / "genai.json")] == prompts
+    (tmp_path / "genai.json").write_text("\n\n".join(lines)[:-4], encoding="utf-8")
+    with pytest.raises(ValueError, match="genai.json, line 3: not JSON"):
+        load_genai_bench(tmp_path / "genai.json")
 
 
 def test_bad_rows_are_named(tmp_path):
