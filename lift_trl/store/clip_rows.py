@@ -120,12 +120,12 @@ def _labels(rows: list[Mapping[str, Any]], rubric: Rubric) -> dict[str, str] | N
             )
         for rating in annotations:
             dimension = rubric.parse_dimension(rating.get("dimension"))
-            rubric.parse_label(str(rating.get("label")))
-            given.setdefault(dimension, []).append((rating.get("annotator"), rating.get("label")))
+            label = rubric.parse_label(str(rating.get("label")))
+            given.setdefault(dimension, []).append((rating.get("annotator"), label))
     else:
         for dimension in rubric.dimensions:
             if rows[0].get(dimension) is not None:
-                given[dimension] = [(None, rows[0][dimension])]
+                given[dimension] = [(None, rubric.parse_label(str(rows[0][dimension])))]
     if not given:
         return None
     missing = [dimension for dimension in rubric.dimensions if dimension not in given]
