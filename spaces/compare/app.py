@@ -43,12 +43,11 @@ def generator(plan: Plan) -> PairGenerator:
     from lift_trl.video_models import StoredPipeline
 
     zero_gpu = bool(os.environ.get("SPACES_ZERO_GPU"))
-    source = StoredPipeline(os.environ["BASE"])
-    device, dtype = ("cpu", float32) if plan.how == "cpu" else ("cuda", source.adapter.dtype)
+    model = (source := StoredPipeline(os.environ["BASE"])).adapter
+    device, dtype = ("cpu", float32) if plan.how == "cpu" else ("cuda", model.dtype)
     pipe = DiffusionPipeline.from_pretrained(source.name, revision=source.files.revision, dtype=dtype)
     pipe.enable_model_cpu_offload() if plan.how == "offload" else pipe.to(device)
     critic = LiFTCritic.from_pretrained(os.environ["CRITIC"], device=device) if os.environ.get("CRITIC") else None
-    model = source.adapter
     arguments = model.sampling_arguments(*model.default_size, model.guidance_scale)
     arguments |= {"negative_prompt": model.negative_prompt} if model.negative_prompt else {}
     # On ZeroGPU a visitor has two minutes a day (signed in five): enough for both clips of a 2B model in 25 steps.
