@@ -21,6 +21,7 @@ from ..hub.lora.origin import adapter_identity, training_of
 from ..kernels import attending_by, compile_blocks
 from ..records import TextCondition, TrainBatch
 from ..runtime import strategy
+from ..store.quantization import in_autocast
 from ..video_models import PipelineSource, open_pipeline
 from .data.cache import encoding_dtype
 from .data.text_cache import TextCache
@@ -301,7 +302,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         """The transformer, ready to train: a LoRA on a frozen base in `dtype`, or all of it in float32."""
         dtype, network = dtype if peft_config else torch.float32, self.source.network
         pipe = self.source.load(network, dtype=dtype, private=True, quantization=args.quantization)
-        transformer: Any = getattr(pipe, network)
+        transformer: Any = in_autocast(getattr(pipe, network), args.quantization)
         # Trackers of transformers ask a configuration for these; diffusers has the first on the model.
         transformer.config.to_json_string = transformer.to_json_string
         transformer.config.to_dict = lambda: dict(transformer.config)

@@ -48,3 +48,27 @@ def quantize(model: Any, quantization: Quantization, *, whole: Collection[str]) 
     from torchao.quantization import quantize_
 
     quantize_(model, quantization_type, lambda layer, name: isinstance(layer, Linear) and name not in whole)
+
+
+def in_autocast(model: Any, quantization: Quantization | None) -> Any:
+    """
+    `model`, whose linear layers in 8 bits take what autocast computes in, as those do that are in none.
+
+    torchao's (0.18) give back the type that they are given: for the float32 of a layer norm they copy their weight to
+    float32, and all that follows them stays in it.
+    """
+    if quantization is not None:
+        from torch.nn import Linear
+        from torchao.utils import TorchAOBaseTensor
+
+        for layer in model.modules():
+            if isinstance(layer, Linear) and isinstance(layer.weight, TorchAOBaseTensor):
+                layer.register_forward_pre_hook(_as_autocast)
+    return model
+
+
+def _as_autocast(layer: Any, inputs: tuple[Any, ...]) -> Any:
+    import torch
+
+    kind = inputs[0].device.type
+    return inputs[0].to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None

@@ -67,6 +67,19 @@ def test_a_lora_trained_on_8_bits_goes_on_any_base(tmp_path, pipeline_dir, cache
         again.train(resume_from_checkpoint=str(out / "checkpoint-2"))
 
 
+@pytest.mark.parametrize("kind, alone", [("int8", torch.float32), ("float8", torch.bfloat16)])
+def test_layers_in_8_bits_give_the_type_of_autocast_and_the_same_values(kind, alone):
+    """Of what a layer norm gives on a GPU; torchao's in int8 would give float32 again."""
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Linear(24, 16)).bfloat16()
+    quantization.quantize(layers, kind, whole=())
+    hidden = torch.randn(3, 5, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        before, after = layers(hidden), quantization.in_autocast(layers, kind)(hidden)
+    assert (before.dtype, after.dtype) == (alone, torch.bfloat16) and torch.equal(after.to(alone), before)
+    assert torch.equal(layers(hidden.bfloat16()), after)
+
+
 def test_a_pipeline_in_memory_stays_as_it_was():
     pipe = build_tiny_pipeline(seed=0)
     loaded = open_pipeline(pipe).load("transformer", "vae", dtype=torch.float32, quantization="int8")
