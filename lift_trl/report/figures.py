@@ -1,6 +1,7 @@
 """The report's figures, as SVG text. Okabe-Ito colours plus markers, hatches or labels, so that no fact hangs on colour."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -262,11 +263,24 @@ def calibration(bins: Mapping[str, Sequence[CalibrationBin]]) -> str:
             sizes = [20 + 260 * b.n / total for b in row]
             axes.scatter(x, y, sizes, color=PALETTE[i % 6], marker=MARKERS[i % 6], alpha=0.8, label=critic)
         axes.set(
-            xlim=(0.3, 1.02), ylim=(0, 1.05), xlabel="probability of the given label", ylabel="share that is right"
+            xlim=(least_confidence(bins), 1.02),
+            ylim=(0, 1.05),
+            xlabel="probability of the given label",
+            ylabel="share that is right",
         )
         axes.grid()
         _legend_above(axes, 1)
         return _svg(figure)
+
+
+def least_confidence(bins: Mapping[str, Sequence[CalibrationBin]]) -> float:
+    """
+    Where the axis of confidence begins. Of three labels the likeliest has a third at least, of more it may have less.
+
+    >>> least_confidence({"critic": [CalibrationBin(0.24, 0.5, 40), CalibrationBin(0.55, 0.6, 10)]})
+    0.2
+    """
+    return min([0.3, *(math.floor(10 * found.confidence) / 10 for row in bins.values() for found in row)])
 
 
 def curves(lines: Sequence[Curve]) -> str:

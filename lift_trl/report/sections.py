@@ -95,7 +95,7 @@ def _trust(report: Report) -> Iterator[Section]:
     rewards = [row for row in against if row.metric == REWARDS_ORDER]
     found = [tables.rewards_order_table(rewards)] if rewards else []
     labelled = [row for row in against if row not in rewards]
-    found += [t for rows in (labelled, critic) if (t := tables.critic_order_table(rows, num_metrics=3))]
+    found += [t for rows in (labelled, critic) if (t := tables.critic_order_table(rows, report.rubric, num_metrics=3))]
     found += [tables.confusion_table(judge, counts) for judge, counts in report.confusion.items()]
     found += [tables.agreement_table(report.agreements)] if report.agreements else []
     graphics = (_drift_forest(report),) if report.drift else ()
@@ -235,8 +235,8 @@ def _drift(report: Report) -> Iterator[Section]:
 def _critic(report: Report) -> Iterator[Section]:
     rows = [row for row in report.rows if row.suite == CRITIC_SUITE]
     if rows:
-        order = tables.critic_order_table(rows)
-        found = (tables.critic_table(rows), *([order] if order else []))
+        order = tables.critic_order_table(rows, report.rubric)
+        found = (tables.critic_table(rows, report.rubric), *([order] if order else []))
         yield Section("critic", "The critic against people", "Held-out human ratings.", tables=found, folded=True)
 
 

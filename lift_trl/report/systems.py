@@ -1,6 +1,5 @@
 """What each system is, its figures, and its paired difference to the base; which plain fine-tuning it is compared with."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,7 +52,7 @@ def system_facts(name: str, clips: Sequence[SystemClip]) -> SystemFacts:
         clips=len(clips),
         prompts=len(counts),
         seeds=str(each[0]) if len(each) == 1 else f"{each[0]} to {each[-1]}",
-        made=time.strftime("%Y-%m-%d", time.gmtime(clips[0].video.stat().st_mtime)),
+        made=made.made_on if made else "",
     )
 
 

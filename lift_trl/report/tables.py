@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..records import EvalRow
-from ..rubric import LIFT, words
+from ..rubric import LIFT, Rubric, words
 from ..statistics.drift import MEASURES, NOT_VBENCH, DriftAlarm
 from ..statistics.intervals import FEW_UNITS, Estimate
 from ..statistics.win_rate import WinRate
@@ -267,11 +267,11 @@ def videoscore_table(rows: Sequence[EvalRow]) -> Table:
     return Table(("1 to 4", *reference["columns"]), tuple(listed), f"Reference rows: {paper()['source']}.")
 
 
-def critic_table(rows: Sequence[EvalRow]) -> Table:
-    """Critic accuracy by dimension (rows `critic/{dimension}/accuracy`), ours above the paper's."""
+def critic_table(rows: Sequence[EvalRow], rubric: Rubric = LIFT) -> Table:
+    """Critic accuracy by dimension (rows `critic/{dimension}/accuracy`), ours above the paper's, which is of LiFT's rubric."""
     reference = paper()["critic"]
     cell = {(row.system, row.metric): row for row in rows}
-    parts = _critic_parts(row.metric.removeprefix(f"{CRITIC_SUITE}/") for row in rows)
+    parts = _critic_parts((row.metric.removeprefix(f"{CRITIC_SUITE}/") for row in rows), rubric)
     listed = []
     for critic in dict.fromkeys(row.system for row in rows):
         found = [cell.get((critic, f"critic/{part}/accuracy")) for part in parts]
@@ -279,35 +279,38 @@ def critic_table(rows: Sequence[EvalRow]) -> Table:
         error = cell.get((critic, "critic/overall/calibration_error"))
         listed.append((critic, *shares, "" if error is None else with_interval(error.value, error.ci95)))
     paper_parts = (*LIFT.dimensions, "overall")
-    for name, values in reference["rows"].items():
+    is_lift = rubric == LIFT and parts[: len(LIFT.dimensions)] == tuple(LIFT.dimensions)
+    for name, values in reference["rows"].items() if is_lift else ():
         theirs = dict(zip(paper_parts, values, strict=True))
         listed.append((f"paper: {name}", *(f"{theirs[p]:.2f}%" if p in theirs else "" for p in parts), ""))
     columns = ("critic", *map(words, parts[:-1]), "average", "calibration error")
-    caption = f"Accuracy on held-out ratings; reference rows: {paper()['source']}, on the authors' own test set."
-    return Table(columns, tuple(listed), caption)
+    caption = f"; reference rows: {paper()['source']}, on the authors' own test set" if is_lift else ""
+    return Table(columns, tuple(listed), f"Accuracy on held-out ratings{caption}.")
 
 
-def _critic_parts(metrics: Iterable[str]) -> tuple[str, ...]:
-    """The dimensions of a critic's figures (`part/metric`): LiFT's, those of a rubric of one's own, and `overall`."""
-    named = dict.fromkeys(metric.split("/")[0] for metric in metrics)
-    own = [name for name in named if name not in (*LIFT.dimensions, "overall")]
-    return (*LIFT.dimensions, *own, "overall")
+def _critic_parts(metrics: Iterable[str], rubric: Rubric) -> tuple[str, ...]:
+    """The dimensions of a critic's figures (`part/metric`): the rubric's where one is named, others as named, `overall`."""
+    named = [name for name in dict.fromkeys(metric.split("/")[0] for metric in metrics) if name != "overall"]
+    ours = rubric.dimensions if not named or not set(named).isdisjoint(rubric.dimensions) else ()
+    return (*ours, *(name for name in named if name not in ours), "overall")
 
 
-def critic_order_table(rows: Sequence[EvalRow], *, num_metrics: int = 5) -> Table | None:
+def critic_order_table(rows: Sequence[EvalRow], rubric: Rubric = LIFT, *, num_metrics: int = 5) -> Table | None:
     """How well a critic puts clips in order, whatever its labels; `None` where no such figure is given."""
+    cell = {(row.system, row.metric.removeprefix(f"{CRITIC_SUITE}/")): row for row in rows}
+    parts = _critic_parts((metric for _, metric in cell), rubric)
+    is_known = not set(parts).isdisjoint(rubric.dimensions)
+    best, worst = (rubric.best, rubric.worst) if is_known else ("the best label", "the worst label")
     every = {
         "spearman": "Spearman",
-        "auc_good": "AUC of Good",
-        "auc_bad": "AUC of Bad",
+        "auc_good": f"AUC of {best}",
+        "auc_bad": f"AUC of {worst}",
         "quadratic_kappa": "quadratic kappa",
         "prior_corrected_balanced_accuracy": "balanced accuracy without its leaning",
     }
     metrics = dict(list(every.items())[:num_metrics])
-    cell = {(row.system, row.metric.removeprefix(f"{CRITIC_SUITE}/")): row for row in rows}
     listed = []
     critics = dict.fromkeys(row.system for row in rows)
-    parts = _critic_parts(metric for _, metric in cell)
     for critic in critics:
         for part in ("overall", *parts[:-1]):
             found = [cell.get((critic, f"{part}/{metric}")) for metric in metrics]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
@@ -89,6 +90,7 @@ class Artifact:
         parents: the artefacts and models that it came from, name to revision or hash; or role to `repo@revision`, where a
             dataset of the Hub is `datasets/user/name`.
         command: what made it, `""` if it was called from Python.
+        made_on: the day (UTC, `2026-01-31`); `""` where an earlier lift_trl made it. Files lose theirs when they are copied.
         rubric: the dimensions, labels, rewards and questions that it was made with. LiFT's stands in the file by its id.
     """
 
@@ -97,6 +99,7 @@ class Artifact:
     parents: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str | None] = field(default_factory=library_versions)
     command: str = field(default_factory=command_line)
+    made_on: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
     schema_version: int = SCHEMA_VERSION
     rubric: Rubric = LIFT
 
@@ -153,7 +156,7 @@ class Artifact:
         if mappings:
             raise ValueError(f"{path}: {', '.join(mappings)} is no mapping. {REMAKE}")
         rubric = _rubric(path, content["kind"], content.get("rubric", LIFT.id))
-        return cls(**{"command": "", **content, "rubric": rubric})  # folders made earlier do not say
+        return cls(**{"command": "", "made_on": "", **content, "rubric": rubric})  # folders made earlier do not say
 
 
 def _rubric(path: Path, kind: str, stored: Any) -> Rubric:

@@ -1,6 +1,7 @@
 """Prompts to videos: seeds, batches, resuming, processes, adapters, the plan of VBench, bad input."""
 
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -67,6 +68,17 @@ def test_a_row_says_all_that_made_the_video_and_load_dataset_reads_it(whole, vid
     assert not (whole / ".text").exists()
     dataset = load_dataset(str(whole), split="train")
     assert dataset["seed"] == [video.seed for video in videos]
+
+
+def test_videos_keep_the_day_on_which_they_were_sampled(whole, videos, pipeline_dir, tmp_path):
+    """Also where the same command runs again, which samples nothing; a day with a new video is a new day."""
+    folder = shutil.copytree(whole, tmp_path / "again")
+    today = Artifact.load(folder).made_on
+    replace(Artifact.load(folder), made_on="2020-09-13").save(folder)
+    generate_videos(pipeline_dir, videos, folder, sampling=FAST)
+    assert Artifact.load(folder).made_on == "2020-09-13"
+    generate_videos(pipeline_dir, plan_videos(["another"], seed=3), folder, sampling=FAST)
+    assert Artifact.load(folder).made_on >= today
 
 
 def test_a_seed_depends_on_prompt_and_number_alone(videos):

@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -446,6 +448,19 @@ def sampled(folder, make_clip, **loras):
     parents = {"model": "tiny", **{role: identity for role, (identity, _) in loras.items()}}
     Artifact("generated", config, parents=parents).save(folder)
     return folder
+
+
+def test_clips_are_of_the_day_on_which_they_were_made(tmp_path, make_clip):
+    """Wherever they were copied since; of clips whose folder does not say, and of a user's own, nothing is claimed."""
+    folder = sampled(tmp_path / "base", make_clip)
+    replace(Artifact.load(folder), made_on="2020-09-13").save(folder)
+    shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert [system_facts("x", load_system(place)).made for place in (folder, tmp_path / "copy")] == ["2020-09-13"] * 2
+    record = folder / "artifact.yaml"
+    record.write_text("".join(line for line in record.read_text().splitlines(True) if "made_on" not in line))
+    assert system_facts("x", load_system(folder)).made == ""  # of an earlier lift_trl
+    record.unlink()
+    assert system_facts("x", load_system(folder)).made == ""
 
 
 def test_a_report_names_what_it_was_made_from(three, tmp_path):

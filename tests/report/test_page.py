@@ -26,10 +26,11 @@ from lift_trl.report.data import (
     mean_row,
     paired_delta,
 )
+from lift_trl.report.figures import calibration, least_confidence
 from lift_trl.report.judges import clip_label_rates
 from lift_trl.report.page import save_report, to_html
 from lift_trl.report.sections import sections
-from lift_trl.report.tables import critic_table, paper, vbench_table
+from lift_trl.report.tables import critic_order_table, critic_table, paper, vbench_table
 from lift_trl.report.verdict import (
     default_summary,
     limits_in_words,
@@ -362,6 +363,31 @@ def test_the_papers_tables_in_form(full):
     assert critic.rows[0] == ("tiny", "", "", "", "75% (60-85)", "")
     assert critic.rows[-1][1:5] == ("90.23%", "94.89%", "95.53%", "93.55%")
     assert set(paper()["vbench"]["rows"]) <= set(DIMENSIONS)
+
+
+def test_a_critic_of_a_rubric_of_ones_own_has_its_own_columns():
+    """Neither LiFT's three empty columns nor the paper's figures, and the rubric's best and worst label by their names."""
+    parts = (*OWN.dimensions, "overall")
+    rows = [
+        EvalRow("critic", f"critic/{p}/{m}", "c", 0.75, 9) for p in parts for m in ("accuracy", "auc_good", "auc_bad")
+    ]
+    assert critic_table(rows, OWN).columns == ("critic", "colour match", "steadiness", "average", "calibration error")
+    assert critic_table(rows, OWN).rows == (("c", "75%", "75%", "75%", ""),)
+    assert critic_order_table(rows, OWN).columns[2:4] == ("AUC of Great", "AUC of Awful")
+    page = to_html(made := Report("t", "base", rows=tuple(rows), rubric=OWN), sections(made))
+    assert "AUC of Great" in page and "AUC of Good" not in page and "motion smoothness" not in page
+    # A report without labelled clips knows no rubric, and claims none.
+    assert critic_table(rows).columns == critic_table(rows, OWN).columns and len(critic_table(rows).rows) == 1
+    assert critic_order_table(rows).columns[2:4] == ("AUC of the best label", "AUC of the worst label")
+    lift = [EvalRow("critic", "critic/motion_smoothness/accuracy", "c", 0.75, 9)]
+    assert len(critic_table(lift).columns) == 6 and len(critic_table(lift).rows) > 1
+
+
+def test_answers_of_little_confidence_are_in_the_picture():
+    """Four labels and more: the likeliest may have less than the third that it has of three."""
+    bins = {"a": (CalibrationBin(0.62, 0.5, 40),), "b": (CalibrationBin(0.17, 0.6, 10), CalibrationBin(0.55, 0.6, 10))}
+    assert least_confidence(bins) == 0.1 and least_confidence({"a": bins["a"]}) == 0.3
+    assert ">0.2<" in calibration(bins).replace("\n", "") or "<!-- 0.2 -->" in calibration(bins)
 
 
 def test_the_card_of_a_lora_takes_its_figures(full, tmp_path):

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -155,6 +155,7 @@ def generate_videos(
     with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
         loras, settings = _settings(source, sampling, adapter, dtype)
         training = [training_of(lora.place) for lora in loras]
+        before = Artifact.load(folder) if (folder / ARTIFACT_FILE).is_file() else None
     done = manifest.ids_made_by("settings", {settings}, others="videos of another model, adapter or settings")
     # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
     batches = workers.part(chunks(list(videos), sampling.batch_size))
@@ -169,6 +170,8 @@ def generate_videos(
     workers.run(plan.sampler, todo, manifest.append)
     if state.is_main_process and workers.finishes:
         _finish(manifest, ids, source, sampling, dict(zip(loras, training, strict=True)))
+        if before is not None and done.issuperset(ids):  # nothing was sampled: its videos are of that day
+            replace(Artifact.load(folder), made_on=before.made_on).save(folder)
     state.wait_for_everyone()
     return folder
 
