@@ -28,9 +28,10 @@ def media_type(path: Path) -> str:
     if kind:
         return kind
     options = "-c:v libx264 -pix_fmt yuv420p -vf 'crop=trunc(iw/2)*2:trunc(ih/2)*2' -movflags +faststart"
+    container = "mp4" if "mp4" in form.containers else form.containers[0]
     copy = path.with_name(f"{path.stem}.h264.mp4")
     raise ValueError(
-        f"{path}: {form.codec} ({form.pixels}) in {'mp4' if 'mp4' in form.containers else form.containers[0]}, which browsers do not play. Name a copy in H.264: "
+        f"{path}: {form.codec} ({form.pixels}) in {container}, which browsers do not play. Name a copy in H.264: "
         f"ffmpeg -i {shlex.quote(str(path))} {options} {shlex.quote(str(copy))}"
     )
 

@@ -268,7 +268,7 @@ def videoscore_table(rows: Sequence[EvalRow]) -> Table:
 
 
 def critic_table(rows: Sequence[EvalRow], rubric: Rubric = LIFT) -> Table:
-    """Critic accuracy by dimension (rows `critic/{dimension}/accuracy`), ours above the paper's, which is of LiFT's rubric."""
+    """Critic accuracy by dimension (rows `critic/{dimension}/accuracy`), ours above the paper's, which is of LiFT's."""
     reference = paper()["critic"]
     cell = {(row.system, row.metric): row for row in rows}
     parts = _critic_parts((row.metric.removeprefix(f"{CRITIC_SUITE}/") for row in rows), rubric)
