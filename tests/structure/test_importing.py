@@ -23,7 +23,24 @@ for path in paths:
         runpy.run_path(path, run_name="__main__")
     assert "--output_dir" in text.getvalue() or "--report_dir" in text.getvalue(), path
 print([name for name in {HEAVY!r} if sys.modules.get(name) is not None])
+print(len(sys.modules))
 """
+#: Runs a command of lift-trl, then prints how many modules it loaded, and which of those that cost most.
+RUNS = f"""
+import contextlib, io, sys
+from lift_trl.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main()
+print(len(sys.modules), *(name for name in {("torch", "transformers", *HEAVY)!r} if sys.modules.get(name) is not None))
+"""
+#: How many modules a command may load, a tenth above what it does: what its start costs, without a clock. And which of the
+#: heavy ones.
+LOADED = {
+    ("--help",): (260, set()),
+    ("estimate", "--help"): (260, set()),
+    ("env",): (1400, {"torch"}),
+    ("eval", "report", "--help"): (1000, {"transformers"}),
+}
 
 
 def printed(*command: str) -> str:
@@ -31,7 +48,18 @@ def printed(*command: str) -> str:
 
 
 def test_the_command_line_is_read_before_models_are_loaded():
-    assert printed("-c", PRINTS_HELP, *(f"recipes/{name}" for name in RECIPES)) == "[]\n"
+    commands = "align cache correct evaluate evaluate_critic generate iterate score train_critic".split()
+    assert {name.removesuffix(".py") for name in RECIPES} == {*commands}
+    heavy, loaded = printed("-c", PRINTS_HELP, *(f"recipes/{name}" for name in RECIPES)).splitlines()
+    # All of them together; each alone loads some 1,600.
+    assert heavy == "[]" and int(loaded) < 2100, loaded
+
+
+@pytest.mark.parametrize("command", LOADED, ids=" ".join)
+def test_a_command_that_should_be_quick_loads_little(command):
+    most, known = LOADED[command]
+    number, *heavy = printed("-c", RUNS, *command).split()
+    assert int(number) < most and set(heavy) <= known, (number, heavy)
 
 
 def test_the_command_line_imports_neither_arrays_nor_network():
