@@ -151,8 +151,14 @@ def fit(trainer: "Trainer") -> None:
     Trains from the last checkpoint of `output_dir` where there is one, then saves and, if asked for, pushes.
 
     `resume_from_checkpoint: <path>` names another checkpoint; a run that is to start anew needs another `output_dir`.
+
+    Raises:
+        FileExistsError: if `output_dir` is another stage's artefact.
     """
+    from .store.manifest import check_kind  # not for `--help`
+
     args = trainer.args
+    check_kind(args.output_dir, "critic", "lora")
     resume = args.resume_from_checkpoint
     if resume is None:
         resume = last_checkpoint(args.output_dir)

@@ -211,19 +211,19 @@ def naming_what_failed(target: Path | str, kept: str) -> Iterator[None]:
         ) from error
 
 
-def check_kind(folder: Path | str, kind: str) -> None:
+def check_kind(folder: Path | str, *kinds: str) -> None:
     """
-    Raises `FileExistsError` if `folder` is an artefact of another kind than `kind`, whose page would be replaced. One that
-    is damaged, or of another version, is made again by its own stage.
+    Raises `FileExistsError` if `folder` is an artefact of none of `kinds`, whose page would be replaced. One that is
+    damaged, or of another version, is made again by its own stage.
     """
     try:
         found = Artifact.load(folder).kind
     except (FileNotFoundError, ValueError):
         return
-    if found != kind:
+    if found not in kinds:
         raise FileExistsError(
-            f"{folder}: holds an artefact of kind {found}, and {kind} would take its place. Name a new folder. Nothing was "
-            "written."
+            f"{folder}: holds an artefact of kind {found}, and {' or '.join(kinds)} would take its place. Name a new "
+            "folder. Nothing was written."
         )
 
 

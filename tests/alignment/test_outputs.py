@@ -3,12 +3,14 @@
 import pytest
 
 from lift_trl.alignment.data.cache import cache_videos
+from lift_trl.alignment.data.video_dataset import CachedVideoDataset
 from lift_trl.alignment.sampling.generate import generate_videos, plan_videos
 from lift_trl.alignment.score import CriticSource, score_videos
+from lift_trl.runtime import fit
 from lift_trl.store.disk.outputs import claim_folder, new_folder
 from lift_trl.store.manifest import METADATA_FILE, Artifact, write_rows
 from lift_trl.store.rated_videos import load_rated_videos
-from tests.alignment.conftest import SIZE, moving_square
+from tests.alignment.conftest import SIZE, make_trainer, moving_square
 
 
 @pytest.fixture
@@ -48,6 +50,15 @@ def test_no_stage_replaces_another_stages_artefact(clips, pipeline_dir, tmp_path
         with pytest.raises(FileExistsError, match="holds an artefact of kind critic"):
             stage()
     assert contents(folder) == before
+
+
+def test_no_training_replaces_another_stages_artefact(pipeline_dir, cache_dir, tmp_path):
+    Artifact("generated").save(tmp_path)
+    before = contents(tmp_path)
+    trainer = make_trainer(pipeline_dir, tmp_path, CachedVideoDataset(cache_dir), max_steps=1)
+    with pytest.raises(FileExistsError, match="kind generated, and critic or lora would take its place"):
+        fit(trainer)
+    assert contents(tmp_path) == before
 
 
 def test_a_new_folder_is_whole_or_absent_also_where_an_empty_one_stands(tmp_path, monkeypatch):
