@@ -171,7 +171,9 @@ def _check_folder(folder: Path) -> None:
     """Raises `FileExistsError` where a cache would take the place of something else: of the clips' own rows, say."""
     check_kind(folder, "cache")
     rows = folder / METADATA_FILE
-    if rows.is_file() and not all("key" in row for row in read_rows(rows)):
+    if (folder / ARTIFACT_FILE).is_file() or not rows.is_file():
+        return
+    if not all("key" in row for row in read_rows(rows)):
         raise FileExistsError(f"{rows}: rows that are no cache's would be replaced. Name a new output_dir.")
 
 
