@@ -263,7 +263,7 @@ def test_damage_is_named_with_the_remedy_and_the_next_run_mends_it(tmp_path, pip
     assert {name: data for name, data in whole.items() if name != shard.name}.items() <= shard_bytes(folder).items()
 
     texts = CachedVideoDataset(folder).text_cache()
-    cut(folder / "metadata.jsonl", 1)
+    (folder / "metadata.jsonl").write_bytes(b"".join(metadata.splitlines(keepends=True)[:7]))
     with pytest.raises(ValueError, match=r"metadata.jsonl: 7 rows, artifact.yaml says 8. Run recipes/cache.py again"):
         CachedVideoDataset(folder)
     cut(text, 10)
@@ -273,6 +273,7 @@ def test_damage_is_named_with_the_remedy_and_the_next_run_mends_it(tmp_path, pip
     with pytest.raises(FileNotFoundError, match=f"{text.name}: no embedding of ''. Run recipes/cache.py again"):
         texts.load("")
     text.write_bytes(b"half")
+    cut(folder / "metadata.jsonl", 5)
     cache_videos(pipeline_dir, rated_videos, folder, **SIZE, rows_per_shard=3)
     assert (folder / "metadata.jsonl").read_bytes() == metadata
     assert texts.load("")["prompt_embeds"].shape == CachedVideoDataset(folder)[0]["text"]["prompt_embeds"].shape
