@@ -70,6 +70,26 @@ class HubSource(NamedTuple):
         )
 
 
+class NamedSource(NamedTuple):
+    """A folder or repository, and what it is to be called; `""` where nothing is said."""
+
+    name: str
+    source: str
+
+    @classmethod
+    def parse(cls, entry: str) -> "NamedSource":
+        """
+        `name=source`. A path may hold further `=`, and one that has no name before it is no name.
+
+        >>> NamedSource.parse("lift=/runs/lr=1e-4/clips"), NamedSource.parse("/runs/lr=1e-4/clips").name
+        (NamedSource(name='lift', source='/runs/lr=1e-4/clips'), '')
+        """
+        name, equals, source = (part.strip() for part in entry.partition("="))
+        if not equals or "/" in name or Path(entry.strip()).exists():
+            return cls("", entry.strip())
+        return cls(name, source)
+
+
 def is_offline(error: LocalEntryNotFoundError) -> bool:
     """Whether the user works offline: then what is not in the cache is not there, as for the library's other readers."""
     return isinstance(error.__cause__, OfflineModeIsEnabled)

@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, Volume
 from packaging.requirements import Requirement
 
-from ..hub_source import HubSource
+from ..hub_source import HubSource, NamedSource
 from ..store.disk.programs import ProgramError, run_program
 from .push import README, Pushed, add_to_collection, artifact_files, artifact_kind, commit_files, insist, open_repo
 
@@ -170,7 +170,7 @@ def _card(api: HfApi, folder: Path, variables: Mapping[str, str]) -> str:
     linked: dict[str, list[str]] = {"models": [], "datasets": []}
     for value in variables.values():
         for entry in value.split(","):
-            name = HubSource.parse(entry.rpartition("=")[2].strip()).repo_id
+            name = HubSource.parse(NamedSource.parse(entry).source).repo_id
             for kind in linked:
                 repo_type = kind.removesuffix("s")
                 if name.count("/") == 1 and api.repo_exists(name, repo_type=repo_type):

@@ -15,6 +15,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from ..hub.private import SPACE_DATA, keep_private
+from ..hub_source import NamedSource
 from ..store.votes import VOTES_DIR
 from .clips import ClipError, ClipShelf, check_clip
 from .identity import VOTES_PER_MINUTE, Gate, Identity, load_salt
@@ -115,9 +116,11 @@ def named(text: str) -> dict[str, str]:
 
     >>> named("base=user/clips-base, user/clips-lift")
     {'base': 'user/clips-base', 'clips-lift': 'user/clips-lift'}
+    >>> named("base=/runs/lr=1e-4/clips, /runs/lr=1e-5/more")
+    {'base': '/runs/lr=1e-4/clips', 'more': '/runs/lr=1e-5/more'}
     """
     found: dict[str, str] = {}
-    for given, _, source in (entry.strip().rpartition("=") for entry in text.split(",") if entry.strip()):
+    for given, source in (NamedSource.parse(entry) for entry in text.split(",") if entry.strip()):
         name = given or source.rstrip("/").rsplit("/", 1)[-1]
         if name in found:
             raise ValueError(

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from lift_trl.hub.artifact_cards import votes_card
+from lift_trl.hub_source import NamedSource
 from lift_trl.records import Comparison
 from lift_trl.statistics.intervals import Estimate
 from lift_trl.statistics.win_rate import to_votes, win_rates
@@ -18,7 +19,7 @@ from lift_trl.ui.page import Settings, serve
 
 def clips(variable: str) -> list[GalleryClip]:
     """`FIRST=name=user/dataset`, or a folder; the name is shown in the results only."""
-    name, _, source = os.environ[variable].rpartition("=")
+    name, source = NamedSource.parse(os.environ[variable])
     return load_clips(source, system=name or None, token=settings.token)
 
 
@@ -56,7 +57,7 @@ settings = Settings.from_env("arena")
 if "FIRST" not in os.environ:
     use_the_mini_world()
 identity = settings.identity()
-rubric = find_rubric(os.environ["FIRST"].rpartition("=")[2], os.environ.get("RUBRIC") or None)
+rubric = find_rubric(NamedSource.parse(os.environ["FIRST"]).source, os.environ.get("RUBRIC") or None)
 log = settings.log(votes_card(settings.repo_id or "", os.environ["FIRST"], os.environ["SECOND"], rubric))
 arena = Arena(pair_clips(clips("FIRST"), clips("SECOND")), log, identity, rubric=rubric)
 shelf = ClipShelf(identity)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lift_trl.hub_source import NamedSource
 from lift_trl.rubric import LIFT, Dimension, Label
 from lift_trl.store.manifest import read_rows, write_rows
 from lift_trl.store.rated_videos import BadRowsError
@@ -563,8 +564,17 @@ def test_what_people_wrote_is_text():
         assert "&lt;img src=x onerror=alert(1)&gt; &#36;&#123;1&#125;" in html
 
 
+def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "lr=1e-4").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert NamedSource.parse("lr=1e-4") == ("", "lr=1e-4") and NamedSource.parse("lift=lr=1e-4") == ("lift", "lr=1e-4")
+    assert NamedSource.parse("user/clips@v=2") == ("", "user/clips@v=2")
+
+
 def test_variables_that_name_several_things():
     assert named("base=user/a, user/b/") == {"base": "user/a", "b": "user/b/"}
     assert named("") == {}
+    assert named("base=/runs/lr=1e-4/a,lift = runs/lr=1/b") == {"base": "/runs/lr=1e-4/a", "lift": "runs/lr=1/b"}
+    assert named("/runs/lr=1e-4/a") == {"a": "/runs/lr=1e-4/a"}
     with pytest.raises(ValueError, match="user/lora and other/lora are both called 'lora'"):
         named("user/lora,other/lora")
