@@ -284,10 +284,10 @@ MUTATIONS = (
     ),
     Mutation(
         "a rater's repeated ratings pooled upward",
-        "lift_trl/feedback/agreement.py",
-        "rubric.rank(rubric.majority_label(labels))",
-        "max(map(rubric.rank, labels))",
-        "tests/feedback/test_agreement.py",
+        "lift_trl/store/clip_rows.py",
+        "rubric.majority_label(own)) for who, own",
+        "max(own, key=rubric.rank)) for who, own",
+        "tests/test_raters.py",
     ),
     Mutation(
         "what the critic could not judge counts as agreed",
