@@ -129,13 +129,19 @@ class _ClipNames:
 
 
 def net_preferences(judge: str, ballots: Ballots) -> Iterator[Paired]:
-    """Wins minus losses of each pair of systems, in [-1, 1], as people voted on the whole clip."""
+    """
+    Wins minus losses of each pair of systems, in [-1, 1], as people voted on the whole clip. With several voters the
+    p-value is the larger of the tests over prompts and over voters: as the interval, it is to hold for other people too.
+    """
     for (first, second), votes in ballots.items():
         whole = [vote for vote in votes if vote.dimension is None]
         if whole:
             outcomes, prompts = [float(vote.outcome) for vote in whole], [vote.prompt for vote in whole]
-            estimate = bootstrap_mean(outcomes, prompts, voters=[vote.voter for vote in whole])
-            yield Paired(judge, first, second, "preference", *estimate, sign_flip_p(outcomes, prompts))
+            voters = [vote.voter for vote in whole]
+            estimate = bootstrap_mean(outcomes, prompts, voters=voters)
+            units = (prompts, voters) if len(set(voters)) > 1 else (prompts,)
+            p_value = max(sign_flip_p(outcomes, clusters) for clusters in units)
+            yield Paired(judge, first, second, "preference", *estimate, p_value)
 
 
 def ballot_wins(judge: str, ballots: Ballots) -> Iterator[WinRate]:

@@ -12,9 +12,10 @@ LEVEL = 0.05
 
 def sign_flip_p(differences: Sequence[float], clusters: Sequence[str], *, seed: int = 0) -> float:
     """
-    Two-sided p-value of the mean of paired `differences` being 0, `clusters` (prompts) flipped together.
+    Two-sided p-value of the mean of paired `differences` being 0, `clusters` (prompts, voters) flipped together.
 
-    If a system changes nothing, each prompt's difference is as likely to have the other sign.
+    If a system changes nothing, each prompt's (or voter's) difference is as likely to have the other sign. Fewer than six
+    clusters are too few for a verdict: of five that agree p is 0.06.
 
     >>> sign_flip_p([0.1] * 8, [str(i) for i in range(8)]) < 0.02
     True

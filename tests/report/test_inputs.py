@@ -498,6 +498,26 @@ def test_people_prefer_by_the_whole_clip():
     assert list(net_preferences("people", {("rwl", "base"): motion})) == []
 
 
+def test_a_few_busy_voters_are_no_crowd():
+    """Systems that are equal, and eight people each with a leaning of his own: the test over prompts sees 320 votes."""
+    false = np.zeros(2)
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        leaning = rng.normal(0, 0.6, 8)
+        votes = [
+            Vote(f"p{p}#0", f"p{p}", None, int(np.sign(rng.normal(leaning[v], 1))), f"voter {v}")
+            for p in range(40)
+            for v in range(8)
+        ]
+        (found,) = net_preferences("people", {("rwl", "base"): votes})
+        (alone,) = net_preferences("people", {("rwl", "base"): [vote._replace(voter="all") for vote in votes]})
+        false += (found.p_value < 0.05, alone.p_value < 0.05)
+    assert false[0] <= 7 and false[1] > 25  # 3 are expected of a test at 0.05
+    agreed = [Vote(f"p{p}#0", f"p{p}", None, 1, f"voter {p % 7}") for p in range(21)]
+    (found,) = net_preferences("people", {("rwl", "base"): agreed})
+    assert found.p_value == pytest.approx(2 / 2**7, abs=0.005)  # of seven voters
+
+
 def test_votes_that_match_nothing_are_an_error(three, tmp_path):
     by_name = write_votes(tmp_path / "names.jsonl", [vote(0, "prompt 0", "0.mp4", "1.mp4", "a")])
     with pytest.raises(
