@@ -67,7 +67,7 @@ class CalibrationBin(NamedTuple):
 class Paired(NamedTuple):
     """
     `a` minus `b` in one measure of one judge, over `n` prompts; `ci95` is None where there is one prompt only. `p_value` is
-    of the sign-flip test over prompts (of several people's votes over voters too, the larger of both), uncorrected. `b_value`
+    of the sign-flip test over prompts (of several voters the larger of that and one over voters), uncorrected. `b_value`
     is the mean of `b` on the same clips; people's preferences have none.
     """
 
