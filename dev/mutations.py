@@ -45,7 +45,7 @@ GENERATE, VALIDATION = "lift_trl/alignment/sampling/generate.py", "lift_trl/alig
 OBJECTIVES, FORMAT = "lift_trl/alignment/objectives", "lift_trl/alignment/data/cache_format.py"
 CORRECTION, TREE = "lift_trl/feedback/correction/loop.py", "lift_trl/critic/tree.py"
 PAIR_LOSS, PAIR_TESTS = "lift_trl/critic/pairs/loss.py", "tests/critic/test_pairs.py -k"
-PUSH = "lift_trl/hub/push.py"
+PUSH, PUSHED_FILES, REPOSITORY = (f"lift_trl/hub/{name}.py" for name in ("push", "pushed_files", "repository"))
 CARD_TESTS, PUSH_TESTS = "tests/hub_push/test_cards.py", "tests/hub_push/test_push.py"
 STEP_TESTS = "tests/invariants/test_golden_steps.py"
 FAMILY_TESTS = f"{STEP_TESTS} tests/contracts/test_video_models.py"
@@ -527,17 +527,31 @@ MUTATIONS = (
     ),
     Mutation(
         "a report's clips of an earlier push",
-        PUSH,
-        'if not name.startswith(f"{GALLERY}/")}',
-        "if True}",
+        PUSHED_FILES,
+        '"comfyui_lora.safetensors",',
+        '"comfyui_lora.safetensors", "gallery/*.mp4",',
         f"{CARD_TESTS} -k report",
     ),
     Mutation(
         "public though private was asked for",
-        PUSH,
-        "if private is not None and is_private != private:",
+        REPOSITORY,
+        "if private is not None and info.private != private:",
         "if False:",
         f"{PUSH_TESTS} -k accident",
+    ),
+    Mutation(
+        "another's repository written over",
+        REPOSITORY,
+        "if not _is_ours(api, info, repo_type, kind):",
+        "if False:",
+        f"{PUSH_TESTS} -k somebody_else",
+    ),
+    Mutation(
+        "a report's page that everybody sees",
+        PUSH,
+        "private=repo.private, space_sdk",
+        "private=None, space_sdk",
+        f"{PUSH_TESTS} -k visible_as",
     ),
     Mutation(
         "stale shards in a dataset",
@@ -548,9 +562,9 @@ MUTATIONS = (
     ),
     Mutation(
         "hidden files pushed",
-        PUSH,
-        '*(".*", "*/.*", "__pycache__/*"',
-        '*("__pycache__/*"',
+        PUSHED_FILES,
+        '*(".*", "_*", "*.tmp"',
+        '*("_*", "*.tmp"',
         f"{PUSH_TESTS} -k stays_here",
     ),
     Mutation(

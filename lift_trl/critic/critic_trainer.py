@@ -1,6 +1,5 @@
 """`LiFTCriticTrainer`: TRL's `SFTTrainer` on ratings, with the accuracy of the labels that scoring would give."""
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from ..critic_models import control_tokens
 from ..hub.artifact_cards import artifact_card
 from ..hub.front_matter import with_licence
 from ..hub.pushed_base import check_base
+from ..hub.trainer_push import PushingTrainer
 from ..hub_source import pinned
 from ..records import content_id
 from ..rubric import LIFT, Rubric
@@ -61,7 +61,7 @@ _CARD = "README.md"
 _TAGS = ("trl", "sft", "lift-critic")
 
 
-class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
+class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
     """
     Tunes a vision-language model into a critic that answers with a label and a reason.
 
@@ -93,6 +93,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
     Source: arXiv 2412.04814, section 3.3; CodeGoat24/LiFT.
     """
 
+    kind = "critic"
     args: LiFTCriticConfig
     model: Any
     _evaluated: "Dataset | None"
@@ -319,26 +320,33 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         commit_message: str | None = "End of training",
         blocking: bool = True,
         token: str | None = None,
-        *args: Any,
-        **kwargs: Any,
+        revision: str | None = None,
+        private: bool | None = None,
+        **card: Any,
     ) -> Any:
         """
-        As `SFTTrainer.push_to_hub`.
+        Saves, and pushes critic and card; stock would push all of `output_dir`. `card` goes to `create_model_card`.
 
         Raises:
-            ValueError: if the base of a LoRA is a folder of this machine, and `hub_base_model` does not name it on the Hub.
+            ValueError: if the base of a LoRA is a folder of this machine, and `hub_base_model` does not name it on the Hub;
+                and as `init_hf_repo`.
         """
         self._check_base(self.args, token)
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self.init_hf_repo(token=token, private=private)
         self._pushes_by = HfApi(token=token or self.args.hub_token)
-        return super().push_to_hub(commit_message, blocking, token, *args, **kwargs)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**card)
+        self._finish_current_push()
+        folder = str(self.args.output_dir)
+        return self._upload(folder, commit_message, run_as_future=not blocking, token=token, revision=revision)
 
-    # Private in transformers 5.24: _push_from_checkpoint. When it goes,
-    # `test_every_save_leaves_a_critic_that_loads_with_its_settings` fails.
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Puts the checkpoint's settings and card where stock pushes from; stock copies only file names that it knows."""
-        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
-            shutil.copy(Path(checkpoint_folder) / ARTIFACT_FILE, str(self.args.output_dir))
-            self.create_model_card()
+        """With the card, which is beside its critic only."""
+        if self.args.hub_strategy != HubStrategy.END:
+            self.create_model_card(output_dir=checkpoint_folder)
         super()._push_from_checkpoint(checkpoint_folder)
 
     def create_model_card(  # type: ignore[override]  # TRL's signature, which differs from the Trainer's too
@@ -347,6 +355,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         dataset_name: str | None = None,
         tags: str | list[str] | None = None,
         *,
+        license: str = "other",
         output_dir: str | None = None,
     ) -> None:
         """Writes the card of the critic that `output_dir` holds; none where it holds none yet (before the first save)."""
@@ -358,6 +367,7 @@ class LiFTCriticTrainer(ResumableTrainer, SFTTrainer):
         card = artifact_card(
             folder,
             self.hub_model_id or self.args.hub_model_id or model_name or str(folder),
+            license=license,
             tags=[*_TAGS, *added],
             datasets=[dataset_name] if dataset_name else [],
         )

@@ -96,21 +96,32 @@ class AlignedModelCard:
         """`num_frames, height, width, fps` of the training clips; empty where they are unknown."""
         return self.cache.config if self.cache else {}
 
-    def save(self, path: Path) -> None:
-        """Writes the card to `path`."""
+    def save(
+        self,
+        path: Path,
+        *,
+        title: str | None = None,
+        license: str = "other",
+        more_tags: Sequence[str] = (),
+        more_datasets: Sequence[str] = (),
+    ) -> None:
+        """Writes the card to `path`; `more_tags` and `more_datasets` beside its own, `title` for the repository's."""
         data = ModelCardData(
             base_model=self.base.name if self.base.on_hub else None,
             base_model_relation="adapter" if self.lora else "finetune",
-            datasets=[parent.repo_id for parent in hub_parents(self._parents(), "dataset")] or None,
+            datasets=list(
+                dict.fromkeys([*(one.repo_id for one in hub_parents(self._parents(), "dataset")), *more_datasets])
+            )
+            or None,
             library_name="diffusers",
             pipeline_tag="text-to-video",
-            tags=tags("lora" if self.lora else "transformer", *(["lora"] if self.lora else [])),
-            license="other",
+            tags=tags("lora" if self.lora else "transformer", *(["lora"] if self.lora else []), *more_tags),
+            license=license,
         )
         card = ModelCard.from_template(
             data,
             template_path=str(TEMPLATES / "lora_card.md"),
-            title=Path(self.repo).name,
+            title=title or Path(self.repo).name,
             what="A LoRA" if self.lora else "A fine-tuned transformer",
             base=self.base,
             snippet=self.snippet(),

@@ -18,7 +18,12 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 def tags(kind: str, *more: str) -> list[str]:
     """The tags of a kind, the same for all but the last."""
-    return list(dict.fromkeys([*TAGS, f"lift-{kind}", *more]))
+    return list(dict.fromkeys([*TAGS, kind_tag(kind), *more]))
+
+
+def kind_tag(kind: str) -> str:
+    """The tag of a kind, by which a card says that its repository is ours."""
+    return f"lift-{kind}"
 
 
 def size_category(num_rows: int) -> str:

@@ -2,27 +2,22 @@
 
 import json
 import re
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from fnmatch import fnmatch
-from functools import partial
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, RepoCard, SpaceCardData
-from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # httpx's own
 
 from ..published import published
 from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
 from .artifact_cards import artifact_card
 from .front_matter import pretty_name, tags, with_licence
 from .gallery import GALLERY, gallery_files, validation_pairs, with_gallery
-from .private import SPACE_DATA, is_private
 from .pushed_base import check_pushed_base, with_base
+from .pushed_files import README, REPORT_PAGE, artifact_files, note_what_stays
+from .repository import BATCH, add_to_collection, commit_files, insist, open_repo, push_title
 
-
-T = TypeVar("T")
 
 #: Kind -> (type of repository, private). `None` leaves it to the account's default.
 KINDS: dict[str, tuple[str, bool | None]] = {
@@ -36,35 +31,14 @@ KINDS: dict[str, tuple[str, bool | None]] = {
     "space": ("space", None),
 }
 LORA_FILES = ("pytorch_lora_weights.safetensors", "transformer/config.json")
-README = "README.md"
-REPORT_PAGE = "report.html"
-#: What a run leaves beside its artefact.
-IGNORED = (
-    *(".*", "*/.*", "__pycache__/*", "*/__pycache__/*", "*.tmp", "*.pyc"),
-    *(
-        "checkpoint-*/*",
-        "_*",  # the trainer's own cache, with prompts and ratings
-        "runs/*",
-        "logs/*",
-        "validation/*",
-        "optimizer*",
-        "scheduler*",
-        "rng_state*",
-        "training_args.bin",
-    ),
-    f"{SPACE_DATA}/*",  # votes of a page of before, which did not mark its folders
-)
 #: Datasets are read by patterns of file names, so a stale shard of an earlier push would count as data.
 _MIRRORED = ("hra", "generated", "scored", "cache")
 #: Columns of rows that name models.
 _MADE_BY = ("model", "adapter", "critic")
-#: Files in one request, and in one commit: larger ones run into the Hub's time limit.
-_BATCH = 256
 #: What a reader knows an artefact by goes last.
 _PAGES = (ARTIFACT_FILE, METADATA_FILE, README)
 #: The Hub's limit. Source: https://huggingface.co/docs/hub/storage-limits
 _MAX_FOLDER_FILES = 10_000
-_ATTEMPTS = 5
 
 
 class Pushed(NamedTuple):
@@ -124,21 +98,24 @@ def push(
     Args:
         folder: an artefact that a stage finished, or the `output_dir` of `align`.
         repo_id: `user/name`, made if it is not there.
-        private: by default true for `hra` and `cache`, which hold people's ratings, else the account's default.
+        private: by default true for `hra` and `cache`, which hold people's ratings, else as the repository is, a new one by
+            the account's default. Where clips go along it must be said.
         license: for the card; by default the base's with its name and link, for data `other`: the parents' hold.
         collection: title of a collection of the same owner that the repository is added to, made if it is not there.
         base_model: of a critic or LoRA that was trained on a local folder: the same model on the Hub, `user/name`.
 
     Raises:
         FileNotFoundError: if the folder holds no finished artefact.
-        ValueError: if it is a Space, which needs `push_space`; if the repository is there and not as `private` as it should
-            be; if a folder has more files than the Hub takes; if a critic's or LoRA's base is not on the Hub; or if the Hub
-            refuses the card, for a `license` that it does not know for instance, or the card shows a clip that is not there.
+        ValueError: if it is a Space, which needs `push_space`; if nobody said who may see clips that go along; if the
+            repository is there and not as `private` as it should be, or holds something else; if a folder has more files
+            than the Hub takes; if a critic's or LoRA's base is not on the Hub; or if the Hub refuses the card, for instance
+            for a `license` that it does not know, or the card shows a clip that is not there.
     """
     path, kind = Path(folder), artifact_kind(folder)
     if kind == "space":
         raise ValueError(f"{folder} is a Space; push_space sets its variables, secrets and hardware too.")
     repo_type, default_private = KINDS[kind]
+    _check_who_may_see(path, kind, private)
     api = HfApi(token=token)
     if base_model and kind not in ("critic", "lora"):
         raise ValueError(f"base_model: {folder} is a {kind} artefact, which is loaded on no model. Leave it out.")
@@ -146,16 +123,20 @@ def push(
     files = {name: CommitOperationAdd(name, content) for name, content in contents.items()}
     _check_folders(path, files)
     insist(lambda: RepoCard(card).validate(repo_type))  # the Hub's own check, before anything is sent
-    open_repo(api, repo_id, repo_type, private=default_private if private is None else private)
-    if len(files) > _BATCH:
-        _commit_payload(api, repo_id, repo_type, files, f"Push {kind}")
+    repo = open_repo(api, repo_id, repo_type, kind, private=default_private if private is None else private)
+    page = kind == "report" and REPORT_PAGE in files
+    note_what_stays(path, kind, files)
+    if page:  # as visible as the report: it holds all of it
+        open_repo(api, repo_id, "space", kind, private=repo.private, space_sdk="static")
+    if len(files) > BATCH:
+        _commit_payload(api, repo_id, repo_type, files, push_title(kind))
         pages = [files[name] for name in _PAGES if name in files]
     else:
         pages = list(files.values())
     kept = files if kind in _MIRRORED else None
-    commit = commit_files(api, repo_id, repo_type, pages, message=f"Push {kind}", kept=kept)
-    if kind == "report" and REPORT_PAGE in files:
-        _push_page(api, path, repo_id, private)
+    commit = commit_files(api, repo_id, repo_type, pages, message=push_title(kind), kept=kept)
+    if page:
+        _push_page(api, path, repo_id)
     if collection is not None:
         add_to_collection(api, collection, repo_id, repo_type, note=kind)
     prefix = "" if repo_type == "model" else f"{repo_type}s/"
@@ -166,14 +147,14 @@ def _contents(
     api: HfApi, folder: Path, repo_id: str, kind: str, license: str | None, base_model: str | None
 ) -> tuple[str, Mapping[str, Path | bytes]]:
     """The card, and every file by its name in the repository, the card among them."""
-    files: dict[str, Path | bytes] = {name: folder / name for name in artifact_files(folder)}
+    files: dict[str, Path | bytes] = {name: folder / name for name in artifact_files(folder, kind)}
     if ARTIFACT_FILE in files:
         files[ARTIFACT_FILE] = Artifact.load(folder).published().to_yaml().encode()
     if METADATA_FILE in files:
         files[METADATA_FILE] = _published_rows(folder / METADATA_FILE)
     if kind == "lora":
         card, clips = _gallery(folder, _lora_card(folder, repo_id, license))
-        files = {name: file for name, file in files.items() if not name.startswith(f"{GALLERY}/")} | dict(clips)
+        files |= clips
     else:
         card = artifact_card(folder, repo_id, license=license or "other")
     if kind in ("critic", "lora"):
@@ -211,25 +192,27 @@ def _gallery(folder: Path, card: str) -> tuple[str, Mapping[str, Path]]:
     return (with_gallery(card, pairs), gallery_files(pairs)) if pairs else (card, local)
 
 
-def _push_page(api: HfApi, folder: Path, repo_id: str, private: bool | None) -> None:
-    """The report's page as a static Space of the same name, where it opens and its clips play."""
-    open_repo(api, repo_id, "space", private=private, space_sdk="static")
+def _push_page(api: HfApi, folder: Path, repo_id: str) -> None:
+    """The report's page to a static Space of the same name, where it opens and its clips play."""
     data = SpaceCardData(
         title=pretty_name(repo_id), sdk="static", license="other", tags=tags("report"), datasets=[repo_id]
     )
     text = f"The page of the report in the dataset [{repo_id}]({api.endpoint}/datasets/{repo_id})."
     readme = f"---\n{data.to_yaml()}\n---\n\n{text}\n"
     files = [CommitOperationAdd("index.html", folder / REPORT_PAGE), CommitOperationAdd(README, readme.encode())]
-    commit_files(api, repo_id, "space", files, message="Push the report's page")
+    commit_files(api, repo_id, "space", files, message=push_title("report"))
 
 
-def artifact_files(folder: Path) -> Iterator[str]:
-    """The files of an artefact, relative, sorted, without what a run leaves beside it, and what people said on a page."""
-    private = {path.parent for path in folder.rglob(".gitignore") if is_private(path.parent)}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and private.isdisjoint(path.parents) and not any(fnmatch(name, p) for p in IGNORED):
-            yield name
+def _check_who_may_see(folder: Path, kind: str, private: bool | None) -> None:
+    """Raises `ValueError` if clips go along, and nobody said who may see them."""
+    clips = {"generated": "clips", "report": "clips"}.get(kind)
+    if kind == "lora" and ((folder / GALLERY).is_dir() or validation_pairs(folder)):
+        clips = "clips of its card"
+    if clips and private is None:
+        raise ValueError(
+            f"{folder}: {clips} go with a {kind}. Say who may see them: --private, or --public for everyone (in Python "
+            "private=True or private=False)."
+        )
 
 
 def _check_folders(folder: Path, names: Collection[str]) -> None:
@@ -239,23 +222,6 @@ def _check_folders(folder: Path, names: Collection[str]) -> None:
                 f"{folder / name}: {count} files, and the Hub takes {_MAX_FOLDER_FILES} in a folder. Make the artefact in "
                 "parts (for instance recipes/generate.py once for each part of the prompts), and push each of them."
             )
-
-
-def open_repo(api: HfApi, repo_id: str, repo_type: str, *, private: bool | None, **options: Any) -> None:
-    """
-    Makes the repository if it is not there; `options` are those of `create_repo`.
-
-    Raises:
-        ValueError: if it is there and `private` is another: nobody's ratings become public by accident.
-    """
-    insist(lambda: api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **options))
-    is_private = insist(lambda: api.repo_info(repo_id, repo_type=repo_type)).private
-    if private is not None and is_private != private:
-        there, wanted = ("private", "public") if is_private else ("public", "private")
-        raise ValueError(
-            f"{repo_id} is there and is {there}, but should be {wanted}. Change that in its settings on the Hub, or pass "
-            f"--{there} if it may stay so. Nothing was sent."
-        )
 
 
 def _commit_payload(
@@ -270,7 +236,7 @@ def _commit_payload(
 
     insist(begin)
     payload = [file for name, file in files.items() if name not in _PAGES]
-    parts = [payload[start : start + _BATCH] for start in range(0, len(payload), _BATCH)]
+    parts = [payload[start : start + BATCH] for start in range(0, len(payload), BATCH)]
     for number, part in enumerate(parts, start=1):
         commit_files(api, repo_id, repo_type, part, message=f"{message}: part {number} of {len(parts)}")
 
@@ -288,58 +254,3 @@ def _lora_card(folder: Path, repo_id: str, license: str | None) -> str:
     card: Any = ModelCard(text)
     card.data.license = license
     return str(card)
-
-
-def commit_files(
-    api: HfApi,
-    repo_id: str,
-    repo_type: str,
-    files: Sequence[CommitOperationAdd],
-    *,
-    message: str,
-    kept: Collection[str] | None = None,
-) -> str:
-    """
-    One commit with `files`; returns its id.
-
-    Args:
-        kept: files that stay; what the repository holds beside these is deleted. All stay by default.
-    """
-    for start in range(0, len(files), _BATCH):
-        # Idempotent: the Hub says which contents it has, and these are not sent.
-        send = partial(api.preupload_lfs_files, repo_id, files[start : start + _BATCH], repo_type=repo_type)
-        insist(partial(send, free_memory=False))
-    attempts: list[str] = []
-
-    def commit() -> str:
-        # If the answer to a commit was lost, the files are there: fresh operations let the client see that nothing changed.
-        again = [CommitOperationAdd(file.path_in_repo, file.path_or_fileobj) for file in files] if attempts else files
-        attempts.append(message)
-        there = api.list_repo_files(repo_id, repo_type=repo_type) if kept is not None else []
-        gone = [CommitOperationDelete(name) for name in there if name not in (kept or ()) and name != ".gitattributes"]
-        return str(api.create_commit(repo_id, [*again, *gone], repo_type=repo_type, commit_message=message).oid)
-
-    return insist(commit)
-
-
-def insist(call: Callable[[], T], *, wait_s: float = 1.0) -> T:
-    """`call()`, again after a failure that may pass: the connection is cut, or the Hub answers 5xx or 429."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            return call()
-        except HTTPError as error:
-            status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-            passing = status is None or status >= 500 or status in (408, 429)
-            if not passing or attempt == _ATTEMPTS - 1:
-                raise
-        time.sleep(wait_s * 2**attempt)
-    raise AssertionError("unreachable")
-
-
-def add_to_collection(api: HfApi, title: str, repo_id: str, repo_type: str, *, note: str) -> str:
-    """Adds a repository to its owner's collection of that title; returns the collection's slug."""
-    owner = repo_id.split("/")[0]
-    made = insist(lambda: api.create_collection(title, namespace=owner, private=True, exists_ok=True))
-    kind: Any = repo_type
-    insist(lambda: api.add_collection_item(made.slug, repo_id, kind, note=note, exists_ok=True))
-    return str(made.slug)

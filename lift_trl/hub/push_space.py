@@ -15,7 +15,9 @@ from packaging.requirements import Requirement
 
 from ..hub_source import HubSource, NamedSource
 from ..store.disk.programs import ProgramError, run_program
-from .push import README, Pushed, add_to_collection, artifact_files, artifact_kind, commit_files, insist, open_repo
+from .push import Pushed, artifact_kind
+from .pushed_files import README, artifact_files, note_what_stays
+from .repository import add_to_collection, commit_files, insist, open_repo, push_title
 
 
 REQUIREMENTS = "requirements.txt"
@@ -58,8 +60,8 @@ def push_space(
 
     Raises:
         FileNotFoundError: if `folder` is no Space.
-        ValueError: if `requirements.txt` does not name lift_trl, the Space is there and not as `private` as it should be, or
-            nothing lets it write to its `VOTES_REPO`.
+        ValueError: if `requirements.txt` does not name lift_trl, the Space is there and not as `private` as it should be or
+            another one, or nothing lets it write to its `VOTES_REPO`.
     """
     path = Path(folder)
     if artifact_kind(path) != "space":
@@ -77,12 +79,13 @@ def push_space(
         own[SALT] = random.token_hex(32)
     with tempfile.TemporaryDirectory() as scratch:
         built = Path(wheel) if wheel else build_wheel(Path(scratch))
-        files = {name: CommitOperationAdd(name, path / name) for name in artifact_files(path)}
+        files = {name: CommitOperationAdd(name, path / name) for name in artifact_files(path, "space")}
+        note_what_stays(path, "space", files)
         files |= {name: CommitOperationAdd(name, data) for name, data in _unpacked(built).items()}
         requirements = space_requirements((path / REQUIREMENTS).read_text(encoding="utf-8"), built)
         files[REQUIREMENTS] = CommitOperationAdd(REQUIREMENTS, requirements.encode())
         files[README] = CommitOperationAdd(README, _card(api, path, variables).encode())
-        open_repo(api, repo_id, "space", private=private, space_sdk="gradio", space_hardware=hardware)
+        open_repo(api, repo_id, "space", "space", private=private, space_sdk="gradio", space_hardware=hardware)
         if hardware is not None and is_there:
             insist(lambda: api.request_space_hardware(repo_id, hardware))  # type: ignore[arg-type]
         if storage is not None:
@@ -91,7 +94,7 @@ def push_space(
             insist(partial(api.add_space_variable, repo_id, name, value))
         for name, value in own.items():
             insist(partial(api.add_space_secret, repo_id, name, value))
-        commit = commit_files(api, repo_id, "space", list(files.values()), message="Push space", kept=files)
+        commit = commit_files(api, repo_id, "space", list(files.values()), message=push_title("space"), kept=files)
     if collection is not None:
         add_to_collection(api, collection, repo_id, "space", note="demo")
     return Pushed(f"{api.endpoint}/spaces/{repo_id}", repo_id, "space", commit)

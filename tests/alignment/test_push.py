@@ -113,6 +113,28 @@ def test_a_push_of_rated_rows_holds_model_and_card_alone(hub, tmp_path, base_rep
         assert hub.read(repo, name) == clip.read_bytes()
 
 
+def test_a_training_pushes_where_push_would(hub, tmp_path, base_repo, cached):
+    """Told before training: a repository that others see, and one that holds something else; and again at the end."""
+    api, push = HfApi(), {"push_to_hub": True, "hub_private_repo": True, "max_steps": 1}
+    api.create_repo("dev/tiny-seen")
+    with pytest.raises(ValueError, match="dev/tiny-seen is there and is public, but should be private"):
+        make_trainer(base_repo, tmp_path / "out", cached, hub_model_id="dev/tiny-seen", **push)
+    api.create_repo("dev/tiny-other", private=True)
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="model.safetensors", repo_id="dev/tiny-other")
+    with pytest.raises(ValueError, match="holds model.safetensors: no lora"):
+        make_trainer(base_repo, tmp_path / "out", cached, hub_model_id="dev/tiny-other", **push)
+    trainer = make_trainer(base_repo, tmp_path / "out", cached, hub_model_id="dev/tiny-late", **push)
+    trainer.push_to_hub(license="mit", dataset_name="dev/clips", tags=["mine"], model_name="Foxes")
+    card = ModelCard.load("dev/tiny-late")
+    assert (card.data.license, card.data.datasets) == ("mit", ["dev/clips"])
+    assert {"lift-lora", "mine"} <= set(card.data.tags) and "# Foxes" in card.text
+    api.update_repo_settings("dev/tiny-late", private=False)
+    hub.forget_requests()
+    with pytest.raises(ValueError, match="is public, but should be private"):
+        trainer.push_to_hub()
+    assert hub.requests("POST", "/commit/") == []
+
+
 def test_a_ready_cache_of_a_hub_id_needs_no_text_encoder(hub, tmp_path, pipeline_dir, cache_dir):
     repo = "dev/tiny-without-t5"
     HfApi().create_repo(repo)

@@ -140,7 +140,7 @@ def test_the_check_of_the_local_hub_can_fail(cls: type[RepoCard], front: str, fi
 
 def test_a_card_that_the_hub_refuses_is_refused_before_anything_is_sent(artefacts, hub: LocalHub):  # noqa: F811
     with pytest.raises(ValueError, match="license.* must be one of"):
-        push(artefacts["generated"], "dev/card-refused", license="apache")
+        push(artefacts["generated"], "dev/card-refused", license="apache", private=True)
     assert hub.requests("POST", "/repos/create|preupload|/commit/") == []
 
 
@@ -242,7 +242,7 @@ def lora_with_clips(tmp_path: Path, hub: LocalHub) -> Path:
 
 
 def test_a_loras_card_shows_clips_of_the_base_beside_its_own(lora_with_clips: Path, hub: LocalHub):
-    push(lora_with_clips, "dev/gallery-lora")
+    push(lora_with_clips, "dev/gallery-lora", private=False)
     card = ModelCard.load("dev/gallery-lora")
     assert (card.data.license, card.data.license_name) == ("other", "cog-license")
     assert card.data.license_link == "https://example.org/terms"
@@ -255,7 +255,7 @@ def test_a_loras_card_shows_clips_of_the_base_beside_its_own(lora_with_clips: Pa
     validation = lora_with_clips / "validation"
     assert hub.read("dev/gallery-lora", "gallery/00-aligned.mp4") == (validation / "00-aa/step-10.mp4").read_bytes()
     assert hub.read("dev/gallery-lora", "gallery/01-base.mp4") == (validation / "02-cc/base.mp4").read_bytes()
-    push(lora_with_clips, "dev/gallery-lora", license="mit")
+    push(lora_with_clips, "dev/gallery-lora", private=False, license="mit")
     again = ModelCard.load("dev/gallery-lora")
     assert again.data.license == "mit" and again.text.count("<Gallery />") == 1
 
@@ -332,7 +332,7 @@ def test_the_clips_of_a_report_go_with_the_card(lora_with_clips: Path, hub: Loca
     report = Report("t", "base", rows=figures, clips=rows, cards={"rwl": lora_with_clips})
     save_report(report, tmp_path / "report")
     (lora_with_clips / "gallery" / "07-base.mp4").write_bytes(b"of an earlier report")
-    push(lora_with_clips, "dev/gallery-report")
+    push(lora_with_clips, "dev/gallery-report", private=False)
     card = ModelCard.load("dev/gallery-report")
     shown = [entry["output"]["url"] for entry in card.data.widget]
     there = [name for name in hub.api().list_repo_files("dev/gallery-report") if name.startswith("gallery/")]
@@ -341,14 +341,14 @@ def test_the_clips_of_a_report_go_with_the_card(lora_with_clips: Path, hub: Loca
     assert card.data.eval_results[0].metric_value == pytest.approx(0.6)
     (lora_with_clips / shown[2]).unlink()
     with pytest.raises(ValueError, match=r"README.md shows gallery/01-base.mp4, which is not there"):
-        push(lora_with_clips, "dev/gallery-report")
+        push(lora_with_clips, "dev/gallery-report", private=False)
 
 
 def test_a_card_that_was_written_anew_shows_the_clips_of_its_training(lora_with_clips: Path, hub: LocalHub):
     """The trainer's card knows nothing of a gallery that an earlier report left in the folder."""
     (lora_with_clips / "gallery").mkdir()
     (lora_with_clips / "gallery" / "00-base.mp4").write_bytes(b"of an earlier report")
-    push(lora_with_clips, "dev/gallery-anew")
+    push(lora_with_clips, "dev/gallery-anew", private=False)
     validation = lora_with_clips / "validation"
     assert hub.read("dev/gallery-anew", "gallery/00-base.mp4") == (validation / "00-aa/base.mp4").read_bytes()
     assert len(ModelCard.load("dev/gallery-anew").data.widget) == 4

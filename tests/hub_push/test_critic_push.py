@@ -86,7 +86,19 @@ def test_every_save_leaves_a_critic_that_loads_with_its_settings(
     card = ModelCard.load(repo)
     assert card.data.library_name == "lift_trl" and "| num frames | 4 |" in card.text
     assert f'LiFTCritic.from_pretrained("{repo}")' in card.text
-    assert not [name for name in HfApi().list_repo_files(repo) if name.startswith("checkpoint-")]
+    names = HfApi().list_repo_files(repo)
+    assert not [name for name in names if name.startswith("checkpoint-")]
+    # Stock's pickle of the arguments holds the token, and the state folders of this machine.
+    assert not {"training_args.bin", "trainer_state.json"} & set(names)
+
+
+def test_a_training_pushes_where_push_would(hub: LocalHub, tmp_path: Path, ratings, base_repo):
+    hub.api().create_repo("dev/critic-seen")
+    with pytest.raises(ValueError, match="dev/critic-seen is there and is public, but should be private"):
+        trainer_of(base_repo, tmp_path / "out", ratings, "dev/critic-seen", hub_private_repo=True)
+    hub.api().upload_file(path_or_fileobj=b"x", path_in_repo="model.safetensors", repo_id="dev/critic-seen")
+    with pytest.raises(ValueError, match="holds model.safetensors: no critic"):
+        trainer_of(base_repo, tmp_path / "out", ratings, "dev/critic-seen")
 
 
 def test_the_trainers_card_is_a_critics_and_works(hub: LocalHub, tmp_path: Path, ratings, base_repo):

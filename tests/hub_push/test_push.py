@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import ModelCard, RepoCard, snapshot_download
+from huggingface_hub import CommitOperationAdd, ModelCard, RepoCard, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from lift_trl.hub.artifact_cards import artifact_card, ratings_card, votes_card
-from lift_trl.hub.push import artifact_files, artifact_kind, insist, push
+from lift_trl.hub.push import artifact_kind, push
+from lift_trl.hub.pushed_files import artifact_files, note_what_stays
+from lift_trl.hub.repository import insist
 from lift_trl.records import hra_features
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import Artifact, read_rows, write_rows
@@ -113,7 +115,7 @@ def run_snippet(card: str, folder: Path) -> str:
 )
 def test_a_dataset_comes_back_as_it_went(kind: str, printed: str, artefacts, hub: LocalHub, tmp_path: Path):
     repo = f"dev/push-{kind}"
-    pushed = push(artefacts[kind], repo)
+    pushed = push(artefacts[kind], repo, private=False if kind in ("generated", "report") else None)
     assert (pushed.url, pushed.repo_type) == (f"{hub.endpoint}/datasets/{repo}", "dataset")
     info = hub.api().repo_info(repo, repo_type="dataset")
     assert info.sha == pushed.commit
@@ -162,7 +164,7 @@ def test_figures_of_the_cards(artefacts, hub: LocalHub):
 
 
 def test_a_push_that_is_interrupted_shows_nothing_and_goes_on(artefacts, hub: LocalHub, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("lift_trl.hub.push._ATTEMPTS", 1)
+    monkeypatch.setattr("lift_trl.hub.repository._ATTEMPTS", 1)
     folder = tmp_path / "generated"
     folder.mkdir()
     for path in artefacts["generated"].iterdir():
@@ -173,14 +175,14 @@ def test_a_push_that_is_interrupted_shows_nothing_and_goes_on(artefacts, hub: Lo
     repo = "dev/push-interrupted"
     hub.cut_next("POST", "/commit/", after_bytes=50)
     with pytest.raises(HTTPError):
-        push(folder, repo)
+        push(folder, repo, private=False)
     assert hub.api().list_repo_files(repo, repo_type="dataset") == [
         ".gitattributes"
     ]  # nothing half-written is visible
     sent = [r for r in hub.requests("PUT") if "lfs" in r.path]
     assert len(sent) == 2
     hub.forget_requests()
-    push(folder, repo)
+    push(folder, repo, private=False)
     assert [r for r in hub.requests("PUT") if "lfs" in r.path] == []  # the clips are there, they are not sent again
     assert {"0.mp4", "1.mp4", "metadata.jsonl", "artifact.yaml"} < set(
         hub.api().list_repo_files(repo, repo_type="dataset")
@@ -189,13 +191,13 @@ def test_a_push_that_is_interrupted_shows_nothing_and_goes_on(artefacts, hub: Lo
 
 
 def test_failures_that_pass_are_waited_for(artefacts, hub: LocalHub, monkeypatch):
-    monkeypatch.setattr("lift_trl.hub.push.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("lift_trl.hub.repository.time.sleep", lambda seconds: None)
     hub.fail_next("POST", "/commit/", status=500, times=2)
     push(artefacts["scored"], "dev/push-500")
     hub.lose_next_answer("POST", "/commit/")
-    (artefacts["scored"] / "more.txt").write_text("x")
+    (artefacts["scored"] / "LICENSE").write_text("x")
     push(artefacts["scored"], "dev/push-500")
-    (artefacts["scored"] / "more.txt").unlink()
+    (artefacts["scored"] / "LICENSE").unlink()
     titles = [c.title for c in hub.api().list_repo_commits("dev/push-500", repo_type="dataset")]
     assert titles.count("Push scored") == 2  # the lost answer's commit is there, and was not made twice
     hub.add_user("reader", role="read")
@@ -209,11 +211,10 @@ def test_failures_that_pass_are_waited_for(artefacts, hub: LocalHub, monkeypatch
 
 
 def test_a_smaller_dataset_leaves_no_stale_shard(artefacts, hub: LocalHub, tmp_path: Path):
-    repo = "dev/push-stale"
-    hub.api().create_repo(repo, repo_type="dataset", private=True)
-    hub.api().upload_file(
-        path_or_fileobj=b"old", path_in_repo="data/train-00001-of-00002.parquet", repo_id=repo, repo_type="dataset"
-    )
+    repo, larger = "dev/push-stale", tmp_path / "hra"
+    shutil.copytree(artefacts["hra"], larger)
+    shutil.copy(larger / "data/train-00000-of-00001.parquet", larger / "data/train-00001-of-00002.parquet")
+    push(larger, repo)
     push(artefacts["hra"], repo)
     assert [n for n in hub.api().list_repo_files(repo, repo_type="dataset") if n.endswith(".parquet")] == [
         "data/train-00000-of-00001.parquet"
@@ -221,12 +222,15 @@ def test_a_smaller_dataset_leaves_no_stale_shard(artefacts, hub: LocalHub, tmp_p
 
 
 def test_large_artefacts_go_in_parts_that_are_no_artefact(artefacts, hub: LocalHub, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("lift_trl.hub.push._ATTEMPTS", 1)
-    monkeypatch.setattr("lift_trl.hub.push._BATCH", 2)
+    monkeypatch.setattr("lift_trl.hub.repository._ATTEMPTS", 1)
+    monkeypatch.setattr("lift_trl.hub.push.BATCH", 2)
     folder, repo = tmp_path / "generated", "dev/push-parts"
     shutil.copytree(artefacts["generated"], folder)
+    rows = list(read_rows(folder / "metadata.jsonl"))
     for name in ("2.mp4", "3.mp4"):
         (folder / name).write_bytes(name.encode())
+        rows.append({**rows[0], "id": name, "file_name": name})
+    write_rows(folder / "metadata.jsonl", rows)
 
     def files() -> set[str]:
         return set(hub.api().list_repo_files(repo, repo_type="dataset")) - {".gitattributes"}
@@ -234,14 +238,14 @@ def test_large_artefacts_go_in_parts_that_are_no_artefact(artefacts, hub: LocalH
     hub.api().create_repo(repo, repo_type="dataset")
     hub.cut_next("POST", "/commit/", after_bytes=50)
     with pytest.raises(HTTPError):
-        push(folder, repo)
+        push(folder, repo, private=False)
     assert files() == set()
     hub.slow_next("POST", "/commit/", delay_s=0)
     hub.cut_next("POST", "/commit/", after_bytes=50)
     with pytest.raises(HTTPError):
-        push(folder, repo)
+        push(folder, repo, private=False)
     assert files() == {"0.mp4", "1.mp4"}
-    push(folder, repo)
+    push(folder, repo, private=False)
     whole = {"0.mp4", "1.mp4", "2.mp4", "3.mp4", "metadata.jsonl", "artifact.yaml", "README.md"}
     titles = [c.title for c in hub.api().list_repo_commits(repo, repo_type="dataset")]
     assert files() == whole
@@ -257,9 +261,9 @@ def test_large_artefacts_go_in_parts_that_are_no_artefact(artefacts, hub: LocalH
     hub.slow_next("POST", "/commit/", delay_s=0)
     hub.cut_next("POST", "/commit/", after_bytes=50)
     with pytest.raises(HTTPError):
-        push(folder, repo)
+        push(folder, repo, private=False)
     assert files() == whole - {"artifact.yaml"}
-    push(folder, repo)
+    push(folder, repo, private=False)
     assert files() == whole - {"3.mp4"} and hub.read(repo, "2.mp4", repo_type="dataset") == b"new"
 
 
@@ -273,7 +277,7 @@ def test_what_is_pushed_names_no_folder_of_this_machine(kind: str, artefacts, hu
     if kind == "scored":
         rows = [{**row, "critic": "/srv/ada/critic@0123"} for row in read_rows(folder / "metadata.jsonl")]
         write_rows(folder / "metadata.jsonl", rows)
-    push(folder, repo)
+    push(folder, repo, private=False)
     for name in hub.api().list_repo_files(repo, repo_type="dataset"):
         text = hub.read(repo, name, repo_type="dataset").decode()
         assert "ada" not in text.replace("metadata", "") and "SECRET" not in text, name
@@ -287,30 +291,63 @@ def test_what_a_page_collects_names_no_folder_of_this_machine():
     assert "`clips`" in ratings_card("dev/ratings", "/srv/ada/clips")
 
 
-def test_what_lies_beside_an_artefact_stays_here(tmp_path: Path):
-    """Tokens, caches with people's ratings, states, halves of files; what an artefact has in folders goes."""
-    kept = ["README.md", "data/train-0.parquet", "run.json", "transformer/config.json", "videos/_0.mp4"]
-    here = [
-        ".env",
-        ".parts/rank0.jsonl",
-        "videos/.env",
-        "videos/.cache/token",
-        "__pycache__/a.pyc",
-        "src/__pycache__/a.py",
-    ]
-    here += [
-        "a.tmp",
-        "src/a.pyc",
-        "checkpoint-3/model.safetensors",
-        "_cache/train/metadata.jsonl",
-        "runs/events",
-        "logs/a.txt",
-    ]
-    here += ["validation/00-a/base.mp4", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin"]
-    for name in (*kept, *here):
+#: Of a folder with everything in it, what goes by its kind.
+GOES = {
+    "hra": ["data/train-0.parquet"],
+    "generated": ["metadata.jsonl", "videos/_0.mp4"],
+    "scored": ["metadata.jsonl"],
+    "cache": ["metadata.jsonl", "pairs.jsonl", "shards/0.parquet", "text/0.safetensors"],
+    "report": ["model-index.yaml", "report.html", "report.json", "report.md"],
+    "critic": ["adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "evaluation.jsonl"]
+    + ["evaluation.md", "merges.txt", "preprocessor_config.json", "pytorch_lora_weights.safetensors", "tokenizer.json"],
+    "lora": ["adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors", "run.json"]
+    + ["transformer/config.json", "transformer/model.safetensors"],
+    "space": ["app.py", "clips/a.mp4", "requirements.txt", "tokenizer.json"],
+}  # fmt: skip
+EVERY_KIND = ["LICENSE", "README.md", "artifact.yaml"]
+NEVER = [
+    ".env",
+    ".parts/rank0.jsonl",
+    "videos/.env",
+    "videos/.cache/token",
+    "__pycache__/a.pyc",
+    "src/__pycache__/a.py",
+]
+NEVER += [
+    "a.tmp",
+    "src/a.pyc",
+    "checkpoint-3/model.safetensors",
+    "_cache/train/metadata.jsonl",
+    "runs/events",
+    "logs/a.txt",
+]
+NEVER += [
+    "train.log",
+    "data/nohup.out",
+    "slurm-7.out",
+    "token.txt",
+    "transformer/secrets.json",
+    "wandb/run-1/config.yaml",
+]
+NEVER += ["tb/events.out.tfevents.1", "core", "transformer/key.pem"]
+RUNS = ["validation/00-a/base.mp4", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin"]
+RUNS += ["old/pytorch_model.bin", "trainer_state.json", "notes.md", "of_no_row.mp4", "data/old/train-0.parquet"]
+
+
+@pytest.mark.parametrize("kind", GOES)
+def test_what_lies_beside_an_artefact_stays_here(kind: str, tmp_path: Path, caplog):
+    """Tokens, logs, caches with people's ratings, states, halves of files, whatever else somebody left there."""
+    caplog.set_level("INFO", "lift_trl")
+    beside = [*NEVER, *([] if kind == "space" else RUNS)]
+    everything = {name for names in GOES.values() for name in names} if kind != "space" else GOES["space"]
+    for name in (*everything, *EVERY_KIND, *beside):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert list(artifact_files(tmp_path)) == kept
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "videos/_0.mp4"}\n{"file_name": null}\n')
+    goes = {*GOES[kind], *EVERY_KIND} | ({"metadata.jsonl"} if kind == "space" else set())
+    assert set(artifact_files(tmp_path, kind)) == goes
+    note_what_stays(tmp_path, kind, goes)
+    assert f"are no part of a {kind} and stay here" in caplog.text
 
 
 @pytest.mark.parametrize("data_dir", [None, "my votes"])
@@ -334,7 +371,7 @@ def test_what_people_said_in_a_spaces_folder_stays_here(data_dir: str | None, tm
     (settings.clips_dir() / "of_a_private_dataset.mp4").write_text("x")
     (tmp_path / "space_data" / "arena" / "votes").mkdir(parents=True)
     (tmp_path / "space_data" / "arena" / "votes" / "of_before.jsonl").write_text('{"voter": "hf:ada"}\n')
-    assert list(artifact_files(tmp_path)) == kept
+    assert list(artifact_files(tmp_path, "space")) == kept
     shutil.rmtree(tmp_path / "space_data" / "arena")
     subprocess.run(["git", "init", "-q"], check=True)
     listed = subprocess.run(["git", "add", "-A", "-n"], check=True, capture_output=True, text=True).stdout
@@ -344,7 +381,7 @@ def test_what_people_said_in_a_spaces_folder_stays_here(data_dir: str | None, tm
 def test_a_folder_that_the_hub_would_refuse_is_refused_first(artefacts, hub: LocalHub, monkeypatch):
     monkeypatch.setattr("lift_trl.hub.push._MAX_FOLDER_FILES", 3)
     with pytest.raises(ValueError, match="5 files, and the Hub takes 3.*in parts"):
-        push(artefacts["generated"], "dev/push-many")
+        push(artefacts["generated"], "dev/push-many", private=True)
     assert hub.requests("POST") == []
 
 
@@ -361,9 +398,72 @@ def test_nothing_becomes_public_by_accident(kind, private, there, message, artef
     push(artefacts[kind], repo, private=there)
 
 
+def test_a_reports_page_is_as_visible_as_the_report(artefacts, hub: LocalHub, tmp_path: Path):
+    api, folder = hub.api(), tmp_path / "report"
+    shutil.copytree(artefacts["report"], folder)
+    (folder / "report.html").write_text("<h1>Evaluation</h1>")
+    push(folder, "dev/page-hidden", private=True)
+    assert api.repo_info("dev/page-hidden", repo_type="space").private is True
+    # Told before anything is sent: the page stands there, and everybody sees it.
+    api.create_repo("dev/page-seen", repo_type="space", space_sdk="static")
+    with pytest.raises(ValueError, match="dev/page-seen is there and is public, but should be private"):
+        push(folder, "dev/page-seen", private=True)
+    assert api.list_repo_files("dev/page-seen", repo_type="dataset") == [".gitattributes"]
+
+
+@pytest.mark.parametrize("kind", ["generated", "report"])
+def test_who_may_see_clips_is_asked_in_python_too(kind: str, artefacts, hub: LocalHub):
+    hub.api().create_repo(f"dev/asked-{kind}", repo_type="dataset", private=True)
+    hub.forget_requests()
+    with pytest.raises(ValueError, match=f"clips go with a {kind}.*private=True or private=False"):
+        push(artefacts[kind], f"dev/asked-{kind}")
+    assert hub.requests() == []
+
+
+def of_others(hub: LocalHub, repo: str, repo_type: str, files: dict[str, bytes]) -> list[str]:
+    api = hub.api()
+    api.create_repo(repo, repo_type=repo_type, space_sdk="gradio" if repo_type == "space" else None)
+    added = [CommitOperationAdd(name, data) for name, data in files.items()]
+    api.create_commit(repo, added, repo_type=repo_type, commit_message="initial commit")
+    return sorted(api.list_repo_files(repo, repo_type=repo_type))
+
+
+@pytest.mark.parametrize("kind", ["hra", "generated", "scored", "report"])
+@pytest.mark.parametrize("tags", ["", "tags:\n- lift-trl\n- lift-votes\n"])
+def test_what_somebody_else_put_into_a_repository_stays(kind: str, tags: str, artefacts, hub: LocalHub):
+    """Another data set of the same name, or another kind of ours: nothing of it is deleted or written over."""
+    repo, card = f"dev/mine-{kind}-{len(tags)}", f"---\nlicense: mit\n{tags}---\n# mine\n".encode()
+    there = of_others(hub, repo, "dataset", {"README.md": card, "data/train-00000-of-00001.parquet": b"precious"})
+    with pytest.raises(ValueError, match=rf"holds README.md, data/train.*no {kind}.*another repository.*lift-{kind}"):
+        push(artefacts[kind], repo, private=False)
+    assert hub.api().list_repo_files(repo, repo_type="dataset") == there
+    assert hub.read(repo, "README.md", repo_type="dataset") == card
+    with_tag = b"---\ntags: [lift-" + kind.encode() + b"]\n---\n"
+    hub.api().upload_file(path_or_fileobj=with_tag, path_in_repo="README.md", repo_id=repo, repo_type="dataset")
+    push(artefacts[kind], repo, private=False)  # what the message says to do
+
+
+def test_a_report_does_not_take_an_apps_place(artefacts, hub: LocalHub, tmp_path: Path):
+    folder, repo = tmp_path / "report", "dev/app"
+    shutil.copytree(artefacts["report"], folder)
+    (folder / "report.html").write_text("<h1>Evaluation</h1>")
+    app = b"---\ntitle: app\nsdk: gradio\nsdk_version: 6.31.0\ntags:\n- lift-space\n---\nmine"
+    there = of_others(hub, repo, "space", {"README.md": app, "app.py": b"print(1)"})
+    with pytest.raises(ValueError, match=r"dev/app \(space\) holds README.md, app.py: no report"):
+        push(folder, repo, private=False)
+    assert hub.api().list_repo_files(repo, repo_type="space") == there
+    assert hub.api().list_repo_files(repo, repo_type="dataset") == [".gitattributes"]
+
+
+def test_a_repository_that_was_made_on_the_hubs_page_is_filled(artefacts, hub: LocalHub):
+    hub.api().create_repo("dev/made-there", repo_type="dataset")
+    push(artefacts["scored"], "dev/made-there")
+    push(artefacts["scored"], "dev/made-there")
+
+
 def test_a_collection_ties_the_artefacts_together(artefacts, hub: LocalHub):
     for kind in ("hra", "generated", "scored"):
-        push(artefacts[kind], f"dev/tied-{kind}", collection="LiFT: one run")
+        push(artefacts[kind], f"dev/tied-{kind}", collection="LiFT: one run", private=True)
     push(artefacts["hra"], "dev/tied-hra", collection="LiFT: one run")
     (found,) = [c for c in hub.api().list_collections(owner="dev") if c.title == "LiFT: one run"]
     items = hub.api().get_collection(found.slug).items

@@ -5,20 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.logging import get_logger
-from huggingface_hub import HfApi, ModelCard, upload_folder
+from huggingface_hub import HfApi, ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer
-from transformers.trainer_utils import HubStrategy
-from transformers.utils.hub import PushInProgress
 
 from ...hub.cards import AlignedModelCard, BaseModel, ObjectiveFacts
 from ...hub.front_matter import with_licence
-from ...hub.gallery import GALLERY, gallery_files, save_gallery, validation_pairs
-from ...hub.lora.files import DIFFUSERS_LORA_FILE, export_diffusers_lora
+from ...hub.gallery import gallery_files, save_gallery, validation_pairs
+from ...hub.lora.files import export_diffusers_lora
 from ...hub.lora.origin import CRITICS, LENGTH, RUBRIC
 from ...hub.pushed_base import check_base
+from ...hub.trainer_push import PushingTrainer
 from ...kernels import attending_by
 from ...records import content_id, placeless
 from ...runtime import ResumableTrainer, last_checkpoint
@@ -35,16 +34,12 @@ logger = get_logger(__name__)
 
 TRANSFORMER_DIR = "transformer"
 _TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
-#: All that is pushed of a run, beside the clips of its card: model, card and settings, by which a report knows what trained
-#: it. The cache and the state beside them stay here.
-PUSHED_FILES = (
-    *("README.md", DIFFUSERS_LORA_FILE, "adapter_config.json", "adapter_model.safetensors", "transformer/*"),
-    RUN_FILE,
-)
 
 
-class SavingTrainer(ResumableTrainer, Trainer):
+class SavingTrainer(PushingTrainer, ResumableTrainer, Trainer):
     """Saves, resumes and pushes a LoRA or a whole transformer of a diffusers pipeline."""
+
+    kind = "lora"
 
     source: PipelineSource
     config: RewardWeightedVideoConfig
@@ -86,8 +81,24 @@ class SavingTrainer(ResumableTrainer, Trainer):
         (folder / RUN_FILE).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
         self.create_model_card(output_dir=folder)
 
-    def create_model_card(self, *args: Any, output_dir: Path | str | None = None, **kwargs: Any) -> None:
-        """Writes the card of what was trained so far, with a snippet that works, into `output_dir`."""
+    def create_model_card(  # type: ignore[override]  # TRL's signature with the Trainer's `license`
+        self,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: str | list[str] | None = None,
+        *,
+        license: str = "other",
+        output_dir: Path | str | None = None,
+    ) -> None:
+        """
+        Writes the card of what was trained so far, with a snippet that works, into `output_dir`.
+
+        Args:
+            model_name: its title, by default the repository's name.
+            dataset_name: a dataset of the Hub, beside those that the run knows of.
+            tags: beside its own.
+            license: `other` says that the base's holds.
+        """
         if not self.is_world_process_zero():
             return
         dataset = self.train_dataset if isinstance(self.train_dataset, CachedVideoDataset) else None
@@ -114,7 +125,13 @@ class SavingTrainer(ResumableTrainer, Trainer):
             ratings=dataset.ratings._asdict() if dataset else {},
             cache=dataset.artifact if dataset else None,
             log_history=self.state.log_history,
-        ).save(Path(output_dir or self.output_dir) / "README.md")
+        ).save(
+            Path(output_dir or self.output_dir) / "README.md",
+            title=model_name,
+            license=license,
+            more_tags=[tags] if isinstance(tags, str) else tags or (),
+            more_datasets=[dataset_name] if dataset_name else (),
+        )
 
     def _objective_facts(self, dataset: CachedVideoDataset | None) -> ObjectiveFacts:
         """The objective for the card; `beta` is the value that was used, the objective's own where none was given."""
@@ -210,9 +227,6 @@ class SavingTrainer(ResumableTrainer, Trainer):
             self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     # ---- Pushing -----------------------------------------------------------------------------------------------
-    # Private in transformers 5.24: _push_from_checkpoint, _finish_current_push. When they go,
-    # `test_every_save_pushes_the_lora_of_that_step` fails.
-
     def _check_base(self, token: str | None) -> None:
         """Raises `ValueError` where the base is not on the Hub, under a name of its own or `hub_base_model`."""
         check_base(HfApi(token=token), self.output_dir, self.source.name, self.config.hub_base_model)
@@ -224,22 +238,23 @@ class SavingTrainer(ResumableTrainer, Trainer):
         token: str | None = None,
         revision: str | None = None,
         private: bool | None = None,
-        **kwargs: Any,
+        **card_options: Any,
     ) -> Any:
         """
-        Saves, and pushes model and card; stock would push all of `output_dir`. The card shows the clips of the last
-        validation, where `private` or `hub_private_repo` says who may see them.
+        Saves, and pushes model and card; stock would push all of `output_dir`. `card_options` go to `create_model_card`. The
+        card shows the clips of the last validation, where `private` or `hub_private_repo` says who may see them.
 
         Raises:
-            ValueError: if the base is a folder of this machine, and `hub_base_model` does not name it on the Hub.
+            ValueError: if the base is a folder of this machine, and `hub_base_model` does not name it on the Hub; and as
+                `init_hf_repo`.
         """
         self._check_base(token or self.args.hub_token)
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
+        self.init_hf_repo(token=token, private=private)
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
+        self.create_model_card(**card_options)
         path = self.output_dir / "README.md"
         card = ModelCard(with_licence(HfApi(token=token or self.args.hub_token), path.read_text(encoding="utf-8")))
         pairs = validation_pairs(self.output_dir)
@@ -259,49 +274,8 @@ class SavingTrainer(ResumableTrainer, Trainer):
             run_as_future=not blocking,
             token=token,
             revision=revision,
-            files=(*PUSHED_FILES, *gallery_files(pairs)),
+            clips=tuple(gallery_files(pairs)),
         )
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Pushes model and card of a checkpoint, and as `hub_strategy` asks the checkpoint itself to resume from."""
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
-            return
-        last: Any = self.push_in_progress
-        running = last is not None and not last.is_done()
-        if running and not self.args.hub_always_push:
-            return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        message = f"Training in progress, step {self.state.global_step}"
-        jobs = [self._upload(checkpoint_folder, message, run_as_future=True)]
-        whole = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: Path(checkpoint_folder).name}
-        if name := whole.get(HubStrategy(self.args.hub_strategy)):
-            jobs.append(self._upload(checkpoint_folder, message, run_as_future=True, path_in_repo=name, files=None))
-        in_progress: Any = PushInProgress()
-        in_progress.jobs = [*last.jobs, *jobs] if running else jobs
-        self.push_in_progress = in_progress
-
-    def _upload(
-        self,
-        folder: Path | str,
-        message: str | None,
-        *,
-        run_as_future: bool,
-        token: str | None = None,
-        revision: str | None = None,
-        path_in_repo: str | None = None,
-        files: tuple[str, ...] | None = PUSHED_FILES,
-    ) -> Any:
-        options: dict[str, Any] = {
-            "repo_id": self.hub_model_id,
-            "path_in_repo": path_in_repo,
-            "commit_message": message,
-            "token": token or self.args.hub_token,
-            "run_as_future": run_as_future,
-            "allow_patterns": None if files is None else list(files),
-            "delete_patterns": None if files is None else f"{GALLERY}/*",  # those of an earlier run's card
-            "revision": revision or self.args.hub_revision,
-        }
-        return upload_folder(folder_path=folder, **options)
 
 
 def _placeless(run: dict[str, Any]) -> dict[str, Any]:
