@@ -129,6 +129,15 @@ def test_the_mini_world_goes_on_in_its_own_folder_only_as_it_was_begun(command, 
     assert "something else" in fails(capsys, *given, str(tmp_path / "out"))
 
 
+def test_the_ratings_of_other_clips_stay(clips, tmp_path, capsys):
+    out, others = tmp_path / "rated", tmp_path / "others"
+    assert "no clip of the mini world" in fails(capsys, "mini-rate", str(clips), str(out))
+    others.mkdir()
+    line = fails(capsys, "mini-rate", str(others), str(out))
+    assert f"made with {clips}, not {others}. Name a new folder" in line
+    assert f"not {clips} --oracle" in fails(capsys, "mini-rate", str(clips), str(out), "--oracle")
+
+
 @pytest.mark.parametrize("kind", ["generated", "lora"])
 def test_a_report_takes_no_other_artefacts_place(kind, clips, tmp_path, capsys):
     Artifact(kind).save(tmp_path)

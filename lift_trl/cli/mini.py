@@ -1,6 +1,7 @@
 """Commands of the mini world."""
 
 import argparse
+from pathlib import Path
 
 from ..importing import importing
 from ..store.disk.outputs import claim_folder
@@ -39,7 +40,7 @@ def _mini_rate(args: argparse.Namespace) -> int:
     with importing():
         from ..mini.world import rate_folder
 
-    claim_folder(args.path, _MARKER, "--oracle" if args.oracle else "raters")
+    claim_folder(args.path, _MARKER, f"{Path(args.clips).resolve()}{' --oracle' if args.oracle else ''}")
     number = rate_folder(args.clips, args.path, oracle=args.oracle, controls=not args.oracle)
     print(f"{number} clips rated by {'the oracle' if args.oracle else 'the raters'} in {args.path}")
     return 0
