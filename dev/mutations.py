@@ -45,7 +45,9 @@ GENERATE, VALIDATION = "lift_trl/alignment/sampling/generate.py", "lift_trl/alig
 OBJECTIVES, FORMAT = "lift_trl/alignment/objectives", "lift_trl/alignment/data/cache_format.py"
 CORRECTION, TREE = "lift_trl/feedback/correction/loop.py", "lift_trl/critic/tree.py"
 PAIR_LOSS, PAIR_TESTS = "lift_trl/critic/pairs/loss.py", "tests/critic/test_pairs.py -k"
-PUSH, PUSHED_FILES, REPOSITORY = (f"lift_trl/hub/{name}.py" for name in ("push", "pushed_files", "repository"))
+PUSH, PUSHED_FILES, REPOSITORY = (
+    f"lift_trl/hub/{name}.py" for name in ("push", "pushing/files", "pushing/repository")
+)
 CARD_TESTS, PUSH_TESTS = "tests/hub_push/test_cards.py", "tests/hub_push/test_push.py"
 STEP_TESTS = "tests/invariants/test_golden_steps.py"
 FAMILY_TESTS = f"{STEP_TESTS} tests/contracts/test_video_models.py"

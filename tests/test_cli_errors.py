@@ -212,7 +212,7 @@ def test_a_python_that_is_none_or_not_there(tmp_path, capsys):
 
 
 def test_push_while_the_hub_is_down(hub: LocalHub, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lift_trl.hub.repository.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("lift_trl.hub.pushing.repository.time.sleep", lambda seconds: None)
     Artifact("scored").save(tmp_path)
     write_rows(tmp_path / METADATA_FILE, [])
     hub.kill()

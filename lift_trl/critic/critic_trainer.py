@@ -17,7 +17,7 @@ from ..critic_models import control_tokens
 from ..hub.artifact_cards import artifact_card
 from ..hub.front_matter import with_licence
 from ..hub.pushed_base import check_base
-from ..hub.trainer_push import PushingTrainer
+from ..hub.pushing.trainer import PushingTrainer
 from ..hub_source import pinned
 from ..records import content_id
 from ..rubric import LIFT, Rubric

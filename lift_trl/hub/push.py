@@ -15,8 +15,8 @@ from .artifact_cards import artifact_card
 from .front_matter import pretty_name, tags, with_licence
 from .gallery import GALLERY, gallery_files, validation_pairs, with_gallery
 from .pushed_base import check_pushed_base, with_base
-from .pushed_files import README, REPORT_PAGE, artifact_files, note_what_stays
-from .repository import BATCH, add_to_collection, commit_files, insist, open_repo, push_title
+from .pushing.files import README, REPORT_PAGE, artifact_files, note_what_stays
+from .pushing.repository import BATCH, add_to_collection, commit_files, insist, open_repo, push_title
 
 
 #: Kind -> (type of repository, private). `None` leaves it to the account's default.

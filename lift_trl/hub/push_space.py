@@ -16,8 +16,8 @@ from packaging.requirements import Requirement
 from ..hub_source import HubSource, NamedSource
 from ..store.disk.programs import ProgramError, run_program
 from .push import Pushed, artifact_kind
-from .pushed_files import README, artifact_files, note_what_stays
-from .repository import add_to_collection, commit_files, insist, open_repo, push_title
+from .pushing.files import README, artifact_files, note_what_stays
+from .pushing.repository import add_to_collection, commit_files, insist, open_repo, push_title
 
 
 REQUIREMENTS = "requirements.txt"

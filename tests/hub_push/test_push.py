@@ -15,8 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from lift_trl.hub.artifact_cards import artifact_card, ratings_card, votes_card
 from lift_trl.hub.push import artifact_kind, push
-from lift_trl.hub.pushed_files import artifact_files, note_what_stays
-from lift_trl.hub.repository import insist
+from lift_trl.hub.pushing.files import artifact_files, note_what_stays
+from lift_trl.hub.pushing.repository import insist
 from lift_trl.records import hra_features
 from lift_trl.rubric import Dimension, Label
 from lift_trl.store.manifest import Artifact, read_rows, write_rows
@@ -164,7 +164,7 @@ def test_figures_of_the_cards(artefacts, hub: LocalHub):
 
 
 def test_a_push_that_is_interrupted_shows_nothing_and_goes_on(artefacts, hub: LocalHub, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("lift_trl.hub.repository._ATTEMPTS", 1)
+    monkeypatch.setattr("lift_trl.hub.pushing.repository._ATTEMPTS", 1)
     folder = tmp_path / "generated"
     folder.mkdir()
     for path in artefacts["generated"].iterdir():
@@ -191,7 +191,7 @@ def test_a_push_that_is_interrupted_shows_nothing_and_goes_on(artefacts, hub: Lo
 
 
 def test_failures_that_pass_are_waited_for(artefacts, hub: LocalHub, monkeypatch):
-    monkeypatch.setattr("lift_trl.hub.repository.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("lift_trl.hub.pushing.repository.time.sleep", lambda seconds: None)
     hub.fail_next("POST", "/commit/", status=500, times=2)
     push(artefacts["scored"], "dev/push-500")
     hub.lose_next_answer("POST", "/commit/")
@@ -222,7 +222,7 @@ def test_a_smaller_dataset_leaves_no_stale_shard(artefacts, hub: LocalHub, tmp_p
 
 
 def test_large_artefacts_go_in_parts_that_are_no_artefact(artefacts, hub: LocalHub, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("lift_trl.hub.repository._ATTEMPTS", 1)
+    monkeypatch.setattr("lift_trl.hub.pushing.repository._ATTEMPTS", 1)
     monkeypatch.setattr("lift_trl.hub.push.BATCH", 2)
     folder, repo = tmp_path / "generated", "dev/push-parts"
     shutil.copytree(artefacts["generated"], folder)

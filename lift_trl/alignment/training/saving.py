@@ -17,7 +17,7 @@ from ...hub.gallery import gallery_files, save_gallery, validation_pairs
 from ...hub.lora.files import export_diffusers_lora
 from ...hub.lora.origin import CRITICS, LENGTH, RUBRIC
 from ...hub.pushed_base import check_base
-from ...hub.trainer_push import PushingTrainer
+from ...hub.pushing.trainer import PushingTrainer
 from ...kernels import attending_by
 from ...records import content_id, placeless
 from ...runtime import ResumableTrainer, last_checkpoint

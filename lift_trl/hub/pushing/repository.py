@@ -9,7 +9,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # httpx's own
 from huggingface_hub.hf_api import DatasetInfo, ModelInfo, SpaceInfo
 
-from .front_matter import kind_tag
+from ..front_matter import kind_tag
 
 
 T = TypeVar("T")

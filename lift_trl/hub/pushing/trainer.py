@@ -9,8 +9,8 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-from .gallery import GALLERY
-from .pushed_files import artifact_files
+from ..gallery import GALLERY
+from .files import artifact_files
 from .repository import open_repo
 
 

@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from ..store.inspect import PAIRS_FILE
-from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, RUN_FILE, read_rows
-from ..store.rubrics.of_data import RUBRIC_FILE
-from .private import SPACE_DATA, is_private
+from ...store.inspect import PAIRS_FILE
+from ...store.manifest import ARTIFACT_FILE, METADATA_FILE, RUN_FILE, read_rows
+from ...store.rubrics.of_data import RUBRIC_FILE
+from ..private import SPACE_DATA, is_private
 
 
 logger = logging.getLogger(__name__)

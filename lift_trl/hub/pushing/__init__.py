@@ -1,0 +1,1 @@
+"""What every push goes by: whose repository, which files, from a trainer too."""
