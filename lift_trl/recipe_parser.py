@@ -69,11 +69,25 @@ class RecipeParser(TrlParser):
         found: tuple[Any, ...] = super().parse_args_and_config(words, *rest, **kwargs)
         return found
 
+    def _said(self, args: Sequence[str] | None) -> set[str]:
+        """Names of the arguments that stand on the command line, whose values go before whatever a YAML says."""
+        unsaid = object()
+        found = argparse.Namespace(**{action.dest: unsaid for action in self._actions})
+        super().parse_known_args(args, found)
+        return {name for name, value in vars(found).items() if value is not unsaid}
+
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """The settings before any of them acts."""
         found, unknown = super().parse_known_args(args, namespace)
+        by_memory = vars(found).get("by_memory")
+        if isinstance(by_memory, dict):
+            said = self._said(args)
+            found.by_memory = {
+                size: {name: value for name, value in own.items() if name not in said}
+                for size, own in by_memory.items()
+            }
         card = found.dry_run
         del found.dry_run
         if card is None:

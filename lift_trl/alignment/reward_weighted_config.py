@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from transformers import TrainingArguments
@@ -77,8 +77,8 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     [`ObjectiveArguments`] has, and the following.
 
     Defaults that differ from `TrainingArguments`: `learning_rate` 1e-4, `logging_steps` 10, `remove_unused_columns` False,
-    `label_names` [], `logging_nan_inf_filter` False, `ddp_find_unused_parameters` False, `use_cpu` True where there is no
-    accelerator.
+    `label_names` [], `logging_nan_inf_filter` False, `ddp_find_unused_parameters` False, `gradient_accumulation_steps` 0,
+    `use_cpu` True where there is no accelerator.
 
     Args:
         caption_dropout (`float`, *optional*, defaults to `0.1`):
@@ -118,9 +118,12 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
             Clips of one optimiser step, all processes together. gradient_accumulation_steps follows from it, so that
             the run is the same on one card or on eight.
         by_memory (`dict[int, dict[str, Any]]` or `str` or `None`, *optional*, defaults to `None`):
-            Settings by the memory of a card: those of the largest number of GB up to memory_gb hold.
+            Settings by the memory of a card: those of the largest number of GB up to memory_gb hold. What a recipe's
+            command line says goes before them.
         memory_gb (`int` or `None`, *optional*, defaults to `None`):
             Memory of a card in GB, for by_memory.
+        gradient_accumulation_steps (`int`, *optional*, defaults to `0`):
+            Micro-batches of an optimiser step; 0 for as many as clips_per_step asks for, else one.
         learning_rate (`float`, *optional*, defaults to `1e-4`):
             Initial learning rate; 1e-5 suits full fine-tuning.
         logging_steps (`float`, *optional*, defaults to `10`):
@@ -170,6 +173,7 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     memory_gb: int | None = None
 
     # Overridden defaults
+    gradient_accumulation_steps: int = 0
     learning_rate: float = 1e-4
     logging_steps: float = 10
     remove_unused_columns: bool = False
@@ -179,16 +183,18 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
     ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self) -> None:
+        self._take_by_memory()
         if not has_accelerator():
             # Otherwise several processes on a CPU would not form one world.
             self.use_cpu = True
         self._check_own_fields()
-        self._take_by_memory()
         if self.use_cpu:
             process_state(use_cpu=True)  # stock gives its time-out to the processes of GPUs only
+        asked = self.gradient_accumulation_steps
+        self.gradient_accumulation_steps = asked or 1
         super().__post_init__()
         self.logging_nan_inf_filter |= self.mixed_precision == "fp16"
-        self._accumulate()
+        self._accumulate(asked)
         self._refuse_what_does_not_apply()
         if self.mixed_precision == "fp16" and self.device.type == "cpu":
             raise ValueError("fp16 needs an accelerator; on a CPU use bf16: true, or leave both out for float32.")
@@ -229,22 +235,29 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
                 f"memory_gb={self.memory_gb}: by_memory has no settings for less than {min(settings)} GB. Run `lift-trl "
                 "estimate` to see what would fit, and add them."
             )
+        plain = {one.name: one for one in fields(self) if one.name not in ("by_memory", "memory_gb")}
+        for name in {name: None for given in settings.values() for name in given}:
+            if name not in plain:
+                raise ValueError(f"by_memory: {name} is no setting of a run.")
         hints = get_type_hints(type(self))
         for name, value in (settings[max(fitting)] if fitting else {}).items():
-            if name not in hints:
-                raise ValueError(f"by_memory: {name} is no setting of a run.")
-            value = typed(f"by_memory: {name}", value, hints[name])
+            value, beside = typed(f"by_memory: {name}", value, hints[name]), getattr(self, name)
+            if beside != value and not _is_default(plain[name], beside):
+                raise ValueError(
+                    f"{name}={beside!r} stands beside by_memory, which has {value!r} for {max(fitting)} GB. Leave one out, "
+                    "or give it on the command line, which goes before by_memory."
+                )
             setattr(self, name, value)
 
-    def _accumulate(self) -> None:
-        """Sets `gradient_accumulation_steps` so that a step has `clips_per_step` clips."""
+    def _accumulate(self, asked: int) -> None:
+        """Sets `gradient_accumulation_steps`, `asked` or 0, so that a step has `clips_per_step` clips."""
         if self.clips_per_step is None:
             return
         times = accumulation(self.clips_per_step, self.train_batch_size, self.world_size)
-        if self.gradient_accumulation_steps not in (1, times):
+        if asked not in (0, times):
             raise ValueError(
-                f"gradient_accumulation_steps={self.gradient_accumulation_steps} and clips_per_step={self.clips_per_step} "
-                "contradict each other. Leave out the first; it follows."
+                f"gradient_accumulation_steps={asked} and clips_per_step={self.clips_per_step} contradict each other. Leave "
+                "out the first; it follows."
             )
         self.gradient_accumulation_steps = times
 
@@ -289,6 +302,11 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
                 "objective=%s does not read %s: leave out, or name the objective that does (docs/objectives.md).",
                 *(self.objective, ", ".join(ignored)),
             )
+
+
+def _is_default(one: "Field[Any]", value: Any) -> bool:
+    """Whether `value` is what the field has where nothing is given."""
+    return bool(value == (one.default if one.default_factory is MISSING else one.default_factory()))
 
 
 def accumulation(clips_per_step: int, batch: int, processes: int) -> int:

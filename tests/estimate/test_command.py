@@ -162,8 +162,11 @@ def test_accumulation_follows_from_the_clips_of_a_step(tmp_path):
     assert config(tmp_path, per_device_train_batch_size=2, clips_per_step=64).gradient_accumulation_steps == 32
     with pytest.raises(ValueError, match="cannot be made of 6 clips at a time.*Nearest: 66"):
         config(tmp_path, per_device_train_batch_size=6, clips_per_step=64)
-    with pytest.raises(ValueError, match="contradict"):
-        config(tmp_path, per_device_train_batch_size=2, clips_per_step=64, gradient_accumulation_steps=8)
+    for steps in (1, 8):
+        with pytest.raises(ValueError, match=f"gradient_accumulation_steps={steps} and clips_per_step=64 contradict"):
+            config(tmp_path, per_device_train_batch_size=2, clips_per_step=64, gradient_accumulation_steps=steps)
+    assert config(tmp_path, clips_per_step=24, gradient_accumulation_steps=3).gradient_accumulation_steps == 3
+    assert config(tmp_path).gradient_accumulation_steps == 1
 
 
 def test_settings_by_memory(tmp_path):
@@ -172,9 +175,51 @@ def test_settings_by_memory(tmp_path):
     assert (small.per_device_train_batch_size, small.gradient_accumulation_steps) == (2, 32)
     assert (large.per_device_train_batch_size, large.gradient_accumulation_steps, large.learning_rate) == (4, 16, 0.5)
     for wrong, message in (({"memory_gb": 8, "by_memory": by_memory}, "less than 16 GB"), ({"memory_gb": 8}, "go together"),
-                           ({"memory_gb": 16, "by_memory": {16: {"batch": 2}}}, "batch is no setting")):  # fmt: skip
+                           ({"memory_gb": 16, "by_memory": by_memory, "per_device_train_batch_size": 3},
+                            "per_device_train_batch_size=3 stands beside by_memory, which has 2 for 16 GB")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             config(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch": 2}, "batch is no setting"),
+        ({"to_dict": 5}, "to_dict is no setting"),
+        ({"memory_gb": 3}, "memory_gb is no setting"),
+        ({"quantization": "int3"}, "int3"),
+        ({"caption_dropout": 7}, "caption_dropout=7"),
+        ({"objective": "nope"}, "nope"),
+        ({"validation_steps": 5}, "validation_prompts is empty"),
+    ],
+)
+def test_settings_by_memory_are_checked_as_all_are(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        config(tmp_path, memory_gb=16, by_memory={16: wrong})
+    if "is no setting" in message:  # whatever the card
+        with pytest.raises(ValueError, match=message):
+            config(tmp_path, memory_gb=16, by_memory={16: {}, 80: wrong})
+
+
+@pytest.mark.parametrize("name", ["align_rwl", "iterate"])
+def test_the_command_line_goes_before_the_settings_by_memory(name, tmp_path, monkeypatch):
+    path = RECIPES / "configs" / "cogvideox-2b" / f"{name}.yaml"
+    arguments = load_recipe(RECIPES / f"{name.partition('_')[0]}.py").ARGUMENTS
+    monkeypatch.chdir(tmp_path)
+
+    def read(*words):
+        words = ["--config", str(path), "--use_cpu", "true", *words]
+        args = RecipeParser(arguments).parse_args_and_config(words)[2]
+        return args.per_device_train_batch_size, args.gradient_accumulation_steps, args.activation_checkpointing
+
+    assert read() == ((2, 32, True) if name == "align_rwl" else (4, 16, True))  # for 16 and for 24 GB
+    assert read("--memory_gb", "80") == (1, 64, False)
+    assert read("--memory_gb", "24", "--per_device_train_batch_size", "1") == (1, 64, True)
+    assert read("--memory_gb", "80", "--per_device_train_batch_size", "8") == (8, 8, False)  # 8 is stock's default
+    assert read("--memory_gb", "80", "--activation_checkpointing", "true") == (1, 64, True)
+    assert read("--memory_gb", "24", "--activation_checkpointing=false") == (4, 16, False)
+    with pytest.raises(ValueError, match="gradient_accumulation_steps=1 and clips_per_step=64 contradict"):
+        read("--gradient_accumulation_steps", "1")
 
 
 def test_a_recipe_counts_itself_and_stops(align_yaml, capsys, monkeypatch):
