@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -43,11 +44,12 @@ class RecipeParser(TrlParser):
         from .store.typed import typed
 
         for part in self.dataclass_types:
-            defaults = {field.name: field.default for field in part.__dataclass_fields__.values() if field.init}
-            for name, hint in get_type_hints(part).items():
-                if name in kwargs and name in defaults and (kwargs[name] is not None or defaults[name] is not None):
+            hints = get_type_hints(part)
+            for field in fields(part):
+                # Null also where it is the default, whatever the hint says.
+                if field.name in kwargs and not (kwargs[field.name] is field.default is None):
                     try:
-                        kwargs[name] = typed(name, kwargs[name], hint)
+                        kwargs[field.name] = typed(field.name, kwargs[field.name], hints[field.name])
                     except ValueError as error:
                         raise ValueError(f"{self._config}: {error}") from None
         remaining: list[str] = super().set_defaults_with_config(**kwargs)

@@ -158,7 +158,7 @@ def fit(trainer: "Trainer") -> None:
     from .store.manifest import check_kind  # not for `--help`
 
     args = trainer.args
-    check_kind(args.output_dir, "critic", "lora")
+    check_kind(args.output_dir or ".", "critic", "lora")
     resume = args.resume_from_checkpoint
     if resume is None:
         resume = last_checkpoint(args.output_dir)
