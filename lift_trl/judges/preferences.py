@@ -181,15 +181,15 @@ def parse_systems(entries: Sequence[str]) -> dict[str, Path]:
     `name=folder` entries as a mapping.
 
     Raises:
-        ValueError: for an entry without a name or folder.
+        ValueError: for an entry without a name or folder, or a name that stands twice.
 
     >>> parse_systems(["base=runs/eval_base"])
     {'base': PosixPath('runs/eval_base')}
     """
-    systems = {}
+    systems: dict[str, Path] = {}
     for entry in entries:
         name, equals, folder = entry.partition("=")
-        if not (name and equals and folder):
-            raise ValueError(f"systems: {entry!r}; write name=folder, as in base=runs/eval_base.")
+        if not (name and equals and folder) or name in systems:
+            raise ValueError(f"systems: {entry!r}; write name=folder, each name once, as in base=runs/eval_base.")
         systems[name] = Path(local_copy(folder))
     return systems

@@ -109,6 +109,8 @@ def test_what_is_wrong_with_a_vote_is_named(tmp_path, systems):
         load_preferences(tmp_path / "nowhere", systems)
     with pytest.raises(ValueError, match="systems: 'base'; write name=folder"):
         parse_systems(["base"])
+    with pytest.raises(ValueError, match="systems: .base=b.; write name=folder, each name once"):
+        parse_systems(["base=a", "base=b"])
 
 
 def test_votes_to_a_lora(tmp_path, systems, pipeline_dir):
