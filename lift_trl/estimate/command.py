@@ -1,7 +1,6 @@
 """`lift-trl estimate`: what a recipe's YAML needs, before anything is paid for."""
 
 import argparse
-import gc
 import json
 import logging
 import os
@@ -49,16 +48,14 @@ def verdict(recipe: Recipe, stage: str, card: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings of libraries about a run that does not take place, and no search of all they hold for garbage."""
+    """No warnings of libraries about a run that does not take place."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    gc.freeze()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
-        gc.unfreeze()
         logging.disable(before)
 
 

@@ -3,10 +3,12 @@
 import gc
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 
 import pytest
+from packaging.utils import canonicalize_name
 
-from lift_trl.importing import importing
+from lift_trl.importing import Packages, importing
 from tests.structure.source import ROOT
 
 
@@ -101,3 +103,21 @@ def test_garbage_is_looked_for_afterwards_as_before(enabled):
         assert gc.isenabled() == enabled
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_what_holds_a_package_is_as_the_system_says():
+    """`PIL` is of another name than its distribution, and one package may be of several."""
+    whole, found = packages_distributions(), Packages()
+    assert found["PIL"] == whole["PIL"] and found.keys() == whole.keys()
+    assert found.get("no_such_package") is None and found.get("") is None
+    for name in ("torch", "transformers", "huggingface_hub"):
+        assert {*map(canonicalize_name, found[name])} == {canonicalize_name(name)}
+
+
+def test_importing_the_libraries_does_not_read_all_that_is_installed():
+    code = """if True:
+        from lift_trl import importing
+        with importing.importing():
+            import diffusers.utils.import_utils, trl.import_utils
+        print(importing._read_packages_once.cache_info().misses)"""
+    assert printed("-c", code) == "0\n"
