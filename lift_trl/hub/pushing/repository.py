@@ -50,9 +50,9 @@ def open_repo(
         held = sorted(file.rfilename for file in info.siblings or () if file.rfilename != ".gitattributes")
         shown = ", ".join(held[:5]) + (", ..." if len(held) > 5 else "")
         raise ValueError(
-            f"{name} ({repo_type}) holds {shown}: no {kind} artefact that was pushed from here, and the push would replace it. "
-            f"Name another repository. If it may go, write `tags: [{kind_tag(kind)}]` into the head of its README.md. Nothing "
-            "was sent."
+            f"{name} ({repo_type}) holds {shown}: no {kind} artefact that was pushed from here, and the push would replace "
+            f"it. Name another repository. If it may go, write `tags: [{kind_tag(kind)}]` into the head of its README.md. "
+            "Nothing was sent."
         )
     return info
 
