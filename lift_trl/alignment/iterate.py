@@ -300,7 +300,7 @@ def _align(
     folder = Path(str(args.output_dir))
     dataset = CachedVideoDataset(cache)
     config = {name: getattr(args, name) for name in (*_TRAINING, *objective.options)} | {"objective": objective.name}
-    config["clips_per_step"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    config["clips_per_step"] = args.num_clips_per_step
     targets = peft_config.target_modules
     targets = targets if targets is None or isinstance(targets, str) else sorted(targets)
     config |= {"r": peft_config.r, "lora_alpha": peft_config.lora_alpha, "target_modules": targets}

@@ -200,6 +200,11 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
             raise ValueError("fp16 needs an accelerator; on a CPU use bf16: true, or leave both out for float32.")
         check_world(self.world_size)
 
+    @property
+    def num_clips_per_step(self) -> int:
+        """Clips (of `dpo`: pairs) of one optimiser step, all processes together."""
+        return int(self.train_batch_size * self.gradient_accumulation_steps * self.world_size)
+
     def _check_own_fields(self) -> None:
         if self.quantization is not None:
             check_quantization(self.quantization)
@@ -284,6 +289,16 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
                 "include_num_input_tokens_seen",
                 self.include_num_input_tokens_seen == "no",
                 "a denoiser sees no tokens; leave it out",
+            ),
+            (
+                "train_sampling_strategy",
+                self.train_sampling_strategy in ("random", "sequential"),
+                "its rows are of one length; leave it random",
+            ),
+            (
+                "auto_find_batch_size",
+                not self.auto_find_batch_size,
+                "it would make a step of fewer clips; set clips_per_step and a smaller per_device_train_batch_size",
             ),
             ("n_gpu", self.n_gpu <= 1, "torch's DataParallel is not supported; start with `accelerate launch`"),
         ]

@@ -1,11 +1,13 @@
 """A checkpoint of which a file is cut off or missing is passed over, and refused where it is named."""
 
+import json
 import shutil
 
 import pytest
 import torch
 
 from lift_trl.alignment.data.video_dataset import CachedVideoDataset
+from lift_trl.hub.lora.origin import RUN_FILE
 from lift_trl.runtime import fit, last_checkpoint
 from tests.alignment.conftest import make_trainer, trainable
 
@@ -59,6 +61,21 @@ def test_a_broken_checkpoint_that_is_named_is_refused_and_the_run_goes_on_from_t
         assert trainer.state.global_step == 3
         for key, value in trainable(whole).items():
             assert torch.equal(trainable(trainer)[key], value), key
+
+
+def test_a_run_is_resumed_with_as_many_clips_a_step_only(tmp_path, run_dir, pipeline_dir, cached):
+    """However they are shared out; a checkpoint of an earlier version does not say how many."""
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    checkpoint, settings = str(run / "checkpoint-2"), {**SETTINGS, "per_device_train_batch_size": 1}
+    said = json.loads((run / "checkpoint-2" / RUN_FILE).read_text())
+    clips = said["clips_per_step"]
+    assert clips == make_trainer(pipeline_dir, run, cached, **SETTINGS).args.per_device_train_batch_size > 1
+    with pytest.raises(ValueError, match=f"clips_per_step={clips} there, {clips + 1} here"):
+        make_trainer(pipeline_dir, run, cached, **settings, clips_per_step=clips + 1).train(checkpoint)
+    make_trainer(pipeline_dir, run, cached, **settings, clips_per_step=clips).train(checkpoint)
+    del said["clips_per_step"]
+    (run / "checkpoint-2" / RUN_FILE).write_text(json.dumps(said))
+    make_trainer(pipeline_dir, run, cached, **SETTINGS).train(checkpoint)
 
 
 def test_there_must_be_something_to_resume(tmp_path, pipeline_dir, cached):

@@ -465,6 +465,8 @@ def test_a_stream_and_settings_that_do_nothing_are_refused(tmp_path, pipeline_di
         ({"validation_prompts": "a fox"}, r"one text, not a list; in a YAML write it as \['a fox'\]"),
         ({"fp16": True, "use_cpu": True}, "on a CPU use bf16: true"),
         ({"label_smoothing_factor": 0.1}, "there are no labels"),
+        ({"train_sampling_strategy": "group_by_length"}, "leave it random"),
+        ({"auto_find_batch_size": True}, "set clips_per_step and a smaller per_device_train_batch_size"),
     ],
 )
 def test_options_that_cannot_be_are_refused_with_the_remedy(tmp_path, option, remedy):

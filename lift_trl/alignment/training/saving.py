@@ -161,7 +161,7 @@ class SavingTrainer(PushingTrainer, ResumableTrainer, Trainer):
     def _run(self) -> dict[str, Any]:
         """What makes this run the one that it is, as JSON."""
         run = {name: getattr(self.config, name) for name in (*RUN_SETTINGS, *self.objective.options)}
-        run["objective"] = self.objective.name
+        run |= {"objective": self.objective.name, "clips_per_step": self.config.num_clips_per_step}
         # Names without folders: what was moved is the same.
         run["network"] = self.source.network
         run |= {
@@ -200,6 +200,7 @@ class SavingTrainer(PushingTrainer, ResumableTrainer, Trainer):
                 f"{checkpoint}: no {RUN_FILE}, so it is no checkpoint of this trainer. Name one that it saved."
             )
         before, now = (_placeless(run) for run in (read_json(checkpoint / RUN_FILE), self._run()))
+        before.setdefault("clips_per_step", now["clips_per_step"])  # not said before 2026-11-29
         differences = [
             f"{name}={before.get(name)!r} there, {now.get(name)!r} here"
             for name in sorted((before.keys() | now.keys()) - {*LENGTH, CRITICS, RUBRIC})  # a run may be made longer
