@@ -16,6 +16,30 @@ from ..runtime import PROCESS_TIMEOUT, has_accelerator, process_state
 if TYPE_CHECKING:
     from .settings import CriticSettings
 
+_WHOLE = "rows are never cut, or frames and answers would be lost"
+_APART = "a clip's tokens belong to its own row"
+_OWN_ROWS = "the trainer makes its rows of the ratings, when they are used"
+_ANSWER = "only the answer has a loss"
+#: Options of `SFTConfig` that would do nothing to a critic or spoil it: what they may be, and why.
+FIXED: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "max_length": ((None,), _WHOLE),
+    "truncation_mode": (("keep_start",), _WHOLE),
+    "packing": ((False,), _APART),
+    "eval_packing": ((None, False), _APART),
+    "packing_strategy": (("bfd",), _APART),
+    "padding_free": ((False,), "TRL has it for text only"),
+    "pad_to_multiple_of": (("auto", None), "a batch is as long as its longest row"),
+    "pad_token": ((None,), "the processor has its own"),
+    "completion_only_loss": ((None, True), _ANSWER),
+    "assistant_only_loss": ((False,), _ANSWER),
+    "remove_unused_columns": ((False,), "clips are read when a row is used"),
+    "dataset_text_field": (("text",), _OWN_ROWS),
+    "dataset_kwargs": ((None, {"skip_prepare_dataset": True}), _OWN_ROWS),
+    "dataset_num_proc": ((None,), f"{_OWN_ROWS}; dataloader_num_workers reads clips side by side"),
+    "shuffle_dataset": ((False,), "each epoch draws its rows at random already"),
+    "train_sampling_strategy": (("random", "sequential"), "how long a row is shows only when its clip is read"),
+}
+
 
 @documented
 @dataclass
@@ -94,17 +118,10 @@ class LiFTCriticConfig(SFTConfig):
             self.bf16 = False if self.bf16 is None else self.bf16
         if self.use_cpu:
             process_state(use_cpu=True)  # stock gives its time-out to the processes of GPUs only
-        super().__post_init__()
-        fixed = {
-            "max_length": (self.max_length, None, "rows are never cut, or frames and answers would be lost"),
-            "remove_unused_columns": (self.remove_unused_columns, False, "clips are read when a row is used"),
-            "packing": (self.packing, False, "a clip's tokens belong to its own row"),
-            "padding_free": (self.padding_free, False, "TRL has it for text only"),
-            "completion_only_loss": (self.completion_only_loss in (None, True), True, "only the answer has a loss"),
-        }
-        for name, (given, wanted, why) in fixed.items():
-            if given != wanted:
+        for name, (allowed, why) in FIXED.items():
+            if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} does not go with a critic: {why}. Leave it out.")
+        super().__post_init__()
         if not 0 <= self.mismatched_captions <= 1:
             raise ValueError(f"mismatched_captions={self.mismatched_captions}; give a share in [0, 1].")
         if self.vision_learning_rate is not None and not self.vision_learning_rate > 0:
@@ -132,25 +149,39 @@ class LiFTCriticConfig(SFTConfig):
 
 def model_init_kwargs(model_args: ModelConfig, given: Mapping[str, Any] | str | None) -> dict[str, Any]:
     """
-    What a model is loaded with: revision, precision, attention and quantisation of `model_args`, under `given`.
+    What a model is loaded with: revision, precision, attention and quantisation of `model_args`, and `given`.
 
     Args:
-        given: `model_init_kwargs` of a `LiFTCriticConfig`, which goes first.
+        given: `model_init_kwargs` of a `LiFTCriticConfig`, which goes before the defaults of `model_args`.
 
-    >>> model_init_kwargs(ModelConfig(model_revision="v2", attn_implementation="sdpa"), {"revision": "v3"})
-    {'revision': 'v3', 'dtype': 'float32', 'attn_implementation': 'sdpa'}
+    >>> model_init_kwargs(ModelConfig(model_revision="v2", attn_implementation="sdpa"), {"dtype": "bfloat16"})
+    {'revision': 'v2', 'dtype': 'bfloat16', 'attn_implementation': 'sdpa'}
 
     Raises:
-        ValueError: if `given` is no mapping.
+        ValueError: if `given` is no mapping, or says other than what `model_args` were given.
     """
-    from trl.trainer.utils import get_quantization_config  # with models and a compiler behind it: not for `--help`
-
     if not isinstance(given, Mapping | None):
         raise ValueError(f"model_init_kwargs={given!r}; give a mapping, as in {{revision: main}}.")
+    named, given, stock = _named(model_args), dict(given or {}), _named(ModelConfig())
+    for name in named.keys() & given.keys():
+        if named[name] not in (given[name], stock.get(name)):
+            option = {"revision": "model_revision", "quantization_config": "load_in_8bit or load_in_4bit"}.get(
+                name, name
+            )
+            raise ValueError(
+                f"model_init_kwargs has {name}: {given[name]!r}, and {option} says {named[name]!r}. Leave one out."
+            )
+    return named | given
+
+
+def _named(model_args: ModelConfig) -> dict[str, Any]:
+    """What of `model_args` a model is loaded with, by the names of `from_pretrained`."""
+    from trl.trainer.utils import get_quantization_config  # with models and a compiler behind it: not for `--help`
+
     named = {
         "revision": model_args.model_revision,
         "dtype": model_args.dtype,
         "attn_implementation": model_args.attn_implementation,
         "quantization_config": get_quantization_config(model_args),
     }
-    return {name: value for name, value in named.items() if value is not None} | dict(given or {})
+    return {name: value for name, value in named.items() if value is not None}

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import gather_object
 from huggingface_hub import HfApi
 from peft import LoraConfig, PeftModel
 from transformers import AutoConfig, AutoProcessor
@@ -23,22 +22,20 @@ from ..records import content_id
 from ..rubric import LIFT, Rubric
 from ..runtime import ResumableTrainer, check_world
 from ..store.manifest import ARTIFACT_FILE, write_text
-from ..store.sharding import share
 from .collator import CriticCollator, FrameCache
 from .critic_config import LiFTCriticConfig
 from .examples import (
     Example,
-    RatedClip,
     balanced_examples,
     lazy_dataset,
     mismatched_examples,
     rated_clips,
     read_examples,
     undecoded,
-    video_of,
     without_control_tokens,
 )
 from .gate import check_config
+from .label_accuracy import HeldOut, held_out, label_accuracy
 from .lift_critic import LiFTCritic, apply_adapter
 from .pairs.loss import PairBatch, pair_losses, pair_margins
 from .pairs.reading import Pair, without_controls
@@ -74,7 +71,7 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
         model: a name, or a loaded image-text-to-text model.
         args: a `LiFTCriticConfig`.
         train_dataset: LiFT-HRA rows, tidy or one a clip (`read_examples`).
-        eval_dataset: the same, of held-out clips.
+        eval_dataset: the same, of held-out clips; or a dict of several by name, whose figures are `eval_<name>_...`.
         pairs: clips that people compared (`critic.pairs.reading.read_pairs`), dealt out to the rows: an epoch shows each
             once.
         processing_class: the processor; that of `model` by default.
@@ -96,8 +93,7 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
     kind = "critic"
     args: LiFTCriticConfig
     model: Any
-    _evaluated: "Dataset | None"
-    _eval_clips: list[RatedClip]
+    _measured: list[HeldOut]
     _pushes_by: HfApi | None = None
 
     def __init__(
@@ -106,7 +102,7 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
         args: LiFTCriticConfig,
         *,
         train_dataset: "Dataset",
-        eval_dataset: "Dataset | None" = None,
+        eval_dataset: "Dataset | dict[str, Dataset] | None" = None,
         pairs: Sequence[Pair] = (),
         processing_class: Any = None,
         peft_config: LoraConfig | None = None,
@@ -129,17 +125,19 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
         family = self.critic_settings.adapter(config.model_type)
         processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
         check_config(config, options.get("attn_implementation"))
-        controls = control_tokens(processor.tokenizer)
+        self._controls = controls = control_tokens(processor.tokenizer)
         peft_config = peft_config and completed_lora(peft_config, revision, family, args.vision_learning_rate)
         examples = self._take_data(train_dataset, pairs, controls, parents)
+        shown = lazy_dataset(train_dataset, _shown(examples, args, rubric), self._pairs)
+        self._measured = [HeldOut(shown, undecoded(train_dataset), rated_clips(examples))]
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
         super().__init__(
             model=model,
             args=args,
             data_collator=CriticCollator(family, processor, self.critic_settings, frames),
-            train_dataset=lazy_dataset(train_dataset, _shown(examples, args, rubric), self._pairs),
-            eval_dataset=self._hold_out(eval_dataset, controls),
+            train_dataset=shown,
+            eval_dataset=self._hold_out(eval_dataset),
             processing_class=processor,
             peft_config=peft_config,
             **kwargs,
@@ -186,14 +184,28 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
             lora.base_model_name_or_path, lora.revision = self.args.hub_base_model, None
         spare_frozen_tower(self.model)
 
-    def _hold_out(self, dataset: "Dataset | None", controls: Sequence[str]) -> "Dataset | None":
-        """What the loss of an evaluation is computed on; remembers the clips whose labels are scored then."""
-        self._evaluated, self._eval_clips = None, []
-        if dataset is None:
+    def _hold_out(self, given: "Dataset | dict[str, Dataset] | None") -> Any:
+        """What the loss of each evaluation is computed on; remembers the clips whose labels are scored then."""
+        if isinstance(given, dict):
+            return {name: self._hold_out(dataset) for name, dataset in given.items()}
+        if given is None:
             return None
-        examples = read_examples(dataset, self.critic_settings.rubric)
-        self._evaluated, self._eval_clips = undecoded(dataset), rated_clips(examples)
-        return lazy_dataset(dataset, without_control_tokens(examples, controls))
+        self._measured.append(held_out(given, self.critic_settings.rubric, self._controls))
+        return self._measured[-1].rows
+
+    def _held(self, dataset: "Dataset | str | None") -> HeldOut:
+        """
+        The clips of ratings, of the trainer's own rows, or of one of several evaluation sets by its name.
+
+        Raises:
+            ValueError: if there are none, or several.
+        """
+        given = self.eval_dataset if dataset is None else dataset
+        given = self.eval_dataset[given] if isinstance(given, str) else given
+        if given is None or isinstance(given, dict):
+            raise ValueError(f"no eval_dataset, or several: name one{f' of {sorted(given)}' if given else ''}.")
+        own = next((one for one in self._measured if one.rows is given), None)
+        return own or held_out(given, self.critic_settings.rubric, self._controls)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As `SFTTrainer.create_optimizer`, with what is trained of tower and projector at `vision_learning_rate`."""
@@ -244,34 +256,49 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
         share = losses.sum() * self.accelerator.num_processes / self._step_rows
         return loss + self.args.pair_weight * share
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As `SFTTrainer.evaluate`, with the accuracy of the labels on the clips of `eval_dataset`."""
-        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
-        if self.args.eval_label_accuracy and self._eval_clips:
-            prefix = kwargs.get("metric_key_prefix", "eval")
-            labels = {f"{prefix}_{name}": value for name, value in self.label_accuracy().items()}
+    def evaluate(  # type: ignore[override]
+        self,
+        eval_dataset: "Dataset | dict[str, Dataset] | str | None" = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """As `SFTTrainer.evaluate`, on ratings as the trainer takes them, with the accuracy of the labels of their clips."""
+        given = self.eval_dataset if eval_dataset is None else eval_dataset
+        if given is None or isinstance(given, dict):  # stock refuses the one, and of the other calls this for each
+            several: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+            return several
+        held = self._held(given)
+        asked = given if isinstance(given, str) else held.rows
+        metrics: dict[str, float] = super().evaluate(asked, ignore_keys, metric_key_prefix)
+        if self.args.eval_label_accuracy:
+            labels = {f"{metric_key_prefix}_{name}": value for name, value in self._accuracy(held).items()}
             self.log(labels)
             metrics |= labels
         return metrics
 
-    def label_accuracy(self) -> dict[str, float]:
+    def label_accuracy(self, eval_dataset: "Dataset | str | None" = None) -> dict[str, float]:
         """
         How often the critic's label is the raters', by dimension and over all, scored exactly as `LiFTCritic` scores.
 
         Also `label_mass` (mean probability of the labels together) and `num_unscored`. Every process scores its
         share of the clips.
+
+        Args:
+            eval_dataset: ratings as the trainer takes them, or the name of one of its sets; by default its own.
+
+        Raises:
+            ValueError: if there is no evaluation set, or several and none is named.
         """
-        state = self.accelerator
-        # Equal shares, the last clips twice if need be: where a model is spread over processes, all must call it.
-        count = -(-len(self._eval_clips) // state.num_processes) * state.num_processes
-        clips = [(i, self._eval_clips[i % len(self._eval_clips)]) for i in range(count)]
-        mine = share(clips, rank=state.process_index, world_size=state.num_processes)
+        return self._accuracy(self._held(eval_dataset))
+
+    def _accuracy(self, held: HeldOut) -> dict[str, float]:
         was_training = self.model.training
         self.model.eval()
-        rows = self._verdicts([clip for i, clip in mine], [i < len(self._eval_clips) for i, _ in mine])
+        self._critic = self._critic or self._make_critic()
+        with self.compute_loss_context_manager():
+            figures = label_accuracy(self._critic, held, self.accelerator)
         self.model.train(was_training)
-        gathered = gather_object(rows)
-        return summarise([row for row in gathered if row["counts"]], self.critic_settings.rubric.dimensions)
+        return figures
 
     def _make_critic(self) -> LiFTCritic:
         """What scores with the weights as they are; raises `ValueError` for a model that it refuses."""
@@ -281,24 +308,6 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
             settings=self.critic_settings,
             batch_size=self.args.per_device_eval_batch_size,
         )
-
-    def _verdicts(self, clips: list[RatedClip], counts: list[bool]) -> list[dict[str, Any]]:
-        critic = self._critic = self._critic or self._make_critic()
-        assert self._evaluated is not None
-        videos = [video_of(self._evaluated, clip.row) for clip in clips]
-        with self.compute_loss_context_manager():
-            scores = critic.score(videos, [clip.caption for clip in clips])
-        return [
-            {
-                "counts": count,
-                "unscored": score.unscored,
-                "right": {d: score[d].label == label for d, label in clip.labels.items()}
-                if score.unscored is None
-                else {},
-                "mass": [judgement.label_mass for judgement in score.judgements],
-            }
-            for clip, score, count in zip(clips, scores, counts)
-        ]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves adapter (or model), processor and the critic's settings; the card too, but not into a checkpoint."""
@@ -379,13 +388,3 @@ def _shown(examples: Sequence[Example], args: LiFTCriticConfig, rubric: Rubric) 
     made = mismatched_examples(examples, args.mismatched_captions, seed=args.seed, rubric=rubric)
     shown = [*examples, *made]
     return balanced_examples(shown, seed=args.seed) if args.balanced_labels else shown
-
-
-def summarise(rows: list[dict[str, Any]], dimensions: Sequence[str]) -> dict[str, float]:
-    """The means of verdicts: `accuracy`, `accuracy_<dimension>`, `label_mass`, `num_unscored`; no mean of nothing."""
-    right = {d: [row["right"][d] for row in rows if d in row["right"]] for d in dimensions}
-    values = {"accuracy": [one for ones in right.values() for one in ones]}
-    values |= {f"accuracy_{d}": ones for d, ones in right.items()}
-    values["label_mass"] = [mass for row in rows for mass in row["mass"]]
-    means = {name: sum(ones) / len(ones) for name, ones in values.items() if ones}
-    return {**means, "num_unscored": float(sum(row["unscored"] is not None for row in rows))}

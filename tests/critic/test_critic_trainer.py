@@ -1,14 +1,17 @@
 """Training a tiny critic of real classes: what has a loss, what moves, what is saved."""
 
+import dataclasses
+import inspect
 import math
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, PeftConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
-from trl import ModelConfig
+from trl import ModelConfig, SFTConfig
 
-from lift_trl.critic.critic_config import LiFTCriticConfig, model_init_kwargs
+from lift_trl.critic.critic_config import FIXED, LiFTCriticConfig, model_init_kwargs
 from lift_trl.critic.critic_trainer import LiFTCriticTrainer
 from lift_trl.critic.lift_critic import LiFTCritic
 from lift_trl.critic.settings import load_settings
@@ -177,6 +180,50 @@ def test_evaluation_reports_the_accuracy_of_the_scores(checkpoint, ratings, tmp_
     assert math.isfinite(metrics["eval_loss"])
 
 
+def test_an_evaluation_is_of_the_ratings_that_it_is_given(ratings, tmp_path):
+    """Of other clips than those of the constructor, of one row a clip, and of several sets by name."""
+    build_vlm("idefics3", save_directory=tmp_path / "vlm")
+    few = ratings.select(range(6))
+    other = ratings.select(range(6, 21)).map(lambda row: {"label": {"Good": "Bad", "Bad": "Good"}[row["label"]]})
+    by_clip = Dataset.from_list(
+        [
+            {"id": rows[0]["video_id"], "video": rows[0]["video"], "caption": rows[0]["caption"], "annotations": rows}
+            for rows in (other.select(range(i, i + 3)).to_list() for i in range(0, len(other), 3))
+        ]
+    )
+
+    def trainer(eval_dataset):
+        options = {"train_dataset": ratings, "eval_dataset": eval_dataset, "peft_config": lora()}
+        return LiFTCriticTrainer(str(tmp_path / "vlm"), config(tmp_path / "o"), **options)
+
+    def figures(metrics, prefix):
+        own = {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+        return {name: value for name, value in own.items() if name.startswith(("loss", "accuracy", "label", "num_un"))}
+
+    own, none, both = trainer(few), trainer(None), trainer({"few": few, "other": other})
+    expected = figures(own.evaluate(), "eval_"), figures(trainer(other).evaluate(), "eval_")
+    assert abs(expected[0]["accuracy"] - expected[1]["accuracy"]) > 0.1 and "loss" in expected[0]
+    for one in (own, none):
+        assert figures(one.evaluate(other), "eval_") == pytest.approx(expected[1])
+        assert figures(one.evaluate(by_clip, metric_key_prefix="test"), "test_") == pytest.approx(expected[1])
+    assert none.label_accuracy(few)["accuracy"] == expected[0]["accuracy"]
+    assert figures(own.evaluate(own.eval_dataset), "eval_") == pytest.approx(expected[0])
+    assert "accuracy" in figures(own.evaluate(own.train_dataset, None, "train"), "train_")
+    found = both.evaluate()
+    for name, wanted in zip(("few", "other"), expected):
+        assert figures(found, f"eval_{name}_") == pytest.approx(wanted)
+        assert both.label_accuracy(name)["accuracy"] == wanted["accuracy"]
+    none.eval_dataset = few
+    assert figures(none.evaluate(), "eval_") == pytest.approx(expected[0])
+    none.eval_dataset, given = None, none.evaluate({"a": few})
+    assert figures(given, "eval_a_") == pytest.approx(expected[0])
+    for one, message in ((none, "no eval_dataset"), (both, r"name one of \['few', 'other'\]")):
+        with pytest.raises(ValueError, match=message):
+            one.label_accuracy()
+    with pytest.raises(ValueError, match="requires an eval_dataset"):
+        none.evaluate()
+
+
 def test_a_critic_learns_what_depends_on_the_question(ratings, tmp_path):
     """Half of the answers to one question are Bad, by the caption; all others are Good."""
     build_vlm("idefics3", save_directory=tmp_path / "vlm")
@@ -226,6 +273,25 @@ def test_settings_that_would_spoil_a_critic_are_refused(options, words, tmp_path
         config(tmp_path, **options)
 
 
+#: What of `SFTConfig` acts on a critic as TRL says, apart from what `LiFTCriticConfig` has a default of its own for.
+ACTS = {
+    *("model_init_kwargs", "trust_remote_code", "router_aux_loss_coef", "chat_template_path", "eos_token"),
+    *("loss_type", "activation_offloading"),
+}
+
+
+def test_no_option_of_trl_is_ignored(tmp_path):
+    """Each acts or is refused; a new one of another TRL must be put to one of the two."""
+    own, mine = (set(inspect.get_annotations(config)) for config in (SFTConfig, LiFTCriticConfig))
+    assert own - mine - set(FIXED) == ACTS and not ACTS & set(FIXED)
+    for name in FIXED:
+        with pytest.raises(ValueError, match=f"{name}='odd' does not go with a critic: .*Leave it out"):
+            config(tmp_path, **{name: "odd"})
+    args = config(tmp_path)
+    args.dataset_kwargs = {"skip_prepare_dataset": True}  # as the trainer leaves them
+    assert dataclasses.replace(args).num_frames == args.num_frames
+
+
 def test_defaults_are_the_papers(tmp_path):
     args = LiFTCriticConfig(output_dir=str(tmp_path), report_to="none")
     assert (args.learning_rate, args.lr_scheduler_type, args.warmup_steps) == (1e-5, "cosine", 0.03)
@@ -241,6 +307,17 @@ def test_quantisation_reaches_the_model_and_what_the_user_gave_stays():
     assert model_init_kwargs(ModelConfig(load_in_8bit=True), None)["quantization_config"].load_in_8bit
     with pytest.raises(ValueError, match="give a mapping"):
         model_init_kwargs(ModelConfig(), "revision=v2")
+    for options, given, message in (
+        (
+            {"attn_implementation": "eager"},
+            {"attn_implementation": "sdpa"},
+            "'sdpa', and attn_implementation says 'eager'",
+        ),
+        ({"model_revision": "v2"}, {"revision": "v3"}, "revision: 'v3', and model_revision says 'v2'"),
+        ({"load_in_4bit": True}, {"quantization_config": {"load_in_8bit": True}}, "load_in_8bit or load_in_4bit says"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model_init_kwargs(ModelConfig(**options), given)
 
 
 def test_the_adapter_remembers_the_revision_of_its_base(ratings, tmp_path):

@@ -146,7 +146,7 @@ def test_the_accuracy_of_labels_is_that_of_a_model_in_evaluation(ratings, tmp_pa
     for name, weight in trainer.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
-    clips = trainer._eval_clips
+    clips = trainer._held(None).clips
     trainer.model.train()
     measured = trainer.label_accuracy()
     assert trainer.model.training
