@@ -26,7 +26,10 @@ from .collator import CriticCollator, FrameCache
 from .critic_config import LiFTCriticConfig
 from .examples import (
     Example,
+    HeldOut,
     balanced_examples,
+    held_out,
+    label_accuracy,
     lazy_dataset,
     mismatched_examples,
     rated_clips,
@@ -35,7 +38,6 @@ from .examples import (
     without_control_tokens,
 )
 from .gate import check_config
-from .label_accuracy import HeldOut, held_out, label_accuracy
 from .lift_critic import LiFTCritic, apply_adapter
 from .pairs.loss import PairBatch, pair_losses, pair_margins
 from .pairs.reading import Pair, without_controls
