@@ -127,11 +127,9 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
         family = self.critic_settings.adapter(config.model_type)
         processor = processing_class or AutoProcessor.from_pretrained(name, revision=revision)
         check_config(config, options.get("attn_implementation"))
-        self._controls = controls = control_tokens(processor.tokenizer)
+        self._controls = control_tokens(processor.tokenizer)
         peft_config = peft_config and completed_lora(peft_config, revision, family, args.vision_learning_rate)
-        examples = self._take_data(train_dataset, pairs, controls, parents)
-        shown = lazy_dataset(train_dataset, _shown(examples, args, rubric), self._pairs)
-        self._measured = [HeldOut(shown, undecoded(train_dataset), rated_clips(examples))]
+        shown = self._take_data(train_dataset, pairs, parents, args)
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         frames = FrameCache(args.num_frames, args.frame_cache_gb * 1e9)
         super().__init__(
@@ -161,15 +159,18 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
         self._parents = {base: find_revision(base, commit) for base, commit in bases.items() if base}
 
     def _take_data(
-        self, dataset: "Dataset", pairs: Sequence[Pair], controls: Sequence[str], parents: Mapping[str, str] | None
-    ) -> list[Example]:
-        """The ratings that are trained on, and the pairs; remembers what both are."""
-        examples = without_control_tokens(read_examples(dataset, self.critic_settings.rubric), controls)
+        self, dataset: "Dataset", pairs: Sequence[Pair], parents: Mapping[str, str] | None, args: LiFTCriticConfig
+    ) -> "Dataset":
+        """The rows that are trained on, with the pairs; remembers what both are."""
+        rubric = self.critic_settings.rubric
+        examples = without_control_tokens(read_examples(dataset, rubric), self._controls)
         self._parents |= parents or {"ratings": content_id(*(tuple(example) for example in examples))}
-        self._pairs = without_controls(pairs, controls)
+        self._pairs = without_controls(pairs, self._controls)
         if self._pairs:
             self._parents["pairs"] = content_id(*((a.id, b.id, *asked) for a, b, asked in self._pairs))
-        return examples
+        shown = lazy_dataset(dataset, _shown(examples, args, rubric), self._pairs)
+        self._measured = [HeldOut(shown, undecoded(dataset), rated_clips(examples))]
+        return shown
 
     def _prepare_weights(self, adapter: str | Path | None) -> None:
         """Of a LoRA, where it starts and what it says that it is loaded on; of a whole model, what is trained."""
