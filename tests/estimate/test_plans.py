@@ -74,12 +74,15 @@ def test_steps_of_each_of_three_critics_are_those_of_all_cards(tmp_path, vlm):
 
 
 def test_a_critic_that_goes_on_has_the_lora_of_the_earlier_one(tmp_path, vlm):
-    """In the precision of its checkpoint, which `auto` asks for; the options of the command line go first."""
+    """In the precision of its checkpoint, which `auto` asks for, or in that of `model_init_kwargs`."""
     LoraConfig(r=5, lora_dropout=0.05, target_modules=["q_proj", "v_proj"]).save_pretrained(tmp_path / "earlier")
     common = {"model_name_or_path": vlm, "num_frames": 2, "output_dir": "runs/critic", "max_steps": 1}
     onward = planned(tmp_path, "train_critic", adapter=str(tmp_path / "earlier"), dtype="auto", **common)
     fresh = {"use_peft": True, "lora_r": 5, "lora_target_modules": ["q_proj", "v_proj"]}
-    started = planned(
-        tmp_path, "train_critic", dtype="bfloat16", model_init_kwargs={"dtype": "float32"}, **fresh, **common
+    started, half = (
+        planned(tmp_path, "train_critic", model_init_kwargs={"dtype": dtype}, **fresh, **common)
+        for dtype in ("float32", "bfloat16")
     )
-    assert onward.parts[0].count == started.parts[0].count
+    assert onward.parts[0].count == started.parts[0].count != half.parts[0].count
+    with pytest.raises(ValueError, match="model_init_kwargs has dtype: 'float32', and dtype says 'bfloat16'"):
+        planned(tmp_path, "train_critic", dtype="bfloat16", model_init_kwargs={"dtype": "float32"}, **fresh, **common)
