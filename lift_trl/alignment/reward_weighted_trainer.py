@@ -41,7 +41,7 @@ from .reward_weighted_config import RewardWeightedVideoConfig
 from .sampling.validation import ValidationVideos, validation_guidance
 from .training.draws import RowDraws, draw_rows
 from .training.guarded import add_validation, policy_callbacks
-from .training.metrics import TIMESTEP_QUARTERS, LossMetrics
+from .training.metrics import TIMESTEP_QUARTERS, LossMetrics, weights_in_words
 from .training.overflow import SkippedSteps
 from .training.policies import acting_as, add_old_policy
 from .training.precision import base_dtype, with_precision
@@ -53,9 +53,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 logger = get_logger(__name__)
-
-# Three labels in three dimensions give ten rewards; real rows have one weight more.
-_MAX_SHOWN_WEIGHTS = 11
 
 
 class RewardWeightedVideoTrainer(SavingTrainer):
@@ -253,6 +250,12 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         units = sum((num_units(batch) for batch in batches), torch.zeros((), dtype=torch.long, device=device))
         return batches, self.accelerator.reduce(units, reduction="sum")
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Stock; clips that `evaluate` is given are weighted as those of the constructor."""
+        if isinstance(eval_dataset, CachedVideoDataset):
+            eval_dataset = prepare_dataset(eval_dataset, self.source, self.config, "eval", self.objective)
+        return super().get_eval_dataloader(eval_dataset)
+
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Stock, on rows that count; raises `FloatingPointError` for a loss that is not finite."""
         self._mark_padding(inputs)
@@ -365,7 +368,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
                 self.objective.name,
                 int((~is_real).sum()),
                 int(is_real.sum()),
-                _summary(weight),
+                weights_in_words(weight),
                 effective_sample_size(weight),
                 len(weight),
             )
@@ -376,7 +379,7 @@ class RewardWeightedVideoTrainer(SavingTrainer):
         """Adds the metrics since the last log: of training to lines with `loss`, of evaluation to those with its loss."""
         if "loss" in logs:
             logs.update(self._metrics.pop("train"))
-        elif loss := next((name for name in logs if name.startswith("eval_") and name.endswith("_loss")), None):
+        elif loss := next((name for name in logs if name.endswith("_loss") and name != "train_loss"), None):
             prefix = loss.removesuffix("loss")  # of each of several evaluation sets another
             logs.update({f"{prefix}{name}": value for name, value in self._metrics.pop("eval").items()})
         super().log(logs, start_time)
@@ -384,13 +387,3 @@ class RewardWeightedVideoTrainer(SavingTrainer):
 
 def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return dict(collate(rows))
-
-
-def _summary(weight: Tensor) -> str:
-    """Distinct weights and their counts, or the range where there are many."""
-    values, counts = weight.unique(return_counts=True)
-    if len(values) > _MAX_SHOWN_WEIGHTS:
-        return f"{values.min():.4f} to {values.max():.4f}"
-    return ", ".join(
-        f"{value:.4f} ({count} rows)" for value, count in zip(values.tolist(), counts.tolist(), strict=True)
-    )

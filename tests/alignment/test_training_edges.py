@@ -39,6 +39,24 @@ def test_several_evaluation_sets_are_logged_by_name(tmp_path, pipeline_dir, cach
         make_trainer(pipeline_dir, tmp_path, None, eval_dataset={})
 
 
+def test_an_evaluation_is_of_the_clips_that_it_is_given_and_weighs_them(tmp_path, pipeline_dir, cached):
+    """Under any prefix; what was watched of it is in no later figure."""
+    settings = {"objective": "rwl", "real_weight": 2.5}
+    own = make_trainer(pipeline_dir, tmp_path, cached, eval_dataset=cached, **settings)
+    without = make_trainer(pipeline_dir, tmp_path, cached, **settings)
+    wanted, found = own.evaluate(), without.evaluate(cached, metric_key_prefix="test")
+    assert found["test_loss"] == wanted["eval_loss"]
+    watched = {
+        name: value for name, value in own.state.log_history[-1].items() if "timestep" in name or "_mean" in name
+    }
+    assert watched and {name.replace("eval", "test", 1): value for name, value in watched.items()}.items() <= (
+        without.state.log_history[-1].items()
+    )
+    assert without.evaluate({"a": cached})["eval_a_loss"] == wanted["eval_loss"]
+    weighed = cached.weighted(own.args, own.objective)
+    assert not torch.equal(weighed.weight, torch.ones(len(weighed.weight)))
+
+
 def test_options_of_checkpointing_that_would_be_swallowed_are_refused(tmp_path):
     for kwargs in ({"use_reentrant": True}, {"every_n_layers": 2}):
         with pytest.raises(ValueError, match="activation_checkpointing_kwargs does not apply to a video denoiser"):

@@ -14,6 +14,8 @@ from ...records import TrainBatch
 TIMESTEP_QUARTERS = 4
 # Prefixes of sums and numbers of rows of what an objective watches.
 _HEALTH, _HEALTH_ROWS = "health:", "health_rows:"
+# Three labels in three dimensions give ten rewards; real rows have one weight more.
+_MAX_SHOWN_WEIGHTS = 11
 
 
 class LossMetrics:
@@ -98,3 +100,13 @@ class LossMetrics:
 def _kept(values: Tensor, mask: Tensor) -> Tensor:
     """`values` in float64, 0 where not `mask`. To index by a mask would wait for the device to count it."""
     return torch.where(mask, values.double(), 0.0)
+
+
+def weights_in_words(weight: Tensor) -> str:
+    """Distinct weights and their counts, or the range where there are many."""
+    values, counts = weight.unique(return_counts=True)
+    if len(values) > _MAX_SHOWN_WEIGHTS:
+        return f"{values.min():.4f} to {values.max():.4f}"
+    return ", ".join(
+        f"{value:.4f} ({count} rows)" for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+    )
