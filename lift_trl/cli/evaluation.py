@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from ..estimate.options import add_options
+from ..estimate.options import add_options, spared_imports
 from ..importing import importing
 from .command import Command, files
 
@@ -44,8 +44,7 @@ def _eval(args: argparse.Namespace) -> int:
 
 def _estimate(args: argparse.Namespace) -> int:
     """Memory, largest batch, disk, hours and price of a recipe's YAML, counted without weights and without a GPU."""
-    # Of scipy diffusers wants a schedule's beta distribution, and transformers the loss of detectors: .5 of 5 CPU seconds.
-    with importing(without=["scipy"]):
+    with importing(without=spared_imports(args.config, args.stage)):
         from ..estimate.command import estimate
 
     print(estimate(args))

@@ -2,6 +2,8 @@
 
 import argparse
 
+from .recipe import PLANNERS, Recipe
+
 
 def add_options(parser: argparse.ArgumentParser) -> tuple[argparse.Action, ...]:
     """Config, card and how much there is to do; returns those that name files."""
@@ -18,3 +20,20 @@ def add_options(parser: argparse.ArgumentParser) -> tuple[argparse.Action, ...]:
     rates = parser.add_argument("--rates", help="YAML of cards with rates of your own, as benchmarks/gpu.py writes it")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return config, rates
+
+
+def spared_imports(config: str, stage: str | None) -> list[str]:
+    """
+    Libraries that nothing counted of this YAML runs, and that diffusers, transformers and TRL import where they are: 1 of 4
+    CPU seconds. Of scipy they want a schedule's beta distribution and the loss of detectors.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file.
+    """
+    recipe = Recipe.read(config)
+    spared = ["scipy"]
+    if b"quantization" not in recipe.path.read_bytes():
+        spared.append("torchao")
+    stage = stage or recipe.stage
+    has_critic = PLANNERS.get(stage) == "critic_planners" or stage == "iterate" or recipe.settings.get("second_judge")
+    return spared if has_critic else [*spared, "datasets", "torchvision"]

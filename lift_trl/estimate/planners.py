@@ -8,16 +8,10 @@ from pathlib import Path
 from ..importing import importing
 from ..judges import JUDGES
 from .plan import Job, Plan
-from .recipe import Recipe
+from .recipe import PLANNERS, Recipe
 from .uncounted import uncounted
 
 
-#: Stage -> the module of its planner, which is called `plan_` and the stage.
-PLANNERS = {
-    **dict.fromkeys(("align", "iterate"), "rounds_planners"),
-    **dict.fromkeys(("cache", "generate"), "video_planners"),
-    **dict.fromkeys(("score", "train_critic", "evaluate_critic", "correct"), "critic_planners"),
-}
 # Recipes without a plan, and what to do instead.
 _UNCOUNTED = {
     "evaluate": "what recipes/evaluate.py runs is not counted: VBench's models have an environment of their own. A second "
@@ -46,7 +40,7 @@ def read_plan(
 
 def plan_of(recipe: Recipe, job: Job, *, num_gpus: int = 1, stage: str | None = None) -> Plan:
     """As `read_plan`, of a recipe that is read."""
-    stage = stage or next((name for name in PLANNERS if recipe.path.stem.startswith(name)), recipe.path.stem)
+    stage = stage or recipe.stage
     if stage in _UNCOUNTED:
         raise ValueError(f"{recipe.path}: {_UNCOUNTED[stage]}")
     if stage not in PLANNERS:

@@ -17,6 +17,14 @@ _COUNTS = (
 )  # fmt: skip
 
 
+#: Stage -> the module of its planner, which is called `plan_` and the stage.
+PLANNERS = {
+    **dict.fromkeys(("align", "iterate"), "rounds_planners"),
+    **dict.fromkeys(("cache", "generate"), "video_planners"),
+    **dict.fromkeys(("score", "train_critic", "evaluate_critic", "correct"), "critic_planners"),
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """
@@ -43,6 +51,11 @@ class Recipe:
             if settings.get(name) is not None:
                 settings[name] = typed(f"{path}: {name}", settings[name], int)
         return cls(Path(path), settings)
+
+    @property
+    def stage(self) -> str:
+        """What the file's name begins with, or its whole name where that is no stage with a plan."""
+        return next((name for name in PLANNERS if self.path.stem.startswith(name)), self.path.stem)
 
     def require(self, name: str) -> Any:
         """A setting that the stage cannot do without; `ValueError` names it and the file."""

@@ -7,13 +7,12 @@ from typing import Any
 
 from ..alignment.guard import VIDEOS_PER_PROMPT
 from ..alignment.sampling.settings import Sampling
-from .critic_planners import judging_part
 from .plan import Job, Part, Plan
 from .recipe import Recipe
 from .stages.video import VideoStages
 from .video_planners import (
+    cache_plan,
     generation_parts,
-    plan_cache,
     sampler_arguments,
     training_part,
     training_runs,
@@ -35,6 +34,8 @@ def plan_align(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
         return plan
     plan.parts.append(_validation_part(stages, settings, step, videos))
     if judge := settings.get("second_judge"):
+        from .critic_planners import judging_part  # late, as in `spared_imports`: TRL takes a while
+
         held = {kind: step.count.peak.get(kind, 0.0) for kind in ("weights", "trained weights", "optimiser")}
         for name in (recipe.require("critic"), judge):
             part = judging_part(recipe, name, videos, stages.size).beside(held)
@@ -68,6 +69,8 @@ def plan_iterate(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     All rounds: `job.videos` are sampled, scored and encoded in each, and `job.clips` rows trained on, as from the second
     round on. A guard samples clips of its own, of the start and after each round, which critic and second judge score.
     """
+    from .critic_planners import judging_part
+
     settings, judge = recipe.settings, recipe.settings.get("second_judge")
     stages, rounds = video_stages(settings, revision=settings.get("model_revision")), settings.get("rounds", 2)
     args, _ = training_settings(settings)
@@ -77,7 +80,7 @@ def plan_iterate(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     text, sampled = generation_parts(stages, sampling, made)
     judges = [(recipe.require("critic"), made.videos), *([(judge, guarded)] if judge else [])]
     scored = [judging_part(recipe, name, videos, stages.size) for name, videos in judges]
-    encoded = plan_cache(recipe, replace(job, clips=job.videos), num_gpus)
+    encoded = cache_plan(stages, replace(job, clips=job.videos))
     trained = training_part(stages, _of_later_rounds(settings, rounds), job, num_gpus)
     each = [encoded.parts[-1], *trained.parts]
     if videos := _validation_videos(settings, job, num_gpus):

@@ -62,7 +62,11 @@ def training_runs(args: RewardWeightedVideoConfig, job: Job, num_gpus: int) -> t
 def plan_cache(recipe: Recipe, job: Job, num_gpus: int) -> Plan:
     """Each prompt through the text encoder, each clip through the VAE."""
     recipe.require("model_name_or_path")
-    stages = video_stages(recipe.settings)
+    return cache_plan(video_stages(recipe.settings), job)
+
+
+def cache_plan(stages: VideoStages, job: Job) -> Plan:
+    """Of one checkpoint at one size of clip."""
     parts = [Part("text encoder", stages.text, job.prompts), Part("VAE encoder", stages.video, job.clips)]
     plan = Plan("cache", stages.name_or_path, parts, notes=["decoding of the files, on the CPU, is not counted"])
     latents, text = stages.shapes

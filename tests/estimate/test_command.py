@@ -12,6 +12,7 @@ import yaml
 from lift_trl.alignment.reward_weighted_config import LoraArguments, RewardWeightedVideoConfig
 from lift_trl.cli import main
 from lift_trl.estimate.gpus import find_gpu, load_gpus, overheads
+from lift_trl.estimate.options import spared_imports
 from lift_trl.estimate.plan import Job, largest_batch
 from lift_trl.estimate.planners import read_plan
 from lift_trl.estimate.weightless.meter import Count
@@ -60,6 +61,21 @@ def test_report_as_json(align_yaml, capsys, monkeypatch):
     assert report["notes"] == ["64 clips a step: 4 on each of 2 cards, accumulated 8 times"]
     assert report["fits"] and report["rates"] == "assumed"
     assert logging.getLogger("lift_trl").isEnabledFor(logging.WARNING)  # what runs next warns again
+
+
+@pytest.mark.parametrize(
+    "name, settings, kept",
+    [
+        ("cache", {}, set()),
+        ("align_rwl", {"quantization": "int8"}, {"torchao"}),
+        ("align_kto", {"second_judge": "video_reward"}, {"datasets", "torchvision"}),
+        ("iterate", {}, {"datasets", "torchvision"}),
+        ("train_critic", {}, {"datasets", "torchvision"}),
+    ],
+)
+def test_a_count_does_without_what_it_does_not_run(tmp_path, name, settings, kept):
+    everything = {"scipy", "torchao", "datasets", "torchvision"}
+    assert {*spared_imports(str(write(tmp_path / f"{name}.yaml", **settings)), None)} == everything - kept
 
 
 def test_it_warns_and_does_not_refuse(align_yaml, tmp_path, capsys):

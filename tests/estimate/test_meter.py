@@ -6,7 +6,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from lift_trl.estimate.weightless.meter import Count, linear, metering
+from lift_trl.estimate.weightless.meter import Count, Meter, linear, metering
 
 
 def test_memory_and_products_of_a_layer_are_those_of_arithmetic():
@@ -29,6 +29,16 @@ def test_backward_is_a_phase():
     assert set(count.peaks) == {"run", "backward"}
     assert count.peaks["backward"]["gradients and recomputed activations"] >= 4 * 256 * 256
     assert count.matmul_flops == 2 * 2 * 256**3  # forward, and the weight's gradient
+
+
+def test_an_operation_goes_straight_to_the_meter():
+    """Fails when the private name goes that spares a detour by the compiler."""
+
+    class Own(Meter):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    assert Own.__torch_dispatch__.__code__.co_filename == __file__
 
 
 def test_what_is_freed_is_not_in_use():
@@ -79,7 +89,8 @@ def test_what_is_run_straight_has_the_form_that_fake_tensors_have():
             F.linear(x, torch.zeros(4, 3), torch.zeros(4)),
             F.layer_norm(x, (3,), row),
         )
-        yield from (F.silu(x), x[0].add_(1))
+        yield from (F.silu(x), x[0].add_(1), F.gelu(x), x[1].mul_(row), torch.zeros_like(x), x[2].zero_())
+        yield from (*x.split([1, 7]), torch.empty_like(x).uniform_(), x[:, 1:].bfloat16().copy_(x[:, 1:]))
 
     def forms():
         return [

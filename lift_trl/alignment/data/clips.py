@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from ...protocols import VideoModel
 from ...records import StoredVideo, VideoSource
@@ -58,6 +57,9 @@ def read_clip(video: VideoSource | StoredVideo, size: ClipSize, model: VideoMode
         ValueError: naming the file if it cannot be decoded, is too short (names the longest legal length), or has fewer
             frames a second than `size.fps`.
     """
+    # Imported late: whoever has a size in hand need not have a clip.
+    from torchvision.transforms.v2 import functional as F
+
     if problem := _too_slow(video, size):
         raise ValueError(problem)
     try:

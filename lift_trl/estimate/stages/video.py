@@ -23,6 +23,7 @@ from ...alignment.sampling.settings import Sampling
 from ..weightless.configured import ConfiguredSource, Depths
 from ..weightless.depth import at_full_depth, at_least, of_components
 from ..weightless.meter import Count, Meter, linear, metering
+from ..weightless.repeated import repeated_once
 from .stand_in import EncodedShapes, Shape, write_cache
 from .training import count_step, one_step
 
@@ -96,7 +97,8 @@ class VideoStages:
             if is_tiled(size):
                 pipe.vae.enable_tiling()
             clip = torch.zeros(1, size.num_frames, 3, size.height, size.width)
-            shape = Shape.of(source.adapter.encode_video(pipe, clip).mean)
+            with repeated_once(source.meter, pipe.vae):
+                shape = Shape.of(source.adapter.encode_video(pipe, clip).mean)
         return source.meter.count(), shape
 
     # ---- Training ------------------------------------------------------------------------------------------------
@@ -164,7 +166,10 @@ class VideoStages:
                 pipe.vae.decode = _Undecoded(meter, self.size, shapes)
                 built = meter.count()
                 batch = [PromptSeed("", number) for number in range(sampling.batch_size)]
-                sample_batch(pipe, source, batch, texts, few, source.adapter.dtype, torch.device("cpu"))
+                # Of a first-block cache, what a step spares hangs on the one before.
+                alike = () if few.first_block_cache else [getattr(pipe, name) for name in source.adapter.networks]
+                with repeated_once(meter, *alike):
+                    sample_batch(pipe, source, batch, texts, few, source.adapter.dtype, torch.device("cpu"))
                 counted = meter.count()
         return replace(linear([(1.0, counted), (-1.0, built)]), peaks=counted.peaks)
 
@@ -192,7 +197,7 @@ class VideoStages:
             source.adapter.prepare_sampling(pipe, source.adapter.guidance_scale)
             if tiled:
                 pipe.vae.enable_tiling()
-            with torch.no_grad():
+            with torch.no_grad(), repeated_once(source.meter, pipe.vae):
                 pipe.vae.decode(torch.zeros(tuple(shape), dtype=source.adapter.dtype))
         return source.meter.count()
 

@@ -22,19 +22,19 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from .gpu_rules import gpu_rules
 
 
-# Private in torch 2.14: _subclasses, _python_dispatch, _pytree, _C, _current_graph_task_id, _schema, _cdata. When
-# they go, `test_backward_is_a_phase` fails.
+# Private in torch 2.14: _subclasses, _python_dispatch, _C, _current_graph_task_id, _schema, _cdata. When they go,
+# `test_backward_is_a_phase` fails. And _should_skip_dynamo: `test_an_operation_goes_straight_to_the_meter`.
 aten = torch.ops.aten
 # The caching allocator of a GPU hands out blocks of this many bytes.
 _BLOCK = 512
 # Inside a run of the autograd engine this is not -1.
 _graph_task: Callable[[], int] = torch._C._current_graph_task_id
+_DEVICE = torch.ops.prim.device.default
 # Attention of a CPU, which torch's table leaves out.
 _FLOPS = {
     **flop_registry,
@@ -45,9 +45,20 @@ _FLOPS = {
 }
 # What torch's own kernels for no device tell as well as FakeTensorMode does, at a fifth of the time.
 _STRAIGHT = {
-    *(aten._to_copy, aten._unsafe_view, aten.add, aten.add_, aten.addmm, aten.cat, aten.clone, aten.detach, aten.div),
-    *(aten.expand, aten.mm, aten.mul, aten.neg, aten.permute, aten.select, aten.silu),
-    *(aten.slice, aten.split, aten.stack, aten.sub, aten.sum, aten.t, aten.transpose, aten.unsqueeze, aten.view),
+    *(
+        aten._to_copy,
+        aten._unsafe_view,
+        aten.add,
+        aten.add_,
+        aten.addmm,
+        aten.cat,
+        aten.clone,
+        aten.copy_,
+        aten.detach,
+    ),
+    *(aten.div, aten.expand, aten.gelu, aten.mm, aten.mul, aten.mul_, aten.neg, aten.permute, aten.select, aten.silu),
+    *(aten.slice, aten.split, aten.split_with_sizes, aten.stack, aten.sub, aten.sum, aten.t, aten.transpose),
+    *(aten.uniform_, aten.unsqueeze, aten.view, aten.zero_, aten.zeros_like),
     *(aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_efficient_attention),
 }
 #: What memory is taken for in the autograd engine.
@@ -91,6 +102,24 @@ class Count:
     def scaled(self, factor: float) -> "Count":
         """The work of `factor` such runs, one after another: the peak stays."""
         return Count(**{name: factor * getattr(self, name) for name in WORK}, peaks=self.peaks)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """
+    What a stretch of code took by itself.
+
+    Attributes:
+        work: by the fields of a `Count`.
+        height: bytes at its highest point, above those in use before it.
+        kinds: the same, by what they are.
+        left: bytes in use after it, above those before.
+    """
+
+    work: Mapping[str, float]
+    height: float
+    kinds: Mapping[str, float]
+    left: float
 
 
 #: The fields of a `Count` that add up.
@@ -148,16 +177,53 @@ class Meter(TorchDispatchMode):
         self._phase = name
         self._look()
 
+    @contextmanager
+    def watching(self) -> Iterator[list[Piece]]:
+        """The list has what the body took by itself, after it."""
+        phase, work, in_use, total = self._phase, dict(self._work), dict(self._in_use), self._total
+        earlier = self._highest.pop(phase, -1.0), self._peaks.pop(phase, {})
+        self._look()
+        pieces: list[Piece] = []
+        yield pieces
+        highest, peak = self._highest[phase], self._peaks[phase]
+        took = {name: value - work.get(name, 0.0) for name, value in self._work.items()}
+        kinds = {kind: peak.get(kind, 0.0) - in_use.get(kind, 0.0) for kind in {**in_use, **peak}}
+        pieces.append(Piece(took, highest - total, kinds, self._total - total))
+        if earlier[0] >= highest:
+            self._highest[phase], self._peaks[phase] = earlier
+
+    @contextmanager
+    def taking_again(self, piece: Piece) -> Iterator[None]:
+        """Counts `piece` once more; the body, which makes what it left, is no work."""
+        for name, value in piece.work.items():
+            self._work[name] += value
+        if self._total + piece.height > self._highest.get(self._phase, -1.0):
+            self._highest[self._phase] = self._total + piece.height
+            sizes = {
+                kind: self._in_use.get(kind, 0.0) + piece.kinds.get(kind, 0.0)
+                for kind in {**self._in_use, **piece.kinds}
+            }
+            self._peaks[self._phase] = {kind: size for kind, size in sizes.items() if size}
+        work = self._work.copy()
+        yield
+        self._work = work
+
     def count(self) -> Count:
         """What was counted since the meter was made."""
         return Count(**self._work, peaks={name: dict(kinds) for name, kinds in self._peaks.items()})
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether each call below goes through the compiler first, which leaves it alone: half of the time of a device."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].device
         kwargs = kwargs or {}
         if func.namespace == "prim":
-            is_device = func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor)
-            return args[0].device if is_device else func(*args, **kwargs)
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            return func(*args, **kwargs)
+        tensors = _tensors(args, kwargs)
         is_fake = any(isinstance(tensor, FakeTensor) for tensor in tensors)
         if torch.is_inference_mode_enabled() and func.overloadpacket not in _FLOPS:
             with self:  # inference mode keeps compound operations whole
@@ -167,16 +233,15 @@ class Meter(TorchDispatchMode):
         if not is_fake and (tensors or _is_known(func, args, kwargs)):
             with unset_fake_temporarily():
                 out = func(*args, **kwargs)
-            for leaf in tree_leaves(out):
-                if isinstance(leaf, Tensor):
-                    self._track(leaf)
+            for tensor in _tensors(out):
+                self._track(tensor)
             return out
         if is_fake and (answer := _unknown(func.overloadpacket, args)) is not None:
             return answer
         if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_, aten._unsafe_index):
             args = (args[0], _places(args[1]), *args[2:])
         out = _straight(func, args, kwargs, tensors) if func.overloadpacket in _STRAIGHT else func(*args, **kwargs)
-        results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        results = _tensors(out)
         for tensor in (*tensors, *results):
             self._track(tensor)
         self._add_work(func, args, kwargs, out, tensors, results)
@@ -185,8 +250,9 @@ class Meter(TorchDispatchMode):
     def _add_work(
         self, func: Any, args: Any, kwargs: Any, out: Any, tensors: Sequence[Tensor], results: Sequence[Tensor]
     ) -> None:
-        packet, name = func.overloadpacket, str(func.overloadpacket)
+        packet = func.overloadpacket
         if packet in _FLOPS:
+            name = str(packet)
             which = (
                 "attention_flops" if _ATTENTION in name else "conv_flops" if _CONVOLUTION in name else "matmul_flops"
             )
@@ -199,19 +265,25 @@ class Meter(TorchDispatchMode):
             self._work["traffic_bytes"] += sum(one.numel() * one.element_size() for one in (*tensors, *results))
 
     def _track(self, tensor: Tensor) -> None:
-        if is_traceable_wrapper_subclass(tensor):  # a quantised weight, whose parts are tensors of their own
+        # A quantised weight has parts that are tensors of their own.
+        if type(tensor) is not FakeTensor and is_traceable_wrapper_subclass(tensor):
             return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._known:
             return
-        size = -(-storage.nbytes() // _BLOCK) * _BLOCK
+        size = self.size_of(storage.nbytes())
         in_backward = _graph_task() != -1
         kind = GRADIENTS if in_backward else self.kind
         self._known[key] = finalize(storage, self._free, key, size, kind)
         self._in_use[kind] += size
         self._total += size
         self._look()
+
+    @staticmethod
+    def size_of(num_bytes: int) -> int:
+        """What the allocator takes for so many bytes."""
+        return -(-num_bytes // _BLOCK) * _BLOCK
 
     def _free(self, key: int, size: int, kind: str) -> None:
         del self._known[key]
@@ -250,6 +322,19 @@ def metering() -> Iterator[Meter]:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(meter)
         yield meter
+
+
+def _tensors(*values: Any) -> list[Tensor]:
+    """All that are in `values`, or in tuples, lists and dicts there."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            found += _tensors(*value)
+        elif isinstance(value, dict):
+            found += _tensors(*value.values())
+    return found
 
 
 def _straight(func: Any, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> Any:
