@@ -56,7 +56,6 @@ queue = AnnotationQueue(
 )
 shelf = ClipShelf(identity)
 agreement = partial(krippendorff_alpha, rubric=rubric)
-agreement([], rubric.dimensions[0])  # what it lacks is said now, not when the owner looks
 to_review = review(os.environ["QUEUE"]) if os.environ.get("QUEUE") else None
 demo = annotate_page(queue, shelf, agreement, review=to_review)
 
