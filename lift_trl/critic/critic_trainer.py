@@ -203,8 +203,8 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
         Raises:
             ValueError: if there are none, or several.
         """
-        given = self.eval_dataset if dataset is None else dataset
-        given = self.eval_dataset[given] if isinstance(given, str) else given
+        sets: Any = self.eval_dataset
+        given = sets if dataset is None else sets[dataset] if isinstance(dataset, str) else dataset
         if given is None or isinstance(given, dict):
             raise ValueError(f"no eval_dataset, or several: name one{f' of {sorted(given)}' if given else ''}.")
         own = next((one for one in self._measured if one.rows is given), None)
@@ -259,7 +259,7 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
         share = losses.sum() * self.accelerator.num_processes / self._step_rows
         return loss + self.args.pair_weight * share
 
-    def evaluate(  # type: ignore[override]
+    def evaluate(
         self,
         eval_dataset: "Dataset | dict[str, Dataset] | str | None" = None,
         ignore_keys: list[str] | None = None,

@@ -45,7 +45,7 @@ def _figure(row: Mapping[str, Any] | str) -> EvalRow:
     names = [row[name] for name in ("suite", "metric", "system")]
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f"suite, metric and system are {names}; write texts.")
-    return EvalRow(*names, _finite("value", row["value"]), int(n), ends)
+    return EvalRow(row["suite"], row["metric"], row["system"], _finite("value", row["value"]), int(n), ends)
 
 
 def _finite(name: str, value: Any) -> float:

@@ -128,7 +128,7 @@ def _outcome(piece: Piece, inputs: list[Any], result: Any) -> _Outcome | None:
         dtype = new[place][1] if is_new else inputs[place].dtype
         if leaf.dtype != dtype:
             return None
-        offset = leaf.storage_offset() - (0 if is_new else inputs[place].storage_offset())
+        offset = int(leaf.storage_offset()) - (0 if is_new else int(inputs[place].storage_offset()))
         found.append(_Tensor(is_new, place, tuple(leaf.shape), leaf.stride(), offset))
     # A call that keeps a tensor, or drops one that it kept, leaves more or less in use than its result.
     is_all = piece.left == sum(Meter.size_of(num_bytes) for num_bytes, _ in new)

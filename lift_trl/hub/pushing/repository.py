@@ -39,6 +39,7 @@ def open_repo(
         lambda: api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **options)
     ).repo_id
     info = insist(lambda: api.repo_info(name, repo_type=repo_type))
+    assert isinstance(info, ModelInfo | DatasetInfo | SpaceInfo)
     if private is not None and info.private != private:
         there, wanted = ("private", "public") if info.private else ("public", "private")
         raise ValueError(
@@ -65,9 +66,8 @@ def _is_ours(api: HfApi, info: ModelInfo | DatasetInfo | SpaceInfo, repo_type: s
         return True
     last = insist(lambda: api.list_repo_commits(info.id, repo_type=repo_type))[0].title
     new = last == _FIRST_COMMIT and {file.rfilename for file in info.siblings or ()} <= _FIRST_FILES
-    return new or last.startswith(
-        push_title(kind)
-    )  # of a push in parts that was interrupted, or of a card without tags
+    # The last is of a push in parts that was interrupted, or of a card without tags.
+    return new or last.startswith(push_title(kind))
 
 
 def push_title(kind: str) -> str:

@@ -23,6 +23,7 @@ class PushingTrainer(Trainer):
 
     #: Of what it trains, a key of `push.KINDS`.
     kind: ClassVar[str]
+    hub_model_id: Any
     push_in_progress: Any = None
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
@@ -35,7 +36,7 @@ class PushingTrainer(Trainer):
         """
         if not self.is_world_process_zero():
             return
-        name = self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        name = self.hub_model_id or self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
         api = HfApi(token=token or self.args.hub_token)
         wanted = self.args.hub_private_repo if private is None else private
         self.hub_model_id = open_repo(api, name, "model", self.kind, private=wanted).id

@@ -43,9 +43,10 @@ def compare_page(
     Raises:
         ValueError: if browsers play no pair of one of the gallery's models; others that they do not play are left out.
     """
-    for name in gallery.adapters if gallery else ():
-        pairs = {key: (pair.first.path, pair.second.path) for key, pair in gallery.pairs.items() if key[0] == name}
-        leave_out_unplayed(pairs, gallery.leave_out)
+    if gallery is not None:
+        for name in gallery.adapters:
+            pairs = {key: (pair.first.path, pair.second.path) for key, pair in gallery.pairs.items() if key[0] == name}
+            leave_out_unplayed(pairs, gallery.leave_out)
     with gr.Blocks(title="Base or aligned?", fill_width=True) as demo:
         kind = "" if make else "A gallery: these clips were made beforehand." if gallery else "No clips are shown yet."
         mode = f'<div id="lift-mode">{notice_html(f"{why} {kind}".strip())}</div>'
