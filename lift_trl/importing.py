@@ -53,10 +53,10 @@ def importing(*, without: Iterable[str] = ()) -> Iterator[None]:
         hidden = ["peft"]
     for name in hidden:
         # What the import system documents: `None` is a module that cannot be found. One that is here stays.
-        sys.modules.setdefault(name, None)
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     was_enabled = gc.isenabled()
     gc.disable()
-    importlib.metadata.packages_distributions = Packages  # type: ignore[assignment]
+    importlib.metadata.packages_distributions = Packages
     try:
         yield
     finally:
