@@ -252,7 +252,8 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
         sums = torch.stack([losses.detach().sum(), (margins > 0).sum(), losses.new_tensor(len(losses))])
         total, right, count = self.accelerator.reduce(sums, reduction="sum").tolist()
         if count:
-            # Private in TRL 1.16: _metrics, which SFTTrainer averages into its log; when it goes, test_pairs.py fails.
+            # Private in TRL 1.16: _metrics, which SFTTrainer averages into its log. When it goes,
+            # `test_votes_to_a_critic_that_orders_the_pairs` fails.
             self._metrics["train"]["pair_loss"].append(total / count)
             self._metrics["train"]["pair_accuracy"].append(right / count)
         # DDP averages over processes what must be one mean over all their rows.
@@ -351,6 +352,8 @@ class LiFTCriticTrainer(PushingTrainer, ResumableTrainer, SFTTrainer):
         if not self.is_world_process_zero():
             return None
         self.create_model_card(**card)
+        # Private in transformers 5.24: _finish_current_push, _push_from_checkpoint. When they go,
+        # `test_every_save_leaves_a_critic_that_loads_with_its_settings` fails.
         self._finish_current_push()
         folder = str(self.args.output_dir)
         return self._upload(folder, commit_message, run_as_future=not blocking, token=token, revision=revision)

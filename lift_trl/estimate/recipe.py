@@ -67,10 +67,11 @@ class Recipe:
         """The YAML in the same folder, or in one beside it, whose `output_dir` is `folder`."""
         own, others = self.path.parent, self.path.parent.parent.glob("*/*.yaml")
         for path in sorted(own.glob("*.yaml")) + sorted(path for path in others if path.parent != own):
-            # Files beside it need not be recipes, unless they name the folder.
-            if (
-                folder.encode() in path.read_bytes()
-                and (recipe := Recipe.read(path)).settings.get("output_dir") == folder
-            ):
-                return recipe
+            # Files beside it need not be recipes, nor YAML, unless they name the folder as theirs.
+            text = path.read_bytes()
+            if b"output_dir" not in text or folder.encode() not in text:
+                continue
+            settings = read_yaml(path)
+            if isinstance(settings, dict) and settings.get("output_dir") == folder:
+                return Recipe.read(path)
         return None

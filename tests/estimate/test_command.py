@@ -322,6 +322,7 @@ def test_a_critic_that_is_not_trained_yet_is_the_one_beside(tmp_path, capsys, mo
     assert main(["estimate", "--config", str(nested), *options, *shared]) == 1
     assert "--sharded: scoring" in capsys.readouterr().err
     score.write_text("critic: runs/other/critic\nvideos: x\noutput_dir: y\n")
+    (tmp_path / "a" / "prompts.yaml").write_text("[output_dir, a fox, runs/other/critic]\n")  # no recipe
     assert main(["estimate", "--config", str(score), *options]) == 1
     error = capsys.readouterr().err
     assert "score.yaml" in error and "no YAML beside this one writes it" in error

@@ -28,7 +28,8 @@ from .gpu_rules import gpu_rules
 
 
 # Private in torch 2.14: _subclasses, _python_dispatch, _C, _current_graph_task_id, _schema, _cdata. When they go,
-# `test_backward_is_a_phase` fails. And _should_skip_dynamo: `test_an_operation_goes_straight_to_the_meter`.
+# `test_backward_is_a_phase` fails.
+# Private in torch 2.14: _should_skip_dynamo. When it goes, `test_an_operation_goes_straight_to_the_meter` fails.
 aten = torch.ops.aten
 # The caching allocator of a GPU hands out blocks of this many bytes.
 _BLOCK = 512

@@ -41,7 +41,7 @@ class PushingTrainer(Trainer):
         wanted = self.args.hub_private_repo if private is None else private
         self.hub_model_id = open_repo(api, name, "model", self.kind, private=wanted).id
 
-    # Private in transformers 5.24: _push_from_checkpoint, _finish_current_push. When they go,
+    # Private in transformers 5.24: _push_from_checkpoint. When it goes,
     # `test_every_save_pushes_the_lora_of_that_step` and `test_every_save_leaves_a_critic_that_loads_with_its_settings` fail.
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
