@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml
 quickstart: install  ## the whole paper on a tiny model, some 13 minutes on two cores: ends with a report
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash recipes/mini.sh
 
-test: install  ## everything but the slow and the learning tests, some 9 minutes on two cores
+test: install  ## everything but the slow and the learning tests, some 8 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --session-timeout=2700 -m "not slow and not real and not learning"
 
 test-learning: install  ## do rewards teach? trains the mini world, at most 10 minutes on two cores
