@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install -e '.[dev]'
 	touch $@
 
-quickstart: install  ## the whole paper on a tiny model, some 13 minutes on two cores: ends with a report
+quickstart: install  ## the whole paper on a tiny model, 8 to 13 minutes on two cores: ends with a report
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash recipes/mini.sh
 
 test: install  ## everything but the slow and the learning tests, some 8 minutes on two cores

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole paper on a laptop: people rate a model's videos, a critic learns their ratings, the critic's rewards make the
-# model better, and a report says by how much. Two CPU cores, some 13 minutes, no GPU, no network.
+# model better, and a report says by how much. Two CPU cores, 8 to 13 minutes, no GPU, no network.
 # Every stage is what you would run for a real model; video_model.sh has those lines. All goes to runs/mini in the folder
 # that it is started in. Kill it, start it again: it goes on where it stopped.
 set -euo pipefail
