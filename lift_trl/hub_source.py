@@ -1,5 +1,6 @@
 """What a user names of the Hub: `user/name`, as it was at a branch, tag or commit with `@revision`, and the files there."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ class NamedSource(NamedTuple):
         (NamedSource(name='lift', source='/runs/lr=1e-4/clips'), '')
         """
         name, equals, source = (part.strip() for part in entry.partition("="))
-        if not equals or "/" in name or Path(entry.strip()).exists():
+        if not equals or "/" in name or os.path.exists(entry.strip()):  # no error of a long text
             return cls("", entry.strip())
         return cls(name, source)
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from ..store.manifest import write_text
-
 
 #: Where a page on a laptop keeps its rows, below the folder that it was started in.
 SPACE_DATA = "space_data"
@@ -16,10 +14,12 @@ _TEXT = (
 def keep_private(folder: Path) -> None:
     """Makes `folder`, and marks it as one that stays here."""
     if not is_private(folder):
-        write_text(folder / _MARK, _TEXT)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / _MARK, "ab") as mark:  # after the user's own lines, if there are any
+            mark.write(b"\n" * bool(mark.tell()) + _TEXT.encode())
 
 
 def is_private(folder: Path) -> bool:
     """Whether `folder` is marked. A `.gitignore` of the user's own is no mark: what git leaves out may be to be pushed."""
     mark = folder / _MARK
-    return mark.is_file() and mark.read_text(encoding="utf-8") == _TEXT
+    return mark.is_file() and _TEXT.encode() in mark.read_bytes()

@@ -35,6 +35,8 @@ LORA_FILES = ("pytorch_lora_weights.safetensors", "transformer/config.json")
 _MIRRORED = ("hra", "generated", "scored", "cache")
 #: Columns of rows that name models.
 _MADE_BY = ("model", "adapter", "critic")
+#: `![a plot](images/a.png)`, `<img src="images/a.png">`.
+_LINKED = re.compile(r"""(?:\]\(|src=["'])([^)"'\s:#]+)""")
 #: What a reader knows an artefact by goes last.
 _PAGES = (ARTIFACT_FILE, METADATA_FILE, README)
 #: The Hub's limit. Source: https://huggingface.co/docs/hub/storage-limits
@@ -154,7 +156,7 @@ def _contents(
         files[METADATA_FILE] = _published_rows(folder / METADATA_FILE)
     if kind == "lora":
         card, clips = _gallery(folder, _lora_card(folder, repo_id, license))
-        files |= clips
+        files |= {**_pictures(folder, card), **clips}
     else:
         card = artifact_card(folder, repo_id, license=license or "other")
     if kind in ("critic", "lora"):
@@ -190,6 +192,12 @@ def _gallery(folder: Path, card: str) -> tuple[str, Mapping[str, Path]]:
         )
     pairs = [] if shown else validation_pairs(folder)
     return (with_gallery(card, pairs), gallery_files(pairs)) if pairs else (card, local)
+
+
+def _pictures(folder: Path, card: str) -> dict[str, Path | bytes]:
+    """Files of `folder` that the card, which its owner may have written, shows or links to."""
+    names = [match[1] for match in _LINKED.finditer(card) if ".." not in match[1] and not match[1].startswith("/")]
+    return {name: folder / name for name in names if (folder / name).is_file()}
 
 
 def _push_page(api: HfApi, folder: Path, repo_id: str) -> None:

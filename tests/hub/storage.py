@@ -271,7 +271,10 @@ class HubStore:
         write_json(building / "refs.json", {"branches": {}, "tags": {}})
         repo = Repo(kind, repo_id, building)
         attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
-        tree = {".gitattributes": repo.put_content(attributes.encode())}
+        first = {".gitattributes": attributes}
+        if settings.get("sdk") == "static":
+            first |= dict.fromkeys(("README.md", "index.html", "style.css"), "Welcome to your static Space!")
+        tree = {name: repo.put_content(text.encode()) for name, text in first.items()}
         repo.write_commit("main", tree, parents=(), title="initial commit", message="", author=author)
         folder.parent.mkdir(exist_ok=True)
         os.rename(building, folder)

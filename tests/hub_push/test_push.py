@@ -302,7 +302,8 @@ GOES = {
     + ["evaluation.md", "merges.txt", "preprocessor_config.json", "pytorch_lora_weights.safetensors", "tokenizer.json"],
     "lora": ["adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors", "run.json"]
     + ["transformer/config.json", "transformer/model.safetensors"],
-    "space": ["app.py", "clips/a.mp4", "requirements.txt", "tokenizer.json"],
+    "space": ["app.py", "clips/a.mp4", "helpers/__init__.py", "requirements.txt", "shown/runs/a.mp4"]
+    + ["src/core/model.py", "token.py", "tokenizer.json"],
 }  # fmt: skip
 EVERY_KIND = ["LICENSE", "README.md", "artifact.yaml"]
 NEVER = [
@@ -337,7 +338,6 @@ RUNS += ["old/pytorch_model.bin", "trainer_state.json", "notes.md", "of_no_row.m
 @pytest.mark.parametrize("kind", GOES)
 def test_what_lies_beside_an_artefact_stays_here(kind: str, tmp_path: Path, caplog):
     """Tokens, logs, caches with people's ratings, states, halves of files, whatever else somebody left there."""
-    caplog.set_level("INFO", "lift_trl")
     beside = [*NEVER, *([] if kind == "space" else RUNS)]
     everything = {name for names in GOES.values() for name in names} if kind != "space" else GOES["space"]
     for name in (*everything, *EVERY_KIND, *beside):
@@ -365,6 +365,9 @@ def test_what_people_said_in_a_spaces_folder_stays_here(data_dir: str | None, tm
     monkeypatch.chdir(tmp_path)
     settings = Settings.from_env("annotate")
     settings.identity()
+    own = settings.data_dir / "clips" / ".gitignore"
+    own.parent.mkdir()
+    own.write_bytes(b"# caf\xe9")
     votes = settings.log()
     for log in (votes, settings.log(directory="decisions"), Shown(votes)._log):
         log.add([{"id": "1", "voter": "hf:ada", "choice": "a"}])
@@ -372,6 +375,7 @@ def test_what_people_said_in_a_spaces_folder_stays_here(data_dir: str | None, tm
     (tmp_path / "space_data" / "arena" / "votes").mkdir(parents=True)
     (tmp_path / "space_data" / "arena" / "votes" / "of_before.jsonl").write_text('{"voter": "hf:ada"}\n')
     assert list(artifact_files(tmp_path, "space")) == kept
+    assert own.read_bytes().startswith(b"# caf\xe9\n#") and own.read_bytes().count(b"names of people") == 1
     shutil.rmtree(tmp_path / "space_data" / "arena")
     subprocess.run(["git", "init", "-q"], check=True)
     listed = subprocess.run(["git", "add", "-A", "-n"], check=True, capture_output=True, text=True).stdout
@@ -501,7 +505,12 @@ def test_a_lora_comes_back_by_diffusers(tiny_pipeline: Path, hub: LocalHub, tmp_
     pipe.save_lora_weights(folder, get_peft_model_state_dict(pipe.transformer))
     call = 'pipe.load_lora_weights("runs/lora", weight_name="pytorch_lora_weights.safetensors")'
     call += '\npipe.transformer.load_lora_adapter("runs/lora")  # of a pipeline without a loader'
-    (folder / "README.md").write_text(f"---\nlicense: other\n---\n# runs/lora\n\n```python\n{call}\n```\n")
+    (folder / "README.md").write_text(
+        f"---\nlicense: other\n---\n# runs/lora\n\n```python\n{call}\n```\n![Loss](plots/loss.png)\n"
+    )
+    (folder / "plots").mkdir()
+    for name in ("loss.png", "other.png"):
+        (folder / "plots" / name).write_bytes(name.encode())
     (folder / "checkpoint-10").mkdir()
     (folder / "checkpoint-10" / "optimizer.pt").write_bytes(b"x")
     (folder / "training_args.bin").write_bytes(b"x")
@@ -509,6 +518,7 @@ def test_a_lora_comes_back_by_diffusers(tiny_pipeline: Path, hub: LocalHub, tmp_
     assert sorted(hub.api().list_repo_files("dev/push-lora")) == [
         ".gitattributes",
         "README.md",
+        "plots/loss.png",
         "pytorch_lora_weights.safetensors",
     ]
     card = ModelCard.load("dev/push-lora").content

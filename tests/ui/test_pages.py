@@ -568,6 +568,7 @@ def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(tmp_path, monkeypa
     (tmp_path / "lr=1e-4").mkdir()
     monkeypatch.chdir(tmp_path)
     assert NamedSource.parse("lr=1e-4") == ("", "lr=1e-4") and NamedSource.parse("lift=lr=1e-4") == ("lift", "lr=1e-4")
+    assert NamedSource.parse(long := "ABOUT " * 90 + "= 1") == (long[:-3].strip(), "1")
     assert NamedSource.parse("user/clips@v=2") == ("", "user/clips@v=2")
 
 

@@ -36,13 +36,22 @@ FILES: dict[str, tuple[str, ...]] = {
         *("transformer/config.json", "transformer/*.safetensors", "transformer/*.safetensors.index.json"),
     ),
 }  # fmt: skip
-#: A Space is whatever its author wrote; what is hidden, a run's or a secret stays. Each is the name of a file, or of a
-#: folder on the way to it.
+#: A Space is whatever its author wrote, code called `core/` or `token.py` among it; what is hidden, a run's or a secret
+#: stays. Each is the name of a file, or of a folder on the way to it.
 _NEVER_OF_A_SPACE = (
-    *(".*", "_*", "*.tmp", "*.pyc", "checkpoint-*", "runs", "logs", "wandb", SPACE_DATA),
-    *("*.log", "nohup.out", "slurm-*", "events.out.tfevents*", "core", "core.*"),
-    *("token", "token.*", "*.token", "secret", "secret.*", "secrets", "secrets.*", "*.pem", "*.key"),
+    *(".*", "__pycache__", "*.tmp", "*.pyc", "checkpoint-*", "wandb", SPACE_DATA),
+    *("*.log", "nohup.out", "slurm-*", "events.out.tfevents*", "core.[0-9]*"),
+    *("token", "*.token", "secret", "secrets", "*.pem", "*.key"),
+    *(
+        f"{name}.{end}"
+        for name in ("token", "secret", "secrets")
+        for end in ("txt", "json", "toml", "yaml", "yml", "ini")
+    ),
 )
+#: The same, of what lies at its top.
+_NEVER_AT_ITS_TOP = ("_*", "runs", "logs")
+#: A crash's dump; a folder of that name is code.
+_DUMP = "core"
 
 
 def artifact_files(folder: Path, kind: str) -> Iterator[str]:
@@ -61,12 +70,21 @@ def artifact_files(folder: Path, kind: str) -> Iterator[str]:
 
 
 def note_what_stays(folder: Path, kind: str, pushed: Collection[str]) -> None:
-    """Names the files beside an artefact that are not `pushed`, but for what is hidden: one may have been meant to go."""
-    names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
-    left = [name for name in names if name not in pushed and not any(part[0] in "._" for part in name.split("/"))]
-    if left:
-        shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
-        logger.info("%s: %d files are no part of a %s and stay here: %s", folder, len(left), kind, shown)
+    """Names what lies beside an artefact and is not `pushed`, but for what is hidden: it may have been meant to go."""
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    left = [
+        name
+        for name in names
+        if name.as_posix() not in pushed and name.parts[0][0] != "_" and all(part[0] != "." for part in name.parts)
+    ]
+    going = {name.split("/")[0] for name in pushed if "/" in name}
+    # Of a folder of which nothing goes the name will do.
+    shown = dict.fromkeys(
+        f"{name.parts[0]}/" if len(name.parts) > 1 and name.parts[0] not in going else name.as_posix() for name in left
+    )
+    if shown:
+        text = ", ".join([*shown][:5]) + (", ..." if len(shown) > 5 else "")
+        logger.warning("%s: %d files are no part of a %s and stay here: %s", folder, len(left), kind, text)
 
 
 def _is_made(name: str, kind: str) -> bool:
@@ -78,7 +96,9 @@ def _is_made(name: str, kind: str) -> bool:
 
 
 def _is_written(name: str) -> bool:
-    return not any(fnmatchcase(part, pattern) for part in PurePosixPath(name).parts for pattern in _NEVER_OF_A_SPACE)
+    parts = PurePosixPath(name).parts
+    never = any(fnmatchcase(part, pattern) for part in parts for pattern in _NEVER_OF_A_SPACE)
+    return not never and parts[-1] != _DUMP and not any(fnmatchcase(parts[0], one) for one in _NEVER_AT_ITS_TOP)
 
 
 def _clips(folder: Path) -> frozenset[str]:

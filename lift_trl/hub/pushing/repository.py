@@ -17,8 +17,8 @@ T = TypeVar("T")
 #: Files in one request, and in one commit: larger ones run into the Hub's time limit.
 BATCH = 256
 _ATTEMPTS = 5
-#: What the Hub itself makes of a new repository.
-_FIRST_COMMIT, _FIRST_FILES = "initial commit", {".gitattributes", "README.md"}
+#: What the Hub itself makes of a new repository; the last two are of a static Space.
+_FIRST_COMMIT, _FIRST_FILES = "initial commit", {".gitattributes", "README.md", "index.html", "style.css"}
 
 
 def open_repo(
