@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from trl.scripts.utils import TrlParser
 
@@ -41,10 +41,10 @@ class RecipeParser(TrlParser):
                 raise ValueError(f"{action.dest}={value!r}; use one of {', '.join(map(str, action.choices))}.")
             if action.nargs in ("+", "*") and value is not None and not isinstance(value, list):
                 kwargs[action.dest] = [value]
-        from .store.typed import typed
+        from .store.typed import field_types, typed
 
         for part in self.dataclass_types:
-            hints = get_type_hints(part)
+            hints = field_types(part)
             for field in fields(part):
                 # Null also where it is the default, whatever the hint says.
                 if field.name in kwargs and not (kwargs[field.name] is field.default is None):

@@ -134,8 +134,9 @@ def test_the_ratings_of_other_clips_stay(clips, tmp_path, capsys):
     assert "no clip of the mini world" in fails(capsys, "mini-rate", str(clips), str(out))
     others.mkdir()
     line = fails(capsys, "mini-rate", str(others), str(out))
-    assert f"made with {clips}, not {others}. Name a new folder" in line
-    assert f"not {clips} --oracle" in fails(capsys, "mini-rate", str(clips), str(out), "--oracle")
+    seen = os.path.relpath(clips, out)
+    assert f"made with {seen}, not ../others. Name a new folder" in line
+    assert f"not {seen} --oracle" in fails(capsys, "mini-rate", str(clips), str(out), "--oracle")
 
 
 @pytest.mark.parametrize("kind", ["generated", "lora"])

@@ -3,7 +3,7 @@
 import json
 import logging
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
 
@@ -11,7 +11,7 @@ from ..documented import documented
 from ..kernels import AttentionKernel, CompileBackend, check_kernels
 from ..runtime import PROCESS_TIMEOUT, check_world, has_accelerator, process_state
 from ..store.quantization import Quantization, check_quantization
-from ..store.typed import typed
+from ..store.typed import field_types, typed
 from .objectives import OBJECTIVES, ObjectiveArguments
 
 
@@ -244,7 +244,7 @@ class RewardWeightedVideoConfig(ObjectiveArguments, TrainingArguments):
         for name in {name: None for given in settings.values() for name in given}:
             if name not in plain:
                 raise ValueError(f"by_memory: {name} is no setting of a run.")
-        hints = get_type_hints(type(self))
+        hints = field_types(type(self))
         for name, value in (settings[max(fitting)] if fitting else {}).items():
             value, beside = typed(f"by_memory: {name}", value, hints[name]), getattr(self, name)
             if beside != value and not _is_default(plain[name], beside):

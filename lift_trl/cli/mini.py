@@ -1,7 +1,7 @@
 """Commands of the mini world."""
 
 import argparse
-from pathlib import Path
+import os
 
 from ..importing import importing
 from ..store.disk.outputs import claim_folder
@@ -40,7 +40,8 @@ def _mini_rate(args: argparse.Namespace) -> int:
     with importing():
         from ..mini.world import rate_folder
 
-    claim_folder(args.path, _MARKER, f"{Path(args.clips).resolve()}{' --oracle' if args.oracle else ''}")
+    clips = os.path.relpath(args.clips, args.path)  # so that both may be moved
+    claim_folder(args.path, _MARKER, f"{clips}{' --oracle' if args.oracle else ''}")
     number = rate_folder(args.clips, args.path, oracle=args.oracle, controls=not args.oracle)
     print(f"{number} clips rated by {'the oracle' if args.oracle else 'the raters'} in {args.path}")
     return 0

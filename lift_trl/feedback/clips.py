@@ -159,7 +159,7 @@ def _add(files: dict[str, list[Path]], key: Path, path: Path) -> None:
 
 def _only(files: dict[str, list[Path]], key: PurePosixPath) -> Path | None:
     paths = files.get(key.as_posix(), [])
-    if len(paths) > 1:
+    if len({path.resolve() for path in paths}) > 1:  # a link beside what it leads to is the same file
         raise ValueError(
             f"{key}: {len(paths)} files have this name, as {paths[0]} and {paths[1]}. Give the path, or rename one of them."
         )

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -72,18 +72,25 @@ def numbered_rows(path: Path | str, *, is_log: bool = False) -> Iterator[tuple[i
             yield number, row
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _EachKeyOnce(yaml.SafeLoader):
     """YAML whose mappings have each key once; of two PyYAML takes the last without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        lines: dict[str, int] = {}
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """As PyYAML's, before `<<` is written out, of which there may be several."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in lines:
-                where = f"line {key.start_mark.line + 1}: {key.value} stands in line {lines[key.value]} too"
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                where = f"line {line}: {key.value} stands in line {lines[name]} too"
                 raise yaml.constructor.ConstructorError(problem=where)
-            if isinstance(key, yaml.ScalarNode):
-                lines[key.value] = key.start_mark.line + 1
-        return super().construct_mapping(node, deep)
+            lines[name] = line
+        return node
 
 
 def read_yaml(path: Path | str) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 #: What to write for an argument of a type.
@@ -13,6 +13,16 @@ _WANTED: Mapping[Any, str] = {
 }  # fmt: skip
 #: Words for a truth, as `transformers.hf_argparser.string_to_bool` reads them on the command line.
 _TRUTHS = {word: word in ("yes", "true", "t", "y", "1") for word in "yes true t y 1 no false f n 0".split()}
+
+
+#: What transformers 5.24 documents or has as a default, beside what it annotates.
+_WIDER: Mapping[str, Any] = {"debug": list[str], "fsdp": bool | list[str], "resume_from_checkpoint": bool}
+
+
+def field_types(settings: type) -> dict[str, Any]:
+    """The types of the fields of a dataclass of settings. Null is a no of what is true or false, and no entry of a list."""
+    found = {name: hint | _WIDER.get(name, hint) for name, hint in get_type_hints(settings).items()}
+    return {name: hint | None if hint is bool or get_origin(hint) is list else hint for name, hint in found.items()}
 
 
 def typed(name: str, value: Any, hint: Any) -> Any:

@@ -79,6 +79,9 @@ def test_videos_keep_the_day_on_which_they_were_sampled(whole, videos, pipeline_
     assert Artifact.load(folder).made_on == "2020-09-13"
     generate_videos(pipeline_dir, plan_videos(["another"], seed=3), folder, sampling=FAST)
     assert Artifact.load(folder).made_on >= today
+    (folder / "artifact.yaml").write_text("")
+    generate_videos(pipeline_dir, videos, folder, sampling=FAST)
+    assert Artifact.load(folder).made_on >= today
 
 
 def test_a_seed_depends_on_prompt_and_number_alone(videos):

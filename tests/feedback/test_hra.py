@@ -113,12 +113,14 @@ def test_clips_behind_a_link_to_another_disk_are_found(authors: Path, tmp_path: 
     (authors / "videos").rename(tmp_path / "disk")
     (authors / "videos").symlink_to(tmp_path / "disk")
     (tmp_path / "disk" / "round").symlink_to(authors)
+    (tmp_path / "disk" / "latest").symlink_to(tmp_path / "disk")
     rows = load_hra(authors)["train"]
     assert rows.num_rows > 0 and all(Path(video["path"]).is_file() for video in rows["video"])
     (archive,) = tmp_path.glob("disk/HRA_part1.zip")
     with ZipFile(archive) as file:
         file.extractall(tmp_path / "disk")
     archive.unlink()
+    (tmp_path / "disk" / "a_link").symlink_to("HRA_part1")  # the same clips again
     again = load_hra(authors)["train"]
     assert again.num_rows == rows.num_rows
     assert any(Path(video["path"]).is_relative_to(authors / "videos" / "HRA_part1") for video in again["video"])

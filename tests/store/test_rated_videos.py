@@ -275,8 +275,9 @@ def test_empty_and_missing_metadata(folder: Path):
     (folder / "metadata.jsonl").write_text("")
     assert problems(folder) == [f"{folder}: holds no row."]
     (folder / "metadata.jsonl").unlink()
-    with pytest.raises(FileNotFoundError, match="metadata.jsonl"):
-        load_rated_videos(folder)
+    for given in (folder, folder / "gone", folder / "0.mp4"):
+        with pytest.raises(FileNotFoundError, match="no metadata.jsonl or .*Put one beside the clips"):
+            load_rated_videos(given)
 
 
 def test_the_error_shows_ten_rows_and_keeps_all(folder: Path):

@@ -13,7 +13,10 @@ from types import ModuleType
 import pytest
 import yaml
 
+from lift_trl.alignment.reward_weighted_config import RewardWeightedVideoConfig
 from lift_trl.recipe_parser import RecipeParser
+from lift_trl.store.tables import read_yaml
+from lift_trl.store.typed import field_types, typed
 from tests.structure.source import RECIPES, found_in, relative
 
 
@@ -168,6 +171,23 @@ def test_numbers_as_pyyaml_reads_them_reach_a_trainer(tmp_path):
     config.write_text(config.read_text().replace("{motion_smoothness: 2}", "{motion_smoothness: true}"))
     with pytest.raises(ValueError, match="dimension_weights: .* give a mapping or text"):
         parse_config(load_recipe(RECIPES / "align.py").ARGUMENTS, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fsdp", True), ("fsdp", ["full_shard", "auto_wrap"]), ("fsdp", "full_shard auto_wrap"), ("debug", [""]),
+        ("resume_from_checkpoint", False), ("bf16", None), ("push_to_hub", None), ("include_for_metrics", None),
+    ],
+)  # fmt: skip
+def test_what_transformers_takes_beside_its_annotations_stays(name, value):
+    assert typed(name, value, field_types(RewardWeightedVideoConfig)[name]) == value
+
+
+def test_a_yaml_may_merge_several_anchors(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: *a, <<: *b, x: 3}\n1: d\n'1': e\n")
+    given = read_yaml(tmp_path / "a.yaml")
+    assert given["c"] == {"x": 3, "y": 2} and given[1] == "d" and given["1"] == "e"
 
 
 @pytest.mark.parametrize("text", ["seed: 1\nheight: 32\nseed: 2", "pipeline_options: {a: [{b: 1, c: 2, b: 3}]}"])

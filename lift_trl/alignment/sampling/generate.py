@@ -155,7 +155,7 @@ def generate_videos(
     with state.local_main_process_first():  # it fetches what is on the Hub, the others find it
         loras, settings = _settings(source, sampling, adapter, dtype)
         training = [training_of(lora.place) for lora in loras]
-        before = Artifact.load(folder) if (folder / ARTIFACT_FILE).is_file() else None
+        before = _earlier(folder)
     done = manifest.ids_made_by("settings", {settings}, others="videos of another model, adapter or settings")
     # Whole batches, also where some videos of one are finished: what a video's batch holds may change its last bits.
     batches = workers.part(chunks(list(videos), sampling.batch_size))
@@ -205,6 +205,14 @@ class _Plan:
                     logger.info("batch %d of %d, %.1f minutes left", number, len(batches), left_s / 60)
 
         return sample
+
+
+def _earlier(folder: Path) -> Artifact | None:
+    """The finished artefact in `folder`; a damaged one, or another version's, is made again."""
+    try:
+        return Artifact.load(folder)
+    except (FileNotFoundError, ValueError):  # of several processes the first may have begun anew
+        return None
 
 
 def _distinct_ids(videos: Sequence[PromptSeed]) -> list[str]:

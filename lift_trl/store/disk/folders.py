@@ -6,14 +6,14 @@ from pathlib import Path
 
 def files_below(folder: Path, *, above: Set[Path] = frozenset()) -> Iterator[Path]:
     """
-    All files under `folder` in the order of their paths, also of folders that links lead to.
+    All files under `folder` in the order of their paths, also of folders that links lead to; none of what is no folder.
 
     Args:
         above: where the folders around it really are; a link back to one of them ends there.
     """
     try:
         entries = sorted(folder.iterdir())
-    except PermissionError:  # as a disk's lost+found
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # the last of a disk's lost+found
         return
     here = folder.resolve()
     for path in entries if here not in above else ():
