@@ -565,8 +565,8 @@ MUTATIONS = (
     Mutation(
         "hidden files pushed",
         PUSHED_FILES,
-        '*(".*", "_*", "*.tmp"',
-        '*("_*", "*.tmp"',
+        '*(".*", "__pycache__", "*.tmp"',
+        '*("__pycache__", "*.tmp"',
         f"{PUSH_TESTS} -k stays_here",
     ),
     Mutation(
