@@ -1,6 +1,5 @@
 """One artefact folder to the Hub by its kind: files first, then the commit that makes them a whole artefact."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, RepoCard, SpaceCardData
 
 from ..published import published
-from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows
+from ..store.manifest import ARTIFACT_FILE, METADATA_FILE, Artifact, read_rows, rows_text
 from .artifact_cards import artifact_card
 from .front_matter import pretty_name, tags, with_licence
 from .gallery import GALLERY, gallery_files, validation_pairs, with_gallery
@@ -171,7 +170,7 @@ def _contents(
 def _published_rows(file: Path) -> bytes:
     """The rows, of which the models and judges that they name may be folders of this machine."""
     rows = ({**row, **published({name: row[name] for name in _MADE_BY if name in row})} for row in read_rows(file))
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    return rows_text(rows).encode()
 
 
 def _gallery(folder: Path, card: str) -> tuple[str, Mapping[str, Path]]:

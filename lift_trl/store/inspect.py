@@ -112,7 +112,7 @@ def _ratings(rows: list[Mapping[str, Any]], rubric: Rubric) -> Iterator[str]:
     yield f"  rows: {len(rows)}, of which real: {real}"
     rewards = [(math.nan if row.get("is_real") else _reward(row, rubric), row) for row in rows]
     rated = sorted(((reward, str(row["id"])) for reward, row in rewards if not math.isnan(reward)), reverse=True)
-    unscored = sum(row.get("unscored") not in (None, False) for row in rows)
+    unscored = sum(is_unscored(row, rubric) for row in rows)
     if rated or unscored:  # else nobody asked for a score
         yield f"  unscored: {unscored}"
     given = [_labels(row, rubric) for row in rows]

@@ -169,9 +169,9 @@ def generate_videos(
     plan = _Plan(source, loras, sampling, dtype, texts, folder, settings, done)
     workers.run(plan.sampler, todo, manifest.append)
     if state.is_main_process and workers.finishes:
-        _finish(manifest, ids, source, sampling, dict(zip(loras, training, strict=True)))
-        if before is not None and done.issuperset(ids):  # nothing was sampled: its videos are of that day
-            replace(Artifact.load(folder), made_on=before.made_on).save(folder)
+        # Where nothing was sampled, the videos are of the day that they were.
+        day = before.made_on if before is not None and done.issuperset(ids) else None
+        _finish(manifest, ids, source, sampling, dict(zip(loras, training, strict=True)), day)
     state.wait_for_everyone()
     return folder
 
@@ -363,8 +363,12 @@ def _finish(
     source: PipelineSource,
     sampling: Sampling,
     loras: Mapping[FoundLora, Mapping[str, Any]],
+    day: str | None,
 ) -> None:
-    """The artefact's own page last: a folder with `artifact.yaml` is whole. `loras` with what trained them."""
+    """
+    The artefact's own page last: a folder with `artifact.yaml` is whole. `loras` with what trained them; `day` on which
+    all was sampled, `None` for today.
+    """
     asked = set(ids)
     rows = manifest.merge([*ids, *(row["id"] for row in manifest.rows() if row["id"] not in asked)])
     roles = dict(zip(ADAPTERS, loras, strict=False))
@@ -372,5 +376,6 @@ def _finish(
     config = {**asdict(sampling), "num_videos": len(rows), "num_prompts": len({row["prompt"] for row in rows})}
     if training := {role: dict(run) for role, lora in roles.items() if (run := loras[lora])}:
         config[TRAINING] = training
-    Artifact(kind="generated", config=config, parents=parents).save(manifest.folder)
+    artifact = Artifact(kind="generated", config=config, parents=parents)
+    (artifact if day is None else replace(artifact, made_on=day)).save(manifest.folder)
     shutil.rmtree(manifest.folder / _WORK_DIR, ignore_errors=True)

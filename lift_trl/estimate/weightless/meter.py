@@ -46,18 +46,9 @@ _FLOPS = {
 }
 # What torch's own kernels for no device tell as well as FakeTensorMode does, at a fifth of the time.
 _STRAIGHT = {
-    *(
-        aten._to_copy,
-        aten._unsafe_view,
-        aten.add,
-        aten.add_,
-        aten.addmm,
-        aten.cat,
-        aten.clone,
-        aten.copy_,
-        aten.detach,
-    ),
-    *(aten.div, aten.expand, aten.gelu, aten.mm, aten.mul, aten.mul_, aten.neg, aten.permute, aten.select, aten.silu),
+    *(aten._to_copy, aten._unsafe_view, aten.add, aten.add_, aten.addmm, aten.cat, aten.clone, aten.copy_),
+    *(aten.detach, aten.div, aten.expand, aten.gelu, aten.mm, aten.mul, aten.mul_, aten.neg, aten.permute),
+    *(aten.select, aten.silu),
     *(aten.slice, aten.split, aten.split_with_sizes, aten.stack, aten.sub, aten.sum, aten.t, aten.transpose),
     *(aten.uniform_, aten.unsqueeze, aten.view, aten.zero_, aten.zeros_like),
     *(aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_efficient_attention),

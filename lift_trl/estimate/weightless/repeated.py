@@ -32,9 +32,11 @@ def repeated_once(meter: Meter, *modules: nn.Module) -> Iterator[None]:
     parts = [part for module in modules for part in module.modules() if next(part.children(), None) is not None]
     for part in parts:
         part.forward = _Once(meter, part.forward)
-    yield
-    for part in parts:
-        del part.forward
+    try:
+        yield
+    finally:
+        for part in parts:
+            del part.forward
 
 
 @dataclass(frozen=True)
